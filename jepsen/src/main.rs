@@ -1,0 +1,3 @@
+//! Black-box fault harness.
+
+fn main() {}
