@@ -291,8 +291,7 @@ mod tests {
             key.push(7);
             assert_eq!(Digest::from_key(&key), Some((digest, key.len() - 1)));
             let bytes = bincode::encode_to_vec(digest, bincode::config::standard()).unwrap();
-            let (back, _): (Digest, usize) =
-                bincode::decode_from_slice(&bytes, bincode::config::standard()).unwrap();
+            let (back, _): (Digest, usize) = bincode::decode_from_slice(&bytes, bincode::config::standard()).unwrap();
             assert_eq!(back, digest);
         }
     }

@@ -122,10 +122,7 @@ impl UploadId {
             return None;
         }
         let (tick, random) = text.split_at(16);
-        Some(UploadId {
-            tick: u64::from_str_radix(tick, 16).ok()?,
-            random: u128::from_str_radix(random, 16).ok()?,
-        })
+        Some(UploadId { tick: u64::from_str_radix(tick, 16).ok()?, random: u128::from_str_radix(random, 16).ok()? })
     }
 
     /// Stored key form: 24 bytes, big-endian, so that ids sort by tick.

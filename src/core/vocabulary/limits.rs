@@ -1,0 +1,182 @@
+//! Every limit of the product that is not a configuration setting, by name, in one place.
+//!
+//! A limit bounds what one request, one record or one queue may cost. The block at the end asserts at compile time how
+//! the limits relate; whoever changes one learns there whom it touches. Sizes are in bytes, times in milliseconds,
+//! counts are counts.
+
+/// One kibibyte in bytes.
+pub const KIB: usize = 1024;
+/// One mebibyte in bytes.
+pub const MIB: usize = 1024 * KIB;
+
+// Names. Source: OCI distribution specification 1.1, "Pulling manifests"; ECR model for repository names.
+
+/// Longest repository name in bytes (ECR: 256).
+pub const REPOSITORY_NAME_BYTES_MAX: usize = 256;
+/// Longest tag in bytes (`[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}`).
+pub const TAG_BYTES_MAX: usize = 128;
+/// Longest media type or artifact type in bytes (RFC 6838 §4.2: 127 + `/` + 127).
+pub const MEDIA_TYPE_BYTES_MAX: usize = 255;
+/// Longest type and longest subtype of a media type in bytes (RFC 6838 §4.2).
+pub const MEDIA_TYPE_PART_BYTES_MAX: usize = 127;
+/// Longest zone or region name in bytes (a DNS label).
+pub const PLACE_NAME_BYTES_MAX: usize = 63;
+/// Longest user name in bytes (IAM: 64).
+pub const USER_NAME_BYTES_MAX: usize = 64;
+/// Longest text of a digest in bytes: `sha512:` and 128 characters.
+pub const DIGEST_TEXT_BYTES_MAX: usize = 7 + 128;
+
+// Manifests. Source: OCI distribution specification ("at least 4 mebibytes"); security cases M5, M6, M10.
+
+/// Largest manifest accepted, in bytes; one byte more is answered with 413.
+pub const MANIFEST_BYTES_MAX: usize = 4 * MIB;
+/// Largest manifest kept inside the metadata; a larger one goes to the blob plane.
+pub const MANIFEST_INLINE_BYTES_MAX: usize = 64 * KIB;
+/// Most descriptors a manifest may name (config, layers, children and subject together), repeated ones included.
+pub const MANIFEST_DESCRIPTORS_MAX: usize = 4096;
+/// Most annotations of one manifest or descriptor.
+pub const ANNOTATIONS_MAX: usize = 1024;
+/// Deepest nesting of JSON values in a manifest or policy.
+pub const JSON_DEPTH_MAX: usize = 32;
+/// Most JSON values (objects, arrays, scalars) in one document: bounds the memory that parsing takes.
+pub const JSON_VALUES_MAX: usize = 200_000;
+/// Most `urls` of one descriptor.
+pub const DESCRIPTOR_URLS_MAX: usize = 32;
+/// Deepest chain of indexes that a walk follows.
+pub const WALK_DEPTH_MAX: usize = 16;
+/// Most distinct manifests that one walk visits.
+pub const WALK_MANIFESTS_MAX: usize = 10_000;
+/// Largest annotations of a referrer that are kept in its row for listing; longer ones are read from the manifest.
+pub const REFERRER_ANNOTATIONS_BYTES_MAX: usize = 4 * KIB;
+
+// Lists.
+
+/// Entries on a page when the client asks for no number.
+pub const PAGE_ENTRIES_DEFAULT: usize = 1000;
+/// Most entries on a page; a larger wish is cut down to it.
+pub const PAGE_ENTRIES_MAX: usize = 1000;
+/// Longest page token (`last`, `nextToken`) in bytes.
+pub const PAGE_TOKEN_BYTES_MAX: usize = 1024;
+/// Largest page of referrers in bytes: clients read it like a manifest.
+pub const REFERRERS_PAGE_BYTES_MAX: usize = MANIFEST_BYTES_MAX;
+/// Referrers of one page at most.
+pub const REFERRERS_PAGE_ENTRIES_MAX: usize = 1000;
+
+// Blobs and uploads. Source: consensus-and-faults §5.2–5.4, §5.7.
+
+/// Largest blob that goes to a pack segment instead of a file of its own.
+pub const PACK_BLOB_BYTES_MAX: usize = 64 * KIB;
+/// Block whose checksum is verified before it leaves.
+pub const BLOCK_BYTES: usize = 64 * KIB;
+/// Largest blob in bytes: 10 TiB; offsets stay far below 2^63.
+pub const BLOB_BYTES_MAX: u64 = 10 * 1024 * 1024 * 1024 * 1024;
+/// Smallest chunk that a client should send but for the last, told as `OCI-Chunk-Min-Length`; smaller ones work as well.
+pub const UPLOAD_CHUNK_BYTES_MIN: usize = 64 * KIB;
+/// Age at which an upload is expired, in milliseconds of ticks: no commit of it succeeds from then on.
+pub const UPLOAD_LIFETIME_MS: u64 = 48 * 3600 * 1000;
+/// Idle time after which a holder frees unsealed staging, on its own clock.
+pub const UPLOAD_IDLE_MS: u64 = 24 * 3600 * 1000;
+/// Open uploads of one principal on one node.
+pub const UPLOADS_PER_PRINCIPAL_MAX: usize = 1000;
+/// Copies wanted of each blob.
+pub const REPLICAS_TARGET: usize = 3;
+/// Zones (or, in one zone, nodes) that must hold a blob durably before 201.
+pub const REPLICAS_DURABLE_MIN: usize = 2;
+/// Grace between unlink and condemn, and between condemn and sweep, in milliseconds of ticks (default of the setting).
+pub const GRACE_MS_DEFAULT: u64 = 24 * 3600 * 1000;
+/// Ticks in one grace.
+pub const TICKS_PER_GRACE: u64 = 8;
+
+// Disks: per cent of a blob volume that is used. Source: consensus-and-faults §5.7.
+
+/// Above: not chosen for new placements.
+pub const WATERMARK_FULL_PERCENT: u8 = 85;
+/// Above: uploads are refused with 503.
+pub const WATERMARK_REFUSE_PERCENT: u8 = 92;
+/// Above: leadership goes away and repairs to here stop.
+pub const WATERMARK_URGENT_PERCENT: u8 = 95;
+
+// Consensus. Source: consensus-and-faults §1.
+
+/// Largest proposal (envelope of commands) in bytes.
+pub const PROPOSAL_BYTES_MAX: usize = MIB;
+/// Most commands in one envelope.
+pub const PROPOSAL_COMMANDS_MAX: usize = 1024;
+/// Proposals queued on a node; the next one is refused with 503.
+pub const PROPOSALS_QUEUED_MAX: usize = 4096;
+/// Log entries for which a request id is remembered (W): a command older than this against its base is refused.
+pub const REQUEST_WINDOW_ENTRIES: u64 = 200_000;
+/// Age up to which a node answers pulls by digest from its own state, in milliseconds.
+pub const STALE_MAX_MS: u64 = 60_000;
+/// Largest message between nodes in bytes.
+pub const RPC_MESSAGE_BYTES_MAX: usize = 64 * MIB;
+/// Digests in one batch of replica confirmations.
+pub const CONFIRM_BATCH_MAX: usize = 1000;
+
+// Requests. Source: security cases T5, T6, L1, L9, H7; clients §1 (authorization tokens of up to 3 kB).
+
+/// All headers of one request together.
+pub const HEADERS_BYTES_MAX: usize = 64 * KIB;
+/// Headers of one request.
+pub const HEADERS_MAX: usize = 128;
+/// One `Authorization` header.
+pub const AUTHORIZATION_BYTES_MAX: usize = 16 * KIB;
+/// Path and query of one request.
+pub const REQUEST_TARGET_BYTES_MAX: usize = 16 * KIB;
+/// `scope` values of one token request, those in one parameter counted apart.
+pub const TOKEN_SCOPES_MAX: usize = 64;
+/// Accepted media types looked at in one request.
+pub const ACCEPT_TYPES_MAX: usize = 64;
+/// Tags set by one manifest push through `?tag=`.
+pub const TAGS_PER_PUSH_MAX: usize = 10;
+/// Body of a JSON request to the admin API.
+pub const ADMIN_BODY_BYTES_MAX: usize = MIB;
+/// Milliseconds a client is told to wait when the cluster has no leader or is full.
+pub const RETRY_AFTER_MS: u32 = 1000;
+
+// Policies. Source: ECR quotas (10,240 characters for repository and registry policies).
+
+/// Longest text of one policy in bytes.
+pub const POLICY_BYTES_MAX: usize = 10_240;
+/// Statements of one policy.
+pub const POLICY_STATEMENTS_MAX: usize = 100;
+/// Values (actions, resources, principals, condition values) in one list of a policy.
+pub const POLICY_VALUES_MAX: usize = 256;
+/// Longest pattern in a policy, grant or filter, in bytes.
+pub const PATTERN_BYTES_MAX: usize = 512;
+/// Filters of a tag-mutability setting (ECR: 1–5).
+pub const TAG_FILTERS_MAX: usize = 5;
+/// `*` in one filter of a tag-mutability setting.
+pub const TAG_FILTER_WILDCARDS_MAX: usize = 2;
+
+// Text that goes into results and logs.
+
+/// Longest free text (`detail`) of a refusal in bytes.
+pub const DETAIL_BYTES_MAX: usize = 512;
+/// Digests named in one refusal; the rest is counted only.
+pub const REFUSAL_DIGESTS_MAX: usize = 16;
+
+const _: () = {
+    assert!(MANIFEST_INLINE_BYTES_MAX <= MANIFEST_BYTES_MAX);
+    // An inline manifest travels in one command; its parsed descriptors (≤ 80 bytes each: digest, size, kind) beside it.
+    assert!(MANIFEST_INLINE_BYTES_MAX + MANIFEST_DESCRIPTORS_MAX * 80 < PROPOSAL_BYTES_MAX);
+    assert!(PROPOSAL_BYTES_MAX < RPC_MESSAGE_BYTES_MAX);
+    // A descriptor takes at least five JSON values, and usually a dozen.
+    assert!(MANIFEST_DESCRIPTORS_MAX * 12 < JSON_VALUES_MAX);
+    assert!(MEDIA_TYPE_BYTES_MAX == 2 * MEDIA_TYPE_PART_BYTES_MAX + 1);
+    assert!(PACK_BLOB_BYTES_MAX.is_multiple_of(BLOCK_BYTES));
+    assert!(PAGE_ENTRIES_DEFAULT <= PAGE_ENTRIES_MAX);
+    assert!(REFERRERS_PAGE_ENTRIES_MAX * REFERRER_ANNOTATIONS_BYTES_MAX <= REFERRERS_PAGE_BYTES_MAX);
+    // Names, tags and digests fit into page tokens and request targets with percent-encoding.
+    assert!((REPOSITORY_NAME_BYTES_MAX + DIGEST_TEXT_BYTES_MAX) * 3 <= REQUEST_TARGET_BYTES_MAX);
+    assert!(REPOSITORY_NAME_BYTES_MAX * 3 <= PAGE_TOKEN_BYTES_MAX && TAG_BYTES_MAX * 3 <= PAGE_TOKEN_BYTES_MAX);
+    assert!(REQUEST_TARGET_BYTES_MAX < HEADERS_BYTES_MAX && AUTHORIZATION_BYTES_MAX < HEADERS_BYTES_MAX);
+    assert!(REPLICAS_DURABLE_MIN <= REPLICAS_TARGET);
+    assert!(UPLOAD_IDLE_MS < UPLOAD_LIFETIME_MS);
+    assert!(WATERMARK_FULL_PERCENT < WATERMARK_REFUSE_PERCENT);
+    assert!(WATERMARK_REFUSE_PERCENT < WATERMARK_URGENT_PERCENT && WATERMARK_URGENT_PERCENT < 100);
+    // Remembered request ids outlive everything that can be queued at once.
+    assert!(REQUEST_WINDOW_ENTRIES > 16 * PROPOSALS_QUEUED_MAX as u64);
+    assert!(BLOB_BYTES_MAX < i64::MAX as u64);
+    assert!(PATTERN_BYTES_MAX > REPOSITORY_NAME_BYTES_MAX && PATTERN_BYTES_MAX < POLICY_BYTES_MAX);
+};
