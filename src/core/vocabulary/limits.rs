@@ -149,6 +149,26 @@ pub const TAG_FILTERS_MAX: usize = 5;
 /// `*` in one filter of a tag-mutability setting.
 pub const TAG_FILTER_WILDCARDS_MAX: usize = 2;
 
+// The cluster and its people.
+
+/// Nodes a cluster has ever had.
+pub const NODES_MAX: usize = 1000;
+/// Blob volumes of a cluster.
+pub const STORES_MAX: usize = 4000;
+/// Users of a registry.
+pub const USERS_MAX: usize = 5000;
+/// Access keys of one user: two, as in IAM, and room for rotation by robots.
+pub const KEYS_PER_USER_MAX: usize = 10;
+/// Policies of one user, or of requests without a credential.
+pub const POLICIES_PER_PRINCIPAL_MAX: usize = 20;
+
+// State.
+
+/// Changes of one tag that its journal keeps.
+pub const TAG_JOURNAL_MAX: usize = 100;
+/// Rows that one purging command removes.
+pub const PURGE_ROWS_MAX: usize = 1000;
+
 // Text that goes into results and logs.
 
 /// Longest free text (`detail`) of a refusal in bytes.

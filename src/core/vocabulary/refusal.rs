@@ -79,7 +79,11 @@ stored_enum! {
             level: u32,
         } = 11,
 
-        // Repositories.
+        /// What the request was based on changed before it was applied: read again and repeat.
+    #[error("it was changed by somebody else meanwhile; try again")]
+    Changed = 12,
+
+    // Repositories.
         /// Not a repository name.
         #[error("invalid repository name: {detail}")]
         NameInvalid {

@@ -1,0 +1,5 @@
+//! Decisions: pure functions from what is known to what shall be, with the reason.
+//!
+//! Never records anything. Start at [`tag_move`].
+
+pub mod tag_move;

@@ -1,0 +1,72 @@
+//! Replicated time: `now`, the largest leader's stamp seen, and the tick, the measure of passed time that frees bytes.
+
+use bincode::{Decode, Encode};
+
+use super::apply::Context;
+use super::codec::{self, Stored};
+use super::command::Apply;
+use super::keys::{self, SYSTEM, Slot, table};
+use super::reply::Reply;
+use super::tables::{Tables, TablesRead};
+use crate::vocabulary::refusal::Refusal;
+
+/// The replicated clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct ClockRow {
+    /// Largest stamp of a leader so far, milliseconds since 1970. For display and order, never for freeing bytes.
+    pub now_ms: u64,
+    /// How many times a leader's monotonic clock passed one tick's length.
+    pub tick: u64,
+    /// Length of a tick, milliseconds: an eighth of the grace time.
+    pub tick_ms: u64,
+}
+
+impl Stored for ClockRow {}
+
+/// Reads the clock.
+pub fn read(tables: &impl TablesRead) -> ClockRow {
+    tables.get(&keys::system(table::CLOCK)).map_or(ClockRow::default(), |bytes| codec::row(&bytes))
+}
+
+/// Moves `now` forward to `at_ms`, never back.
+pub(crate) fn advance(tables: &mut impl Tables, at_ms: u64) -> ClockRow {
+    let mut clock = read(tables);
+    if at_ms > clock.now_ms {
+        clock.now_ms = at_ms;
+        tables.put(keys::system(table::CLOCK), codec::encode(&clock));
+    }
+    clock
+}
+
+/// One tick has passed on the leader's monotonic clock. `expected` makes a repeated or late one harmless.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Tick {
+    /// The tick the leader saw when it proposed.
+    pub expected: u64,
+}
+
+impl Apply for Tick {
+    fn slot(&self) -> Slot {
+        SYSTEM
+    }
+
+    fn apply<T: Tables>(self, _: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
+        let mut clock = read(tables);
+        if clock.tick != self.expected {
+            return Ok(Reply::Unchanged);
+        }
+        clock.tick += 1;
+        tables.put(keys::system(table::CLOCK), codec::encode(&clock));
+        Ok(Reply::Done)
+    }
+}
+
+/// The next hybrid logical time of a slot: at least `now`, larger than any before in this slot.
+pub(crate) fn next_hlc(tables: &mut impl Tables, slot: Slot, now_ms: u64) -> u64 {
+    let key = keys::slot_clock(slot);
+    let last =
+        tables.get(&key).map_or(0, |bytes| u64::from_be_bytes(bytes.try_into().expect("a slot clock is eight bytes")));
+    let next = now_ms.max(last + 1);
+    tables.put(key, next.to_be_bytes().to_vec());
+    next
+}

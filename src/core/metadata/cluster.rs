@@ -1,0 +1,199 @@
+//! The cluster's own row, and the check that finds nodes whose state diverged.
+//!
+//! The check: a leader proposes [`TakeDigest`]; every node notes its running hash right after that entry and reports it
+//! through the log ([`ReportDigest`]). A node whose own note differs from a strict majority stops ([`verdict`]).
+
+use bincode::{Decode, Encode};
+
+use super::apply::{Context, StateDigest};
+use super::clock::ClockRow;
+use super::codec::{self, Stored};
+use super::command::Apply;
+use super::keys::{self, SYSTEM, Slot, table};
+use super::reply::Reply;
+use super::tables::{Tables, TablesRead, Writes};
+use crate::vocabulary::ids::{ClusterId, Lineage, NodeId};
+use crate::vocabulary::limits::NODES_MAX;
+use crate::vocabulary::refusal::Refusal;
+
+/// What the cluster is.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ClusterRow {
+    /// Its id.
+    pub cluster: ClusterId,
+    /// This life of its log.
+    pub lineage: Lineage,
+    /// Name of the region, for example `eu-west-1`.
+    pub region: String,
+    /// Number of the region in versions; unique among linked regions.
+    pub region_number: u16,
+    /// Commands above this level are not proposed yet: some node may not know them.
+    pub feature_level: u16,
+    /// When it was made, replicated milliseconds since 1970.
+    pub created_at_ms: u64,
+    /// Secret from which the keys of tokens are derived; never leaves the cluster.
+    pub token_secret: [u8; 32],
+    /// The secret before the last change, still accepted for one token lifetime.
+    pub token_secret_before: Option<[u8; 32]>,
+}
+
+impl Stored for ClusterRow {}
+
+/// The feature level of this binary.
+pub const FEATURE_LEVEL: u16 = 1;
+
+/// Reads the cluster's row; `None` before `cluster init`.
+pub fn read(tables: &impl TablesRead) -> Option<ClusterRow> {
+    tables.get(&keys::system(table::CLUSTER)).map(|bytes| codec::row(&bytes))
+}
+
+/// The first command of a cluster. Refused when there is one already.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct InitCluster {
+    /// Its id.
+    pub cluster: ClusterId,
+    /// This life of its log.
+    pub lineage: Lineage,
+    /// Name of the region.
+    pub region: String,
+    /// Number of the region.
+    pub region_number: u16,
+    /// Secret from which the keys of tokens are derived.
+    pub token_secret: [u8; 32],
+    /// Length of a tick, milliseconds.
+    pub tick_ms: u64,
+}
+
+impl Apply for InitCluster {
+    fn slot(&self) -> Slot {
+        SYSTEM
+    }
+
+    fn apply<T: Tables>(self, context: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
+        if read(tables).is_some() {
+            return Err(Refusal::ClusterInitialised);
+        }
+        let row = ClusterRow {
+            cluster: self.cluster,
+            lineage: self.lineage,
+            region: self.region,
+            region_number: self.region_number,
+            feature_level: FEATURE_LEVEL,
+            created_at_ms: context.clock.now_ms,
+            token_secret: self.token_secret,
+            token_secret_before: None,
+        };
+        tables.put(keys::system(table::CLUSTER), codec::encode(&row));
+        let clock = ClockRow { tick_ms: self.tick_ms, ..context.clock };
+        tables.put(keys::system(table::CLOCK), codec::encode(&clock));
+        Ok(Reply::Done)
+    }
+}
+
+/// Asks every node to note its running hash right after this entry.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct TakeDigest {}
+
+/// The log index the running hash was asked for at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+struct AskedRow(u64);
+
+impl Stored for AskedRow {}
+
+impl Apply for TakeDigest {
+    fn slot(&self) -> Slot {
+        SYSTEM
+    }
+
+    fn apply<T: Tables>(self, context: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
+        tables.put(keys::system(table::DIGEST_ASKED), codec::encode(&AskedRow(context.index)));
+        Ok(Reply::Done)
+    }
+}
+
+/// Whether these writes ask for the running hash at `index`.
+pub(crate) fn digest_asked(writes: &Writes, index: u64) -> bool {
+    match writes.get(&keys::system(table::DIGEST_ASKED)) {
+        Some(Some(bytes)) => codec::row::<AskedRow>(bytes).0 == index,
+        _ => false,
+    }
+}
+
+/// A running hash and where it was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct DigestNote {
+    /// Log index.
+    pub index: u64,
+    /// The running hash right after it.
+    pub digest: StateDigest,
+}
+
+impl Stored for DigestNote {}
+
+/// Notes this node's own hash. The one row that may differ between nodes, so it is no part of the hash.
+pub(crate) fn note_digest(tables: &mut impl Tables, index: u64, digest: StateDigest) {
+    tables.put(keys::system(table::OWN_DIGEST), codec::encode(&DigestNote { index, digest }));
+}
+
+/// This node's own last note.
+pub fn own_digest(tables: &impl TablesRead) -> Option<DigestNote> {
+    tables.get(&keys::system(table::OWN_DIGEST)).map(|bytes| codec::row(&bytes))
+}
+
+/// A node tells its note.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ReportDigest {
+    /// Whose.
+    pub node: NodeId,
+    /// What it noted.
+    pub note: DigestNote,
+}
+
+impl Apply for ReportDigest {
+    fn slot(&self) -> Slot {
+        SYSTEM
+    }
+
+    fn apply<T: Tables>(self, _: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
+        tables.put(keys::digest_report(self.node), codec::encode(&self.note));
+        Ok(Reply::Done)
+    }
+}
+
+/// What the reports say about this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// A strict majority of the voters agrees with it, or too few have reported yet.
+    Agrees,
+    /// A strict majority agrees on another hash: this node must stop.
+    Diverged {
+        /// Where.
+        index: u64,
+    },
+    /// All voters have reported and no hash has a strict majority: alarm, and nothing is purged anywhere.
+    NoMajority {
+        /// Where.
+        index: u64,
+    },
+}
+
+/// Judges this node's own note by the reports of `voters` for the same index.
+pub fn verdict(tables: &impl TablesRead, voters: &[NodeId]) -> Verdict {
+    let Some(own) = own_digest(tables) else { return Verdict::Agrees };
+    let mut counts = std::collections::BTreeMap::new();
+    let mut reported = 0usize;
+    for (key, value) in tables.prefix(&keys::system(table::DIGEST_REPORT), NODES_MAX) {
+        let note: DigestNote = codec::row(&value);
+        let node = NodeId(u64::from_be_bytes(key[3..].try_into().expect("a report key ends with a node id")));
+        if note.index == own.index && voters.contains(&node) {
+            reported += 1;
+            *counts.entry(note.digest.0).or_insert(0usize) += 1;
+        }
+    }
+    match counts.iter().find(|(_, count)| **count * 2 > voters.len()) {
+        Some((digest, _)) if *digest == own.digest.0 => Verdict::Agrees,
+        Some(_) => Verdict::Diverged { index: own.index },
+        None if reported >= voters.len() && reported > 0 => Verdict::NoMajority { index: own.index },
+        None => Verdict::Agrees,
+    }
+}

@@ -1,0 +1,175 @@
+//! The list of what can change the state: one line per command, append-only, each with a stored number.
+//!
+//! A command is `[number u16][bincode]` inside a [`Proposal`]. A node that meets a number it does not know stops: it must
+//! never skip what others applied.
+
+use bincode::{Decode, Encode};
+
+use super::apply::Context;
+use super::codec::{self, CodecError};
+use super::keys::Slot;
+use super::reply::Reply;
+use super::tables::Tables;
+use super::{blob, clock, cluster, link, manifest, node, principal, repository, tag, upload};
+use crate::vocabulary::ids::RequestId;
+use crate::vocabulary::limits::PROPOSAL_COMMANDS_MAX;
+use crate::vocabulary::refusal::Refusal;
+
+/// One kind of change.
+pub trait Apply: Encode + Decode<()> + Sized {
+    /// The one slot this command reads and writes.
+    fn slot(&self) -> Slot;
+
+    /// Reads, checks, writes. Total and deterministic; a refusal leaves nothing behind.
+    fn apply<T: Tables>(self, context: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal>;
+}
+
+macro_rules! commands {
+    ($($number:literal $name:ident($kind:path),)*) => {
+        /// A change of the state. Numbers are stored: append, never reuse.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        #[expect(clippy::large_enum_variant, reason = "a command lives for one call; boxing would buy nothing")]
+        #[expect(missing_docs, reason = "each variant is documented at the struct it holds")]
+        pub enum Command {
+            $($name($kind),)*
+        }
+
+        impl Command {
+            /// The stored number.
+            pub fn number(&self) -> u16 {
+                match self { $(Command::$name(_) => $number,)* }
+            }
+
+            /// The command's name, for traces and metrics.
+            pub fn name(&self) -> &'static str {
+                match self { $(Command::$name(_) => stringify!($name),)* }
+            }
+
+            /// The slot it stays inside.
+            pub fn slot(&self) -> Slot {
+                match self { $(Command::$name(command) => command.slot(),)* }
+            }
+
+            fn body(&self) -> Vec<u8> {
+                match self { $(Command::$name(command) => codec::encode_bare(command),)* }
+            }
+
+            fn decode(number: u16, body: &[u8]) -> Result<Command, CodecError> {
+                match number {
+                    $($number => codec::decode_bare(stringify!($name), body).map(Command::$name),)*
+                    other => Err(CodecError::new("command", format!("number {other} is not known to this binary"))),
+                }
+            }
+
+            /// Runs the command on `tables`.
+            pub fn apply<T: Tables>(self, context: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
+                match self { $(Command::$name(command) => command.apply(context, tables),)* }
+            }
+        }
+
+        $(impl From<$kind> for Command {
+            fn from(command: $kind) -> Command {
+                Command::$name(command)
+            }
+        })*
+    };
+}
+
+commands! {
+    1 InitCluster(cluster::InitCluster),
+    2 Tick(clock::Tick),
+    3 TakeDigest(cluster::TakeDigest),
+    4 ReportDigest(cluster::ReportDigest),
+    10 RegisterNode(node::RegisterNode),
+    11 RegisterStore(node::RegisterStore),
+    12 SetNodeState(node::SetNodeState),
+    20 PutUser(principal::PutUser),
+    21 DeleteUser(principal::DeleteUser),
+    22 PutKey(principal::PutKey),
+    23 DeleteKey(principal::DeleteKey),
+    24 PutPolicy(principal::PutPolicy),
+    25 DeletePolicy(principal::DeletePolicy),
+    30 CreateRepository(repository::CreateRepository),
+    31 ChangeRepository(repository::ChangeRepository),
+    32 DeleteRepository(repository::DeleteRepository),
+    33 PurgeRepository(repository::PurgeRepository),
+    40 PutManifest(manifest::PutManifest),
+    41 DeleteManifest(manifest::DeleteManifest),
+    42 DeleteTag(tag::DeleteTag),
+    50 Link(link::Link),
+    51 Unlink(link::Unlink),
+    52 TouchLink(link::TouchLink),
+    60 TakeUpload(upload::TakeUpload),
+    61 FinishUpload(upload::FinishUpload),
+    62 CloseUpload(upload::CloseUpload),
+    63 ForgetUploads(upload::ForgetUploads),
+    70 CommitBlob(blob::CommitBlob),
+    71 AddUse(blob::AddUse),
+    72 DropUse(blob::DropUse),
+    73 ConfirmReplica(blob::ConfirmReplica),
+    74 UnconfirmReplica(blob::UnconfirmReplica),
+}
+
+/// What one log entry carries: an envelope of commands applied in order in one batch, ending at the first refusal.
+///
+/// An envelope must stay correct when its parts become entries of their own with anything between them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proposal {
+    /// Names the proposal: a retried one applies once.
+    pub request: RequestId,
+    /// The proposer's applied log index when `request` was made; bounds how late a copy may still apply.
+    pub base: u64,
+    /// Lowest feature level at which every command of it is known.
+    pub min_level: u16,
+    /// Who asked, for the journal: a principal's name, or `node/<id>` for what nodes do by themselves.
+    pub principal: String,
+    /// The commands, at most [`PROPOSAL_COMMANDS_MAX`].
+    pub commands: Vec<Command>,
+}
+
+/// Version of the proposal's own layout.
+const FORMAT: u8 = 1;
+
+#[derive(Encode, Decode)]
+struct Wire {
+    request: RequestId,
+    base: u64,
+    min_level: u16,
+    principal: String,
+    commands: Vec<(u16, Vec<u8>)>,
+}
+
+impl Proposal {
+    /// The log entry's payload.
+    pub fn encode(&self) -> Vec<u8> {
+        let wire = Wire {
+            request: self.request,
+            base: self.base,
+            min_level: self.min_level,
+            principal: self.principal.clone(),
+            commands: self.commands.iter().map(|command| (command.number(), command.body())).collect(),
+        };
+        let mut out = vec![FORMAT];
+        out.append(&mut codec::encode_bare(&wire));
+        out
+    }
+
+    /// Reads a payload. An error means this binary must not go on.
+    pub fn decode(bytes: &[u8]) -> Result<Proposal, CodecError> {
+        let Some((&FORMAT, rest)) = bytes.split_first() else {
+            return Err(CodecError::new("proposal", format!("format {:?}, this binary knows {FORMAT}", bytes.first())));
+        };
+        let wire: Wire = codec::decode_bare("proposal", rest)?;
+        if wire.commands.len() > PROPOSAL_COMMANDS_MAX {
+            return Err(CodecError::new("proposal", format!("{} commands", wire.commands.len())));
+        }
+        let commands = wire.commands.iter().map(|(number, body)| Command::decode(*number, body));
+        Ok(Proposal {
+            request: wire.request,
+            base: wire.base,
+            min_level: wire.min_level,
+            principal: wire.principal,
+            commands: commands.collect::<Result<_, _>>()?,
+        })
+    }
+}

@@ -1,0 +1,23 @@
+//! What the cluster remembers: commands, their apply, the tables they write.
+//!
+//! One file per noun holds the whole slice: rows, reads, commands. Never reads a clock, draws a random number or touches
+//! a file. Start at [`keys`] for the map of the keyspace, at [`command`] for the list of changes, at [`apply`] for how a
+//! log entry becomes writes.
+
+pub mod apply;
+pub mod blob;
+pub mod clock;
+pub mod cluster;
+pub mod codec;
+pub mod command;
+pub mod keys;
+pub mod link;
+pub mod manifest;
+pub mod node;
+pub mod principal;
+pub mod referrer;
+pub mod reply;
+pub mod repository;
+pub mod tables;
+pub mod tag;
+pub mod upload;

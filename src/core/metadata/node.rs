@@ -1,0 +1,273 @@
+//! Nodes and their blob volumes as the cluster knows them, and the summary that says what 201 needs.
+
+use std::collections::BTreeMap;
+
+use bincode::{Decode, Encode};
+
+use super::apply::Context;
+use super::codec::{self, Stored};
+use super::command::Apply;
+use super::keys::{self, SYSTEM, Slot, table};
+use super::reply::Reply;
+use super::tables::{Tables, TablesRead};
+use crate::vocabulary::ids::{NodeId, StoreId};
+use crate::vocabulary::limits::{NODES_MAX, STORES_MAX};
+use crate::vocabulary::refusal::Refusal;
+
+/// Whether a node takes new copies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum NodeState {
+    /// It takes part in everything.
+    Active,
+    /// It serves what it has and gets nothing new.
+    Draining,
+    /// It is gone for good; its id is never used again.
+    Removed,
+}
+
+/// A node.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct NodeRow {
+    /// Its failure domain.
+    pub zone: String,
+    /// Where consensus reaches it, `host:port`.
+    pub raft_address: String,
+    /// Where other nodes reach its blobs, `host:port`.
+    pub blob_address: String,
+    /// Where clients reach it, a URL.
+    pub public_url: String,
+    /// Whether it takes new copies.
+    pub state: NodeState,
+    /// When it registered first, replicated milliseconds since 1970.
+    pub registered_at_ms: u64,
+    /// The binary's version, as it told last.
+    pub version: String,
+    /// Highest feature level its binary knows.
+    pub feature_level: u16,
+}
+
+impl Stored for NodeRow {}
+
+/// A blob volume.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct StoreRow {
+    /// The node that serves it now.
+    pub node: NodeId,
+    /// That node's zone.
+    pub zone: String,
+    /// Share of new copies relative to the other volumes of the zone; 100 is usual.
+    pub weight: u32,
+}
+
+impl Stored for StoreRow {}
+
+/// Volumes per configured zone, without removed nodes. Unreachable zones count: reachability never lowers what 201 means.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct TopologyRow {
+    /// Zone → its volumes.
+    pub zones: BTreeMap<String, Vec<StoreId>>,
+}
+
+impl Stored for TopologyRow {}
+
+impl TopologyRow {
+    /// The zone of a registered volume.
+    pub fn zone_of(&self, store: StoreId) -> Option<&str> {
+        self.zones.iter().find(|(_, stores)| stores.contains(&store)).map(|(zone, _)| zone.as_str())
+    }
+
+    /// How many copies 201 needs, and in how many zones: two and two with two or more configured zones; in one zone
+    /// two volumes of it; with one volume that one.
+    pub fn required(&self) -> (usize, usize) {
+        let stores: usize = self.zones.values().map(Vec::len).sum();
+        (stores.min(2), self.zones.len().min(2))
+    }
+
+    /// Whether copies on these volumes are what 201 needs.
+    pub fn satisfied_by(&self, stores: &[StoreId]) -> bool {
+        let mut known: Vec<(StoreId, &str)> =
+            stores.iter().filter_map(|store| Some((*store, self.zone_of(*store)?))).collect();
+        known.sort_unstable();
+        known.dedup();
+        let mut zones: Vec<&str> = known.iter().map(|(_, zone)| *zone).collect();
+        zones.sort_unstable();
+        zones.dedup();
+        let (copies, in_zones) = self.required();
+        copies > 0 && known.len() >= copies && zones.len() >= in_zones
+    }
+}
+
+/// Reads the summary.
+pub fn topology(tables: &impl TablesRead) -> TopologyRow {
+    tables.get(&keys::system(table::TOPOLOGY)).map_or(TopologyRow::default(), |bytes| codec::row(&bytes))
+}
+
+/// Reads a node.
+pub fn read(tables: &impl TablesRead, node: NodeId) -> Option<NodeRow> {
+    tables.get(&keys::node(node)).map(|bytes| codec::row(&bytes))
+}
+
+/// Every node, also removed ones.
+pub fn list(tables: &impl TablesRead) -> Vec<(NodeId, NodeRow)> {
+    let rows = tables.prefix(&keys::system(table::NODE), NODES_MAX);
+    let id = |key: &[u8]| NodeId(u64::from_be_bytes(key[3..].try_into().expect("a node key ends with its id")));
+    rows.iter().map(|(key, value)| (id(key), codec::row(value))).collect()
+}
+
+/// Every blob volume.
+pub fn stores(tables: &impl TablesRead) -> Vec<(StoreId, StoreRow)> {
+    let rows = tables.prefix(&keys::system(table::STORE), STORES_MAX);
+    let id = |key: &[u8]| StoreId(u64::from_be_bytes(key[3..].try_into().expect("a store key ends with its id")));
+    rows.iter().map(|(key, value)| (id(key), codec::row(value))).collect()
+}
+
+fn summarise(tables: &mut impl Tables) {
+    let gone: Vec<NodeId> =
+        list(tables).into_iter().filter(|(_, row)| row.state == NodeState::Removed).map(|(id, _)| id).collect();
+    let mut topology = TopologyRow::default();
+    for (id, store) in stores(tables) {
+        if !gone.contains(&store.node) {
+            topology.zones.entry(store.zone).or_default().push(id);
+        }
+    }
+    tables.put(keys::system(table::TOPOLOGY), codec::encode(&topology));
+}
+
+/// A node makes itself known, or tells new addresses. A removed id stays removed.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct RegisterNode {
+    /// Its id.
+    pub node: NodeId,
+    /// Its failure domain; fixed once told.
+    pub zone: String,
+    /// Where consensus reaches it.
+    pub raft_address: String,
+    /// Where other nodes reach its blobs.
+    pub blob_address: String,
+    /// Where clients reach it.
+    pub public_url: String,
+    /// Its binary's version.
+    pub version: String,
+    /// Highest feature level its binary knows.
+    pub feature_level: u16,
+}
+
+impl Apply for RegisterNode {
+    fn slot(&self) -> Slot {
+        SYSTEM
+    }
+
+    fn apply<T: Tables>(self, context: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
+        let before = read(tables, self.node);
+        if let Some(row) = &before {
+            if row.state == NodeState::Removed {
+                return Err(Refusal::NodeExists { node: self.node });
+            }
+            if row.zone != self.zone {
+                let detail =
+                    format!("node {} is in zone '{}', which never changes; join as a new node", self.node, row.zone);
+                return Err(Refusal::ParameterInvalid { parameter: "zone".into(), detail });
+            }
+        } else if list(tables).len() >= NODES_MAX {
+            return Err(Refusal::LimitReached { limit: "nodes".into(), allowed: NODES_MAX as u64 });
+        }
+        let row = NodeRow {
+            zone: self.zone,
+            raft_address: self.raft_address,
+            blob_address: self.blob_address,
+            public_url: self.public_url,
+            state: before.as_ref().map_or(NodeState::Active, |row| row.state),
+            registered_at_ms: before.map_or(context.clock.now_ms, |row| row.registered_at_ms),
+            version: self.version,
+            feature_level: self.feature_level,
+        };
+        tables.put(keys::node(self.node), codec::encode(&row));
+        Ok(Reply::Done)
+    }
+}
+
+/// A node takes a volume into service: a new one, or one that another node served before.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct RegisterStore {
+    /// The volume.
+    pub store: StoreId,
+    /// Who serves it.
+    pub node: NodeId,
+    /// Share of new copies.
+    pub weight: u32,
+}
+
+impl Apply for RegisterStore {
+    fn slot(&self) -> Slot {
+        SYSTEM
+    }
+
+    fn apply<T: Tables>(self, _: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
+        let Some(node) = read(tables, self.node).filter(|row| row.state != NodeState::Removed) else {
+            return Err(Refusal::NodeUnknown { node: self.node });
+        };
+        let row = StoreRow { node: self.node, zone: node.zone, weight: self.weight };
+        tables.put(keys::store(self.store), codec::encode(&row));
+        summarise(tables);
+        Ok(Reply::Done)
+    }
+}
+
+/// An operator drains, reinstates or removes a node.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SetNodeState {
+    /// Which node.
+    pub node: NodeId,
+    /// What it shall be.
+    pub state: NodeState,
+}
+
+impl Apply for SetNodeState {
+    fn slot(&self) -> Slot {
+        SYSTEM
+    }
+
+    fn apply<T: Tables>(self, _: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
+        let Some(mut row) = read(tables, self.node) else { return Err(Refusal::NodeUnknown { node: self.node }) };
+        if row.state == NodeState::Removed && self.state != NodeState::Removed {
+            return Err(Refusal::NodeExists { node: self.node });
+        }
+        row.state = self.state;
+        tables.put(keys::node(self.node), codec::encode(&row));
+        summarise(tables);
+        Ok(Reply::Done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn topology(zones: &[(&str, &[u64])]) -> TopologyRow {
+        let stores = |ids: &[u64]| ids.iter().map(|id| StoreId(*id)).collect();
+        TopologyRow { zones: zones.iter().map(|(zone, ids)| ((*zone).to_owned(), stores(ids))).collect() }
+    }
+
+    // 201 needs two zones as soon as two are configured; fewer degrade openly; unknown volumes never count.
+    #[test]
+    fn what_201_needs() {
+        let three = topology(&[("a", &[1, 2]), ("b", &[3]), ("c", &[4])]);
+        let single_zone = topology(&[("a", &[1, 2, 3])]);
+        let one = topology(&[("a", &[1])]);
+        for (topology, stores, enough) in [
+            (&three, &[1, 3][..], true),
+            (&three, &[1, 2], false),
+            (&three, &[1], false),
+            (&three, &[1, 9], false),
+            (&three, &[3, 3], false),
+            (&single_zone, &[1, 2], true),
+            (&single_zone, &[1, 1], false),
+            (&one, &[1], true),
+            (&one, &[2], false),
+            (&TopologyRow::default(), &[], false),
+        ] {
+            let stores: Vec<StoreId> = stores.iter().map(|id| StoreId(*id)).collect();
+            assert_eq!(topology.satisfied_by(&stores), enough, "{stores:?}");
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! Users, access keys and the policies attached to them. Every change raises one number, so that a cached decision can
+//! be told from a fresh one.
+
+use bincode::{Decode, Encode};
+
+use super::apply::Context;
+use super::codec::{self, Stored};
+use super::command::Apply;
+use super::keys::{self, SYSTEM, Slot, table};
+use super::reply::Reply;
+use super::tables::{Tables, TablesRead};
+use crate::vocabulary::ids::RegistryId;
+use crate::vocabulary::limits::{
+    KEYS_PER_USER_MAX, POLICIES_PER_PRINCIPAL_MAX, POLICY_BYTES_MAX, USER_NAME_BYTES_MAX, USERS_MAX,
+};
+use crate::vocabulary::refusal::Refusal;
+
+/// Name under which policies for requests without a credential are kept; no user may have it.
+pub const ANONYMOUS: &str = "anonymous";
+
+/// Kinds of users.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum UserKind {
+    /// May do everything, whatever its policies say; made at first start.
+    Root,
+    /// May do what its policies allow.
+    Ordinary,
+}
+
+/// A user.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct UserRow {
+    /// Root or not.
+    pub kind: UserKind,
+    /// A disabled user's keys and tokens are refused.
+    pub enabled: bool,
+    /// When it was made, replicated milliseconds since 1970.
+    pub created_at_ms: u64,
+}
+
+impl Stored for UserRow {}
+
+/// An access key.
+#[derive(Clone, PartialEq, Eq, Encode, Decode)]
+pub struct KeyRow {
+    /// The registry of its owner.
+    pub registry: RegistryId,
+    /// Its owner.
+    pub user: String,
+    /// The secret itself, sealed under a key derived from the cluster's secret: SigV4 needs it, nothing shows it.
+    pub sealed_secret: Vec<u8>,
+    /// Keyed hash of the secret, for Basic authentication.
+    pub secret_hash: [u8; 32],
+    /// A disabled key is refused.
+    pub enabled: bool,
+    /// When it was made, replicated milliseconds since 1970.
+    pub created_at_ms: u64,
+    /// When it ends; 0 for never.
+    pub expires_at_ms: u64,
+}
+
+impl Stored for KeyRow {}
+
+impl std::fmt::Debug for KeyRow {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "KeyRow({}/{}, ***)", self.registry, self.user)
+    }
+}
+
+/// A policy document attached to a principal, checked by the evaluator before it was proposed.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct PolicyRow {
+    /// The JSON text as it was given.
+    pub document: String,
+}
+
+impl Stored for PolicyRow {}
+
+/// Counts every change of users, keys and policies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct AuthVersion(pub u64);
+
+impl Stored for AuthVersion {}
+
+/// The present number.
+pub fn auth_version(tables: &impl TablesRead) -> AuthVersion {
+    tables.get(&keys::system(table::AUTH_VERSION)).map_or(AuthVersion::default(), |bytes| codec::row(&bytes))
+}
+
+fn changed(tables: &mut impl Tables) {
+    let next = AuthVersion(auth_version(tables).0 + 1);
+    tables.put(keys::system(table::AUTH_VERSION), codec::encode(&next));
+}
+
+/// Reads a user.
+pub fn user(tables: &impl TablesRead, registry: RegistryId, name: &str) -> Option<UserRow> {
+    tables.get(&keys::user(registry, name)).map(|bytes| codec::row(&bytes))
+}
+
+/// The users of a registry by name.
+pub fn users(tables: &impl TablesRead, registry: RegistryId) -> Vec<(String, UserRow)> {
+    let rows = tables.prefix(&keys::user(registry, ""), USERS_MAX);
+    rows.iter().map(|(key, value)| (String::from_utf8_lossy(&key[11..]).into_owned(), codec::row(value))).collect()
+}
+
+/// Reads an access key.
+pub fn key(tables: &impl TablesRead, key_id: &str) -> Option<KeyRow> {
+    tables.get(&keys::access_key(key_id)).map(|bytes| codec::row(&bytes))
+}
+
+/// The access keys of a user by id.
+pub fn keys_of(tables: &impl TablesRead, registry: RegistryId, name: &str) -> Vec<(String, KeyRow)> {
+    let mut from = keys::access_key("");
+    let end = super::tables::after_prefix(&from);
+    let mut found = Vec::new();
+    loop {
+        let rows = tables.range(&from, &end, 1024);
+        let Some((last, _)) = rows.last() else { return found };
+        from = [&last[..], &[0]].concat();
+        for (key, value) in rows {
+            let row: KeyRow = codec::row(&value);
+            if row.registry == registry && row.user == name {
+                found.push((String::from_utf8_lossy(&key[3..]).into_owned(), row));
+            }
+        }
+    }
+}
+
+/// The policies of a principal by name.
+pub fn policies(tables: &impl TablesRead, registry: RegistryId, principal: &str) -> Vec<(String, PolicyRow)> {
+    let prefix = keys::policy(registry, principal, "");
+    let rows = tables.prefix(&prefix, POLICIES_PER_PRINCIPAL_MAX);
+    let name = |key: &[u8]| String::from_utf8_lossy(&key[prefix.len()..]).into_owned();
+    rows.iter().map(|(key, value)| (name(key), codec::row(value))).collect()
+}
+
+fn unknown(kind: &str, name: &str) -> Refusal {
+    Refusal::PrincipalUnknown { kind: kind.into(), name: name.into() }
+}
+
+fn exists(kind: &str, name: &str) -> Refusal {
+    Refusal::PrincipalExists { kind: kind.into(), name: name.into() }
+}
+
+fn name_refusal(name: &str) -> Refusal {
+    let detail = if name == ANONYMOUS {
+        format!("'{ANONYMOUS}' stands for requests without a credential")
+    } else {
+        format!("1 to {USER_NAME_BYTES_MAX} letters, digits and + = , . @ _ - are allowed")
+    };
+    Refusal::ParameterInvalid { parameter: "name".into(), detail }
+}
+
+/// Whether this can be a principal's or a policy's name: 1–64 of `A–Z a–z 0–9 + = , . @ _ -`, as IAM's.
+pub fn name_valid(name: &str) -> bool {
+    let legal = |b: u8| b.is_ascii_alphanumeric() || b"+=,.@_-".contains(&b);
+    !name.is_empty() && name.len() <= USER_NAME_BYTES_MAX && name.bytes().all(legal)
+}
+
+/// Makes a user, or changes whether it is enabled.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct PutUser {
+    /// Its registry.
+    pub registry: RegistryId,
+    /// Its name.
+    pub name: String,
+    /// Root or not; of an existing user it can't change.
+    pub kind: UserKind,
+    /// Whether its keys work.
+    pub enabled: bool,
+    /// Refuse if the user exists.
+    pub must_be_new: bool,
+}
+
+impl Apply for PutUser {
+    fn slot(&self) -> Slot {
+        SYSTEM
+    }
+
+    fn apply<T: Tables>(self, context: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
+        if !name_valid(&self.name) || self.name == ANONYMOUS {
+            return Err(name_refusal(&self.name));
+        }
+        let before = user(tables, self.registry, &self.name);
+        match &before {
+            Some(_) if self.must_be_new => return Err(exists("user", &self.name)),
+            Some(row) if row.kind != self.kind => return Err(exists("user", &self.name)),
+            None if users(tables, self.registry).len() >= USERS_MAX => {
+                return Err(Refusal::LimitReached { limit: "users".into(), allowed: USERS_MAX as u64 });
+            }
+            Some(_) | None => {}
+        }
+        let created_at_ms = before.map_or(context.clock.now_ms, |row| row.created_at_ms);
+        let row = UserRow { kind: self.kind, enabled: self.enabled, created_at_ms };
+        tables.put(keys::user(self.registry, &self.name), codec::encode(&row));
+        changed(tables);
+        Ok(Reply::Done)
+    }
+}
+
+/// Removes a user with its keys and policies.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct DeleteUser {
+    /// Its registry.
+    pub registry: RegistryId,
+    /// Its name.
+    pub name: String,
+}
+
+impl Apply for DeleteUser {
+    fn slot(&self) -> Slot {
+        SYSTEM
+    }
+
+    fn apply<T: Tables>(self, _: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
+        if user(tables, self.registry, &self.name).is_none() {
+            return Err(unknown("user", &self.name));
+        }
+        for (key_id, _) in keys_of(tables, self.registry, &self.name) {
+            tables.delete(keys::access_key(&key_id));
+        }
+        for (policy, _) in policies(tables, self.registry, &self.name) {
+            tables.delete(keys::policy(self.registry, &self.name, &policy));
+        }
+        tables.delete(keys::user(self.registry, &self.name));
+        changed(tables);
+        Ok(Reply::Done)
+    }
+}
+
+/// Makes an access key, or changes whether it is enabled. The proposer drew, hashed and sealed the secret.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct PutKey {
+    /// Its id.
+    pub key_id: String,
+    /// The row; `created_at_ms` is set by apply.
+    pub row: KeyRow,
+}
+
+impl Apply for PutKey {
+    fn slot(&self) -> Slot {
+        SYSTEM
+    }
+
+    fn apply<T: Tables>(self, context: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
+        let mut row = self.row;
+        if user(tables, row.registry, &row.user).is_none() {
+            return Err(unknown("user", &row.user));
+        }
+        match key(tables, &self.key_id) {
+            Some(before) if before.user != row.user || before.registry != row.registry => {
+                return Err(exists("access key", &self.key_id));
+            }
+            Some(before) => row.created_at_ms = before.created_at_ms,
+            None => {
+                if keys_of(tables, row.registry, &row.user).len() >= KEYS_PER_USER_MAX {
+                    return Err(Refusal::LimitReached {
+                        limit: "access keys".into(),
+                        allowed: KEYS_PER_USER_MAX as u64,
+                    });
+                }
+                row.created_at_ms = context.clock.now_ms;
+            }
+        }
+        tables.put(keys::access_key(&self.key_id), codec::encode(&row));
+        changed(tables);
+        Ok(Reply::Done)
+    }
+}
+
+/// Removes an access key of a user.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct DeleteKey {
+    /// The registry of its owner.
+    pub registry: RegistryId,
+    /// Its owner; a key of somebody else is unknown.
+    pub user: String,
+    /// Its id.
+    pub key_id: String,
+}
+
+impl Apply for DeleteKey {
+    fn slot(&self) -> Slot {
+        SYSTEM
+    }
+
+    fn apply<T: Tables>(self, _: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
+        match key(tables, &self.key_id) {
+            Some(row) if row.user == self.user && row.registry == self.registry => {}
+            Some(_) | None => return Err(unknown("access key", &self.key_id)),
+        }
+        tables.delete(keys::access_key(&self.key_id));
+        changed(tables);
+        Ok(Reply::Done)
+    }
+}
+
+/// Attaches a policy to a user, or to [`ANONYMOUS`], in place of the one of that name.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct PutPolicy {
+    /// The registry.
+    pub registry: RegistryId,
+    /// The principal.
+    pub principal: String,
+    /// The policy's name.
+    pub name: String,
+    /// The JSON text, already checked.
+    pub document: String,
+}
+
+impl Apply for PutPolicy {
+    fn slot(&self) -> Slot {
+        SYSTEM
+    }
+
+    fn apply<T: Tables>(self, _: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
+        if !name_valid(&self.name) {
+            return Err(name_refusal(&self.name));
+        }
+        if self.principal != ANONYMOUS && user(tables, self.registry, &self.principal).is_none() {
+            return Err(unknown("user", &self.principal));
+        }
+        if self.document.len() > POLICY_BYTES_MAX {
+            return Err(Refusal::LimitReached { limit: "policy bytes".into(), allowed: POLICY_BYTES_MAX as u64 });
+        }
+        let key = keys::policy(self.registry, &self.principal, &self.name);
+        let count = policies(tables, self.registry, &self.principal).len();
+        if !tables.contains(&key) && count >= POLICIES_PER_PRINCIPAL_MAX {
+            let allowed = POLICIES_PER_PRINCIPAL_MAX as u64;
+            return Err(Refusal::LimitReached { limit: "policies of one principal".into(), allowed });
+        }
+        tables.put(key, codec::encode(&PolicyRow { document: self.document }));
+        changed(tables);
+        Ok(Reply::Done)
+    }
+}
+
+/// Takes a policy away from a principal.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct DeletePolicy {
+    /// The registry.
+    pub registry: RegistryId,
+    /// The principal.
+    pub principal: String,
+    /// The policy's name.
+    pub name: String,
+}
+
+impl Apply for DeletePolicy {
+    fn slot(&self) -> Slot {
+        SYSTEM
+    }
+
+    fn apply<T: Tables>(self, _: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
+        let key = keys::policy(self.registry, &self.principal, &self.name);
+        if !tables.contains(&key) {
+            return Err(Refusal::PolicyUnknown);
+        }
+        tables.delete(key);
+        changed(tables);
+        Ok(Reply::Done)
+    }
+}

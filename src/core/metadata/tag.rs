@@ -1,0 +1,220 @@
+//! Tags: names that point at one manifest digest, their versions, and the journal of their changes.
+
+use bincode::{Decode, Encode};
+
+use super::apply::Context;
+use super::codec::{self, Stored};
+use super::command::Apply;
+use super::keys::{self, Slot};
+use super::reply::{Reply, TagMove};
+use super::repository::{self, RepositoryKey};
+use super::tables::{Tables, TablesRead};
+use super::{clock, cluster};
+use crate::vocabulary::digest::Digest;
+use crate::vocabulary::limits::TAG_JOURNAL_MAX;
+use crate::vocabulary::reference::Reference;
+use crate::vocabulary::refusal::Refusal;
+use crate::vocabulary::tag::Tag;
+
+/// Version of a register that regions replicate: larger wins (consensus-and-faults §6.3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct Version {
+    /// Raised when the repository changes its home region.
+    pub home_epoch: u32,
+    /// Hybrid logical time: replicated milliseconds, or one more than the last of the slot.
+    pub hlc: u64,
+    /// Where the change was made.
+    pub region: u16,
+}
+
+/// The next version in a slot.
+pub(crate) fn next_version(tables: &mut impl Tables, slot: Slot, context: &Context<'_>) -> Version {
+    let region = cluster::read(tables).map_or(0, |row| row.region_number);
+    Version { home_epoch: 0, hlc: clock::next_hlc(tables, slot, context.clock.now_ms), region }
+}
+
+/// A tag.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct TagRow {
+    /// What it names.
+    pub digest: Digest,
+    /// Version of this setting.
+    pub version: Version,
+    /// Version of the delete it follows; zero in the tag's first life.
+    pub base: Version,
+    /// When it was set, replicated milliseconds since 1970.
+    pub set_at_ms: u64,
+    /// Number of its last change in the journal.
+    pub change: u64,
+}
+
+impl Stored for TagRow {}
+
+/// A change of a tag.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct JournalRow {
+    /// What it named from then on; `None` for a delete.
+    pub digest: Option<Digest>,
+    /// Version of the change.
+    pub version: Version,
+    /// When, replicated milliseconds since 1970.
+    pub at_ms: u64,
+    /// Log index of the change.
+    pub index: u64,
+    /// Who.
+    pub principal: String,
+}
+
+impl Stored for JournalRow {}
+
+/// Reads a tag.
+pub fn read(tables: &impl TablesRead, repository: &RepositoryKey, tag: &Tag) -> Option<TagRow> {
+    tables.get(&keys::tag(repository.slot(), repository.id, tag.as_str())).map(|bytes| codec::row(&bytes))
+}
+
+/// Up to `limit` tags after `after`, in byte order.
+pub fn list(
+    tables: &impl TablesRead,
+    repository: &RepositoryKey,
+    after: Option<&str>,
+    limit: usize,
+) -> Vec<(Tag, TagRow)> {
+    let slot = repository.slot();
+    let from = match after {
+        Some(after) => [&keys::tag(slot, repository.id, after)[..], &[0]].concat(),
+        None => keys::tag(slot, repository.id, ""),
+    };
+    let end = super::tables::after_prefix(&keys::tag(slot, repository.id, ""));
+    let tag = |key: &[u8]| Tag::parse(keys::tag_in(key).expect("tags are text")).expect("stored tags were parsed");
+    tables.range(&from, &end, limit).iter().map(|(key, value)| (tag(key), codec::row(value))).collect()
+}
+
+/// The tags that name a manifest.
+pub fn of_manifest(tables: &impl TablesRead, repository: &RepositoryKey, digest: &Digest) -> Vec<Tag> {
+    let prefix = keys::manifest_tag(repository.slot(), repository.id, digest, "");
+    let tag = |key: &[u8]| Tag::parse(std::str::from_utf8(&key[prefix.len()..]).expect("tags are text"));
+    let rows = tables.prefix(&prefix, usize::MAX);
+    rows.iter().map(|(key, _)| tag(key).expect("stored tags were parsed")).collect()
+}
+
+/// The last changes of a tag, oldest first; at most [`TAG_JOURNAL_MAX`].
+pub fn journal(tables: &impl TablesRead, repository: &RepositoryKey, tag: &Tag) -> Vec<JournalRow> {
+    let mut prefix = keys::tag_journal(repository.slot(), repository.id, tag, 0);
+    prefix.truncate(prefix.len() - 8);
+    tables.prefix(&prefix, TAG_JOURNAL_MAX + 1).iter().map(|(_, value)| codec::row(value)).collect()
+}
+
+/// Number of a tag's last change, also when it is deleted now, and the version of the delete if it is.
+fn last_change(tables: &impl TablesRead, repository: &RepositoryKey, tag: &Tag) -> (u64, Version) {
+    if let Some(row) = read(tables, repository, tag) {
+        return (row.change, row.base);
+    }
+    let mut prefix = keys::tag_journal(repository.slot(), repository.id, tag, 0);
+    prefix.truncate(prefix.len() - 8);
+    match tables.prefix(&prefix, TAG_JOURNAL_MAX + 1).last() {
+        Some((key, value)) => {
+            let number = key[key.len() - 8..].try_into().expect("a journal key ends with a number");
+            (u64::from_be_bytes(number), codec::row::<JournalRow>(value).version)
+        }
+        None => (0, Version::default()),
+    }
+}
+
+fn note(
+    tables: &mut impl Tables,
+    context: &Context<'_>,
+    repository: &RepositoryKey,
+    tag: &Tag,
+    change: u64,
+    row: JournalRow,
+) {
+    let slot = repository.slot();
+    debug_assert_eq!(row.index, context.index);
+    tables.put(keys::tag_journal(slot, repository.id, tag, change), codec::encode(&row));
+    if let Some(old) = change.checked_sub(TAG_JOURNAL_MAX as u64) {
+        tables.delete(keys::tag_journal(slot, repository.id, tag, old));
+    }
+}
+
+/// Points a tag at a manifest. The caller has decided that it may.
+pub(crate) fn set(
+    tables: &mut impl Tables,
+    context: &Context<'_>,
+    repository: &RepositoryKey,
+    tag: &Tag,
+    digest: &Digest,
+    version: Version,
+) -> TagMove {
+    let slot = repository.slot();
+    let previous = read(tables, repository, tag).map(|row| row.digest);
+    let (last, base) = last_change(tables, repository, tag);
+    let change = last + 1;
+    if let Some(previous) = previous {
+        tables.delete(keys::manifest_tag(slot, repository.id, &previous, tag.as_str()));
+    }
+    let row = TagRow { digest: *digest, version, base, set_at_ms: context.clock.now_ms, change };
+    tables.put(keys::tag(slot, repository.id, tag.as_str()), codec::encode(&row));
+    tables.put(keys::manifest_tag(slot, repository.id, digest, tag.as_str()), Vec::new());
+    let journal = JournalRow {
+        digest: Some(*digest),
+        version,
+        at_ms: context.clock.now_ms,
+        index: context.index,
+        principal: context.principal.to_owned(),
+    };
+    note(tables, context, repository, tag, change, journal);
+    TagMove { tag: tag.clone(), previous, version }
+}
+
+/// Drops a tag that is there.
+pub(crate) fn drop_tag(
+    tables: &mut impl Tables,
+    context: &Context<'_>,
+    repository: &RepositoryKey,
+    tag: &Tag,
+    row: &TagRow,
+    version: Version,
+) -> TagMove {
+    let slot = repository.slot();
+    tables.delete(keys::tag(slot, repository.id, tag.as_str()));
+    tables.delete(keys::manifest_tag(slot, repository.id, &row.digest, tag.as_str()));
+    let journal = JournalRow {
+        digest: None,
+        version,
+        at_ms: context.clock.now_ms,
+        index: context.index,
+        principal: context.principal.to_owned(),
+    };
+    note(tables, context, repository, tag, row.change + 1, journal);
+    TagMove { tag: tag.clone(), previous: Some(row.digest), version }
+}
+
+/// Drops a tag; the manifest stays.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct DeleteTag {
+    /// Where.
+    pub repository: RepositoryKey,
+    /// Which.
+    pub tag: Tag,
+    /// Only if it still names this.
+    pub expected: Option<Digest>,
+}
+
+impl Apply for DeleteTag {
+    fn slot(&self) -> Slot {
+        self.repository.slot()
+    }
+
+    fn apply<T: Tables>(self, context: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
+        repository::require(tables, &self.repository)?;
+        let Some(row) = read(tables, &self.repository, &self.tag) else {
+            return Err(Refusal::ManifestUnknown { reference: Reference::Tag(self.tag) });
+        };
+        if self.expected.is_some_and(|expected| expected != row.digest) {
+            return Err(Refusal::TagMoved { tag: self.tag });
+        }
+        let version = next_version(tables, self.slot(), context);
+        let moved = drop_tag(tables, context, &self.repository, &self.tag, &row, version);
+        Ok(Reply::Deleted { tags: vec![moved] })
+    }
+}

@@ -1,0 +1,207 @@
+//! Uploads have no row until something must be remembered about one: a takeover, or how it ended.
+//!
+//! `FinishUpload` comes first in the envelope of a push: from then on the upload can't be abandoned, so no holder frees
+//! files that a commit under way may name.
+
+use bincode::{Decode, Encode};
+
+use super::apply::Context;
+use super::clock::ClockRow;
+use super::codec::{self, Stored};
+use super::command::Apply;
+use super::keys::{self, Slot};
+use super::reply::Reply;
+use super::tables::{Tables, TablesRead};
+use crate::vocabulary::digest::Digest;
+use crate::vocabulary::ids::{NodeId, UploadId};
+use crate::vocabulary::limits::{PURGE_ROWS_MAX, UPLOAD_LIFETIME_MS};
+use crate::vocabulary::refusal::Refusal;
+
+/// Where an upload stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum UploadState {
+    /// It goes on, with other holders than it began with.
+    Open,
+    /// A commit of these bytes is under way or done; the blob record tells which.
+    Finishing(Digest),
+    /// It was abandoned, or its bytes were wrong. Its files may go.
+    Closed,
+    /// The digest was here already and the repository uses that record. Its files may go.
+    Deduplicated(Digest),
+}
+
+/// What is remembered about an upload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct UploadRow {
+    /// Fencing number of the pair of holders; 1 before any takeover.
+    pub epoch: u32,
+    /// The node that appends.
+    pub primary: NodeId,
+    /// The node in another zone that holds the same bytes.
+    pub backup: Option<NodeId>,
+    /// Where it stands.
+    pub state: UploadState,
+}
+
+impl Stored for UploadRow {}
+
+/// Reads what is remembered.
+pub fn read(tables: &impl TablesRead, upload: &UploadId) -> Option<UploadRow> {
+    tables.get(&keys::upload(upload)).map(|bytes| codec::row(&bytes))
+}
+
+/// Whether an upload begun in its tick is over by age at `tick`: from then on no command may name its bytes.
+pub fn expired(upload: &UploadId, clock: &ClockRow) -> bool {
+    let life_ticks = UPLOAD_LIFETIME_MS / clock.tick_ms.max(1);
+    clock.tick.saturating_sub(upload.tick) > life_ticks.max(2)
+}
+
+fn put(tables: &mut impl Tables, upload: &UploadId, row: &UploadRow) {
+    tables.put(keys::upload(upload), codec::encode(row));
+}
+
+/// Gives an upload another pair of holders. A compare-and-set on the epoch; one of the old pair stays.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct TakeUpload {
+    /// Which.
+    pub upload: UploadId,
+    /// The epoch it ends.
+    pub epoch: u32,
+    /// The old pair, as the token or the row names it.
+    pub before: (NodeId, Option<NodeId>),
+    /// The new pair.
+    pub after: (NodeId, Option<NodeId>),
+}
+
+impl Apply for TakeUpload {
+    fn slot(&self) -> Slot {
+        keys::upload_slot(&self.upload)
+    }
+
+    fn apply<T: Tables>(self, context: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
+        if expired(&self.upload, &context.clock) {
+            return Err(Refusal::UploadUnknown);
+        }
+        let (before, epoch) = match read(tables, &self.upload) {
+            Some(row) if row.state == UploadState::Open => ((row.primary, row.backup), row.epoch),
+            Some(_) => return Err(Refusal::UploadUnknown),
+            None => (self.before, 1),
+        };
+        let (primary, backup) = self.after;
+        if epoch != self.epoch || before != self.before {
+            return Err(Refusal::StaleEpoch { current: u64::from(epoch) });
+        }
+        let survives = |node: NodeId| node == before.0 || Some(node) == before.1;
+        if !survives(primary) && !backup.is_some_and(survives) {
+            return Err(Refusal::UploadUnknown);
+        }
+        put(tables, &self.upload, &UploadRow { epoch: epoch + 1, primary, backup, state: UploadState::Open });
+        Ok(Reply::Epoch(epoch + 1))
+    }
+}
+
+/// A commit of an upload's bytes begins: they may not be freed from now on, and no older epoch may commit.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct FinishUpload {
+    /// Which.
+    pub upload: UploadId,
+    /// The epoch its holders sealed.
+    pub epoch: u32,
+    /// What the bytes hash to.
+    pub digest: Digest,
+    /// The pair of that epoch.
+    pub holders: (NodeId, Option<NodeId>),
+}
+
+impl Apply for FinishUpload {
+    fn slot(&self) -> Slot {
+        keys::upload_slot(&self.upload)
+    }
+
+    fn apply<T: Tables>(self, context: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
+        if expired(&self.upload, &context.clock) {
+            return Err(Refusal::UploadUnknown);
+        }
+        match read(tables, &self.upload) {
+            Some(UploadRow { state: UploadState::Finishing(digest), .. }) if digest == self.digest => {
+                return Ok(Reply::Unchanged);
+            }
+            Some(UploadRow { state: UploadState::Open, epoch, .. }) if epoch == self.epoch => {}
+            Some(UploadRow { state: UploadState::Open, epoch, .. }) => {
+                return Err(Refusal::StaleEpoch { current: u64::from(epoch) });
+            }
+            Some(_) => return Err(Refusal::UploadUnknown),
+            None if self.epoch == 1 => {}
+            None => return Err(Refusal::StaleEpoch { current: 1 }),
+        }
+        let (primary, backup) = self.holders;
+        let state = UploadState::Finishing(self.digest);
+        put(tables, &self.upload, &UploadRow { epoch: self.epoch, primary, backup, state });
+        Ok(Reply::Done)
+    }
+}
+
+/// An upload ends without a blob of its own: its holders may free the bytes. Refused once a commit of them has begun.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct CloseUpload {
+    /// Which.
+    pub upload: UploadId,
+    /// The pair, for the row.
+    pub holders: (NodeId, Option<NodeId>),
+    /// The digest that was here already, if that is why; a repeated request finds it here.
+    pub deduplicated: Option<Digest>,
+}
+
+impl Apply for CloseUpload {
+    fn slot(&self) -> Slot {
+        keys::upload_slot(&self.upload)
+    }
+
+    fn apply<T: Tables>(self, context: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
+        let epoch = match read(tables, &self.upload) {
+            Some(UploadRow { state: UploadState::Closed | UploadState::Deduplicated(_), .. }) => {
+                return Ok(Reply::Unchanged);
+            }
+            Some(UploadRow { state: UploadState::Finishing(_), .. }) => return Err(Refusal::UploadUnknown),
+            Some(UploadRow { state: UploadState::Open, epoch, .. }) => epoch,
+            None if expired(&self.upload, &context.clock) => return Ok(Reply::Unchanged),
+            None => 1,
+        };
+        let (primary, backup) = self.holders;
+        let state = self.deduplicated.map_or(UploadState::Closed, UploadState::Deduplicated);
+        put(tables, &self.upload, &UploadRow { epoch, primary, backup, state });
+        Ok(Reply::Done)
+    }
+}
+
+/// Drops the rows of expired uploads of one slot, oldest first.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ForgetUploads {
+    /// Which slot.
+    pub slot: Slot,
+}
+
+/// Whether a slot has rows that [`ForgetUploads`] would drop.
+pub fn forgettable(tables: &impl TablesRead, slot: Slot, clock: &ClockRow) -> bool {
+    let oldest = tables.prefix(&keys::uploads(slot), 1);
+    oldest.first().and_then(|(key, _)| keys::upload_in(key)).is_some_and(|upload| expired(&upload, clock))
+}
+
+impl Apply for ForgetUploads {
+    fn slot(&self) -> Slot {
+        self.slot
+    }
+
+    fn apply<T: Tables>(self, context: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
+        let mut dropped = 0;
+        for (key, _) in tables.prefix(&keys::uploads(self.slot), PURGE_ROWS_MAX) {
+            // ids sort by tick: the first one that lives ends the walk
+            if !keys::upload_in(&key).is_some_and(|upload| expired(&upload, &context.clock)) {
+                break;
+            }
+            tables.delete(key);
+            dropped += 1;
+        }
+        Ok(Reply::Purged(dropped))
+    }
+}
