@@ -2,4 +2,5 @@
 //!
 //! Never records anything. Start at [`tag_move`].
 
+pub mod permit;
 pub mod tag_move;
