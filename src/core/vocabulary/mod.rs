@@ -3,9 +3,12 @@
 //! Never decides, never records. Start at [`digest`], [`ids`] and [`repository_name`]; [`limits`] bounds everything,
 //! [`refusal`] lists every way to be told no.
 
+pub mod descriptor;
 pub mod digest;
 pub mod ids;
+pub(crate) mod json;
 pub mod limits;
+pub mod manifest;
 pub mod media_type;
 pub mod names;
 pub mod reference;
@@ -16,7 +19,9 @@ pub mod tag;
 mod text;
 pub mod time;
 
+pub use descriptor::Descriptor;
 pub use digest::Digest;
+pub use manifest::ParsedManifest;
 pub use media_type::MediaType;
 pub use reference::Reference;
 pub use refusal::Refusal;
