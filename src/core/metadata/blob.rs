@@ -50,10 +50,20 @@ struct NeedRow {
 
 impl Stored for NeedRow {}
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-struct UseRow(UseId);
+/// A repository's use of a record, with the name under which to find the repository.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+struct UseRow {
+    hold: UseId,
+    repository: RepositoryKey,
+}
 
 impl Stored for UseRow {}
+
+/// Up to `limit` repositories that use a record.
+pub fn users(tables: &impl TablesRead, digest: &Digest, limit: usize) -> Vec<RepositoryKey> {
+    let rows = tables.prefix(&keys::blob_uses(digest), limit);
+    rows.iter().map(|(_, value)| codec::row::<UseRow>(value).repository).collect()
+}
 
 /// Reads a record.
 pub fn read(tables: &impl TablesRead, digest: &Digest) -> Option<BlobRow> {
@@ -168,6 +178,7 @@ impl Apply for CommitBlob {
             return Err(Refusal::PlacementInvalid { detail });
         }
         let use_key = keys::blob_use(&self.digest, self.repository.id);
+        let used = UseRow { hold: self.hold, repository: self.repository.clone() };
         let close = |tables: &mut T, generation: &UploadId| {
             let key = keys::closed_generation(&self.digest, generation);
             tables.put(key, context.clock.tick.to_be_bytes().to_vec());
@@ -176,14 +187,14 @@ impl Apply for CommitBlob {
             Some(mut row) if row.generation == self.upload => {
                 row.state = BlobState::Present;
                 put(tables, &self.digest, &row);
-                tables.put(use_key, codec::encode(&UseRow(self.hold)));
+                tables.put(use_key, codec::encode(&used));
                 return Ok(Reply::Blob { generation: self.upload });
             }
             Some(mut row) if !self.replace => {
                 row.state = BlobState::Present;
                 put(tables, &self.digest, &row);
                 close(tables, &self.upload);
-                tables.put(use_key, codec::encode(&UseRow(self.hold)));
+                tables.put(use_key, codec::encode(&used));
                 return Ok(Reply::Blob { generation: row.generation });
             }
             Some(row) => close(tables, &row.generation),
@@ -201,7 +212,7 @@ impl Apply for CommitBlob {
         };
         put(tables, &self.digest, &row);
         note_needs(tables, &topology, &self.digest, &row, context.clock.tick);
-        tables.put(use_key, codec::encode(&UseRow(self.hold)));
+        tables.put(use_key, codec::encode(&used));
         Ok(Reply::Blob { generation: self.upload })
     }
 }
@@ -232,7 +243,8 @@ impl Apply for AddUse {
             row.state = BlobState::Present;
             put(tables, &self.digest, &row);
         }
-        tables.put(keys::blob_use(&self.digest, self.repository.id), codec::encode(&UseRow(self.hold)));
+        let used = UseRow { hold: self.hold, repository: self.repository.clone() };
+        tables.put(keys::blob_use(&self.digest, self.repository.id), codec::encode(&used));
         Ok(Reply::Blob { generation: row.generation })
     }
 }
@@ -256,7 +268,7 @@ impl Apply for DropUse {
     fn apply<T: Tables>(self, _: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
         let key = keys::blob_use(&self.digest, self.repository.id);
         match tables.get(&key) {
-            Some(bytes) if codec::row::<UseRow>(&bytes).0 == self.hold => tables.delete(key),
+            Some(bytes) if codec::row::<UseRow>(&bytes).hold == self.hold => tables.delete(key),
             Some(_) | None => return Ok(Reply::Unchanged),
         }
         Ok(Reply::Done)

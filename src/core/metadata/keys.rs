@@ -307,6 +307,11 @@ pub(crate) fn blob_in(key: &[u8]) -> Option<Digest> {
     Digest::from_key(key.get(3..)?).map(|(digest, _)| digest)
 }
 
+/// The beginning of all uses of a blob.
+pub(crate) fn blob_uses(digest: &Digest) -> Vec<u8> {
+    Key::new(digest_slot(digest), table::USE).with(&digest.key_bytes()).done()
+}
+
 /// A repository's use of a blob.
 pub(crate) fn blob_use(digest: &Digest, repository: RepositoryId) -> Vec<u8> {
     let key = Key::new(digest_slot(digest), table::USE).with(&digest.key_bytes());
