@@ -3,4 +3,5 @@
 //! Never records anything. Start at [`tag_move`].
 
 pub mod permit;
+pub mod seal;
 pub mod tag_move;
