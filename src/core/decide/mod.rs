@@ -5,4 +5,5 @@
 
 pub mod permit;
 pub mod placement;
+pub mod seal;
 pub mod tag_move;
