@@ -1,6 +1,8 @@
 //! Decisions: pure functions from what is known to what shall be, with the reason.
 //!
-//! Never records anything. Start at [`tag_move`].
+//! Nothing here records, waits or asks; the same input gives the same answer on every node, and the answer says why, so
+//! that an operator can ask. Start at [`placement`] for where bytes live, at [`tag_move`] for whether a tag may move.
 
 pub mod permit;
+pub mod placement;
 pub mod tag_move;

@@ -86,6 +86,29 @@ pub(crate) mod table {
     pub(crate) const NEED: u8 = 0x63;
 }
 
+/// What somebody may be waiting for, by the key of a written row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A zone's need of a copy.
+    Need,
+    /// Nodes or volumes.
+    Topology,
+    /// Running hashes asked for or reported.
+    Digest,
+    /// Anything else.
+    Other,
+}
+
+/// Tells what a key is about.
+pub fn kind(key: &[u8]) -> Kind {
+    match key.get(2) {
+        Some(&table::NEED) => Kind::Need,
+        Some(&(table::NODE | table::STORE | table::TOPOLOGY)) => Kind::Topology,
+        Some(&(table::DIGEST_ASKED | table::DIGEST_REPORT)) => Kind::Digest,
+        Some(_) | None => Kind::Other,
+    }
+}
+
 /// A key under construction.
 struct Key(Vec<u8>);
 

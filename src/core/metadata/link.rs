@@ -96,7 +96,7 @@ impl Apply for Unlink {
             return Err(Refusal::Changed);
         }
         if let Some(manifest) = super::manifest::holder(tables, &self.repository, &self.digest) {
-            return Err(Refusal::BlobReferenced { digest: self.digest, manifest });
+            return Err(Refusal::BlobReferenced { digest: self.digest, manifest: manifest.into() });
         }
         tables.delete(keys::by_digest(self.slot(), table::LINK, self.repository.id, &self.digest));
         Ok(Reply::Done)

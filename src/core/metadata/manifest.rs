@@ -288,7 +288,7 @@ impl Apply for DeleteManifest {
         for (key, _) in tables.prefix(&prefix, 2) {
             let (parent, _) = Digest::from_key(&key[prefix.len()..]).expect("a reference key ends with a digest");
             if parent != self.digest {
-                return Err(Refusal::ManifestReferenced { digest: self.digest, parent });
+                return Err(Refusal::ManifestReferenced { digest: self.digest, parent: parent.into() });
             }
         }
         let version = tag::next_version(tables, slot, context);

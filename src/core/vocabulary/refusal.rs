@@ -2,7 +2,8 @@
 //!
 //! A refusal is a result of the protocol, replicated like any other; a *fault* (something broke) is not one. Each surface
 //! has one total `match` over this enum, so that a new refusal does not compile until every surface has words for it.
-//! Unless a variant says otherwise, nothing was changed. Discriminants are stored: append, never renumber, never reuse.
+//! Unless a variant says otherwise, nothing was changed. Numbers are stored: append, never renumber, never reuse.
+//! A second digest in a variant is boxed, which keeps every `Result` that may carry a refusal small.
 
 use super::digest::Digest;
 use super::ids::{NodeId, RegistryId, StoreId};
@@ -160,7 +161,7 @@ stored_enum! {
             /// The manifest.
             digest: Digest,
             /// One index that names it.
-            parent: Digest,
+            parent: Box<Digest>,
         } = 45,
         /// A descriptor's size differs from the stored size of its content (M5).
         #[error("{digest} is {stored_bytes} bytes long, the manifest says {claimed_bytes}")]
@@ -217,7 +218,7 @@ stored_enum! {
             /// The blob.
             digest: Digest,
             /// One manifest that names it.
-            manifest: Digest,
+            manifest: Box<Digest>,
         } = 81,
         /// Not a digest, or of an algorithm that is not supported (M8).
         #[error("invalid digest: {detail}")]
@@ -231,7 +232,7 @@ stored_enum! {
             /// What the client said.
             claimed: Digest,
             /// What the bytes hash to.
-            actual: Digest,
+            actual: Box<Digest>,
         } = 83,
         /// Larger than any blob may be (413).
         #[error("the blob is larger than {allowed} bytes")]

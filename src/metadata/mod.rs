@@ -1,0 +1,71 @@
+//! The only door to consensus: proposals go in, consistent views come out.
+//!
+//! Never knows HTTP, JSON or who is calling. Start at [`Metadata`]: [`propose`](Metadata::propose) changes the state,
+//! [`read`](Metadata::read) looks at it; [`tables`] keeps it on disk, [`machine`] joins it to consensus, [`watch`] wakes
+//! the reconcilers.
+
+pub mod machine;
+mod propose;
+mod read;
+pub mod tables;
+pub mod watch;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use propose::{Accepted, ProposeError};
+pub use read::{Consistency, ReadError};
+pub use tables::View;
+
+use registry_core::metadata::cluster;
+use registry_core::vocabulary::ids::{Lineage, Revision};
+
+use self::tables::State;
+use self::watch::Watch;
+
+/// How long a request waits for consensus before it is told to come back.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Handle to the state of the cluster; cheap to clone.
+#[derive(Clone)]
+pub struct Metadata(Arc<Inner>);
+
+struct Inner {
+    group: raft::Group,
+    state: Arc<State>,
+    watch: Arc<Watch>,
+}
+
+impl std::fmt::Debug for Metadata {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("Metadata")
+    }
+}
+
+impl Metadata {
+    /// Joins a running group and the state it applies to.
+    pub fn new(group: raft::Group, state: Arc<State>, watch: Arc<Watch>) -> Metadata {
+        Metadata(Arc::new(Inner { group, state, watch }))
+    }
+
+    /// What wakes reconcilers.
+    pub fn watch(&self) -> &Watch {
+        &self.0.watch
+    }
+
+    /// Consensus itself, for the `cluster` room: status, membership, leadership.
+    pub fn group(&self) -> &raft::Group {
+        &self.0.group
+    }
+
+    /// Looks at the state as it is on this node, however old.
+    pub fn peek<R>(&self, read: impl FnOnce(&View<'_>) -> R) -> R {
+        self.0.state.read(read)
+    }
+}
+
+/// The revision of a view.
+pub fn revision(view: &View<'_>) -> Revision {
+    let lineage = cluster::read(view).map_or(Lineage(0), |row| row.lineage);
+    Revision { lineage, index: view.index() }
+}

@@ -1,0 +1,359 @@
+//! The state on RocksDB: rows of the core's tables, and beside them, in the same batch, what consensus has applied.
+//!
+//! ```text
+//! <root>/CURRENT          name of the live directory, replaced atomically
+//! <root>/state-<n>/       a RocksDB instance: column family `default` = the tables, `local` = last applied, meta
+//! ```
+//! The write-ahead log is on but not synced: after a power cut the state is a consistent earlier prefix, and consensus
+//! applies the rest again from its own synced log (consensus-and-faults §2.2).
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwap;
+use registry_core::metadata::tables::{Row, TablesRead, Writes};
+use rocksdb::checkpoint::Checkpoint;
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, Direction, IteratorMode, Options,
+    ReadOptions, WriteBatch, WriteOptions,
+};
+
+const LOCAL: &str = "local";
+const META: &[u8] = b"meta";
+const APPLIED: &[u8] = b"applied";
+
+/// The state directory can't be used. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// Reading or writing files failed.
+    #[error("state directory {path}: {error}")]
+    Io {
+        /// Which file or directory.
+        path: PathBuf,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// RocksDB refused or found damage.
+    #[error("state in {path}: {error}")]
+    Storage {
+        /// Which instance.
+        path: PathBuf,
+        /// What it said.
+        error: rocksdb::Error,
+    },
+}
+
+/// Memory and files of the state instance.
+#[derive(Clone, Debug)]
+pub struct StateOptions {
+    /// Blocks of tables kept in memory, bytes. Larger makes reads of a big registry faster.
+    pub cache_bytes: usize,
+    /// Writes gathered in memory before they become a file, bytes.
+    pub write_buffer_bytes: usize,
+    /// Open files at most.
+    pub open_files: i32,
+}
+
+impl Default for StateOptions {
+    fn default() -> StateOptions {
+        StateOptions { cache_bytes: 32 << 20, write_buffer_bytes: 16 << 20, open_files: 512 }
+    }
+}
+
+/// One open instance.
+pub(crate) struct Instance {
+    db: DB,
+    path: PathBuf,
+    /// Replaced: its files go with its last reader, who may still have to open some of them.
+    replaced: AtomicBool,
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        if self.replaced.load(Ordering::Acquire)
+            && let Err(error) = std::fs::remove_dir_all(&self.path)
+        {
+            tracing::warn!(path = %self.path.display(), %error, "a replaced state is left for the next start to remove");
+        }
+    }
+}
+
+impl std::fmt::Debug for Instance {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "Instance({})", self.path.display())
+    }
+}
+
+impl Instance {
+    fn open(path: &Path, options: &StateOptions, cache: &Cache, read_only: bool) -> Result<Instance, StateError> {
+        let mut table = BlockBasedOptions::default();
+        table.set_block_cache(cache);
+        table.set_bloom_filter(10.0, false);
+        table.set_cache_index_and_filter_blocks(true);
+        table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+        table.set_format_version(5);
+        let mut tuned = Options::default();
+        tuned.create_if_missing(!read_only);
+        tuned.create_missing_column_families(true);
+        tuned.set_block_based_table_factory(&table);
+        tuned.set_compression_type(DBCompressionType::Lz4);
+        tuned.set_write_buffer_size(options.write_buffer_bytes);
+        tuned.set_max_open_files(options.open_files);
+        tuned.set_keep_log_file_num(4);
+        tuned.set_max_background_jobs(2);
+        tuned.set_max_total_wal_size(128 << 20);
+        let families = ["default", LOCAL].map(|name| ColumnFamilyDescriptor::new(name, tuned.clone()));
+        let opened = match read_only {
+            false => DB::open_cf_descriptors(&tuned, path, families),
+            true => DB::open_cf_descriptors_read_only(&tuned, path, families, false),
+        };
+        match opened {
+            Ok(db) => Ok(Instance { db, path: path.to_owned(), replaced: AtomicBool::new(false) }),
+            Err(error) => Err(StateError::Storage { path: path.to_owned(), error }),
+        }
+    }
+
+    fn storage(&self, error: rocksdb::Error) -> StateError {
+        StateError::Storage { path: self.path.clone(), error }
+    }
+
+    fn local(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
+        let family = self.db.cf_handle(LOCAL).expect("the instance was opened with this family");
+        self.db.get_cf(family, key).map_err(|error| self.storage(error))
+    }
+
+    pub(crate) fn meta(&self) -> Result<Option<Vec<u8>>, StateError> {
+        self.local(META)
+    }
+}
+
+/// Reads of damaged state must end the node: another one answers, and this one is reinstalled from its peers.
+fn rotten(error: &rocksdb::Error) -> ! {
+    tracing::error!(%error, "the state can't be read; stopping, so that no other node's answer is contradicted");
+    std::process::abort()
+}
+
+fn range(db: &DB, mut options: ReadOptions, from: &[u8], to: &[u8], limit: usize) -> Vec<Row> {
+    if from >= to || limit == 0 {
+        return Vec::new();
+    }
+    options.set_iterate_upper_bound(to);
+    let mut rows = Vec::new();
+    for row in db.iterator_opt(IteratorMode::From(from, Direction::Forward), options).take(limit) {
+        match row {
+            Ok((key, value)) => rows.push((key.into_vec(), value.into_vec())),
+            Err(error) => rotten(&error),
+        }
+    }
+    rows
+}
+
+/// The live instance without a snapshot: for `apply`, the only writer.
+pub(crate) struct Live<'a>(pub(crate) &'a Instance);
+
+impl TablesRead for Live<'_> {
+    fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.0.db.get(key).unwrap_or_else(|error| rotten(&error))
+    }
+
+    fn range(&self, from: &[u8], to: &[u8], limit: usize) -> Vec<Row> {
+        range(&self.0.db, ReadOptions::default(), from, to, limit)
+    }
+}
+
+/// The tables at one applied index.
+pub struct View<'a> {
+    snapshot: rocksdb::Snapshot<'a>,
+    instance: &'a Instance,
+    index: u64,
+}
+
+impl View<'_> {
+    /// The log index everything read here was applied up to.
+    pub fn index(&self) -> u64 {
+        self.index
+    }
+}
+
+impl TablesRead for View<'_> {
+    fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.snapshot.get(key).unwrap_or_else(|error| rotten(&error))
+    }
+
+    fn range(&self, from: &[u8], to: &[u8], limit: usize) -> Vec<Row> {
+        let mut options = ReadOptions::default();
+        options.set_snapshot(&self.snapshot);
+        range(&self.instance.db, options, from, to, limit)
+    }
+}
+
+/// The state of this node, whichever instance is live.
+#[derive(Debug)]
+pub struct State {
+    root: PathBuf,
+    options: StateOptions,
+    cache: CacheHandle,
+    live: ArcSwap<Instance>,
+}
+
+struct CacheHandle(Cache);
+
+impl std::fmt::Debug for CacheHandle {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("Cache")
+    }
+}
+
+impl State {
+    /// Opens the live instance under `root`, or makes the first one. Leftovers of an interrupted install are removed.
+    pub fn open(root: &Path, options: StateOptions) -> Result<State, StateError> {
+        let io = |path: &Path| {
+            let path = path.to_owned();
+            move |error| StateError::Io { path, error }
+        };
+        std::fs::create_dir_all(root).map_err(io(root))?;
+        let pointer = root.join("CURRENT");
+        let name = match std::fs::read_to_string(&pointer) {
+            Ok(name) => name.trim().to_owned(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                point(root, "state-1").map_err(io(&pointer))?;
+                "state-1".to_owned()
+            }
+            Err(error) => return Err(io(&pointer)(error)),
+        };
+        for entry in std::fs::read_dir(root).map_err(io(root))? {
+            let entry = entry.map_err(io(root))?;
+            let other = entry.file_name();
+            if other.to_string_lossy().starts_with("state-") && other.to_string_lossy() != name {
+                std::fs::remove_dir_all(entry.path()).map_err(io(&entry.path()))?;
+            }
+        }
+        let cache = Cache::new_lru_cache(options.cache_bytes);
+        let live = Instance::open(&root.join(&name), &options, &cache, false)?;
+        Ok(State { root: root.to_owned(), options, cache: CacheHandle(cache), live: ArcSwap::from_pointee(live) })
+    }
+
+    pub(crate) fn live(&self) -> Arc<Instance> {
+        self.live.load_full()
+    }
+
+    /// Runs `read` on the tables at one revision.
+    pub fn read<R>(&self, read: impl FnOnce(&View<'_>) -> R) -> R {
+        let instance = self.live.load();
+        let snapshot = instance.db.snapshot();
+        let family = instance.db.cf_handle(LOCAL).expect("the instance was opened with this family");
+        let index = match snapshot.get_cf(family, APPLIED) {
+            Ok(Some(bytes)) => u64::from_be_bytes(bytes.try_into().expect("an index is eight bytes")),
+            Ok(None) => 0,
+            Err(error) => rotten(&error),
+        };
+        read(&View { snapshot, instance: &instance, index })
+    }
+
+    /// Lands a batch: the writes, the index they lead to and consensus' own mark, all or nothing.
+    pub(crate) fn write(&self, writes: Writes, applied: u64, meta: &[u8]) -> Result<(), StateError> {
+        let instance = self.live.load();
+        let mut batch = WriteBatch::default();
+        for (key, value) in writes {
+            match value {
+                Some(value) => batch.put(key, value),
+                None => batch.delete(key),
+            }
+        }
+        let family = instance.db.cf_handle(LOCAL).expect("the instance was opened with this family");
+        batch.put_cf(family, APPLIED, applied.to_be_bytes());
+        batch.put_cf(family, META, meta);
+        let mut options = WriteOptions::default();
+        options.set_sync(false);
+        instance.db.write_opt(batch, &options).map_err(|error| instance.storage(error))
+    }
+
+    /// Writes a consistent copy into `dir`, which must not exist, and returns the mark *of the copy*.
+    pub(crate) fn checkpoint(&self, dir: &Path) -> Result<Vec<u8>, StateError> {
+        let instance = self.live();
+        let made = Checkpoint::new(&instance.db).and_then(|checkpoint| checkpoint.create_checkpoint(dir));
+        made.map_err(|error| instance.storage(error))?;
+        Ok(self.inspect(dir)?.unwrap_or_default())
+    }
+
+    /// Opens a copy read-only and returns its mark.
+    pub(crate) fn inspect(&self, dir: &Path) -> Result<Option<Vec<u8>>, StateError> {
+        Instance::open(dir, &self.options, &self.cache.0, true)?.meta()
+    }
+
+    /// Makes the copy in `dir` the live state. A crash at any step leaves the old or the new one.
+    pub(crate) fn install(&self, dir: &Path) -> Result<(), StateError> {
+        let old = self.live();
+        let number = old.path.file_name().and_then(|name| name.to_str()?.strip_prefix("state-")?.parse::<u64>().ok());
+        let name = format!("state-{}", number.unwrap_or(0) + 1);
+        let target = self.root.join(&name);
+        let io = |path: &Path| {
+            let path = path.to_owned();
+            move |error| StateError::Io { path, error }
+        };
+        std::fs::rename(dir, &target).map_err(io(&target))?;
+        let opened = Instance::open(&target, &self.options, &self.cache.0, false)?;
+        point(&self.root, &name).map_err(io(&self.root))?;
+        self.live.store(Arc::new(opened));
+        old.replaced.store(true, Ordering::Release);
+        Ok(())
+    }
+}
+
+/// Points `CURRENT` at a directory: written aside, synced, renamed, directory synced.
+fn point(root: &Path, name: &str) -> std::io::Result<()> {
+    let aside = root.join("CURRENT.new");
+    let mut file = std::fs::File::create(&aside)?;
+    writeln!(file, "{name}")?;
+    file.sync_all()?;
+    std::fs::rename(&aside, root.join("CURRENT"))?;
+    std::fs::File::open(root)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn writes(rows: &[(&str, Option<&str>)]) -> Writes {
+        rows.iter().map(|(key, value)| (key.as_bytes().to_vec(), value.map(|v| v.as_bytes().to_vec()))).collect()
+    }
+
+    // Writes and the applied mark land together, survive a reopening, and a view does not see what comes after it.
+    #[test]
+    fn batches_views_and_reopening() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open(dir.path(), StateOptions::default()).unwrap();
+        state.write(writes(&[("a", Some("1")), ("b", Some("2")), ("c", Some("3"))]), 7, b"m7").unwrap();
+        state.read(|view| {
+            state.write(writes(&[("a", None)]), 8, b"m8").unwrap();
+            assert_eq!((view.index(), view.get(b"a")), (7, Some(b"1".to_vec())));
+            assert_eq!(view.range(b"a", b"c", 9).len(), 2);
+            assert_eq!(view.range(b"a", b"z", 1).len(), 1);
+            assert_eq!(view.prefix(b"", 9).len(), 3);
+        });
+        drop(state);
+        let state = State::open(dir.path(), StateOptions::default()).unwrap();
+        assert_eq!(state.live().meta().unwrap(), Some(b"m8".to_vec()));
+        state.read(|view| assert_eq!((view.index(), view.get(b"a")), (8, None)));
+    }
+
+    // A copy carries the mark of its own data; installing it replaces the state, also for the next start.
+    #[test]
+    fn checkpoint_and_install() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open(&dir.path().join("state"), StateOptions::default()).unwrap();
+        state.write(writes(&[("a", Some("1"))]), 3, b"m3").unwrap();
+        let copy = dir.path().join("copy");
+        assert_eq!(state.checkpoint(&copy).unwrap(), b"m3");
+        state.write(writes(&[("a", Some("2"))]), 4, b"m4").unwrap();
+        assert_eq!(state.inspect(&copy).unwrap(), Some(b"m3".to_vec()));
+        state.install(&copy).unwrap();
+        let at = |state: &State| state.read(|view| (view.index(), view.get(b"a")));
+        assert_eq!(at(&state), (3, Some(b"1".to_vec())));
+        drop(state);
+        let state = State::open(&dir.path().join("state"), StateOptions::default()).unwrap();
+        assert_eq!(at(&state), (3, Some(b"1".to_vec())));
+    }
+}
