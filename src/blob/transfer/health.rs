@@ -1,0 +1,50 @@
+//! What pings tell about the other nodes.
+
+use registry_core::vocabulary::ids::{NodeId, StoreId};
+
+use crate::blob::store::Pressure;
+
+use super::Transfer;
+
+/// How another node is doing, as seen from here.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PeerHealth {
+    /// The node.
+    pub node: NodeId,
+    /// Whether it answered lately. This node itself always does.
+    pub is_reachable: bool,
+    /// Smoothed round trip, in microseconds; 0 for this node, `u64::MAX` before the first answer.
+    pub rtt_us: u64,
+    /// Smoothed share of failed calls, 0.0–1.0.
+    pub error_share: f64,
+    /// Its stores, as it told last.
+    pub stores: Vec<StoreHealth>,
+}
+
+/// How full a store is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreHealth {
+    /// The store.
+    pub store: StoreId,
+    /// Bytes it may use.
+    pub total_bytes: u64,
+    /// Bytes that can still be written.
+    pub free_bytes: u64,
+    /// What its watermarks say.
+    pub pressure: Pressure,
+    /// It takes no writes at all.
+    pub is_failed: bool,
+}
+
+impl Transfer {
+    /// Every node of the directory, by id.
+    pub fn peers(&self) -> Vec<PeerHealth> {
+        unimplemented!()
+    }
+
+    /// Whether a node answered lately.
+    pub fn is_reachable(&self, node: NodeId) -> bool {
+        let _ = node;
+        unimplemented!()
+    }
+}

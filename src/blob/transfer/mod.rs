@@ -1,0 +1,158 @@
+//! Bytes between the nodes of a region: pushes to two zones, reads from the best copy, repairs.
+//!
+//! What it is: [`Transfer`], one per node: a client of the other nodes' blob services and the server of this node's.
+//! An upload has a *primary*, which appends and answers, and a *backup* in another zone, which holds the same bytes;
+//! whichever node the client talks to streams to the primary. A read takes the best copy and changes to the next at any
+//! block. Every hop verifies.
+//!
+//! What it never does: ask or tell the metadata (the registry orders the steps: it proposes `TakeUpload` and
+//! `CommitBlob` between the calls made here), decide who may read, repeat anything by itself (the jobs do), or hand out
+//! a byte that wasn't checked on this node.
+//!
+//! Where to start: [`Transfer`] and the words in `upload.rs`; then `write.rs` (what the node does that the client talks
+//! to), `holder.rs` (what a primary or backup does), `fetch.rs` (reads). The wire is `blob.proto`.
+//! Source: reference "consensus and faults" §5.3, §5.4, §5.6, §5.7.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use registry_core::vocabulary::ids::{ClusterId, NodeId, StoreId, UploadId};
+
+use super::store::{BlobKey, BlobStore};
+
+pub mod body;
+mod directory;
+mod error;
+mod fetch;
+mod health;
+mod repair;
+mod upload;
+mod write;
+
+pub use body::{Body, BodyError, Peeked};
+pub use directory::{Directory, DirectoryError, NodeSeat};
+pub use error::TransferError;
+pub use fetch::{BlobSource, BlobStream};
+pub use health::{PeerHealth, StoreHealth};
+pub use upload::{Append, Appended, Holders, Mirrored, Placed, Staged};
+
+/// Shorthand for results of this room.
+pub type TransferResult<T> = Result<T, TransferError>;
+
+/// Who this node is, and its numbers.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Whose bytes these are; another cluster's calls are refused.
+    pub cluster: ClusterId,
+    /// This node.
+    pub node: NodeId,
+    /// Where the blob service listens.
+    pub listen: SocketAddr,
+    /// Address that every outgoing socket binds.
+    pub bind_source: Option<IpAddr>,
+    /// What an operator tunes.
+    pub settings: Settings,
+}
+
+/// What an operator tunes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Pushes that stream through this node as a holder at once; each takes about 2 MiB.
+    pub appends_max: usize,
+    /// Reads that other nodes stream from this one at once; each takes about 1 MiB.
+    pub fetches_max: usize,
+    /// Copies repaired to this node at once.
+    pub repairs_max: usize,
+    /// Bytes per second that repairs to this node may take together.
+    pub repair_bytes_per_second: u64,
+    /// Time between two pings of a peer, in milliseconds.
+    pub ping_interval_ms: u64,
+    /// Time without any progress after which a peer is given up, in milliseconds.
+    pub progress_timeout_ms: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            appends_max: 256,
+            fetches_max: 512,
+            repairs_max: 4,
+            repair_bytes_per_second: 64 << 20,
+            ping_interval_ms: 500,
+            progress_timeout_ms: 5_000,
+        }
+    }
+}
+
+/// Tells which epoch of an upload is in force. The composition root wires it to a ReadIndex.
+pub trait EpochSource: Send + Sync + 'static {
+    /// The epoch that a linearizable read finds; `None` when the upload was never taken over (its epoch is 1).
+    ///
+    /// A holder asks before the first append to an upload that it did not open in this life of the process: it may have
+    /// been away while the other one was given a new partner (§5.3, 4).
+    fn current_epoch(&self, upload: UploadId) -> futures_util::future::BoxFuture<'_, Result<Option<u64>, EpochUnknown>>;
+}
+
+/// No quorum could be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the upload's epoch can't be read: no quorum")]
+pub struct EpochUnknown;
+
+/// Hears about copies that turned out bad, so that the metadata and the repair queue learn it. Must not block.
+pub trait Observer: Send + Sync + 'static {
+    /// A copy that the metadata names could not be used.
+    fn bad_copy(&self, store: StoreId, key: BlobKey, fault: CopyFault);
+}
+
+/// What was wrong with a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CopyFault {
+    /// The store does not have it.
+    Missing,
+    /// Stored bytes are damaged; the copy is quarantined.
+    Damaged,
+    /// Bytes arrived damaged though their holder had verified them: suspect the path, look at the copy.
+    Garbled,
+}
+
+/// The blob transfer of one node. Cheap to clone.
+#[derive(Clone)]
+pub struct Transfer {
+    _todo: Arc<()>,
+}
+
+impl Transfer {
+    /// Listens and begins to serve this node's stores. The directory is empty until [`Transfer::set_directory`].
+    ///
+    /// Errors: the listener's.
+    pub async fn start(
+        config: Config,
+        stores: Vec<Arc<dyn BlobStore>>,
+        epochs: Arc<dyn EpochSource>,
+        observer: Arc<dyn Observer>,
+    ) -> std::io::Result<Transfer> {
+        let _ = (config, stores, epochs, observer);
+        unimplemented!()
+    }
+
+    /// The address it listens on.
+    pub fn local_address(&self) -> SocketAddr {
+        unimplemented!()
+    }
+
+    /// Replaces what is known about the other nodes: whenever the registered topology changes.
+    pub fn set_directory(&self, directory: Directory) {
+        let _ = directory;
+        unimplemented!()
+    }
+
+    /// What is known now.
+    pub fn directory(&self) -> Arc<Directory> {
+        unimplemented!()
+    }
+
+    /// Ends the service and all background work; calls in flight break off.
+    pub async fn shutdown(&self) {
+        unimplemented!()
+    }
+}
