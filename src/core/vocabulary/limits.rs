@@ -155,6 +155,8 @@ pub const TAG_FILTER_WILDCARDS_MAX: usize = 2;
 pub const NODES_MAX: usize = 1000;
 /// Blob volumes of a cluster.
 pub const STORES_MAX: usize = 4000;
+/// Repositories looked at for one that a blob may be mounted from.
+pub const MOUNT_SOURCES_MAX: usize = 1000;
 /// Users of a registry.
 pub const USERS_MAX: usize = 5000;
 /// Access keys of one user: two, as in IAM, and room for rotation by robots.
