@@ -55,7 +55,12 @@ impl Registry {
         let answers = self.transfer().confirm(key, &row.stores).await;
         let holding = answers.iter().filter(|(_, answer)| matches!(answer, Ok(Some(size)) if *size == size_bytes));
         let holding: Vec<StoreId> = holding.map(|(store, _)| *store).collect();
-        self.metadata().peek(node::topology).satisfied_by(&holding).then_some(row)
+        self.is_durable(&holding).then_some(row)
+    }
+
+    /// Whether copies on these stores are what 201 needs.
+    fn is_durable(&self, stores: &[StoreId]) -> bool {
+        self.metadata().peek(|view| node::require_durable(view, stores)).is_ok()
     }
 
     /// Links a record that is here; `None` if it went meanwhile.
@@ -144,7 +149,7 @@ impl Registry {
         if let Some(done) = self.deduplicate(permit, repository, digest, placed.size_bytes).await? {
             return Ok(Sealed::Committed(done));
         }
-        let enough = self.metadata().peek(|view| node::topology(view)).satisfied_by(&placed.stores);
+        let enough = self.is_durable(&placed.stores);
         if !enough {
             let why = placed.failed.first().map_or_else(unavailable, |(_, error)| refusal(error));
             return Ok(Sealed::TooFewHolders(why));
@@ -191,8 +196,7 @@ impl Registry {
             Ok(placed) => placed,
             Err(error) => return Err(refusal(&error)),
         };
-        let topology = self.metadata().peek(|view| node::topology(view));
-        if !topology.satisfied_by(&placed.stores) {
+        if !self.is_durable(&placed.stores) {
             // a holder was lost on the way: one more try with another partner of the one that has it
             let Some(survivor) = holders.nodes().find(|node| placed.failed.iter().all(|(lost, _)| lost != node)) else {
                 return Err(unavailable());
@@ -201,7 +205,7 @@ impl Registry {
             let again: Result<_, TransferError> = self.transfer().put_small(key, bytes, partner).await;
             placed = again.map_err(|error| refusal(&error))?;
         }
-        if !topology.satisfied_by(&placed.stores) {
+        if !self.is_durable(&placed.stores) {
             return Err(unavailable());
         }
         let durable = Durable { digest, size_bytes, generation, stores: placed.stores };
