@@ -72,7 +72,7 @@ impl Registry {
         closing: Option<&Session>,
     ) -> Result<Option<At<BlobInfo>>, Refusal> {
         let BlobInfo { digest, size_bytes } = info;
-        let hold = UseId(random::u64());
+        let hold = UseId(random::number64());
         let mut commands: Vec<Command> = vec![
             AddUse { digest, size_bytes, repository: repository.clone(), hold }.into(),
             Link { repository: repository.clone(), digest, size_bytes, hold }.into(),
@@ -97,7 +97,7 @@ impl Registry {
         finish: Option<&Session>,
     ) -> Result<At<BlobInfo>, Refusal> {
         let Durable { digest, size_bytes, generation, stores } = durable;
-        let hold = UseId(random::u64());
+        let hold = UseId(random::number64());
         let mut commands: Vec<Command> = Vec::with_capacity(3);
         if let Some(Session { upload, epoch, holders, .. }) = finish {
             let (upload, epoch, holders) = (*upload, *epoch, pair(*holders));

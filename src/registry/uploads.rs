@@ -108,7 +108,7 @@ impl Registry {
     }
 
     pub(super) fn new_upload(&self) -> UploadId {
-        UploadId { tick: self.metadata().peek(clock::read).tick, random: random::u128() }
+        UploadId { tick: self.metadata().peek(clock::read).tick, random: random::number128() }
     }
 
     /// Begins an upload. Makes the repository if the permit allows it and it is not there.
