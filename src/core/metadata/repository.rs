@@ -231,7 +231,8 @@ impl Apply for DeleteRepository {
 /// Every deleted repository of a slot whose rows still wait.
 pub fn deleted(tables: &impl TablesRead, slot: Slot, limit: usize) -> Vec<RepositoryKey> {
     let marked = tables.prefix(&keys::of_slot(slot, table::DELETED), limit);
-    let id = |key: &[u8]| RepositoryId(u128::from_be_bytes(key[3..].try_into().expect("a deleted key ends with an id")));
+    let id =
+        |key: &[u8]| RepositoryId(u128::from_be_bytes(key[3..].try_into().expect("a deleted key ends with an id")));
     let key = |id: RepositoryId| {
         let row: RepositoryRow = codec::row(&tables.get(&keys::repository(slot, id)).expect("its row goes last"));
         RepositoryKey { registry: row.registry, name: row.name, id }

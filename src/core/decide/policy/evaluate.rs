@@ -14,6 +14,7 @@ use super::arn::Resource;
 use super::document::{Effect, Policy, Question};
 use super::key::{ConditionKey, Context};
 use super::principal::{Cover, Principal};
+use crate::decide::tag_move::TagRights;
 use crate::vocabulary::{Refusal, Timestamp, refusal};
 
 /// What is asked.
@@ -99,6 +100,17 @@ pub fn decide(request: &Request<'_>, policies: &Policies<'_>) -> Decision {
         allowed @ (Decision::Allowed(_) | Decision::AllowedToRoot) => allowed,
         Decision::DeniedBy(_) | Decision::NotAllowed(_) => Decision::NotAllowed(why),
     }
+}
+
+/// What the principal may do with tags of a repository: `PutImage`, asked once as for a new tag and once as for one that
+/// exists and points elsewhere. The only way by which pushes ask, so that no door forgets the difference (A8, A9).
+pub fn tag_rights(request: &Request<'_>, policies: &Policies<'_>) -> TagRights {
+    let may = |exists: &str| {
+        let mut context = request.context.clone();
+        context.replace(ConditionKey::TAG_EXISTS, exists);
+        decide(&Request { action: Action::PutImage, context: &context, ..*request }, policies).is_allowed()
+    };
+    TagRights { create: may("false"), update: may("true") }
 }
 
 struct Asked<'a> {

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::action::Action;
 use crate::vocabulary::limits::PATTERN_BYTES_MAX;
@@ -143,23 +143,31 @@ impl fmt::Display for Grant {
     }
 }
 
-/// The identity policy that these grants stand for, as JSON text. Its statements carry the grants as their names.
+/// The identity policy that these grants stand for, as JSON text. Its statements carry the grants as their names. It may
+/// come out longer than a policy may be: then parsing it says so.
 pub fn compile(grants: &[Grant]) -> String {
     let mut statements = Vec::new();
-    for grant in grants {
-        for right in &grant.rights {
-            let actions: Vec<&str> = right.actions().iter().map(|action| action.name()).collect();
-            let mut statement = json!({
-                "Sid": format!("{}:{}", right.name(), grant.pattern),
-                "Effect": "Allow",
-                "Action": actions,
-                "Resource": format!("arn:aws:ecr:*:*:repository/{}", grant.pattern),
-            });
+    for Grant { rights, pattern } in grants {
+        for right in rights {
+            let name = format!("{}:{pattern}", right.name());
             if *right == Right::Append {
-                statement["Condition"] = json!({"BoolIfExists": {"portolan:TagExists": "false"}});
+                let upload: Vec<Action> =
+                    right.actions().iter().copied().filter(|one| *one != Action::PutImage).collect();
+                statements.push(statement(&name, &upload, pattern));
+                // Not `BoolIfExists`: whoever forgets to say whether the tag exists gets a no.
+                let mut put = statement(&name, &[Action::PutImage], pattern);
+                put["Condition"] = json!({"Bool": {"portolan:TagExists": "false"}});
+                statements.push(put);
+            } else {
+                statements.push(statement(&name, right.actions(), pattern));
             }
-            statements.push(statement);
         }
     }
     json!({"Version": "2012-10-17", "Statement": statements}).to_string()
+}
+
+fn statement(name: &str, actions: &[Action], pattern: &str) -> Value {
+    let actions: Vec<&str> = actions.iter().map(|action| action.name()).collect();
+    let resource = format!("arn:aws:ecr:*:*:repository/{pattern}");
+    json!({"Sid": name, "Effect": "Allow", "Action": actions, "Resource": resource})
 }

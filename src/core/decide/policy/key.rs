@@ -54,7 +54,8 @@ impl ConditionKey {
     pub const TOKEN_ISSUE_TIME: ConditionKey = ConditionKey(Cow::Borrowed("aws:TokenIssueTime"));
     /// Names of the resource tags in the request.
     pub const TAG_KEYS: ConditionKey = ConditionKey(Cow::Borrowed("aws:TagKeys"));
-    /// Ours: whether the tag that a push sets exists and points elsewhere. "false" alone allows to create and not to move (A8).
+    /// Ours: whether the tag that a push sets exists and points elsewhere; set by [`tag_rights`](super::tag_rights) only.
+    /// A policy that asks for "false" allows to create tags and not to move them (A8).
     pub const TAG_EXISTS: ConditionKey = ConditionKey(Cow::Borrowed("portolan:TagExists"));
 
     /// Parses a key; its case does not matter, but for the part behind a slash.
@@ -104,6 +105,11 @@ impl Context {
     /// Adds one value of a key.
     pub fn set(&mut self, key: ConditionKey, value: impl Into<String>) {
         self.0.entry(key).or_default().push(value.into());
+    }
+
+    /// Makes this the only value of a key.
+    pub fn replace(&mut self, key: ConditionKey, value: impl Into<String>) {
+        self.0.insert(key, vec![value.into()]);
     }
 
     /// The same context and one value more.

@@ -23,7 +23,7 @@ pub mod scope;
 pub use action::{Action, ActionSet, Level};
 pub use arn::Resource;
 pub use document::{Effect, Policy, PolicyKind};
-pub use evaluate::{Attached, Decision, Grounds, Policies, Request, decide};
+pub use evaluate::{Attached, Decision, Grounds, Policies, Request, decide, tag_rights};
 pub use key::{ConditionKey, Context};
 pub use parse::PolicyError;
 pub use principal::Principal;

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::grants::{Grant, GrantError, Right, compile};
 use super::*;
+use crate::decide::tag_move::TagRights;
 use crate::vocabulary::ids::RegistryId;
 use crate::vocabulary::limits::{DETAIL_BYTES_MAX, POLICY_BYTES_MAX};
 use crate::vocabulary::names::{RegionName, UserName};
@@ -250,30 +251,30 @@ fn a24_look_alikes() {
     }
 }
 
-// A8: append sets new tags and moves none, whatever its name; write moves; the condition decides and not the name.
+// A8, A9: append sets new tags and moves none, whatever its name; write does both; no other right does either.
 #[test]
 fn a8_append_and_write() {
-    let put = |right: &str, exists: Option<&str>| {
-        let policy = identity(&compile(&[format!("{right}:a").parse().unwrap()]));
-        let case = Case::new(user("ann"), Action::PutImage, "a").identity(&policy);
-        match exists {
-            Some(exists) => case.context(ConditionKey::TAG_EXISTS, exists).is_allowed(),
-            None => case.is_allowed(),
-        }
-    };
-    for (right, exists, want) in [
-        ("append", Some("false"), true),
-        ("append", Some("true"), false),
-        ("append", None, true),
-        ("write", Some("true"), true),
-        ("write", Some("false"), true),
-        ("read", Some("false"), false),
-        ("delete", Some("true"), false),
-        ("create", Some("false"), false),
-        ("append,write", Some("true"), true),
+    for (rights, create, update) in [
+        ("append", true, false),
+        ("write", true, true),
+        ("append,write", true, true),
+        ("read", false, false),
+        ("delete", false, false),
+        ("create", false, false),
     ] {
-        assert_eq!(put(right, exists), want, "{right} {exists:?}");
+        let policy = identity(&compile(&[format!("{rights}:a").parse().unwrap()]));
+        let case = Case::new(user("ann"), Action::PutImage, "a").identity(&policy);
+        assert_eq!(tag_rights(&case.request(), &case.policies), TagRights { create, update }, "{rights}");
+        // What the request brings along under this key does not count.
+        let case = case.context(ConditionKey::TAG_EXISTS, "false");
+        assert_eq!(tag_rights(&case.request(), &case.policies), TagRights { create, update }, "{rights}");
     }
+    let append = identity(&compile(&["append:a".parse().unwrap()]));
+    assert!(!Case::new(user("ann"), Action::PutImage, "a").identity(&append).is_allowed(), "nothing said is a no");
+    assert!(Case::new(user("ann"), Action::UploadLayerPart, "a").identity(&append).is_allowed());
+    let ecr = identity(&statement(r#""Effect":"Allow","Action":"ecr:PutImage","Resource":"*""#));
+    let case = Case::new(user("ann"), Action::PutImage, "a").identity(&ecr);
+    assert_eq!(tag_rights(&case.request(), &case.policies), TagRights::FULL, "as in ECR, PutImage alone is both");
 }
 
 // Each right gives its actions and no other; grants read back what they print.
@@ -283,6 +284,7 @@ fn grants_table() {
         let policy = identity(&compile(&[Grant::new([right], "a").unwrap()]));
         for action in Action::ALL {
             let case = Case::new(user("ann"), *action, "a").identity(&policy);
+            let case = case.context(ConditionKey::TAG_EXISTS, "false");
             assert_eq!(case.is_allowed(), right.actions().contains(action), "{right:?} {action}");
         }
     }
@@ -414,7 +416,7 @@ proptest! {
         let two = identity(&compile(&[grant(first), grant(second)]));
         let take = identity(&compile(&[grant(deny)]).replace("Allow", "Deny"));
         let allowed = |policies: &[&Policy]| {
-            let case = Case::new(user("ann"), action, "a");
+            let case = Case::new(user("ann"), action, "a").context(ConditionKey::TAG_EXISTS, "false");
             policies.iter().fold(case, |case, policy| case.identity(policy)).is_allowed()
         };
         prop_assert!(!allowed(&[&one]) || allowed(&[&two]));
