@@ -1,1 +1,4 @@
 //! The server.
+
+pub mod config;
+pub mod ground;
