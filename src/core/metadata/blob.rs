@@ -1,19 +1,22 @@
 //! Blob records: which generation of which bytes lies on which volumes, and which repositories use it.
 
+use std::collections::BTreeSet;
+
 use bincode::{Decode, Encode};
 
 use super::apply::Context;
 use super::codec::{self, Stored};
 use super::command::Apply;
 use super::keys::{self, Slot};
-use super::node::{self, TopologyRow};
+use super::node;
 use super::reply::Reply;
 use super::repository::RepositoryKey;
 use super::tables::{Tables, TablesRead};
 use super::upload;
+use crate::decide::placement::{Topology, assign, write_rule};
 use crate::vocabulary::digest::Digest;
 use crate::vocabulary::ids::{StoreId, UploadId, UseId};
-use crate::vocabulary::limits::REPLICAS_TARGET;
+use crate::vocabulary::names::ZoneName;
 use crate::vocabulary::refusal::Refusal;
 
 /// Whether a record's bytes are on their way out.
@@ -50,10 +53,20 @@ struct NeedRow {
 
 impl Stored for NeedRow {}
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-struct UseRow(UseId);
+/// A repository's use of a record, with the name under which to find the repository.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+struct UseRow {
+    hold: UseId,
+    repository: RepositoryKey,
+}
 
 impl Stored for UseRow {}
+
+/// Up to `limit` repositories that use a record.
+pub fn users(tables: &impl TablesRead, digest: &Digest, limit: usize) -> Vec<RepositoryKey> {
+    let rows = tables.prefix(&keys::blob_uses(digest), limit);
+    rows.iter().map(|(_, value)| codec::row::<UseRow>(value).repository).collect()
+}
 
 /// Reads a record.
 pub fn read(tables: &impl TablesRead, digest: &Digest) -> Option<BlobRow> {
@@ -96,37 +109,18 @@ fn put(tables: &mut impl Tables, digest: &Digest, row: &BlobRow) {
     tables.put(keys::blob(digest), codec::encode(row));
 }
 
-/// Brings the zones' needs in line with the record: up to three zones, one copy each.
-fn note_needs(tables: &mut impl Tables, topology: &TopologyRow, digest: &Digest, row: &BlobRow, tick: u64) {
-    let held: Vec<&str> = row.stores.iter().filter_map(|store| topology.zone_of(*store)).collect();
-    let lacking = REPLICAS_TARGET.min(topology.zones.len()).saturating_sub(zones_in(&held));
-    let mut missing = topology.zones.keys().filter(|zone| !held.contains(&zone.as_str()));
-    let wanted: Vec<&String> = rotate(digest, &mut missing).into_iter().take(lacking).collect();
-    for zone in topology.zones.keys() {
-        let key = keys::need(zone, digest);
-        match (wanted.contains(&zone), tables.contains(&key)) {
+/// Brings the zones' needs in line with the record: where the placement wants another copy.
+fn note_needs(tables: &mut impl Tables, topology: &Topology, digest: &Digest, row: &BlobRow, tick: u64) {
+    let plan = assign(topology, digest, &row.stores);
+    let wanted: BTreeSet<&ZoneName> = plan.add.iter().map(|choice| &choice.zone).collect();
+    for zone in topology.zones() {
+        let key = keys::need(zone.as_str(), digest);
+        match (wanted.contains(zone), tables.contains(&key)) {
             (true, false) => tables.put(key, codec::encode(&NeedRow { since_tick: tick })),
             (false, true) => tables.delete(key),
             (true, true) | (false, false) => {}
         }
     }
-}
-
-fn zones_in(held: &[&str]) -> usize {
-    let mut zones = held.to_vec();
-    zones.sort_unstable();
-    zones.dedup();
-    zones.len()
-}
-
-/// With more zones than copies, which zones get one must not always be the first by name: begin at one the digest picks.
-fn rotate<'a>(digest: &Digest, zones: &mut dyn Iterator<Item = &'a String>) -> Vec<&'a String> {
-    let mut zones: Vec<&String> = zones.collect();
-    if !zones.is_empty() {
-        let start = usize::from(digest.raw()[31]) % zones.len();
-        zones.rotate_left(start);
-    }
-    zones
 }
 
 /// The bytes of an upload are durable on these volumes: they become the blob, and the repository uses it.
@@ -162,12 +156,9 @@ impl Apply for CommitBlob {
             return Err(Refusal::UploadUnknown);
         }
         let topology = node::topology(tables);
-        if !topology.satisfied_by(&self.stores) {
-            let (copies, zones) = topology.required();
-            let detail = format!("{copies} copies in {zones} zones are needed");
-            return Err(Refusal::PlacementInvalid { detail });
-        }
+        write_rule(&topology).check(&topology, &self.stores)?;
         let use_key = keys::blob_use(&self.digest, self.repository.id);
+        let used = UseRow { hold: self.hold, repository: self.repository.clone() };
         let close = |tables: &mut T, generation: &UploadId| {
             let key = keys::closed_generation(&self.digest, generation);
             tables.put(key, context.clock.tick.to_be_bytes().to_vec());
@@ -176,14 +167,14 @@ impl Apply for CommitBlob {
             Some(mut row) if row.generation == self.upload => {
                 row.state = BlobState::Present;
                 put(tables, &self.digest, &row);
-                tables.put(use_key, codec::encode(&UseRow(self.hold)));
+                tables.put(use_key, codec::encode(&used));
                 return Ok(Reply::Blob { generation: self.upload });
             }
             Some(mut row) if !self.replace => {
                 row.state = BlobState::Present;
                 put(tables, &self.digest, &row);
                 close(tables, &self.upload);
-                tables.put(use_key, codec::encode(&UseRow(self.hold)));
+                tables.put(use_key, codec::encode(&used));
                 return Ok(Reply::Blob { generation: row.generation });
             }
             Some(row) => close(tables, &row.generation),
@@ -201,7 +192,7 @@ impl Apply for CommitBlob {
         };
         put(tables, &self.digest, &row);
         note_needs(tables, &topology, &self.digest, &row, context.clock.tick);
-        tables.put(use_key, codec::encode(&UseRow(self.hold)));
+        tables.put(use_key, codec::encode(&used));
         Ok(Reply::Blob { generation: self.upload })
     }
 }
@@ -232,7 +223,8 @@ impl Apply for AddUse {
             row.state = BlobState::Present;
             put(tables, &self.digest, &row);
         }
-        tables.put(keys::blob_use(&self.digest, self.repository.id), codec::encode(&UseRow(self.hold)));
+        let used = UseRow { hold: self.hold, repository: self.repository.clone() };
+        tables.put(keys::blob_use(&self.digest, self.repository.id), codec::encode(&used));
         Ok(Reply::Blob { generation: row.generation })
     }
 }
@@ -256,7 +248,7 @@ impl Apply for DropUse {
     fn apply<T: Tables>(self, _: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
         let key = keys::blob_use(&self.digest, self.repository.id);
         match tables.get(&key) {
-            Some(bytes) if codec::row::<UseRow>(&bytes).0 == self.hold => tables.delete(key),
+            Some(bytes) if codec::row::<UseRow>(&bytes).hold == self.hold => tables.delete(key),
             Some(_) | None => return Ok(Reply::Unchanged),
         }
         Ok(Reply::Done)

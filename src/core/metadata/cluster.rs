@@ -62,6 +62,9 @@ pub struct InitCluster {
     pub token_secret: [u8; 32],
     /// Length of a tick, milliseconds.
     pub tick_ms: u64,
+    /// Feature level the cluster begins at: the proposer's [`FEATURE_LEVEL`]. In the command, because another binary may
+    /// apply it.
+    pub feature_level: u16,
 }
 
 impl Apply for InitCluster {
@@ -73,12 +76,16 @@ impl Apply for InitCluster {
         if read(tables).is_some() {
             return Err(Refusal::ClusterInitialised);
         }
+        if self.tick_ms == 0 {
+            let detail = "a tick takes at least a millisecond".to_owned();
+            return Err(Refusal::ParameterInvalid { parameter: "tick_ms".to_owned(), detail });
+        }
         let row = ClusterRow {
             cluster: self.cluster,
             lineage: self.lineage,
             region: self.region,
             region_number: self.region_number,
-            feature_level: FEATURE_LEVEL,
+            feature_level: self.feature_level,
             created_at_ms: context.clock.now_ms,
             token_secret: self.token_secret,
             token_secret_before: None,
@@ -111,12 +118,9 @@ impl Apply for TakeDigest {
     }
 }
 
-/// Whether these writes ask for the running hash at `index`.
-pub(crate) fn digest_asked(writes: &Writes, index: u64) -> bool {
-    match writes.get(&keys::system(table::DIGEST_ASKED)) {
-        Some(Some(bytes)) => codec::row::<AskedRow>(bytes).0 == index,
-        _ => false,
-    }
+/// Whether these writes ask for the running hash.
+pub(crate) fn asks_digest(writes: &Writes) -> bool {
+    writes.contains_key(&keys::system(table::DIGEST_ASKED))
 }
 
 /// A running hash and where it was taken.

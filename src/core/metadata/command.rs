@@ -139,6 +139,44 @@ struct Wire {
     commands: Vec<(u16, Vec<u8>)>,
 }
 
+/// A proposal whose commands are still bytes: what can be judged without knowing every command in it.
+pub(crate) struct Sealed {
+    wire: Wire,
+}
+
+impl Sealed {
+    /// Reads the layout of a payload, and no command of it.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Sealed, CodecError> {
+        let Some((&FORMAT, rest)) = bytes.split_first() else {
+            return Err(CodecError::new("proposal", format!("format {:?}, this binary knows {FORMAT}", bytes.first())));
+        };
+        let wire: Wire = codec::decode_bare("proposal", rest)?;
+        if wire.commands.len() > PROPOSAL_COMMANDS_MAX {
+            return Err(CodecError::new("proposal", format!("{} commands", wire.commands.len())));
+        }
+        Ok(Sealed { wire })
+    }
+
+    pub(crate) fn request(&self) -> RequestId {
+        self.wire.request
+    }
+
+    pub(crate) fn base(&self) -> u64 {
+        self.wire.base
+    }
+
+    pub(crate) fn min_level(&self) -> u16 {
+        self.wire.min_level
+    }
+
+    /// Reads the commands. An error means that this binary must not go on.
+    pub(crate) fn open(self) -> Result<Proposal, CodecError> {
+        let Wire { request, base, min_level, principal, commands } = self.wire;
+        let commands = commands.iter().map(|(number, body)| Command::decode(*number, body));
+        Ok(Proposal { request, base, min_level, principal, commands: commands.collect::<Result<_, _>>()? })
+    }
+}
+
 impl Proposal {
     /// The log entry's payload.
     pub fn encode(&self) -> Vec<u8> {
@@ -156,20 +194,6 @@ impl Proposal {
 
     /// Reads a payload. An error means this binary must not go on.
     pub fn decode(bytes: &[u8]) -> Result<Proposal, CodecError> {
-        let Some((&FORMAT, rest)) = bytes.split_first() else {
-            return Err(CodecError::new("proposal", format!("format {:?}, this binary knows {FORMAT}", bytes.first())));
-        };
-        let wire: Wire = codec::decode_bare("proposal", rest)?;
-        if wire.commands.len() > PROPOSAL_COMMANDS_MAX {
-            return Err(CodecError::new("proposal", format!("{} commands", wire.commands.len())));
-        }
-        let commands = wire.commands.iter().map(|(number, body)| Command::decode(*number, body));
-        Ok(Proposal {
-            request: wire.request,
-            base: wire.base,
-            min_level: wire.min_level,
-            principal: wire.principal,
-            commands: commands.collect::<Result<_, _>>()?,
-        })
+        Sealed::decode(bytes)?.open()
     }
 }

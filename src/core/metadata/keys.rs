@@ -31,6 +31,7 @@
 //! | | `REF` | repository id, digest, manifest digest | nothing |
 //! | | `PENDING_REF` | repository id, digest, manifest digest | a sparse manifest's hold on what is not here yet |
 //! | | `SLOT_CLOCK` | | last hybrid logical time of the slot |
+//! | | `DELETED` | repository id | a deleted repository whose rows wait to be purged |
 //! | by upload id | `UPLOAD` | upload id | [`UploadRow`](super::upload::UploadRow): takeovers and closings only |
 //! | by digest | `BLOB` | digest | [`BlobRow`](super::blob::BlobRow) |
 //! | | `USE` | digest, repository id | use id |
@@ -79,6 +80,7 @@ pub(crate) mod table {
     pub(crate) const REF: u8 = 0x29;
     pub(crate) const PENDING_REF: u8 = 0x2a;
     pub(crate) const SLOT_CLOCK: u8 = 0x2b;
+    pub(crate) const DELETED: u8 = 0x2c;
     pub(crate) const UPLOAD: u8 = 0x40;
     pub(crate) const BLOB: u8 = 0x60;
     pub(crate) const USE: u8 = 0x61;
@@ -231,6 +233,11 @@ pub(crate) fn of_slot(slot: Slot, table: u8) -> Vec<u8> {
     Key::new(slot, table).done()
 }
 
+/// That a repository was deleted and its rows wait.
+pub(crate) fn deleted(slot: Slot, repository: RepositoryId) -> Vec<u8> {
+    Key::new(slot, table::DELETED).with(&id(repository)).done()
+}
+
 /// The beginning of all rows of one table of a repository.
 pub(crate) fn of_repository(slot: Slot, table: u8, repository: RepositoryId) -> Vec<u8> {
     Key::new(slot, table).with(&id(repository)).done()
@@ -305,6 +312,11 @@ pub(crate) fn blobs(slot: Slot) -> Vec<u8> {
 /// The digest in a key made by [`blob`].
 pub(crate) fn blob_in(key: &[u8]) -> Option<Digest> {
     Digest::from_key(key.get(3..)?).map(|(digest, _)| digest)
+}
+
+/// The beginning of all uses of a blob.
+pub(crate) fn blob_uses(digest: &Digest) -> Vec<u8> {
+    Key::new(digest_slot(digest), table::USE).with(&digest.key_bytes()).done()
 }
 
 /// A repository's use of a blob.

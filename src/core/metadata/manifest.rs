@@ -14,6 +14,7 @@ use super::{link, referrer};
 use crate::decide::tag_move::{self, TagRights};
 use crate::vocabulary::digest::Digest;
 use crate::vocabulary::limits::{MANIFEST_DESCRIPTORS_MAX, MANIFEST_INLINE_BYTES_MAX, TAGS_PER_PUSH_MAX};
+use crate::vocabulary::manifest::{ContentKind, Referenced};
 use crate::vocabulary::media_type::MediaType;
 use crate::vocabulary::reference::Reference;
 use crate::vocabulary::refusal::Refusal;
@@ -31,26 +32,6 @@ pub(crate) const PURGED_TABLES: [u8; 8] = [
     table::PENDING_REF,
 ];
 
-/// What a manifest names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-pub enum ReferenceKind {
-    /// A blob that the repository must link.
-    Blob,
-    /// A manifest that the repository must hold.
-    Manifest,
-}
-
-/// One thing that a manifest names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct ManifestReference {
-    /// Its digest.
-    pub digest: Digest,
-    /// Its size as the manifest says, bytes.
-    pub size_bytes: u64,
-    /// What it is.
-    pub kind: ReferenceKind,
-}
-
 /// A manifest.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct ManifestRow {
@@ -65,7 +46,7 @@ pub struct ManifestRow {
     /// What it is attached to.
     pub subject: Option<Digest>,
     /// What it names, deduplicated; also what is not here yet if it is sparse.
-    pub references: Vec<ManifestReference>,
+    pub references: Vec<Referenced>,
     /// Some of what it names was not here when it came.
     pub sparse: bool,
     /// When it was put first, replicated milliseconds since 1970.
@@ -126,7 +107,7 @@ pub struct PutManifest {
     /// Its bytes, up to 64 KiB; larger ones were pushed and linked as a blob before.
     pub inline: Option<Vec<u8>>,
     /// What it names, deduplicated.
-    pub references: Vec<ManifestReference>,
+    pub references: Vec<Referenced>,
     /// What it is attached to; need not be here.
     pub subject: Option<Digest>,
     /// Effective artifact type.
@@ -157,28 +138,29 @@ impl PutManifest {
         Ok(())
     }
 
-    /// What is missing or of another size; the missing ones if the repository takes sparse manifests.
-    fn missing(&self, tables: &impl TablesRead, sparse: bool) -> Result<Vec<ManifestReference>, Refusal> {
+    /// What is not here; refused unless it need not be, or the repository takes sparse manifests.
+    fn missing(&self, tables: &impl TablesRead, sparse: bool) -> Result<Vec<Referenced>, Refusal> {
         let mut missing = Vec::new();
         for reference in &self.references {
+            let (digest, claimed_bytes) = (reference.digest, reference.size_bytes);
+            let blob = || link::read(tables, &self.repository, &digest).map(|row| row.size_bytes);
+            let manifest = || read(tables, &self.repository, &digest).map(|row| row.size_bytes);
             let stored_bytes = match reference.kind {
-                ReferenceKind::Blob => {
-                    link::read(tables, &self.repository, &reference.digest).map(|row| row.size_bytes)
-                }
-                ReferenceKind::Manifest => read(tables, &self.repository, &reference.digest).map(|row| row.size_bytes),
+                ContentKind::Blob => blob(),
+                ContentKind::Manifest => manifest(),
+                ContentKind::Foreign => blob().or_else(manifest),
             };
             match stored_bytes {
-                Some(stored_bytes) if stored_bytes != reference.size_bytes => {
-                    let (digest, claimed_bytes) = (reference.digest, reference.size_bytes);
+                Some(stored_bytes) if stored_bytes != claimed_bytes => {
                     return Err(Refusal::SizeMismatch { digest, stored_bytes, claimed_bytes });
                 }
                 Some(_) => {}
                 None => missing.push(*reference),
             }
         }
-        if !sparse && !missing.is_empty() {
-            let of = |kind| missing.iter().filter(move |r| r.kind == kind).map(|r| r.digest);
-            return Err(Refusal::references_unknown(of(ReferenceKind::Blob), of(ReferenceKind::Manifest)));
+        let of = |kind| missing.iter().filter(move |r| r.kind == kind).map(|r| r.digest);
+        if !sparse && missing.iter().any(|reference| reference.kind != ContentKind::Foreign) {
+            return Err(Refusal::references_unknown(of(ContentKind::Blob), of(ContentKind::Manifest)));
         }
         Ok(missing)
     }
@@ -196,7 +178,7 @@ impl PutManifest {
         Ok(())
     }
 
-    fn write_references(&self, tables: &mut impl Tables, missing: &[ManifestReference]) {
+    fn write_references(&self, tables: &mut impl Tables, missing: &[Referenced]) {
         let (slot, id) = (self.repository.slot(), self.repository.id);
         for reference in &self.references {
             let table = if missing.contains(reference) { table::PENDING_REF } else { table::REF };
@@ -254,7 +236,7 @@ impl Apply for PutManifest {
             artifact_type: self.artifact_type,
             subject: self.subject,
             references: self.references,
-            sparse: !missing.is_empty(),
+            sparse: missing.iter().any(|reference| reference.kind != ContentKind::Foreign),
             pushed_at_ms: before.map_or(context.clock.now_ms, |before| before.pushed_at_ms),
             presence: version,
         };

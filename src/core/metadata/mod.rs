@@ -20,4 +20,5 @@ pub mod reply;
 pub mod repository;
 pub mod tables;
 pub mod tag;
+pub mod testing;
 pub mod upload;

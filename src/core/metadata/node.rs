@@ -1,6 +1,7 @@
 //! Nodes and their blob volumes as the cluster knows them, and the summary that says what 201 needs.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 
 use bincode::{Decode, Encode};
 
@@ -10,8 +11,10 @@ use super::command::Apply;
 use super::keys::{self, SYSTEM, Slot, table};
 use super::reply::Reply;
 use super::tables::{Tables, TablesRead};
+use crate::decide::placement::{NodePlace, StorePlace, StoreState, Topology, write_rule};
 use crate::vocabulary::ids::{NodeId, StoreId};
 use crate::vocabulary::limits::{NODES_MAX, STORES_MAX};
+use crate::vocabulary::names::ZoneName;
 use crate::vocabulary::refusal::Refusal;
 
 /// Whether a node takes new copies.
@@ -29,7 +32,7 @@ pub enum NodeState {
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct NodeRow {
     /// Its failure domain.
-    pub zone: String,
+    pub zone: ZoneName,
     /// Where consensus reaches it, `host:port`.
     pub raft_address: String,
     /// Where other nodes reach its blobs, `host:port`.
@@ -53,53 +56,38 @@ impl Stored for NodeRow {}
 pub struct StoreRow {
     /// The node that serves it now.
     pub node: NodeId,
-    /// That node's zone.
-    pub zone: String,
     /// Share of new copies relative to the other volumes of the zone; 100 is usual.
     pub weight: u32,
 }
 
 impl Stored for StoreRow {}
 
-/// Volumes per configured zone, without removed nodes. Unreachable zones count: reachability never lowers what 201 means.
+/// The configured topology in one row, without removed nodes, so that a commit reads one row and not all of them.
+/// Unreachable zones are in it: reachability never lowers what 201 means.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
-pub struct TopologyRow {
-    /// Zone → its volumes.
-    pub zones: BTreeMap<String, Vec<StoreId>>,
+struct TopologyRow {
+    nodes: Vec<(NodeId, ZoneName)>,
+    stores: Vec<(StoreId, NodeId, u32, StoreState)>,
 }
 
 impl Stored for TopologyRow {}
 
-impl TopologyRow {
-    /// The zone of a registered volume.
-    pub fn zone_of(&self, store: StoreId) -> Option<&str> {
-        self.zones.iter().find(|(_, stores)| stores.contains(&store)).map(|(zone, _)| zone.as_str())
-    }
-
-    /// How many copies 201 needs, and in how many zones: two and two with two or more configured zones; in one zone
-    /// two volumes of it; with one volume that one.
-    pub fn required(&self) -> (usize, usize) {
-        let stores: usize = self.zones.values().map(Vec::len).sum();
-        (stores.min(2), self.zones.len().min(2))
-    }
-
-    /// Whether copies on these volumes are what 201 needs.
-    pub fn satisfied_by(&self, stores: &[StoreId]) -> bool {
-        let mut known: Vec<(StoreId, &str)> =
-            stores.iter().filter_map(|store| Some((*store, self.zone_of(*store)?))).collect();
-        known.sort_unstable();
-        known.dedup();
-        let mut zones: Vec<&str> = known.iter().map(|(_, zone)| *zone).collect();
-        zones.sort_unstable();
-        zones.dedup();
-        let (copies, in_zones) = self.required();
-        copies > 0 && known.len() >= copies && zones.len() >= in_zones
-    }
+/// The configured topology.
+pub fn topology(tables: &impl TablesRead) -> Topology {
+    let row: TopologyRow =
+        tables.get(&keys::system(table::TOPOLOGY)).map_or(TopologyRow::default(), |bytes| codec::row(&bytes));
+    let nodes = row.nodes.into_iter().map(|(id, zone)| NodePlace { id, zone });
+    let stores = row.stores.into_iter().map(|(id, node, weight, state)| {
+        let weight = NonZeroU32::new(weight).unwrap_or(NonZeroU32::MIN);
+        StorePlace { id, node, weight, state }
+    });
+    Topology::new(nodes, stores).expect("the row was made from rows that agree")
 }
 
-/// Reads the summary.
-pub fn topology(tables: &impl TablesRead) -> TopologyRow {
-    tables.get(&keys::system(table::TOPOLOGY)).map_or(TopologyRow::default(), |bytes| codec::row(&bytes))
+/// Refuses unless copies on these volumes are what 201 needs.
+pub fn require_durable(tables: &impl TablesRead, stores: &[StoreId]) -> Result<(), Refusal> {
+    let topology = topology(tables);
+    write_rule(&topology).check(&topology, stores)
 }
 
 /// Reads a node.
@@ -122,15 +110,18 @@ pub fn stores(tables: &impl TablesRead) -> Vec<(StoreId, StoreRow)> {
 }
 
 fn summarise(tables: &mut impl Tables) {
-    let gone: Vec<NodeId> =
-        list(tables).into_iter().filter(|(_, row)| row.state == NodeState::Removed).map(|(id, _)| id).collect();
-    let mut topology = TopologyRow::default();
-    for (id, store) in stores(tables) {
-        if !gone.contains(&store.node) {
-            topology.zones.entry(store.zone).or_default().push(id);
-        }
-    }
-    tables.put(keys::system(table::TOPOLOGY), codec::encode(&topology));
+    let nodes: BTreeMap<NodeId, NodeRow> =
+        list(tables).into_iter().filter(|(_, row)| row.state != NodeState::Removed).collect();
+    let place = |(id, store): (StoreId, StoreRow)| {
+        let state = match nodes.get(&store.node)?.state {
+            NodeState::Active => StoreState::Up,
+            NodeState::Draining | NodeState::Removed => StoreState::Draining,
+        };
+        Some((id, store.node, store.weight.max(1), state))
+    };
+    let stores = stores(tables).into_iter().filter_map(place).collect();
+    let nodes = nodes.into_iter().map(|(id, row)| (id, row.zone)).collect();
+    tables.put(keys::system(table::TOPOLOGY), codec::encode(&TopologyRow { nodes, stores }));
 }
 
 /// A node makes itself known, or tells new addresses. A removed id stays removed.
@@ -139,7 +130,7 @@ pub struct RegisterNode {
     /// Its id.
     pub node: NodeId,
     /// Its failure domain; fixed once told.
-    pub zone: String,
+    pub zone: ZoneName,
     /// Where consensus reaches it.
     pub raft_address: String,
     /// Where other nodes reach its blobs.
@@ -182,6 +173,7 @@ impl Apply for RegisterNode {
             feature_level: self.feature_level,
         };
         tables.put(keys::node(self.node), codec::encode(&row));
+        summarise(tables);
         Ok(Reply::Done)
     }
 }
@@ -203,10 +195,10 @@ impl Apply for RegisterStore {
     }
 
     fn apply<T: Tables>(self, _: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
-        let Some(node) = read(tables, self.node).filter(|row| row.state != NodeState::Removed) else {
+        if read(tables, self.node).is_none_or(|row| row.state == NodeState::Removed) {
             return Err(Refusal::NodeUnknown { node: self.node });
-        };
-        let row = StoreRow { node: self.node, zone: node.zone, weight: self.weight };
+        }
+        let row = StoreRow { node: self.node, weight: self.weight };
         tables.put(keys::store(self.store), codec::encode(&row));
         summarise(tables);
         Ok(Reply::Done)
@@ -236,38 +228,5 @@ impl Apply for SetNodeState {
         tables.put(keys::node(self.node), codec::encode(&row));
         summarise(tables);
         Ok(Reply::Done)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn topology(zones: &[(&str, &[u64])]) -> TopologyRow {
-        let stores = |ids: &[u64]| ids.iter().map(|id| StoreId(*id)).collect();
-        TopologyRow { zones: zones.iter().map(|(zone, ids)| ((*zone).to_owned(), stores(ids))).collect() }
-    }
-
-    // 201 needs two zones as soon as two are configured; fewer degrade openly; unknown volumes never count.
-    #[test]
-    fn what_201_needs() {
-        let three = topology(&[("a", &[1, 2]), ("b", &[3]), ("c", &[4])]);
-        let single_zone = topology(&[("a", &[1, 2, 3])]);
-        let one = topology(&[("a", &[1])]);
-        for (topology, stores, enough) in [
-            (&three, &[1, 3][..], true),
-            (&three, &[1, 2], false),
-            (&three, &[1], false),
-            (&three, &[1, 9], false),
-            (&three, &[3, 3], false),
-            (&single_zone, &[1, 2], true),
-            (&single_zone, &[1, 1], false),
-            (&one, &[1], true),
-            (&one, &[2], false),
-            (&TopologyRow::default(), &[], false),
-        ] {
-            let stores: Vec<StoreId> = stores.iter().map(|id| StoreId(*id)).collect();
-            assert_eq!(topology.satisfied_by(&stores), enough, "{stores:?}");
-        }
     }
 }

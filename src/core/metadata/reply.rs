@@ -46,6 +46,21 @@ pub enum Reply {
     Purged(u32),
 }
 
+impl Reply {
+    /// How many tags it tells of; an outcome's size is bounded by their sum.
+    pub(crate) fn tags(&self) -> usize {
+        match self {
+            Reply::Manifest { tags, .. } | Reply::Deleted { tags } => tags.len(),
+            Reply::Done
+            | Reply::Unchanged
+            | Reply::Repository { .. }
+            | Reply::Blob { .. }
+            | Reply::Epoch(_)
+            | Reply::Purged(_) => 0,
+        }
+    }
+}
+
 /// One tag that moved, or went.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct TagMove {

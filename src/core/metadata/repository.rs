@@ -223,23 +223,21 @@ impl Apply for DeleteRepository {
         row.deleted = true;
         tables.delete(keys::name(slot, self.key.registry, self.key.name.as_str()));
         tables.put(keys::repository(slot, self.key.id), codec::encode(&row));
+        tables.put(keys::deleted(slot, self.key.id), Vec::new());
         Ok(Reply::Done)
     }
 }
 
 /// Every deleted repository of a slot whose rows still wait.
 pub fn deleted(tables: &impl TablesRead, slot: Slot, limit: usize) -> Vec<RepositoryKey> {
-    let prefix = keys::of_slot(slot, table::REPOSITORY);
-    let mut found = Vec::new();
-    for (key, value) in tables.prefix(&prefix, usize::MAX) {
-        let row: RepositoryRow = codec::row(&value);
-        if row.deleted && found.len() < limit {
-            let id =
-                RepositoryId(u128::from_be_bytes(key[3..19].try_into().expect("a repository key ends with its id")));
-            found.push(RepositoryKey { registry: row.registry, name: row.name, id });
-        }
-    }
-    found
+    let marked = tables.prefix(&keys::of_slot(slot, table::DELETED), limit);
+    let id =
+        |key: &[u8]| RepositoryId(u128::from_be_bytes(key[3..].try_into().expect("a deleted key ends with an id")));
+    let key = |id: RepositoryId| {
+        let row: RepositoryRow = codec::row(&tables.get(&keys::repository(slot, id)).expect("its row goes last"));
+        RepositoryKey { registry: row.registry, name: row.name, id }
+    };
+    marked.iter().map(|(marker, _)| key(id(marker))).collect()
 }
 
 /// The links of a repository, for dropping their uses before the rows go.
@@ -290,6 +288,7 @@ impl Apply for PurgeRepository {
         let links = keys::of_repository(slot, table::LINK, id);
         if purged == 0 && tables.prefix(&links, 1).is_empty() {
             tables.delete(row_key);
+            tables.delete(keys::deleted(slot, id));
         }
         Ok(Reply::Purged(purged))
     }

@@ -134,6 +134,8 @@ pub const PROPOSAL_COMMANDS_MAX: usize = 1024;
 pub const PROPOSALS_QUEUED_MAX: usize = 4096;
 /// Log entries for which a request id is remembered (W): a command older than this against its base is refused.
 pub const REQUEST_WINDOW_ENTRIES: u64 = 200_000;
+/// Tags told of in one proposal's outcome after which its next command is refused: outcomes are state, and are read back.
+pub const OUTCOME_TAGS_MAX: usize = 4096;
 /// Age up to which a node answers pulls by digest from its own state, in milliseconds.
 pub const STALE_MAX_MS: u64 = 60_000;
 /// Largest message between nodes in bytes.
@@ -183,6 +185,8 @@ pub const TAG_FILTER_WILDCARDS_MAX: usize = 2;
 pub const NODES_MAX: usize = 1000;
 /// Blob volumes of a cluster.
 pub const STORES_MAX: usize = 4000;
+/// Repositories looked at for one that a blob may be mounted from.
+pub const MOUNT_SOURCES_MAX: usize = 1000;
 /// Users of a registry.
 pub const USERS_MAX: usize = 5000;
 /// Access keys of one user: two, as in IAM, and room for rotation by robots.
@@ -194,6 +198,8 @@ pub const POLICIES_PER_PRINCIPAL_MAX: usize = 20;
 
 /// Changes of one tag that its journal keeps.
 pub const TAG_JOURNAL_MAX: usize = 100;
+/// Tags that go with one manifest in one command; of a manifest with more, tags are dropped on their own first.
+pub const TAGS_PER_DELETE_MAX: usize = 1000;
 /// Rows that one purging command removes.
 pub const PURGE_ROWS_MAX: usize = 1000;
 
@@ -225,6 +231,8 @@ const _: () = {
     assert!(WATERMARK_REFUSE_PERCENT < WATERMARK_URGENT_PERCENT && WATERMARK_URGENT_PERCENT < 100);
     // Remembered request ids outlive everything that can be queued at once.
     assert!(REQUEST_WINDOW_ENTRIES > 16 * PROPOSALS_QUEUED_MAX as u64);
+    // An outcome (at most 256 bytes for a tag) fits where it is decoded.
+    assert!((OUTCOME_TAGS_MAX + TAGS_PER_DELETE_MAX) * 256 < 4 * PROPOSAL_BYTES_MAX);
     assert!(BLOB_BYTES_MAX < i64::MAX as u64);
     assert!(TRANSFER_BATCH_BYTES <= TRANSFER_FRAME_BYTES_MAX && TRANSFER_READ_BYTES <= TRANSFER_FRAME_BYTES_MAX);
     assert!(TRANSFER_READ_BYTES.is_multiple_of(BLOCK_BYTES) && PACK_BLOB_BYTES_MAX <= TRANSFER_FRAME_BYTES_MAX);

@@ -1,0 +1,62 @@
+# Portolan. `make run` starts a three-node cluster on loopback, `make test` runs everything.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+CACHE ?= $(or $(PORTOLAN_CACHE),$(HOME)/.cache/portolan)
+export CARGO_BUILD_BUILD_DIR ?= $(CACHE)/build
+export CARGO_TARGET_DIR ?= $(CACHE)/target
+export CARGO_INCREMENTAL ?= 0
+export ROCKSDB_STATIC = 1
+ROCKSDB = export ROCKSDB_LIB_DIR="$$(.ci/rocksdb.sh $(CACHE))"
+BIN = $(CARGO_TARGET_DIR)/debug/portolan
+
+.PHONY: run test check unit it build bench image test-clients conformance clean tools fmt
+
+## run: a three-node, three-zone cluster on loopback; prints endpoints, a credential and lines to paste
+run: build
+	$(BIN) dev $(ARGS)
+
+## build: the binary, in the one profile that serves run, test and faults
+build: tools
+	$(ROCKSDB); cargo build --workspace --locked
+
+## check: formatting, lints, unit and tidy tests; before every commit
+check: tools
+	$(ROCKSDB); cargo fmt --all --check
+	$(ROCKSDB); cargo clippy --workspace --all-targets --locked -- -D warnings
+	$(MAKE) unit
+
+unit: tools
+	$(ROCKSDB); cargo test --workspace --lib --bins --locked
+	$(ROCKSDB); cargo test --locked --test tidy
+
+## test: everything: check, integration, conformance, real clients that install in minutes
+test: check it conformance
+
+it: build
+	$(ROCKSDB); cargo test --locked --test it
+
+## conformance: the OCI conformance program, every option on, against each of three nodes
+conformance: build
+	tests/conformance/run.sh
+
+## test-clients: every real client, each pushing to one node and pulling from another
+test-clients: build
+	tests/clients/run.sh --all
+
+## bench: beside distribution, nginx and etcd in one run
+bench: build
+	deploy/bench/run.sh
+
+## image: the container image, from the built binary; nothing is pulled
+image: build
+	deploy/docker/image.sh
+
+tools:
+	@.ci/toolchain.sh
+
+fmt:
+	cargo fmt --all
+
+## clean: compiled output and test leavings; the cached RocksDB stays
+clean:
+	rm -rf "$(CARGO_TARGET_DIR)" "$(CARGO_BUILD_BUILD_DIR)" .tools target

@@ -1,0 +1,13 @@
+//! Makes recorded wishes true: reconcilers, one per file, and the driver that wakes them.
+//!
+//! A reconciler takes no input: it reads rows, does one bounded step, and is woken by a signal or a timer, so that a lost
+//! signal costs time and nothing else. Never answers a request. Start at [`driver`].
+
+pub mod clock_tick;
+pub mod driver;
+pub mod forget_uploads;
+pub mod purge_repositories;
+pub mod repair_replicas;
+pub mod state_digest;
+
+pub use driver::{Driver, JobStatus, Reconciler, Step};

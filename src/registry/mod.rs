@@ -1,0 +1,99 @@
+//! The use cases: one method of [`Registry`] per user-visible act, one file per noun.
+//!
+//! Orders the steps of an act: check, move bytes, commit. Never knows a status code, a header or a protocol's name, and
+//! never who is asking: a [`Permit`](registry_core::decide::permit::Permit) says that they may. Start at the noun.
+
+mod blobs;
+mod commit;
+mod manifests;
+mod repositories;
+mod uploads;
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use registry_core::decide::permit::Permit;
+use registry_core::metadata::repository::{self, RepositoryKey, RepositoryRow};
+use registry_core::metadata::tables::TablesRead;
+use registry_core::vocabulary::Refusal;
+use registry_core::vocabulary::ids::Revision;
+use registry_core::vocabulary::limits::RETRY_AFTER_MS;
+
+use crate::blob::transfer::Transfer;
+use crate::metadata::Metadata;
+
+pub use blobs::{BlobContent, BlobInfo, MountSource};
+pub use manifests::{ManifestInfo, ManifestPut, PutManifest, ReferrerInfo, StoredManifest};
+pub use repositories::RepositoryInfo;
+pub use uploads::UploadProgress;
+
+pub use crate::metadata::Consistency;
+
+/// Bytes of a request; an error means that the client is gone.
+pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, std::io::Error>> + Send>>;
+
+/// An answer with the revision it was read or committed at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct At<T> {
+    /// The answer.
+    pub value: T,
+    /// When, in the cluster's log.
+    pub revision: Revision,
+}
+
+/// A page of a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page<T> {
+    /// Its entries, in byte order.
+    pub items: Vec<T>,
+    /// Whether there is at least one more.
+    pub more: bool,
+}
+
+impl<T> Page<T> {
+    /// Cuts a run that was read one longer than the page.
+    fn cut(mut items: Vec<T>, limit: usize) -> Page<T> {
+        let more = items.len() > limit;
+        items.truncate(limit);
+        Page { items, more }
+    }
+}
+
+/// The registry of this node. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Registry(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    metadata: Metadata,
+    transfer: Transfer,
+}
+
+impl Registry {
+    /// Over the cluster's metadata and the blobs of its nodes.
+    pub fn new(metadata: Metadata, transfer: Transfer) -> Registry {
+        Registry(Arc::new(Inner { metadata, transfer }))
+    }
+
+    /// The state of the cluster, for who must decide and read at one revision.
+    pub fn metadata(&self) -> &Metadata {
+        &self.0.metadata
+    }
+
+    fn transfer(&self) -> &Transfer {
+        &self.0.transfer
+    }
+}
+
+/// No quorum, no holder or no room now: come back.
+fn unavailable() -> Refusal {
+    Refusal::Unavailable { retry_after_ms: RETRY_AFTER_MS }
+}
+
+/// The repository a permit is for.
+fn find(tables: &impl TablesRead, permit: &Permit) -> Result<(RepositoryKey, RepositoryRow), Refusal> {
+    repository::find(tables, permit.registry, &permit.repository)
+        .ok_or_else(|| repository::unknown(permit.registry, &permit.repository))
+}
