@@ -13,5 +13,9 @@
 //! `src/core` is a package of its own: vocabulary, metadata, decisions, all pure. `raft/` is consensus.
 
 pub mod blob;
+pub mod cluster;
 pub mod config;
 pub mod ground;
+pub mod jobs;
+pub mod metadata;
+pub mod registry;
