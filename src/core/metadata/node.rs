@@ -1,6 +1,6 @@
 //! Nodes and their blob volumes as the cluster knows them, and the summary that says what 201 needs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bincode::{Decode, Encode};
 
@@ -11,7 +11,8 @@ use super::keys::{self, SYSTEM, Slot, table};
 use super::reply::Reply;
 use super::tables::{Tables, TablesRead};
 use crate::vocabulary::ids::{NodeId, StoreId};
-use crate::vocabulary::limits::{NODES_MAX, STORES_MAX};
+use crate::vocabulary::limits::{ADDRESS_BYTES_MAX, NODES_MAX, REPLICAS_DURABLE_MIN, STORES_MAX};
+use crate::vocabulary::names::ZoneName;
 use crate::vocabulary::refusal::Refusal;
 
 /// Whether a node takes new copies.
@@ -61,39 +62,55 @@ pub struct StoreRow {
 
 impl Stored for StoreRow {}
 
+/// A volume and the node it stands on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct Place {
+    /// The volume.
+    pub store: StoreId,
+    /// Its node.
+    pub node: NodeId,
+}
+
 /// Volumes per configured zone, without removed nodes. Unreachable zones count: reachability never lowers what 201 means.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct TopologyRow {
-    /// Zone → its volumes.
-    pub zones: BTreeMap<String, Vec<StoreId>>,
+    /// Zone → its volumes, by id.
+    pub zones: BTreeMap<String, Vec<Place>>,
 }
 
 impl Stored for TopologyRow {}
 
 impl TopologyRow {
+    fn place(&self, store: StoreId) -> Option<(&str, NodeId)> {
+        let of_zone = |places: &[Place]| places.iter().find(|place| place.store == store).map(|place| place.node);
+        self.zones.iter().find_map(|(zone, places)| Some((zone.as_str(), of_zone(places)?)))
+    }
+
     /// The zone of a registered volume.
     pub fn zone_of(&self, store: StoreId) -> Option<&str> {
-        self.zones.iter().find(|(_, stores)| stores.contains(&store)).map(|(zone, _)| zone.as_str())
+        self.place(store).map(|(zone, _)| zone)
     }
 
-    /// How many copies 201 needs, and in how many zones: two and two with two or more configured zones; in one zone
-    /// two volumes of it; with one volume that one.
+    /// Those of `stores` that are registered: sorted, each once.
+    pub fn known(&self, stores: &[StoreId]) -> Vec<StoreId> {
+        let known: BTreeSet<StoreId> = stores.iter().copied().filter(|store| self.place(*store).is_some()).collect();
+        known.into_iter().collect()
+    }
+
+    /// On how many nodes 201 needs copies, and in how many zones: two and two with two or more configured zones; in one
+    /// zone on two nodes of it; with one node on that one.
     pub fn required(&self) -> (usize, usize) {
-        let stores: usize = self.zones.values().map(Vec::len).sum();
-        (stores.min(2), self.zones.len().min(2))
+        let nodes: BTreeSet<NodeId> = self.zones.values().flatten().map(|place| place.node).collect();
+        (nodes.len().min(REPLICAS_DURABLE_MIN), self.zones.len().min(REPLICAS_DURABLE_MIN))
     }
 
-    /// Whether copies on these volumes are what 201 needs.
+    /// Whether copies on these volumes are what 201 needs. Volumes that are not registered never count.
     pub fn satisfied_by(&self, stores: &[StoreId]) -> bool {
-        let mut known: Vec<(StoreId, &str)> =
-            stores.iter().filter_map(|store| Some((*store, self.zone_of(*store)?))).collect();
-        known.sort_unstable();
-        known.dedup();
-        let mut zones: Vec<&str> = known.iter().map(|(_, zone)| *zone).collect();
-        zones.sort_unstable();
-        zones.dedup();
-        let (copies, in_zones) = self.required();
-        copies > 0 && known.len() >= copies && zones.len() >= in_zones
+        let places: Vec<(&str, NodeId)> = stores.iter().filter_map(|store| self.place(*store)).collect();
+        let zones: BTreeSet<&str> = places.iter().map(|(zone, _)| *zone).collect();
+        let nodes: BTreeSet<NodeId> = places.iter().map(|(_, node)| *node).collect();
+        let (on_nodes, in_zones) = self.required();
+        on_nodes > 0 && nodes.len() >= on_nodes && zones.len() >= in_zones
     }
 }
 
@@ -122,12 +139,12 @@ pub fn stores(tables: &impl TablesRead) -> Vec<(StoreId, StoreRow)> {
 }
 
 fn summarise(tables: &mut impl Tables) {
-    let gone: Vec<NodeId> =
-        list(tables).into_iter().filter(|(_, row)| row.state == NodeState::Removed).map(|(id, _)| id).collect();
+    let is_removed = |(id, row): (NodeId, NodeRow)| (row.state == NodeState::Removed).then_some(id);
+    let removed: BTreeSet<NodeId> = list(tables).into_iter().filter_map(is_removed).collect();
     let mut topology = TopologyRow::default();
     for (id, store) in stores(tables) {
-        if !gone.contains(&store.node) {
-            topology.zones.entry(store.zone).or_default().push(id);
+        if !removed.contains(&store.node) {
+            topology.zones.entry(store.zone).or_default().push(Place { store: id, node: store.node });
         }
     }
     tables.put(keys::system(table::TOPOLOGY), codec::encode(&topology));
@@ -158,6 +175,16 @@ impl Apply for RegisterNode {
     }
 
     fn apply<T: Tables>(self, context: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
+        let invalid = |parameter: &str, detail: String| {
+            Err(Refusal::ParameterInvalid { parameter: parameter.to_owned(), detail })
+        };
+        if let Err(error) = ZoneName::parse(&self.zone) {
+            return invalid("zone", error.to_string());
+        }
+        let texts = [&self.raft_address, &self.blob_address, &self.public_url, &self.version];
+        if texts.iter().any(|text| text.len() > ADDRESS_BYTES_MAX) {
+            return invalid("address", format!("addresses have at most {ADDRESS_BYTES_MAX} bytes"));
+        }
         let before = read(tables, self.node);
         if let Some(row) = &before {
             if row.state == NodeState::Removed {
@@ -166,7 +193,7 @@ impl Apply for RegisterNode {
             if row.zone != self.zone {
                 let detail =
                     format!("node {} is in zone '{}', which never changes; join as a new node", self.node, row.zone);
-                return Err(Refusal::ParameterInvalid { parameter: "zone".into(), detail });
+                return invalid("zone", detail);
             }
         } else if list(tables).len() >= NODES_MAX {
             return Err(Refusal::LimitReached { limit: "nodes".into(), allowed: NODES_MAX as u64 });
@@ -186,7 +213,8 @@ impl Apply for RegisterNode {
     }
 }
 
-/// A node takes a volume into service: a new one, or one that another node served before.
+/// A node takes a volume into service: a new one, or one of a node that was removed. While that node is not removed, two
+/// nodes that serve one volume are a copied disk, and neither can be told from the other.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct RegisterStore {
     /// The volume.
@@ -206,6 +234,22 @@ impl Apply for RegisterStore {
         let Some(node) = read(tables, self.node).filter(|row| row.state != NodeState::Removed) else {
             return Err(Refusal::NodeUnknown { node: self.node });
         };
+        if self.weight == 0 {
+            let detail = "a volume without weight would never get a copy; drain its node instead".to_owned();
+            return Err(Refusal::ParameterInvalid { parameter: "weight".to_owned(), detail });
+        }
+        let before: Option<StoreRow> = tables.get(&keys::store(self.store)).map(|bytes| codec::row(&bytes));
+        let serves = |node| read(tables, node).is_some_and(|row| row.state != NodeState::Removed);
+        match before.map(|row| row.node) {
+            Some(other) if other != self.node && serves(other) => {
+                return Err(Refusal::StoreExists { store: self.store, node: other });
+            }
+            Some(_) => {}
+            None if stores(tables).len() >= STORES_MAX => {
+                return Err(Refusal::LimitReached { limit: "stores".to_owned(), allowed: STORES_MAX as u64 });
+            }
+            None => {}
+        }
         let row = StoreRow { node: self.node, zone: node.zone, weight: self.weight };
         tables.put(keys::store(self.store), codec::encode(&row));
         summarise(tables);
@@ -243,17 +287,22 @@ impl Apply for SetNodeState {
 mod tests {
     use super::*;
 
-    fn topology(zones: &[(&str, &[u64])]) -> TopologyRow {
-        let stores = |ids: &[u64]| ids.iter().map(|id| StoreId(*id)).collect();
-        TopologyRow { zones: zones.iter().map(|(zone, ids)| ((*zone).to_owned(), stores(ids))).collect() }
+    use crate::metadata::testing::World;
+
+    fn topology(zones: &[(&str, &[(u64, u64)])]) -> TopologyRow {
+        let place = |(store, node): &(u64, u64)| Place { store: StoreId(*store), node: NodeId(*node) };
+        TopologyRow {
+            zones: zones.iter().map(|(zone, ids)| ((*zone).to_owned(), ids.iter().map(place).collect())).collect(),
+        }
     }
 
-    // 201 needs two zones as soon as two are configured; fewer degrade openly; unknown volumes never count.
+    // 201 needs two zones as soon as two are configured; fewer degrade openly; two volumes of one node are one place, and
+    // unknown volumes never count.
     #[test]
     fn what_201_needs() {
-        let three = topology(&[("a", &[1, 2]), ("b", &[3]), ("c", &[4])]);
-        let single_zone = topology(&[("a", &[1, 2, 3])]);
-        let one = topology(&[("a", &[1])]);
+        let three = topology(&[("a", &[(1, 1), (2, 2)]), ("b", &[(3, 3)]), ("c", &[(4, 4)])]);
+        let single_zone = topology(&[("a", &[(1, 1), (2, 2), (3, 2)])]);
+        let one = topology(&[("a", &[(1, 1), (2, 1)])]);
         for (topology, stores, enough) in [
             (&three, &[1, 3][..], true),
             (&three, &[1, 2], false),
@@ -262,12 +311,59 @@ mod tests {
             (&three, &[3, 3], false),
             (&single_zone, &[1, 2], true),
             (&single_zone, &[1, 1], false),
+            (&single_zone, &[2, 3], false),
             (&one, &[1], true),
-            (&one, &[2], false),
+            (&one, &[9], false),
             (&TopologyRow::default(), &[], false),
         ] {
             let stores: Vec<StoreId> = stores.iter().map(|id| StoreId(*id)).collect();
             assert_eq!(topology.satisfied_by(&stores), enough, "{stores:?}");
         }
+    }
+
+    // A volume has one node at a time: another one gets it only after the first was removed.
+    #[test]
+    fn volumes_have_one_node() {
+        let mut world = World::region(&["a", "b"]);
+        let taken = |node| RegisterStore { store: StoreId(1), node: NodeId(node), weight: 100 };
+        assert_eq!(world.refused(taken(2)), Refusal::StoreExists { store: StoreId(1), node: NodeId(1) });
+        world.ok(taken(1));
+        world.ok(SetNodeState { node: NodeId(1), state: NodeState::Removed });
+        assert_eq!(topology_zones(&world), ["b"]);
+        assert_eq!(world.refused(taken(1)), Refusal::NodeUnknown { node: NodeId(1) });
+        world.ok(taken(2));
+        assert_eq!(super::topology(&world.tables).zone_of(StoreId(1)), Some("b"));
+        let weightless = RegisterStore { weight: 0, ..taken(2) };
+        assert!(matches!(world.refused(weightless), Refusal::ParameterInvalid { .. }));
+    }
+
+    fn topology_zones(world: &World) -> Vec<String> {
+        super::topology(&world.tables).zones.into_keys().collect()
+    }
+
+    // A removed id never comes back, a zone never changes and is a name, and a start tells new addresses.
+    #[test]
+    fn nodes() {
+        let mut world = World::region(&["a"]);
+        let register = |node, zone: &str| RegisterNode {
+            node: NodeId(node),
+            zone: zone.to_owned(),
+            raft_address: "h:1".to_owned(),
+            blob_address: "h:2".to_owned(),
+            public_url: "http://h".to_owned(),
+            version: "2".to_owned(),
+            feature_level: 1,
+        };
+        world.ok(register(1, "a"));
+        assert_eq!(read(&world.tables, NodeId(1)).unwrap().version, "2");
+        for bad in [register(1, "b"), register(2, "b\0c"), register(2, ""), register(2, "Z")] {
+            assert!(matches!(world.refused(bad), Refusal::ParameterInvalid { .. }));
+        }
+        let long = RegisterNode { public_url: "x".repeat(ADDRESS_BYTES_MAX + 1), ..register(2, "b") };
+        assert!(matches!(world.refused(long), Refusal::ParameterInvalid { .. }));
+        world.ok(SetNodeState { node: NodeId(1), state: NodeState::Removed });
+        assert_eq!(world.refused(register(1, "a")), Refusal::NodeExists { node: NodeId(1) });
+        let back = SetNodeState { node: NodeId(1), state: NodeState::Active };
+        assert_eq!(world.refused(back), Refusal::NodeExists { node: NodeId(1) });
     }
 }

@@ -1,0 +1,94 @@
+//! Rows of the system slot.
+
+use super::super::apply::{RequestRow, StateDigest};
+use super::super::clock::ClockRow;
+use super::super::cluster::{AskedRow, ClusterRow, DigestNote};
+use super::super::keys::{self, table};
+use super::super::node::{NodeRow, NodeState, Place, StoreRow, TopologyRow};
+use super::super::principal::{self, ANONYMOUS, AuthVersion, KeyRow, PolicyRow, UserRow};
+use super::super::reply::Outcome;
+use super::super::tables::TablesRead;
+use super::{Found, ensure, get, unreadable, value};
+use crate::vocabulary::ids::RegistryId;
+use crate::vocabulary::limits::STORES_MAX;
+
+pub(super) fn row(tables: &impl TablesRead, table: u8, key: &[u8], bytes: &[u8]) -> Found {
+    match table {
+        table::CLUSTER => value::<ClusterRow>(bytes).map(drop),
+        table::CLOCK => value::<ClockRow>(bytes).map(drop),
+        table::NODE => {
+            keys::node_in(key).ok_or_else(unreadable)?;
+            value::<NodeRow>(bytes).map(drop)
+        }
+        table::STORE => {
+            let row: StoreRow = value(bytes)?;
+            let node: Option<NodeRow> = get(tables, &keys::node(row.node));
+            ensure(node.as_ref().is_some_and(|node| node.zone == row.zone), || {
+                format!("a store in zone '{}' of node {}, which is not registered there", row.zone, row.node)
+            })?;
+            let is_gone = node.is_some_and(|node| node.state == NodeState::Removed);
+            let topology: TopologyRow = get(tables, &keys::system(table::TOPOLOGY)).unwrap_or_default();
+            let mut placed = topology.zones.values().flatten().map(|place| place.store);
+            let id = keys::store_in(key).ok_or_else(unreadable)?;
+            ensure(is_gone != placed.any(|store| store == id), || format!("store {id} and the topology do not fit"))
+        }
+        table::TOPOLOGY => {
+            let row: TopologyRow = value(bytes)?;
+            ensure(row == topology(tables), || "the topology is not the one that nodes and stores make".to_owned())
+        }
+        table::USER => value::<UserRow>(bytes).map(drop),
+        table::KEY => access_key(tables, key, bytes),
+        table::KEY_OF => key_of(tables, key),
+        table::POLICY => policy(tables, key, bytes),
+        table::AUTH_VERSION => value::<AuthVersion>(bytes).map(drop),
+        table::REQUEST => {
+            let row: RequestRow = value(bytes)?;
+            keys::request_index(key).ok_or_else(unreadable)?;
+            Outcome::decode(&row.reply).map(drop).map_err(|error| error.to_string())
+        }
+        table::STATE_DIGEST => value::<StateDigest>(bytes).map(drop),
+        table::DIGEST_ASKED => value::<AskedRow>(bytes).map(drop),
+        table::OWN_DIGEST | table::DIGEST_REPORT => value::<DigestNote>(bytes).map(drop),
+        _ => Err(format!("table {table:#04x} does not exist")),
+    }
+}
+
+/// The topology that the rows of nodes and stores make; what can't be read is left out.
+fn topology(tables: &impl TablesRead) -> TopologyRow {
+    let mut topology = TopologyRow::default();
+    for (key, bytes) in tables.prefix(&keys::system(table::STORE), STORES_MAX) {
+        let Some((store, row)) = keys::store_in(&key).zip(value::<StoreRow>(&bytes).ok()) else { continue };
+        let node: Option<NodeRow> = get(tables, &keys::node(row.node));
+        if node.is_some_and(|node| node.state != NodeState::Removed) {
+            topology.zones.entry(row.zone).or_default().push(Place { store, node: row.node });
+        }
+    }
+    topology
+}
+
+fn has_user(tables: &impl TablesRead, registry: RegistryId, name: &str) -> bool {
+    get::<UserRow>(tables, &keys::user(registry, name)).is_some()
+}
+
+fn access_key(tables: &impl TablesRead, key: &[u8], bytes: &[u8]) -> Found {
+    let row: KeyRow = value(bytes)?;
+    let id = std::str::from_utf8(&key[3..]).ok().filter(|id| principal::key_id_valid(id)).ok_or_else(unreadable)?;
+    ensure(has_user(tables, row.registry, &row.user), || format!("access key {id} of nobody"))?;
+    ensure(tables.contains(&keys::key_of(row.registry, &row.user, id)), || {
+        format!("access key {id} is not listed with its user")
+    })
+}
+
+fn key_of(tables: &impl TablesRead, key: &[u8]) -> Found {
+    let (registry, user, id) = keys::two_texts_in(key).ok_or_else(unreadable)?;
+    let row: Option<KeyRow> = get(tables, &keys::access_key(id));
+    ensure(row.is_some_and(|row| row.registry == registry && row.user == user), || {
+        format!("access key {id} is listed with a user who does not have it")
+    })
+}
+
+fn policy(tables: &impl TablesRead, key: &[u8], bytes: &[u8]) -> Found {
+    value::<PolicyRow>(bytes)?;
+    let (registry, principal, name) = keys::two_texts_in(key).ok_or_else(unreadable)?;
+    ensure(principal == ANONYMOUS || has_user(tables, registry, principal), || format!("policy '{name}' of nobody"))
+}
