@@ -18,7 +18,7 @@ pub use read::{Consistency, ReadError};
 pub use tables::View;
 
 use registry_core::metadata::cluster;
-use registry_core::vocabulary::ids::{Lineage, Revision};
+use registry_core::vocabulary::ids::{Lineage, NodeId, Revision};
 
 use self::tables::State;
 use self::watch::Watch;
@@ -58,10 +58,33 @@ impl Metadata {
         &self.0.group
     }
 
+    /// Who leads, as this node knows.
+    pub fn leadership(&self) -> Leadership {
+        let seen = self.0.group.leadership();
+        let is_leader = seen.is_self_ready;
+        Leadership { term: seen.term, leader: seen.leader.map(NodeId), is_leader }
+    }
+
+    /// The voters, as this node knows.
+    pub fn voters(&self) -> Vec<NodeId> {
+        self.0.group.status().voters.iter().copied().map(NodeId).collect()
+    }
+
     /// Looks at the state as it is on this node, however old.
     pub fn peek<R>(&self, read: impl FnOnce(&View<'_>) -> R) -> R {
         self.0.state.read(read)
     }
+}
+
+/// Who leads the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leadership {
+    /// Its term.
+    pub term: u64,
+    /// Its id, if this node knows one.
+    pub leader: Option<NodeId>,
+    /// This node leads, and has applied everything committed before.
+    pub is_leader: bool,
 }
 
 /// The revision of a view.

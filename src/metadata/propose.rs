@@ -54,7 +54,7 @@ impl Metadata {
     /// Proposes an envelope of commands in the name of `principal` and waits until it is applied here or at the leader.
     pub async fn propose(&self, principal: &str, commands: Vec<Command>) -> Result<Accepted, ProposeError> {
         let proposal = Proposal {
-            request: RequestId(random::u128()),
+            request: RequestId(random::number128()),
             base: self.0.group.applied_index(),
             min_level: FEATURE_LEVEL,
             principal: principal.to_owned(),

@@ -161,9 +161,8 @@ impl Registry {
         let is_inline = put.body.len() <= MANIFEST_INLINE_BYTES_MAX;
         if !is_inline {
             let body = put.body.clone();
-            let length = body.len() as u64;
             let stream = Box::pin(futures_util::stream::once(async move { Ok(body) }));
-            self.push_blob(permit, &digest, Some(length), stream).await?;
+            self.push_blob(permit, &digest, stream).await?;
         }
         let size_bytes = put.body.len() as u64;
         let subject = parsed.subject.as_ref().map(|subject| subject.digest);

@@ -4,6 +4,7 @@
 //! never who is asking: a [`Permit`](registry_core::decide::permit::Permit) says that they may. Start at the noun.
 
 mod blobs;
+mod commit;
 mod manifests;
 mod repositories;
 mod uploads;
@@ -18,6 +19,7 @@ use registry_core::metadata::repository::{self, RepositoryKey, RepositoryRow};
 use registry_core::metadata::tables::TablesRead;
 use registry_core::vocabulary::Refusal;
 use registry_core::vocabulary::ids::Revision;
+use registry_core::vocabulary::limits::RETRY_AFTER_MS;
 
 use crate::blob::transfer::Transfer;
 use crate::metadata::Metadata;
@@ -83,6 +85,11 @@ impl Registry {
     fn transfer(&self) -> &Transfer {
         &self.0.transfer
     }
+}
+
+/// No quorum, no holder or no room now: come back.
+fn unavailable() -> Refusal {
+    Refusal::Unavailable { retry_after_ms: RETRY_AFTER_MS }
 }
 
 /// The repository a permit is for.

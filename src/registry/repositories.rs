@@ -54,7 +54,7 @@ impl Registry {
         let key = RepositoryKey {
             registry: permit.registry,
             name: permit.repository.clone(),
-            id: RepositoryId(random::u128()),
+            id: RepositoryId(random::number128()),
         };
         let command = CreateRepository { key, settings, must_be_new: true };
         let accepted = self.metadata().propose(&permit.principal, vec![command.into()]).await?;
@@ -72,7 +72,7 @@ impl Registry {
         let key = RepositoryKey {
             registry: permit.registry,
             name: permit.repository.clone(),
-            id: RepositoryId(random::u128()),
+            id: RepositoryId(random::number128()),
         };
         let command = CreateRepository { key: key.clone(), settings: Settings::default(), must_be_new: false };
         let accepted = self.metadata().propose(&permit.principal, vec![command.into()]).await?;

@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::{StoreError, StoreResult};
+
 /// Bytes covered by one sum. Source: §5.4.
 pub const BLOCK_BYTES: usize = 64 * 1024;
 
@@ -55,6 +57,19 @@ impl Blocks {
     }
 }
 
+/// The whole blocks that cover a range: where they begin, and how many bytes they are.
+pub(crate) fn cover(offset: u64, len: usize, size_bytes: u64) -> StoreResult<(u64, usize)> {
+    if offset >= size_bytes && (offset, size_bytes) != (0, 0) {
+        return Err(StoreError::OutOfRange { size_bytes });
+    }
+    let block = BLOCK_BYTES as u64;
+    let begin = offset / block * block;
+    let end = offset.saturating_add(len as u64).min(size_bytes).div_ceil(block).saturating_mul(block);
+    let end = end.min(begin + READ_BYTES_MAX as u64).min(size_bytes);
+    // At most READ_BYTES_MAX.
+    Ok((begin, end.saturating_sub(begin) as usize))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,5 +107,31 @@ mod tests {
         assert_eq!(all.slice(0, u64::MAX), all.bytes);
         assert_eq!(all.slice(0, 5), Bytes::new());
         assert_eq!(all.slice(u64::MAX, 0), Bytes::new());
+    }
+
+    // The cover begins and ends at block borders or the blob's end, is bounded, and holds the first byte asked for.
+    #[test]
+    fn covers() {
+        let block = BLOCK_BYTES as u64;
+        let size = 40 * block + 10;
+        for (offset, len, want) in [
+            (0, 1, (0, BLOCK_BYTES)),
+            (0, BLOCK_BYTES, (0, BLOCK_BYTES)),
+            (1, BLOCK_BYTES, (0, 2 * BLOCK_BYTES)),
+            (block - 1, 2, (0, 2 * BLOCK_BYTES)),
+            (0, usize::MAX, (0, READ_BYTES_MAX)),
+            (5, READ_BYTES_MAX, (0, READ_BYTES_MAX)),
+            (40 * block + 3, 1, (40 * block, 10)),
+            (39 * block, 3 * BLOCK_BYTES, (39 * block, BLOCK_BYTES + 10)),
+            (size - 1, usize::MAX, (40 * block, 10)),
+            (7, 0, (0, BLOCK_BYTES)),
+            (0, 0, (0, 0)),
+        ] {
+            assert_eq!(cover(offset, len, size).unwrap(), want, "{offset} {len}");
+        }
+        assert!(matches!(cover(size, 1, size), Err(StoreError::OutOfRange { .. })));
+        assert!(matches!(cover(u64::MAX, 1, size), Err(StoreError::OutOfRange { .. })));
+        assert_eq!(cover(0, 10, 0).unwrap(), (0, 0));
+        assert!(matches!(cover(1, 1, 0), Err(StoreError::OutOfRange { .. })));
     }
 }

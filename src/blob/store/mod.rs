@@ -22,15 +22,20 @@ use registry_core::vocabulary::ids::{StoreId, UploadId};
 
 mod block;
 mod error;
+pub mod fs;
 mod key;
 mod lock;
+pub mod memory;
+mod settings;
 mod status;
 mod step;
+mod tally;
 
 pub use block::{BLOCK_BYTES, Blocks, READ_BYTES_MAX, block_sum};
 pub use error::{OpenError, StoreError};
 pub use key::BlobKey;
 pub use lock::DigestLock;
+pub use settings::{Clock, Options, Settings};
 pub use status::{
     BlobStat, Compaction, Health, Home, Pressure, Scrubbed, UploadPhase, UploadStatus, Usage, WalkCursor, WalkEntry,
     WalkPage,
@@ -65,7 +70,8 @@ pub trait BlobStore: Send + Sync + 'static {
     /// What is staged. Errors: `UploadUnknown`. A blob placed by this upload is asked for with [`BlobStore::confirm`].
     fn upload(&self, id: UploadId) -> StoreResult<UploadStatus>;
 
-    /// Becomes the upload's one writer until the handle is dropped.
+    /// Becomes the upload's one writer until the handle is dropped. An epoch above the noted one is noted first; so it is
+    /// for every verb that takes an epoch.
     ///
     /// Errors: `UploadUnknown`, `Fenced`, `Busy` while another writer or a seal runs, `Sealed`.
     fn write_upload(&self, id: UploadId, epoch: u64) -> StoreResult<Box<dyn UploadWriter>>;
@@ -98,7 +104,8 @@ pub trait BlobStore: Send + Sync + 'static {
     /// Stagings in the order of their ids, at most `limit`, after `after`.
     fn uploads(&self, after: Option<UploadId>, limit: usize) -> Vec<UploadStatus>;
 
-    /// Discards unsealed stagings that nobody touched for `idle_ms` on this store's clock, at most `limit`; returns them.
+    /// Discards stagings that nobody works on or touched for `idle_ms` on this store's clock, at most `limit`; returns
+    /// them. What is sealed but not placed goes too: nobody was told that it is durable.
     fn expire_uploads(&self, idle_ms: u64, limit: usize) -> StoreResult<Vec<UploadId>>;
 
     // ---- blobs in one go -----------------------------------------------------------------------------------------

@@ -1,9 +1,11 @@
 //! Decisions: pure functions from what is known to what shall be, with the reason.
 //!
 //! Nothing here records, waits or asks; the same input gives the same answer on every node, and the answer says why, so
-//! that an operator can ask. Start at [`placement`] for where bytes live, at [`tag_move`] for whether a tag may move.
+//! that an operator can ask. Start at [`placement`] for where bytes live, at [`policy`] for who may do what, at
+//! [`tag_move`] for whether a tag may move.
 
 pub mod permit;
 pub mod placement;
+pub mod policy;
 pub mod seal;
 pub mod tag_move;

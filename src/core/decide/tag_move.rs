@@ -1,8 +1,12 @@
 //! May this tag move? One decision function for every door: push by tag or digest, index push, `PutImage`, copy,
 //! replication, restore.
 
+use std::sync::Arc;
+
 use bincode::{Decode, Encode};
 
+use crate::vocabulary::limits::{TAG_BYTES_MAX, TAG_FILTER_WILDCARDS_MAX, TAG_FILTERS_MAX};
+use crate::vocabulary::text::text;
 use crate::vocabulary::{Digest, Refusal, RepositoryName, Tag};
 
 /// Whether the tags of a repository may move, as ECR's `imageTagMutability` with its exclusion filters.
@@ -13,16 +17,63 @@ pub enum Mutability {
     /// No tag that exists may move.
     Immutable,
     /// Tags may move, but for those that a filter matches.
-    MutableWithExclusion(Vec<TagFilter>),
+    MutableWithExclusion(TagFilters),
     /// No tag may move, but for those that a filter matches.
-    ImmutableWithExclusion(Vec<TagFilter>),
+    ImmutableWithExclusion(TagFilters),
 }
 
-/// A pattern over tags: `*` stands for any characters, also none.
+/// Why a text is not a tag filter, or a list not one of filters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TagFilterError {
+    /// Outside the grammar.
+    #[error(
+        "a tag filter has 1 to {TAG_BYTES_MAX} letters, digits, '.', '_', '-' and '*', the last at most \
+         {TAG_FILTER_WILDCARDS_MAX} times"
+    )]
+    Grammar,
+    /// None, or too many.
+    #[error("there must be 1 to {TAG_FILTERS_MAX} tag filters")]
+    Count,
+}
+
+/// A pattern over tags: `*` stands for any characters, also none, and a dot is a dot. Source: ECR, ecr-api §5.9.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TagFilter(Arc<str>);
+
+text!(TagFilter, TagFilterError);
+
+/// One to [`TAG_FILTERS_MAX`] filters.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct TagFilter(pub String);
+pub struct TagFilters(Vec<TagFilter>);
+
+impl TagFilters {
+    /// A list of filters.
+    pub fn new(filters: impl IntoIterator<Item = TagFilter>) -> Result<TagFilters, TagFilterError> {
+        let filters: Vec<TagFilter> = filters.into_iter().take(TAG_FILTERS_MAX + 1).collect();
+        let is_legal = (1..=TAG_FILTERS_MAX).contains(&filters.len());
+        if is_legal { Ok(TagFilters(filters)) } else { Err(TagFilterError::Count) }
+    }
+
+    /// The filters.
+    pub fn iter(&self) -> impl Iterator<Item = &TagFilter> {
+        self.0.iter()
+    }
+
+    /// Whether one of them matches the whole tag.
+    pub fn matches(&self, tag: &Tag) -> bool {
+        self.iter().any(|filter| filter.matches(tag.as_str()))
+    }
+}
 
 impl TagFilter {
+    /// Parses 1 to 128 characters of `[0-9a-zA-Z._*-]`, `*` at most twice.
+    pub fn parse(text: &str) -> Result<TagFilter, TagFilterError> {
+        let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._*-".contains(&byte);
+        let wildcards = text.bytes().filter(|byte| *byte == b'*').count();
+        let is_sized = (1..=TAG_BYTES_MAX).contains(&text.len()) && wildcards <= TAG_FILTER_WILDCARDS_MAX;
+        if is_sized && text.bytes().all(is_legal) { Ok(TagFilter(text.into())) } else { Err(TagFilterError::Grammar) }
+    }
+
     /// Whether the whole tag matches. Linear: greedy with one place to come back to.
     pub fn matches(&self, tag: &str) -> bool {
         let (pattern, text) = (self.0.as_bytes(), tag.as_bytes());
@@ -49,12 +100,11 @@ impl TagFilter {
 impl Mutability {
     /// Whether this tag, once set, stays where it is.
     pub fn fixes(&self, tag: &Tag) -> bool {
-        let matched = |filters: &[TagFilter]| filters.iter().any(|filter| filter.matches(tag.as_str()));
         match self {
             Mutability::Mutable => false,
             Mutability::Immutable => true,
-            Mutability::MutableWithExclusion(filters) => matched(filters),
-            Mutability::ImmutableWithExclusion(filters) => !matched(filters),
+            Mutability::MutableWithExclusion(filters) => filters.matches(tag),
+            Mutability::ImmutableWithExclusion(filters) => !filters.matches(tag),
         }
     }
 }
@@ -109,8 +159,9 @@ mod tests {
         let (one, two) = (Digest::sha256(b"1"), Digest::sha256(b"2"));
         let create = TagRights { create: true, update: false };
         let none = TagRights { create: false, update: false };
-        let except = |filter: &str| Mutability::ImmutableWithExclusion(vec![TagFilter(filter.into())]);
-        let but = |filter: &str| Mutability::MutableWithExclusion(vec![TagFilter(filter.into())]);
+        let filters = |filter: &str| TagFilters::new([TagFilter::parse(filter).unwrap()]).unwrap();
+        let except = |filter: &str| Mutability::ImmutableWithExclusion(filters(filter));
+        let but = |filter: &str| Mutability::MutableWithExclusion(filters(filter));
         for (mutability, rights, present, allowed) in [
             (Mutability::Mutable, TagRights::FULL, Some(&one), true),
             (Mutability::Mutable, create, Some(&one), false),
@@ -142,10 +193,17 @@ mod tests {
             ("*-rc*", "1.0-rc1", true),
             ("a*b*c", "a-b-b-c", true),
             ("a*b*c", "a-b-b", false),
-            ("", "a", false),
+            ("1.0", "1x0", false),
+            ("**", "a", true),
         ] {
-            assert_eq!(TagFilter(filter.into()).matches(tag), matches, "{filter} {tag}");
+            assert_eq!(TagFilter::parse(filter).unwrap().matches(tag), matches, "{filter} {tag}");
         }
-        assert!(!TagFilter("*a".repeat(200)).matches(&"a".repeat(128)));
+        for bad in ["", "***", "a?", "a b", "ä", "a/b", &"a".repeat(129)] {
+            assert_eq!(TagFilter::parse(bad), Err(TagFilterError::Grammar), "{bad}");
+        }
+        let filter = TagFilter::parse("a").unwrap();
+        assert_eq!(TagFilters::new([]), Err(TagFilterError::Count));
+        assert_eq!(TagFilters::new(vec![filter.clone(); 6]), Err(TagFilterError::Count));
+        assert_eq!(TagFilters::new(vec![filter; 5]).unwrap().iter().count(), 5);
     }
 }

@@ -7,11 +7,12 @@ use super::codec::{self, Stored};
 use super::command::Apply;
 use super::keys::{self, Slot};
 use super::need;
-use super::node::{self, TopologyRow};
+use super::node;
 use super::reply::Reply;
 use super::repository::RepositoryKey;
 use super::tables::{Tables, TablesRead};
 use super::upload;
+use crate::decide::placement::{Topology, write_rule};
 use crate::vocabulary::digest::Digest;
 use crate::vocabulary::ids::{StoreId, UploadId, UseId};
 use crate::vocabulary::limits::BLOB_BYTES_MAX;
@@ -105,6 +106,12 @@ fn put(tables: &mut impl Tables, digest: &Digest, row: &BlobRow) {
     tables.put(keys::blob(digest), codec::encode(row));
 }
 
+/// Whether copies on these volumes are what 201 needs now; those that are not registered any more don't count.
+fn is_durable(topology: &Topology, stores: &[StoreId]) -> bool {
+    let known: Vec<StoreId> = stores.iter().copied().filter(|store| topology.store(*store).is_some()).collect();
+    write_rule(topology).check(topology, &known).is_ok()
+}
+
 fn add_use(tables: &mut impl Tables, digest: &Digest, repository: RepositoryKey, hold: UseId) {
     tables.put(keys::blob_use(digest, repository.id, hold), codec::encode(&UseRow { repository }));
 }
@@ -155,9 +162,9 @@ impl CommitBlob {
     }
 
     /// It was committed before. Copies confirmed now count if those on record are too few.
-    fn repeat<T: Tables>(self, tables: &mut T, tick: u64, topology: &TopologyRow, mut row: BlobRow) -> Reply {
-        if !topology.satisfied_by(&row.stores) {
-            row.stores.extend(topology.known(&self.stores));
+    fn repeat<T: Tables>(self, tables: &mut T, tick: u64, topology: &Topology, mut row: BlobRow) -> Reply {
+        if !is_durable(topology, &row.stores) {
+            row.stores.extend(self.stores.iter().filter(|store| topology.store(**store).is_some()));
             row.stores.sort_unstable();
             row.stores.dedup();
             put(tables, &self.digest, &row);
@@ -191,25 +198,24 @@ impl Apply for CommitBlob {
         let topology = node::topology(tables);
         let replaced = match present {
             Some(row) if row.generation == self.upload => return Ok(self.repeat(tables, tick, &topology, row)),
-            Some(row) if !self.replace && topology.satisfied_by(&row.stores) => {
+            Some(row) if !self.replace && is_durable(&topology, &row.stores) => {
                 close(tables, &digest, &self.upload, tick);
                 return Ok(self.join(tables, row));
             }
             Some(row) => Some(row.generation),
             None => None,
         };
-        if !topology.satisfied_by(&self.stores) {
-            let (copies, zones) = topology.required();
-            let detail = format!("copies on {copies} nodes in {zones} zones are needed");
-            return Err(Refusal::PlacementInvalid { detail });
-        }
+        write_rule(&topology).check(&topology, &self.stores)?;
         if let Some(generation) = replaced {
             close(tables, &digest, &generation, tick);
         }
+        let mut stores = self.stores.clone();
+        stores.sort_unstable();
+        stores.dedup();
         let row = BlobRow {
             size_bytes: self.size_bytes,
             generation: self.upload,
-            stores: topology.known(&self.stores),
+            stores,
             state: BlobState::Present,
             committed_at_ms: context.clock.now_ms,
         };

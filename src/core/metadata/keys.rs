@@ -19,7 +19,7 @@
 //! | | `DIGEST_ASKED` | | the last log index at which the running hash was asked for |
 //! | | `OWN_DIGEST` | | what this node's running hash was there; the one row that may differ between nodes |
 //! | | `DIGEST_REPORT` | node id | what a node's running hash was there |
-//! | | `TOPOLOGY` | | stores per zone, for what 201 needs |
+//! | | `TOPOLOGY` | | nodes and stores in one row, for what 201 needs |
 //! | by repository name | `NAME` | registry, name | repository id |
 //! | | `REPOSITORY` | repository id | [`RepositoryRow`](super::repository::RepositoryRow) |
 //! | | `DELETED` | repository id | nothing; the repository waits to be purged |
@@ -84,8 +84,8 @@ pub(crate) mod table {
     pub(crate) const REF: u8 = 0x29;
     pub(crate) const MANIFEST_REFERENCES: u8 = 0x2a;
     pub(crate) const SLOT_CLOCK: u8 = 0x2b;
-    pub(crate) const LOOSE_USE: u8 = 0x2c;
-    pub(crate) const DELETED: u8 = 0x2d;
+    pub(crate) const DELETED: u8 = 0x2c;
+    pub(crate) const LOOSE_USE: u8 = 0x2d;
     pub(crate) const UPLOAD: u8 = 0x40;
     pub(crate) const BLOB: u8 = 0x60;
     pub(crate) const USE: u8 = 0x61;

@@ -10,10 +10,10 @@ use super::keys::{self, OF_REPOSITORY_BYTES, SLOTS, Slot, table};
 use super::reply::Reply;
 use super::tables::{Row, Tables, TablesRead};
 use super::{link, manifest};
-use crate::decide::tag_move::{Mutability, TagFilter};
+use crate::decide::tag_move::Mutability;
 use crate::vocabulary::digest::Digest;
 use crate::vocabulary::ids::{RegistryId, RepositoryId, UseId};
-use crate::vocabulary::limits::{PURGE_ROWS_MAX, TAG_BYTES_MAX, TAG_FILTER_WILDCARDS_MAX, TAG_FILTERS_MAX};
+use crate::vocabulary::limits::PURGE_ROWS_MAX;
 use crate::vocabulary::refusal::Refusal;
 use crate::vocabulary::repository_name::RepositoryName;
 
@@ -47,28 +47,6 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Settings {
         Settings { mutability: Mutability::Mutable, sparse: false }
-    }
-}
-
-impl Settings {
-    /// Refuses filters that are too many or too costly; ECR's bounds.
-    pub fn check(&self) -> Result<(), Refusal> {
-        let filters = match &self.mutability {
-            Mutability::Mutable | Mutability::Immutable => return Ok(()),
-            Mutability::MutableWithExclusion(filters) | Mutability::ImmutableWithExclusion(filters) => filters,
-        };
-        let fits = |TagFilter(filter): &TagFilter| {
-            let wildcards = filter.bytes().filter(|byte| *byte == b'*').count();
-            !filter.is_empty() && filter.len() <= TAG_BYTES_MAX && wildcards <= TAG_FILTER_WILDCARDS_MAX
-        };
-        if !filters.is_empty() && filters.len() <= TAG_FILTERS_MAX && filters.iter().all(fits) {
-            return Ok(());
-        }
-        let detail = format!(
-            "1 to {TAG_FILTERS_MAX} filters of 1 to {TAG_BYTES_MAX} characters and at most \
-             {TAG_FILTER_WILDCARDS_MAX} wildcards each are needed"
-        );
-        Err(Refusal::ParameterInvalid { parameter: "tag mutability exclusion filters".to_owned(), detail })
     }
 }
 
@@ -175,7 +153,6 @@ impl Apply for CreateRepository {
 
     fn apply<T: Tables>(self, context: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
         let RepositoryKey { registry, name, id } = self.key;
-        self.settings.check()?;
         if let Some((found, _)) = find(tables, registry, &name) {
             if self.must_be_new {
                 return Err(Refusal::RepositoryExists { name, registry });
@@ -216,7 +193,6 @@ impl Apply for ChangeRepository {
 
     fn apply<T: Tables>(self, _: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
         let mut row = require(tables, &self.key)?;
-        self.settings.check()?;
         row.settings = self.settings;
         tables.put(keys::repository(self.key.slot(), self.key.id), codec::encode(&row));
         Ok(Reply::Done)
@@ -350,7 +326,6 @@ impl Apply for PurgeRepository {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decide::tag_move::TagFilter;
     use crate::metadata::blob::DropUse;
     use crate::metadata::command::Command;
     use crate::metadata::testing::{World, mount, push, repository_key};
@@ -430,27 +405,5 @@ mod tests {
         assert_eq!(world.refused(DeleteRepository { key: key.clone(), force: true }), unknown(key.registry, &key.name));
         let changed = ChangeRepository { key: key.clone(), settings: Settings::default() };
         assert_eq!(world.refused(changed), unknown(key.registry, &key.name));
-    }
-
-    // Settings are bounded: a filter that costs too much, or too many of them, is refused.
-    #[test]
-    fn settings_are_bounded() {
-        let mut world = World::cluster();
-        let key = world.repository("r", 1, Settings::default());
-        let filters = |filters: &[&str]| Settings {
-            mutability: Mutability::ImmutableWithExclusion(
-                filters.iter().map(|filter| TagFilter((*filter).to_owned())).collect(),
-            ),
-            sparse: false,
-        };
-        let long = "x".repeat(TAG_BYTES_MAX + 1);
-        for bad in [&["a"; 6][..], &["a*b*c*"], &[""], &[&long], &[]] {
-            let settings = filters(bad);
-            let refusal = world.refused(ChangeRepository { key: key.clone(), settings: settings.clone() });
-            assert!(matches!(refusal, Refusal::ParameterInvalid { .. }), "{bad:?}");
-            let made = CreateRepository { key: repository_key("s", 2), settings, must_be_new: true };
-            assert!(matches!(world.refused(made), Refusal::ParameterInvalid { .. }), "{bad:?}");
-        }
-        world.ok(ChangeRepository { key, settings: filters(&["v*", "*-rc*", "a", "b", "c"]) });
     }
 }

@@ -146,7 +146,7 @@ impl World {
     pub fn add_node(&mut self, number: u64, zone: &str) {
         self.ok(RegisterNode {
             node: NodeId(number),
-            zone: zone.to_owned(),
+            zone: crate::vocabulary::names::ZoneName::parse(zone).unwrap(),
             raft_address: format!("127.0.0.{number}:7401"),
             blob_address: format!("127.0.0.{number}:7402"),
             public_url: format!("http://127.0.0.{number}:7400"),

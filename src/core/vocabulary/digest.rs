@@ -113,6 +113,11 @@ impl Digest {
         Digest::of(Algorithm::Sha256, bytes)
     }
 
+    /// Whether `bytes` hash to this.
+    pub fn is_of(&self, bytes: &[u8]) -> bool {
+        Digest::of(self.algorithm, bytes) == *self
+    }
+
     /// The algorithm.
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm

@@ -159,6 +159,8 @@ pub const NODES_MAX: usize = 1000;
 pub const STORES_MAX: usize = 4000;
 /// Longest address, URL or version of a node in bytes.
 pub const ADDRESS_BYTES_MAX: usize = 512;
+/// Repositories looked at for one that a blob may be mounted from.
+pub const MOUNT_SOURCES_MAX: usize = 1000;
 /// Users of a registry.
 pub const USERS_MAX: usize = 5000;
 /// Access keys of one user: two, as in IAM, and room for rotation by robots.

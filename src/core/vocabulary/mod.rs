@@ -16,7 +16,7 @@ pub mod refusal;
 pub mod repository_name;
 pub(crate) mod stored;
 pub mod tag;
-mod text;
+pub(crate) mod text;
 pub mod time;
 
 pub use descriptor::Descriptor;

@@ -4,13 +4,14 @@ use super::super::apply::{RequestRow, StateDigest};
 use super::super::clock::ClockRow;
 use super::super::cluster::{AskedRow, ClusterRow, DigestNote};
 use super::super::keys::{self, table};
-use super::super::node::{NodeRow, NodeState, Place, StoreRow, TopologyRow};
+use super::super::node::{NodeRow, NodeState, StoreRow, TopologyRow};
 use super::super::principal::{self, ANONYMOUS, AuthVersion, KeyRow, PolicyRow, UserRow};
 use super::super::reply::Outcome;
 use super::super::tables::TablesRead;
 use super::{Found, ensure, get, unreadable, value};
+use crate::decide::placement::StoreState;
 use crate::vocabulary::ids::RegistryId;
-use crate::vocabulary::limits::STORES_MAX;
+use crate::vocabulary::limits::{NODES_MAX, STORES_MAX};
 
 pub(super) fn row(tables: &impl TablesRead, table: u8, key: &[u8], bytes: &[u8]) -> Found {
     match table {
@@ -22,15 +23,14 @@ pub(super) fn row(tables: &impl TablesRead, table: u8, key: &[u8], bytes: &[u8])
         }
         table::STORE => {
             let row: StoreRow = value(bytes)?;
-            let node: Option<NodeRow> = get(tables, &keys::node(row.node));
-            ensure(node.as_ref().is_some_and(|node| node.zone == row.zone), || {
-                format!("a store in zone '{}' of node {}, which is not registered there", row.zone, row.node)
-            })?;
-            let is_gone = node.is_some_and(|node| node.state == NodeState::Removed);
-            let topology: TopologyRow = get(tables, &keys::system(table::TOPOLOGY)).unwrap_or_default();
-            let mut placed = topology.zones.values().flatten().map(|place| place.store);
             let id = keys::store_in(key).ok_or_else(unreadable)?;
-            ensure(is_gone != placed.any(|store| store == id), || format!("store {id} and the topology do not fit"))
+            let node: Option<NodeRow> = get(tables, &keys::node(row.node));
+            let node = node.ok_or_else(|| format!("store {id} of node {}, which is not registered", row.node))?;
+            let topology: TopologyRow = get(tables, &keys::system(table::TOPOLOGY)).unwrap_or_default();
+            let is_placed = topology.stores.iter().any(|(store, ..)| *store == id);
+            ensure(is_placed == (node.state != NodeState::Removed), || {
+                format!("store {id} and the topology do not fit")
+            })
         }
         table::TOPOLOGY => {
             let row: TopologyRow = value(bytes)?;
@@ -56,12 +56,20 @@ pub(super) fn row(tables: &impl TablesRead, table: u8, key: &[u8], bytes: &[u8])
 /// The topology that the rows of nodes and stores make; what can't be read is left out.
 fn topology(tables: &impl TablesRead) -> TopologyRow {
     let mut topology = TopologyRow::default();
+    for (key, bytes) in tables.prefix(&keys::system(table::NODE), NODES_MAX) {
+        let Some((node, row)) = keys::node_in(&key).zip(value::<NodeRow>(&bytes).ok()) else { continue };
+        if row.state != NodeState::Removed {
+            topology.nodes.push((node, row.zone));
+        }
+    }
     for (key, bytes) in tables.prefix(&keys::system(table::STORE), STORES_MAX) {
         let Some((store, row)) = keys::store_in(&key).zip(value::<StoreRow>(&bytes).ok()) else { continue };
-        let node: Option<NodeRow> = get(tables, &keys::node(row.node));
-        if node.is_some_and(|node| node.state != NodeState::Removed) {
-            topology.zones.entry(row.zone).or_default().push(Place { store, node: row.node });
-        }
+        let state = match get::<NodeRow>(tables, &keys::node(row.node)).map(|node| node.state) {
+            Some(NodeState::Active) => StoreState::Up,
+            Some(NodeState::Draining) => StoreState::Draining,
+            Some(NodeState::Removed) | None => continue,
+        };
+        topology.stores.push((store, row.node, row.weight, state));
     }
     topology
 }

@@ -1,0 +1,185 @@
+//! Blobs: whether, what, mount, delete, and pushing one in a single request.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _};
+use registry_core::decide::permit::Permit;
+use registry_core::metadata::blob::{self, DropUse};
+use registry_core::metadata::link::{self, LinkRow, TouchLink, Unlink};
+use registry_core::metadata::repository::{self, RepositoryKey};
+use registry_core::metadata::tables::TablesRead;
+use registry_core::metadata::{clock, manifest};
+use registry_core::vocabulary::ids::Revision;
+use registry_core::vocabulary::limits::{MANIFEST_BYTES_MAX, MOUNT_SOURCES_MAX, PACK_BLOB_BYTES_MAX, TICKS_PER_GRACE};
+use registry_core::vocabulary::{Digest, Refusal, RepositoryName};
+
+use super::uploads::refusal;
+use super::{At, ByteStream, Consistency, Registry, find};
+use crate::blob::store::BlobKey;
+use crate::blob::transfer::{BlobSource, BodyError, Peeked, Transfer, TransferError, body};
+use crate::metadata::revision;
+
+/// A blob as a repository holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlobInfo {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its size, bytes.
+    pub size_bytes: u64,
+}
+
+/// Where a blob may be mounted from.
+pub enum MountSource<'a> {
+    /// From a repository that the caller may pull from.
+    Repository(&'a Permit),
+    /// From any repository of the caller's registry that the predicate lets through.
+    Anywhere(&'a (dyn Fn(&RepositoryName) -> bool + Sync)),
+}
+
+/// A blob to be read.
+#[derive(Clone, Debug)]
+pub struct BlobContent {
+    /// What it is.
+    pub info: BlobInfo,
+    source: BlobSource,
+    transfer: Transfer,
+}
+
+impl BlobContent {
+    /// The bytes of `range`, every one verified on this node. An error in the stream means: cut the connection.
+    pub async fn stream(
+        self,
+        range: Range<u64>,
+    ) -> Result<impl Stream<Item = Result<Bytes, TransferError>> + Send + use<>, Refusal> {
+        self.transfer.fetch(self.source, range).await.map_err(|error| match error {
+            // every copy is lost: a push of the same bytes heals it, and clients push what they are told is missing
+            TransferError::NoCopy { is_missing: true } => Refusal::BlobUnknown { digest: self.info.digest },
+            other => refusal(&other),
+        })
+    }
+}
+
+/// A link with what it stands on.
+struct Held {
+    repository: RepositoryKey,
+    link: LinkRow,
+    source: BlobSource,
+    is_referenced: bool,
+    age_ticks: u64,
+    revision: Revision,
+}
+
+fn held(tables: &impl TablesRead, revision: Revision, permit: &Permit, digest: &Digest) -> Result<Held, Refusal> {
+    let (repository, _) = find(tables, permit)?;
+    let unknown = || Refusal::BlobUnknown { digest: *digest };
+    let link = link::read(tables, &repository, digest).ok_or_else(unknown)?;
+    let row = blob::read(tables, digest).filter(|row| !row.stores.is_empty()).ok_or_else(unknown)?;
+    let source = BlobSource {
+        key: BlobKey::new(*digest, row.generation),
+        size_bytes: row.size_bytes,
+        replicas: row.stores,
+    };
+    let is_referenced = manifest::holder(tables, &repository, digest).is_some();
+    let age_ticks = clock::read(tables).tick.saturating_sub(link.touched_tick);
+    Ok(Held { repository, link, source, is_referenced, age_ticks, revision })
+}
+
+impl Registry {
+    /// Looks a blob up on a fresh local state; a *no* is confirmed before it is given.
+    async fn held(&self, permit: &Permit, digest: &Digest) -> Result<Held, Refusal> {
+        self.metadata().ready(Consistency::Fresh).await?;
+        let look = || self.metadata().peek(|view| held(view, revision(view), permit, digest));
+        match look() {
+            Err(_) => {
+                self.metadata().ready(Consistency::Linearizable).await?;
+                look()
+            }
+            found => found,
+        }
+    }
+
+    /// Whether a repository holds a blob, and its size. Somebody who asks is about to count on it: a link that nothing
+    /// names yet is kept for another grace time.
+    pub async fn stat_blob(&self, permit: &Permit, digest: &Digest) -> Result<At<BlobInfo>, Refusal> {
+        let held = self.held(permit, digest).await?;
+        if !held.is_referenced && held.age_ticks > TICKS_PER_GRACE / 2 {
+            let touch = TouchLink { repository: held.repository, digest: *digest };
+            self.metadata().propose(&permit.principal, vec![touch.into()]).await?;
+        }
+        Ok(At { value: BlobInfo { digest: *digest, size_bytes: held.link.size_bytes }, revision: held.revision })
+    }
+
+    /// A blob to be read.
+    pub async fn open_blob(&self, permit: &Permit, digest: &Digest) -> Result<At<BlobContent>, Refusal> {
+        let held = self.held(permit, digest).await?;
+        let info = BlobInfo { digest: *digest, size_bytes: held.source.size_bytes };
+        let value = BlobContent { info, source: held.source, transfer: self.transfer().clone() };
+        Ok(At { value, revision: held.revision })
+    }
+
+    /// All bytes of a manifest that is kept as a blob.
+    pub(super) async fn whole_blob(&self, repository: &RepositoryKey, digest: &Digest) -> Result<Bytes, Refusal> {
+        let unknown = || Refusal::BlobUnknown { digest: *digest };
+        let row = self.metadata().peek(|view| {
+            link::read(view, repository, digest)?;
+            blob::read(view, digest)
+        });
+        let row = row.ok_or_else(unknown)?;
+        let key = BlobKey::new(*digest, row.generation);
+        let source = BlobSource { key, size_bytes: row.size_bytes, replicas: row.stores };
+        self.transfer().read(source, MANIFEST_BYTES_MAX).await.map_err(|error| refusal(&error))
+    }
+
+    /// Takes a blob from a repository. Refused while a manifest of it names the blob.
+    pub async fn delete_blob(&self, permit: &Permit, digest: &Digest) -> Result<At<()>, Refusal> {
+        self.metadata().ready(Consistency::Linearizable).await?;
+        let held = self.metadata().peek(|view| held(view, revision(view), permit, digest))?;
+        let (repository, hold) = (held.repository, held.link.hold);
+        let commands = vec![
+            Unlink { repository: repository.clone(), digest: *digest, hold }.into(),
+            DropUse { digest: *digest, repository, hold }.into(),
+        ];
+        let accepted = self.metadata().propose(&permit.principal, commands).await?;
+        Ok(At { value: (), revision: accepted.revision })
+    }
+
+    /// Links a blob of another repository. `None` if that can't be: the client uploads it then, and learns nothing else.
+    pub async fn mount_blob(
+        &self,
+        target: &Permit,
+        digest: &Digest,
+        from: MountSource<'_>,
+    ) -> Result<Option<At<BlobInfo>>, Refusal> {
+        self.metadata().ready(Consistency::Linearizable).await?;
+        let size_bytes = self.metadata().peek(|view| {
+            let linked = |key: &RepositoryKey| link::read(view, key, digest).map(|row| row.size_bytes);
+            match from {
+                MountSource::Repository(source) => find(view, source).ok().and_then(|(key, _)| linked(&key)),
+                MountSource::Anywhere(visible) => {
+                    let users = blob::users(view, digest, MOUNT_SOURCES_MAX).into_iter();
+                    let mut seen = users.filter(|key| key.registry == target.registry && visible(&key.name));
+                    seen.find_map(|key| repository::live(view, &key).and_then(|_| linked(&key)))
+                }
+            }
+        });
+        let Some(size_bytes) = size_bytes else { return Ok(None) };
+        let repository = self.ensure_repository(target).await?;
+        self.adopt(target, &repository, BlobInfo { digest: *digest, size_bytes }, None).await
+    }
+
+    /// Pushes a blob whose digest is known beforehand, in one request.
+    pub async fn push_blob(&self, permit: &Permit, digest: &Digest, stream: ByteStream) -> Result<At<BlobInfo>, Refusal> {
+        let repository = self.ensure_repository(permit).await?;
+        let parts = stream.map(|part| part.map_err(BodyError::new)).boxed();
+        let peeked = body::peek(parts, PACK_BLOB_BYTES_MAX).await;
+        match peeked.map_err(|error| Refusal::UploadInvalid { detail: error.to_string() })? {
+            Peeked::Whole(bytes) => self.push_small(permit, &repository, digest, bytes).await,
+            Peeked::More(rest) => {
+                let begun = self.begin_upload(permit).await?;
+                let rest = rest.map(|part| part.map_err(std::io::Error::other)).boxed();
+                self.finish_upload(permit, &begun.token, digest, None, rest).await
+            }
+        }
+    }
+}
