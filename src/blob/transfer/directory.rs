@@ -53,6 +53,11 @@ impl Directory {
         self.nodes.values()
     }
 
+    /// The nodes as the placement sees them.
+    pub(super) fn places(&self) -> impl Iterator<Item = NodePlace> {
+        self.nodes.values().map(|seat| NodePlace { id: seat.id, zone: seat.zone.clone() })
+    }
+
     /// The node a store is attached to.
     pub fn node_of(&self, store: StoreId) -> Option<&NodeSeat> {
         self.node(self.topology.store(store)?.node)

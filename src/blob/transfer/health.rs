@@ -15,7 +15,7 @@ pub struct PeerHealth {
     pub is_reachable: bool,
     /// Smoothed round trip, in microseconds; 0 for this node, `u64::MAX` before the first answer.
     pub rtt_us: u64,
-    /// Smoothed share of failed calls, 0.0–1.0.
+    /// Smoothed share of calls that did not come through, 0.0–1.0.
     pub error_share: f64,
     /// Its stores, as it told last.
     pub stores: Vec<StoreHealth>,
@@ -39,12 +39,11 @@ pub struct StoreHealth {
 impl Transfer {
     /// Every node of the directory, by id.
     pub fn peers(&self) -> Vec<PeerHealth> {
-        unimplemented!()
+        self.inner.peers.health()
     }
 
     /// Whether a node answered lately.
     pub fn is_reachable(&self, node: NodeId) -> bool {
-        let _ = node;
-        unimplemented!()
+        self.inner.peers.is_reachable(node)
     }
 }

@@ -15,19 +15,47 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
+use parking_lot::Mutex;
 use registry_core::vocabulary::ids::{ClusterId, NodeId, StoreId, UploadId};
+use registry_core::vocabulary::limits::TRANSFER_MESSAGE_BYTES_MAX;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::service::interceptor::InterceptedService;
 
 use super::store::{BlobKey, BlobStore};
 
 pub mod body;
+mod chunk;
 mod directory;
 mod error;
 mod fetch;
 mod health;
+mod hedge;
+mod holder;
+mod intake;
+mod leg;
+mod link;
+mod peers;
 mod repair;
+mod service;
+mod source;
 mod upload;
+mod volumes;
+mod wire;
 mod write;
+
+use hedge::Hedger;
+use holder::Holder;
+use peers::Peers;
+use repair::Pacer;
+use service::Service;
+use volumes::{Volumes, blocking};
+use wire::proto::blob_server::BlobServer;
 
 pub use body::{Body, BodyError, Peeked};
 pub use directory::{Directory, DirectoryError, NodeSeat};
@@ -118,7 +146,19 @@ pub enum CopyFault {
 /// The blob transfer of one node. Cheap to clone.
 #[derive(Clone)]
 pub struct Transfer {
-    _todo: Arc<()>,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    peers: Arc<Peers>,
+    holder: Arc<Holder>,
+    hedger: Hedger,
+    repairs: Semaphore,
+    pacer: Pacer,
+    local_address: SocketAddr,
+    look_around: Notify,
+    stop: CancellationToken,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Transfer {
@@ -131,28 +171,95 @@ impl Transfer {
         epochs: Arc<dyn EpochSource>,
         observer: Arc<dyn Observer>,
     ) -> std::io::Result<Transfer> {
-        let _ = (config, stores, epochs, observer);
-        unimplemented!()
+        let listener = link::listen(config.listen).await?;
+        let local_address = listener.local_addr()?;
+        let peers = Arc::new(Peers::new(&config));
+        let settings = &config.settings;
+        let holder =
+            Holder::new(config.node, Volumes::new(stores), Arc::clone(&peers), epochs, observer, settings);
+        let inner = Arc::new(Inner {
+            peers,
+            holder: Arc::new(holder),
+            hedger: Hedger::new(),
+            repairs: Semaphore::new(settings.repairs_max),
+            pacer: Pacer::new(settings.repair_bytes_per_second),
+            local_address,
+            look_around: Notify::new(),
+            stop: CancellationToken::new(),
+            tasks: Mutex::default(),
+        });
+        let serve = tokio::spawn(serve(listener, Arc::clone(&inner.holder), inner.stop.clone()));
+        let watch = tokio::spawn(watch(Arc::clone(&inner), Duration::from_millis(settings.ping_interval_ms)));
+        inner.tasks.lock().extend([serve, watch]);
+        Ok(Transfer { inner })
     }
 
     /// The address it listens on.
     pub fn local_address(&self) -> SocketAddr {
-        unimplemented!()
+        self.inner.local_address
     }
 
     /// Replaces what is known about the other nodes: whenever the registered topology changes.
     pub fn set_directory(&self, directory: Directory) {
-        let _ = directory;
-        unimplemented!()
+        self.inner.peers.set_directory(directory);
+        self.inner.look_around.notify_one();
     }
 
     /// What is known now.
     pub fn directory(&self) -> Arc<Directory> {
-        unimplemented!()
+        self.inner.peers.directory()
     }
 
     /// Ends the service and all background work; calls in flight break off.
     pub async fn shutdown(&self) {
-        unimplemented!()
+        self.inner.stop.cancel();
+        let tasks = std::mem::take(&mut *self.inner.tasks.lock());
+        for task in tasks {
+            // A panic in there was reported when it happened.
+            let _ = task.await;
+        }
     }
+}
+
+/// Time that streams have to end when the service does.
+const DRAIN: Duration = Duration::from_secs(2);
+
+async fn serve(listener: TcpListener, holder: Arc<Holder>, stop: CancellationToken) {
+    let service = BlobServer::new(Service::new(Arc::clone(&holder)))
+        .max_decoding_message_size(TRANSFER_MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(TRANSFER_MESSAGE_BYTES_MAX);
+    let service = InterceptedService::new(service, move |request| service::check_route(&holder, request));
+    let incoming = TcpListenerStream::new(listener);
+    let serving = link::server()
+        .add_service(service)
+        .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
+    // Streams between nodes may last for hours, and every one of them can be taken up again: after a moment they break.
+    let overdue = async {
+        stop.cancelled().await;
+        tokio::time::sleep(DRAIN).await;
+    };
+    tokio::select! {
+        result = serving => if let Err(error) = result {
+            tracing::error!(%error, "the blob service ended");
+        },
+        () = overdue => {}
+    }
+}
+
+/// Looks at the own volumes and pings the peers, again and again.
+async fn watch(inner: Arc<Inner>, every: Duration) {
+    let look = async {
+        loop {
+            let volumes = inner.holder.volumes.clone();
+            if let Ok(own) = blocking(move || Ok(volumes.health())).await {
+                inner.peers.set_own(own);
+            }
+            inner.peers.ping_all().await;
+            tokio::select! {
+                () = tokio::time::sleep(every) => {}
+                () = inner.look_around.notified() => {}
+            }
+        }
+    };
+    let _: Option<()> = inner.stop.run_until_cancelled(look).await;
 }

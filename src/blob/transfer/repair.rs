@@ -1,18 +1,92 @@
 //! One copy pulled to this node. Which copies, and when, the jobs decide.
 
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use parking_lot::Mutex;
 use registry_core::vocabulary::ids::StoreId;
+use registry_core::vocabulary::limits::TRANSFER_BATCH_BYTES;
+use tokio::time::Instant;
 
-use crate::blob::store::BlobStat;
+use crate::blob::store::{BlobStat, ImportWriter, StoreError};
 
-use super::{BlobSource, Transfer, TransferResult};
+use super::volumes::{At as _, blocking};
+use super::{BlobSource, Transfer, TransferError, TransferResult};
 
 impl Transfer {
     /// Pulls a copy of `blob` into the store `into` of this node from the best replica, verifies and places it; waits for
     /// its turn and its share of bandwidth. A copy that is here already is the answer.
     ///
     /// Errors: `StoreUnknown` when `into` isn't on this node, `NoCopy`, `Store`.
-    pub async fn replicate_here(&self, blob: BlobSource, into: StoreId) -> TransferResult<BlobStat> {
-        let _ = (blob, into);
-        unimplemented!()
+    pub async fn replicate_here(&self, mut blob: BlobSource, into: StoreId) -> TransferResult<BlobStat> {
+        let inner = &self.inner;
+        let node = inner.holder.node;
+        let store = inner.holder.volumes.get(into).ok_or(TransferError::StoreUnknown(into))?;
+        // Never closed, so a permit always comes.
+        let _turn = inner.repairs.acquire().await;
+        let (key, size_bytes) = (blob.key, blob.size_bytes);
+        let opening = std::sync::Arc::clone(&store);
+        let mut writer = match blocking(move || opening.import(&key, size_bytes)).await {
+            Ok(writer) => writer,
+            Err(StoreError::Exists) => return blocking(move || store.confirm(&key)).await.at(node),
+            Err(error) => return Err(TransferError::Store { node, error }),
+        };
+        blob.replicas.retain(|replica| *replica != into);
+        let mut bytes = self.fetch(blob, 0..size_bytes).await?;
+        let (mut batch, mut len) = (Vec::new(), 0);
+        while let Some(part) = bytes.next().await.transpose()? {
+            inner.pacer.pass(part.len()).await;
+            len += part.len();
+            batch.push(part);
+            if len >= TRANSFER_BATCH_BYTES {
+                writer = append(writer, std::mem::take(&mut batch)).await.at(node)?;
+                len = 0;
+            }
+        }
+        writer = append(writer, batch).await.at(node)?;
+        blocking(move || writer.finish()).await.at(node)
+    }
+}
+
+async fn append(mut writer: Box<dyn ImportWriter>, batch: Vec<Bytes>) -> Result<Box<dyn ImportWriter>, StoreError> {
+    blocking(move || writer.append(&batch).map(|()| writer)).await
+}
+
+/// Spreads bytes over time: whoever passes waits until the bytes before it have had theirs.
+pub(super) struct Pacer {
+    bytes_per_second: u64,
+    free_at: Mutex<Instant>,
+}
+
+impl Pacer {
+    pub(super) fn new(bytes_per_second: u64) -> Pacer {
+        Pacer { bytes_per_second: bytes_per_second.max(1), free_at: Mutex::new(Instant::now()) }
+    }
+
+    async fn pass(&self, bytes: usize) {
+        let cost = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second as f64);
+        let at = {
+            let mut free_at = self.free_at.lock();
+            let at = (*free_at).max(Instant::now());
+            *free_at = at + cost;
+            at
+        };
+        tokio::time::sleep_until(at).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Ten passes of a tenth of the rate take as long as nine tenths of a second, however many share it.
+    #[tokio::test(start_paused = true)]
+    async fn paced() {
+        let pacer = Pacer::new(1000);
+        let began = Instant::now();
+        futures_util::future::join_all((0..10).map(|_| pacer.pass(100))).await;
+        let took = began.elapsed().as_millis();
+        assert!((895..=910).contains(&took), "{took}");
     }
 }

@@ -32,9 +32,10 @@ pub struct Append {
     pub holders: Holders,
     /// What is hashed while the bytes stream in (all chunks of an upload alike).
     pub algorithm: Algorithm,
-    /// Nothing of this upload was ever acknowledged, so that the holders may make its staging. With `false` a holder
-    /// without a staging answers `UploadUnknown`: it has lost acknowledged bytes, and the other one must be asked.
-    pub may_begin: bool,
+    /// How many bytes were acknowledged to the client so far, at least (the upload's token says; an older token says
+    /// less, never more). A holder with fewer has lost some and counts as lost (`UploadUnknown`), instead of cutting the
+    /// other one back. 0 means none yet: only then the holders may make the staging.
+    pub acknowledged: u64,
     /// Where the client says the chunk belongs (`Content-Range`); another end of the staged bytes is answered with
     /// `OffsetMismatch` before the body is read. `None`: wherever the upload ends.
     pub offset: Option<u64>,

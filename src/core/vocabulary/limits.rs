@@ -87,6 +87,34 @@ pub const GRACE_MS_DEFAULT: u64 = 24 * 3600 * 1000;
 /// Ticks in one grace.
 pub const TICKS_PER_GRACE: u64 = 8;
 
+// Bytes between the nodes of a region. Source: consensus-and-faults §5.3, §5.4, §5.7.
+
+/// Bytes that a push gathers before it writes and sends them on.
+pub const TRANSFER_BATCH_BYTES: usize = 512 * KIB;
+/// Most bytes in one frame of a push or a read between nodes.
+pub const TRANSFER_FRAME_BYTES_MAX: usize = MIB;
+/// Largest message of the blob service: a frame and its framing.
+pub const TRANSFER_MESSAGE_BYTES_MAX: usize = 2 * MIB;
+/// Frames queued to a holder that is slower than the client.
+pub const TRANSFER_QUEUED_FRAMES_MAX: usize = 2;
+/// Bytes that one stream between nodes may have in flight.
+pub const TRANSFER_WINDOW_BYTES: usize = MIB;
+/// Streams of one connection between nodes.
+pub const TRANSFER_STREAMS_MAX: usize = 1024;
+/// Bytes read from an own disk at once.
+pub const TRANSFER_READ_BYTES: usize = 512 * KIB;
+/// Time for which a new writer of an upload waits for the one before it to go, in milliseconds: a client that lost its
+/// connection comes back at once.
+pub const WRITER_WAIT_MS: u64 = 3_000;
+/// Uploads of which a holder remembers that it knows their epoch.
+pub const UPLOADS_REMEMBERED_MAX: usize = 65_536;
+/// Time for which a holder may verify and sync an upload, in milliseconds; that it is alive is watched apart.
+pub const PLACE_TIMEOUT_MS: u64 = 600_000;
+/// Least wait for a first byte before another copy is asked as well, in milliseconds.
+pub const HEDGE_DELAY_MS_MIN: u64 = 50;
+/// Reads per hundred that may ask another copy as well.
+pub const HEDGE_PERCENT_MAX: u32 = 5;
+
 // Disks: per cent of a blob volume that is used. Source: consensus-and-faults §5.7.
 
 /// Above: not chosen for new placements.
@@ -212,5 +240,10 @@ const _: () = {
     // An outcome (at most 256 bytes for a tag) fits where it is decoded.
     assert!((OUTCOME_TAGS_MAX + TAGS_PER_DELETE_MAX) * 256 < 4 * PROPOSAL_BYTES_MAX);
     assert!(BLOB_BYTES_MAX < i64::MAX as u64);
+    assert!(TRANSFER_BATCH_BYTES <= TRANSFER_FRAME_BYTES_MAX && TRANSFER_READ_BYTES <= TRANSFER_FRAME_BYTES_MAX);
+    assert!(TRANSFER_READ_BYTES.is_multiple_of(BLOCK_BYTES) && PACK_BLOB_BYTES_MAX <= TRANSFER_FRAME_BYTES_MAX);
+    assert!(TRANSFER_FRAME_BYTES_MAX < TRANSFER_MESSAGE_BYTES_MAX);
+    // All streams of a connection may be full at once without starving each other; HTTP/2 windows are 31 bits wide.
+    assert!(TRANSFER_WINDOW_BYTES * TRANSFER_STREAMS_MAX < i32::MAX as usize);
     assert!(PATTERN_BYTES_MAX > REPOSITORY_NAME_BYTES_MAX && PATTERN_BYTES_MAX < POLICY_BYTES_MAX);
 };
