@@ -185,12 +185,18 @@ pub const TAG_FILTER_WILDCARDS_MAX: usize = 2;
 pub const NODES_MAX: usize = 1000;
 /// Blob volumes of a cluster.
 pub const STORES_MAX: usize = 4000;
+/// Longest address, URL or version of a node in bytes.
+pub const ADDRESS_BYTES_MAX: usize = 512;
 /// Repositories looked at for one that a blob may be mounted from.
 pub const MOUNT_SOURCES_MAX: usize = 1000;
 /// Users of a registry.
 pub const USERS_MAX: usize = 5000;
 /// Access keys of one user: two, as in IAM, and room for rotation by robots.
 pub const KEYS_PER_USER_MAX: usize = 10;
+/// Longest id of an access key in bytes (IAM: 128).
+pub const KEY_ID_BYTES_MAX: usize = 128;
+/// Longest sealed secret of an access key in bytes.
+pub const SEALED_SECRET_BYTES_MAX: usize = 512;
 /// Policies of one user, or of requests without a credential.
 pub const POLICIES_PER_PRINCIPAL_MAX: usize = 20;
 
