@@ -19,7 +19,7 @@ use registry_core::vocabulary::{Digest, Refusal};
 use super::commit::Sealed;
 use super::{At, BlobInfo, ByteStream, Registry, unavailable};
 use crate::blob::store::StoreError;
-use crate::blob::transfer::{Append, Appended, Body, BodyError, Holders, Peeked, TransferError, body};
+use crate::blob::transfer::{Append, Appended, Body, BodyError, Holders, Peeked, Staged, TransferError, body};
 use crate::ground::random;
 
 /// How often a step is repeated after a holder was lost.
@@ -197,7 +197,7 @@ impl Registry {
             epoch: u64::from(session.epoch),
             holders: session.holders,
             algorithm: Algorithm::Sha256,
-            may_begin: session.token.acknowledged_bytes == 0,
+            acknowledged: session.token.acknowledged_bytes,
             offset,
         };
         match self.transfer().append(append, body).await {
@@ -221,7 +221,10 @@ impl Registry {
     /// Brings an upload into a state where both holders have the same bytes; answers how many.
     async fn recover(&self, session: &mut Session) -> Result<u64, Refusal> {
         let staged = self.transfer().probe(session.upload, session.holders).await;
-        let good: Vec<_> = staged.iter().filter_map(|(_, answer)| answer.as_ref().ok()).collect();
+        // a holder that has less than was acknowledged lost some in a power cut: the other one is the survivor
+        let acknowledged = session.token.acknowledged_bytes;
+        let has_all = |staged: &&Staged| staged.offset >= acknowledged;
+        let good: Vec<_> = staged.iter().filter_map(|(_, answer)| answer.as_ref().ok()).filter(has_all).collect();
         let wanted = session.holders.nodes().count();
         match good.iter().map(|staged| staged.offset).min() {
             None => Err(if staged.iter().any(|(_, answer)| matches!(answer, Err(error) if !is_unknown(error))) {
