@@ -220,7 +220,10 @@ impl Registry {
     /// Brings an upload into a state where both holders have the same bytes; answers how many.
     async fn recover(&self, session: &mut Session) -> Result<u64, Refusal> {
         let staged = self.transfer().probe(session.upload, session.holders).await;
-        let good: Vec<_> = staged.iter().filter_map(|(_, answer)| answer.as_ref().ok()).collect();
+        // a holder that has less than was acknowledged lost some in a power cut: the other one is the survivor
+        let acknowledged = session.token.acknowledged_bytes;
+        let has_all = |staged: &&Staged| staged.offset >= acknowledged;
+        let good: Vec<_> = staged.iter().filter_map(|(_, answer)| answer.as_ref().ok()).filter(has_all).collect();
         let wanted = session.holders.nodes().count();
         match good.iter().map(|staged| staged.offset).min() {
             None => Err(if staged.iter().any(|(_, answer)| matches!(answer, Err(error) if !is_unknown(error))) {

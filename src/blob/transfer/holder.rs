@@ -102,6 +102,12 @@ impl Holder {
         self.admit(&self.fetches)
     }
 
+    /// How many streams of blocks other nodes have open here.
+    #[cfg(test)]
+    pub(super) fn fetches_open(&self) -> usize {
+        Settings::default().fetches_max - self.fetches.available_permits()
+    }
+
     // ---- uploads -------------------------------------------------------------------------------------------------
 
     /// Takes part in an upload under an epoch.

@@ -49,6 +49,9 @@ mod volumes;
 mod wire;
 mod write;
 
+#[cfg(test)]
+mod tests;
+
 use hedge::Hedger;
 use holder::Holder;
 use peers::Peers;
@@ -194,10 +197,11 @@ impl Transfer {
             stop: CancellationToken::new(),
             tasks: Mutex::default(),
         });
-        let serve = tokio::spawn(serve(listener, Arc::clone(&inner.holder), inner.stop.clone()));
-        let watch = tokio::spawn(watch(Arc::clone(&inner), Duration::from_millis(settings.ping_interval_ms)));
-        inner.tasks.lock().extend([serve, watch]);
-        Ok(Transfer { inner })
+        let transfer = Transfer { inner };
+        let serve = tokio::spawn(serve(listener, transfer.clone()));
+        let watch = tokio::spawn(watch(transfer.clone(), Duration::from_millis(settings.ping_interval_ms)));
+        transfer.inner.tasks.lock().extend([serve, watch]);
+        Ok(transfer)
     }
 
     /// The address it listens on.
@@ -222,7 +226,7 @@ impl Transfer {
         let tasks = std::mem::take(&mut *self.inner.tasks.lock());
         for task in tasks {
             // A panic in there was reported when it happened.
-            let _ = task.await;
+            drop(task.await);
         }
     }
 }
@@ -230,8 +234,9 @@ impl Transfer {
 /// Time that streams have to end when the service does.
 const DRAIN: Duration = Duration::from_secs(2);
 
-async fn serve(listener: TcpListener, holder: Arc<Holder>, stop: CancellationToken) {
-    let service = BlobServer::new(Service::new(Arc::clone(&holder)))
+async fn serve(listener: TcpListener, transfer: Transfer) {
+    let (holder, stop) = (Arc::clone(&transfer.inner.holder), transfer.inner.stop.clone());
+    let service = BlobServer::new(Service::new(transfer))
         .max_decoding_message_size(TRANSFER_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(TRANSFER_MESSAGE_BYTES_MAX);
     let service = InterceptedService::new(service, move |request| service::check_route(&holder, request));
@@ -253,7 +258,8 @@ async fn serve(listener: TcpListener, holder: Arc<Holder>, stop: CancellationTok
 }
 
 /// Looks at the own volumes and pings the peers, again and again.
-async fn watch(inner: Arc<Inner>, every: Duration) {
+async fn watch(transfer: Transfer, every: Duration) {
+    let inner = &transfer.inner;
     let look = async {
         loop {
             let volumes = inner.holder.volumes.clone();

@@ -15,16 +15,17 @@ use super::source::{self, Span};
 use super::wire::proto::blob_server::Blob;
 use super::wire::proto::{self, append_reply, append_request};
 use super::wire::{self, Route, status_of};
-use super::{Appended, Mirrored, TransferError, TransferResult};
+use super::{Appended, BlobSource, Mirrored, Transfer, TransferError, TransferResult};
 
 /// Serves what one node holds.
 pub(super) struct Service {
     holder: Arc<Holder>,
+    transfer: Transfer,
 }
 
 impl Service {
-    pub(super) fn new(holder: Arc<Holder>) -> Service {
-        Service { holder }
+    pub(super) fn new(transfer: Transfer) -> Service {
+        Service { holder: Arc::clone(&transfer.inner.holder), transfer }
     }
 }
 
@@ -144,6 +145,14 @@ impl Blob for Service {
         let upload = wire::upload_id(request.upload)?;
         answer(self.holder.refill(upload, request.epoch, NodeId(request.partner)).await, Into::into)
     }
+
+    async fn replicate(&self, request: Request<proto::ReplicateRequest>) -> Result<Response<proto::PlaceReply>, Status> {
+        let request = request.into_inner();
+        let size_bytes = request.size_bytes;
+        let (from, key) = wire::blob(request.blob.unwrap_or_default())?;
+        let blob = BlobSource { key, size_bytes, replicas: vec![from] };
+        answer(self.transfer.replicate_anywhere_here(blob).await, |store| place_reply((store, size_bytes)))
+    }
 }
 
 type Replies = mpsc::Receiver<Result<proto::AppendReply, Status>>;
@@ -156,7 +165,7 @@ fn reply(part: append_reply::Part) -> proto::AppendReply {
 fn opened(offset: u64) -> (mpsc::Sender<Result<proto::AppendReply, Status>>, Replies) {
     let (sender, replies) = mpsc::channel(2);
     // There is room for two.
-    let _ = sender.try_send(Ok(reply(append_reply::Part::Opened(proto::AppendOpened { offset }))));
+    drop(sender.try_send(Ok(reply(append_reply::Part::Opened(proto::AppendOpened { offset })))));
     (sender, replies)
 }
 
@@ -173,7 +182,7 @@ impl Service {
         tokio::spawn(async move {
             let done = chunk.run(body_of(frames)).await.map(|appended| reply(append_reply::Part::Done(done(&appended))));
             // Whoever asked may be gone.
-            let _ = sender.send(done.map_err(|error| status_of(&error))).await;
+            drop(sender.send(done.map_err(|error| status_of(&error))).await);
         });
         Ok(replies)
     }
@@ -185,7 +194,7 @@ impl Service {
         tokio::spawn(async move {
             let held = run_backup(node, appender, frames).await;
             let done = |offset| reply(append_reply::Part::Done(proto::AppendDone { offset, backup_failure: None }));
-            let _ = sender.send(held.map(done).map_err(|error| status_of(&error))).await;
+            drop(sender.send(held.map(done).map_err(|error| status_of(&error))).await);
             drop(room);
         });
         Ok(replies)
