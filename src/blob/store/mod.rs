@@ -29,6 +29,8 @@ pub mod memory;
 mod settings;
 mod status;
 mod step;
+#[cfg(test)]
+mod suite;
 mod tally;
 
 pub use block::{BLOCK_BYTES, Blocks, READ_BYTES_MAX, block_sum};
