@@ -49,7 +49,7 @@ pub(in crate::blob::store) fn interrupted_upload_goes_on<S: Subject>() {
             Err(StoreError::UploadUnknown) => store.begin_upload(id, 1, Algorithm::Sha256).unwrap().offset as usize,
             Err(other) => panic!("{other}"),
         };
-        let end = (offset + 170_000).min(bytes.len());
+        let end = (offset + 170_000 + 20_000 * rounds).min(bytes.len());
         let mut writer = store.write_upload(id, 1).unwrap();
         writer.append(offset as u64, &[bytes.slice(offset..end)]).unwrap();
         drop(writer);
