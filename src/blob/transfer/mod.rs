@@ -121,7 +121,8 @@ pub trait EpochSource: Send + Sync + 'static {
     ///
     /// A holder asks before the first append to an upload that it did not open in this life of the process: it may have
     /// been away while the other one was given a new partner (§5.3, 4).
-    fn current_epoch(&self, upload: UploadId) -> futures_util::future::BoxFuture<'_, Result<Option<u64>, EpochUnknown>>;
+    fn current_epoch(&self, upload: UploadId)
+    -> futures_util::future::BoxFuture<'_, Result<Option<u64>, EpochUnknown>>;
 }
 
 /// No quorum could be asked.
