@@ -77,7 +77,7 @@ pub struct PolicyRow {
 impl Stored for PolicyRow {}
 
 /// Counts every change of users, keys and policies.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub struct AuthVersion(pub u64);
 
 impl Stored for AuthVersion {}
@@ -185,6 +185,7 @@ impl Apply for PutUser {
         match &before {
             Some(_) if self.must_be_new => return Err(exists("user", &self.name)),
             Some(row) if row.kind != self.kind => return Err(exists("user", &self.name)),
+            Some(_) if !self.enabled => keep_an_administrator(tables, self.registry, &self.name)?,
             None if users(tables, self.registry).len() >= USERS_MAX => {
                 return Err(Refusal::LimitReached { limit: "users".into(), allowed: USERS_MAX as u64 });
             }
@@ -192,6 +193,44 @@ impl Apply for PutUser {
         }
         let created_at_ms = before.map_or(context.clock.now_ms, |row| row.created_at_ms);
         let row = UserRow { kind: self.kind, enabled: self.enabled, created_at_ms };
+        tables.put(keys::user(self.registry, &self.name), codec::encode(&row));
+        changed(tables);
+        Ok(Reply::Done)
+    }
+}
+
+/// Refuses what would leave a registry without an enabled root user.
+fn keep_an_administrator(tables: &impl TablesRead, registry: RegistryId, without: &str) -> Result<(), Refusal> {
+    let is_other = |(name, row): &(String, UserRow)| row.kind == UserKind::Root && row.enabled && name != without;
+    let is_root = user(tables, registry, without).is_some_and(|row| row.kind == UserKind::Root);
+    if is_root && !users(tables, registry).iter().any(is_other) { Err(Refusal::LastAdministrator) } else { Ok(()) }
+}
+
+/// Enables or disables a user that is there: unlike [`PutUser`] it never makes one anew that was deleted meanwhile.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SetUserEnabled {
+    /// Its registry.
+    pub registry: RegistryId,
+    /// Its name.
+    pub name: String,
+    /// Whether its keys and tokens work.
+    pub enabled: bool,
+}
+
+impl Apply for SetUserEnabled {
+    fn slot(&self) -> Slot {
+        SYSTEM
+    }
+
+    fn apply<T: Tables>(self, _: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
+        let Some(mut row) = user(tables, self.registry, &self.name) else { return Err(unknown("user", &self.name)) };
+        if row.enabled == self.enabled {
+            return Ok(Reply::Unchanged);
+        }
+        if !self.enabled {
+            keep_an_administrator(tables, self.registry, &self.name)?;
+        }
+        row.enabled = self.enabled;
         tables.put(keys::user(self.registry, &self.name), codec::encode(&row));
         changed(tables);
         Ok(Reply::Done)
@@ -216,6 +255,7 @@ impl Apply for DeleteUser {
         if user(tables, self.registry, &self.name).is_none() {
             return Err(unknown("user", &self.name));
         }
+        keep_an_administrator(tables, self.registry, &self.name)?;
         for (key_id, _) in keys_of(tables, self.registry, &self.name) {
             tables.delete(keys::access_key(&key_id));
         }
@@ -262,6 +302,37 @@ impl Apply for PutKey {
                 row.created_at_ms = context.clock.now_ms;
             }
         }
+        tables.put(keys::access_key(&self.key_id), codec::encode(&row));
+        changed(tables);
+        Ok(Reply::Done)
+    }
+}
+
+/// Enables or disables an access key that is there: unlike [`PutKey`] it never makes one anew that was deleted meanwhile.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SetKeyEnabled {
+    /// The registry of its owner.
+    pub registry: RegistryId,
+    /// Its owner; a key of somebody else is unknown.
+    pub user: String,
+    /// Its id.
+    pub key_id: String,
+    /// Whether it works.
+    pub enabled: bool,
+}
+
+impl Apply for SetKeyEnabled {
+    fn slot(&self) -> Slot {
+        SYSTEM
+    }
+
+    fn apply<T: Tables>(self, _: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
+        let found = key(tables, &self.key_id).filter(|row| row.user == self.user && row.registry == self.registry);
+        let Some(mut row) = found else { return Err(unknown("access key", &self.key_id)) };
+        if row.enabled == self.enabled {
+            return Ok(Reply::Unchanged);
+        }
+        row.enabled = self.enabled;
         tables.put(keys::access_key(&self.key_id), codec::encode(&row));
         changed(tables);
         Ok(Reply::Done)
