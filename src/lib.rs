@@ -4,6 +4,7 @@
 //!
 //! - [`ground`]: the world's edge: clocks, randomness, secrets, TLS, logs, the wish to stop
 //! - [`config`]: settings, parsed and checked
+//! - [`http`]: the listeners: connections, limits, request ids, access log
 //! - [`metadata`]: the only door to consensus
 //! - [`blob`]: bytes on this node (`store`) and between nodes (`transfer`)
 //! - [`cluster`]: this node among the others
@@ -15,3 +16,4 @@
 pub mod blob;
 pub mod config;
 pub mod ground;
+pub mod http;
