@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use super::App;
-use super::activity::{Activity, Watched, supervise};
+use super::activity::{Activity, Patience, Still, Watched, supervise};
 use super::front::{Front, Shared};
 use super::listener::TlsSource;
 use super::slots::ConnectionSlot;
@@ -136,14 +136,16 @@ where
 {
     let settings = &front.shared.settings;
     let (name, peer) = (settings.name, front.peer);
-    let watching = supervise(Arc::clone(&front.activity), settings.stall_timeout, settings.idle_timeout);
-    let (header_timeout, io) = (settings.header_timeout, TokioIo::new(stream));
+    let (stall, idle, head) = (settings.stall_timeout, settings.idle_timeout, settings.header_timeout);
+    front.activity.begin();
+    let watching = supervise(Arc::clone(&front.activity), Patience { stall, idle, head: (!is_h2).then_some(head) });
+    let io = TokioIo::new(stream);
     let service = service_fn(move |request| front.clone().handle(request));
     if is_h2 {
         let connection = http2_builder().serve_connection(io, service);
         finish(connection, http2::Connection::graceful_shutdown, watching, stopped, name, peer).await;
     } else {
-        let connection = http1_builder(header_timeout).serve_connection(io, service);
+        let connection = http1_builder().serve_connection(io, service);
         finish(connection, http1::Connection::graceful_shutdown, watching, stopped, name, peer).await;
     }
 }
@@ -152,7 +154,7 @@ where
 async fn finish<C: Future<Output = hyper::Result<()>>>(
     connection: C,
     graceful_shutdown: impl Fn(std::pin::Pin<&mut C>),
-    watching: impl Future<Output = super::activity::Still>,
+    watching: impl Future<Output = Still>,
     mut stopped: watch::Receiver<bool>,
     listener: &'static str,
     peer: SocketAddr,
@@ -180,13 +182,10 @@ async fn finish<C: Future<Output = hyper::Result<()>>>(
     }
 }
 
-fn http1_builder(header_timeout: Duration) -> http1::Builder {
+fn http1_builder() -> http1::Builder {
     let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(header_timeout)
-        .max_header_size(HEADERS_BYTES_MAX)
-        .max_buf_size(BUFFER_BYTES);
+    // Hyper's header time-out would count the pause between requests as well; our supervisor tells them apart.
+    builder.header_read_timeout(None).max_header_size(HEADERS_BYTES_MAX).max_buf_size(BUFFER_BYTES);
     builder
 }
 

@@ -19,7 +19,7 @@ use super::activity::Activity;
 use super::body::{RequestBody, ResponseBody};
 use super::proxy;
 use super::request::{RequestIds, RequestInfo, adopted_id};
-use super::settings::Settings;
+use super::settings::{Settings, host_of};
 use super::slots::RequestSlots;
 
 /// The header that carries the id of a request.
@@ -168,17 +168,19 @@ fn is_our_host<B>(hosts: &[String], request: &Request<B>) -> bool {
     let Some(host) = header.or_else(|| request.uri().authority().map(|authority| authority.as_str())) else {
         return false;
     };
-    // The port goes; the colons of an IPv6 address stay within their brackets.
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        Some(_) | None => host,
-    };
+    let name = host_of(host);
     hosts.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::HttpSection;
+
+    fn settings(hosts: &[&str]) -> Settings {
+        let hosts = hosts.iter().map(|host| (*host).to_owned()).collect();
+        Settings { hosts, ..Settings::new("test", &HttpSection::default(), false) }
+    }
 
     fn request(target: &str, headers: &[(HeaderName, String)]) -> Request<()> {
         let mut request = Request::new(());
@@ -192,7 +194,7 @@ mod tests {
     // T5, L9: a credential of 16 KiB passes, and what is longer than any client needs does not.
     #[test]
     fn limits_table() {
-        let settings = Settings::default();
+        let settings = settings(&[]);
         let status = |request: &Request<()>| refuse(&settings, request).map(|refusal| refusal.status.as_u16());
         let authorization = |bytes: usize| request("/v2/", &[(AUTHORIZATION, "a".repeat(bytes))]);
         assert_eq!(status(&authorization(AUTHORIZATION_BYTES_MAX)), None);
@@ -208,7 +210,7 @@ mod tests {
     // H8: with names configured, only these are answered to, in any case and with any port.
     #[test]
     fn hosts_table() {
-        let settings = Settings { hosts: vec!["reg.example".to_owned(), "[::1]".to_owned()], ..Settings::default() };
+        let settings = settings(&["reg.example", "[::1]"]);
         let passes = |request: Request<()>| refuse(&settings, &request).is_none();
         for good in ["reg.example", "REG.example:5000", "[::1]", "[::1]:5000"] {
             assert!(passes(request("/v2/", &[(HOST, good.to_owned())])), "{good}");

@@ -21,7 +21,6 @@ mod tests;
 
 pub use body::RequestBody;
 pub use listener::{TlsSource, serve};
-pub use proxy::{Network, NetworkError};
 pub use request::RequestInfo;
 pub use settings::Settings;
 

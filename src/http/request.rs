@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use axum::http::{Extensions, HeaderValue};
 
 use super::proxy::Provenance;
+use crate::ground::random;
 
 /// Longest request id taken over from a trusted proxy.
 const REQUEST_ID_BYTES_MAX: usize = 64;
@@ -109,8 +110,7 @@ pub(super) struct RequestIds {
 
 impl RequestIds {
     pub(super) fn new() -> RequestIds {
-        // Without entropy ids are merely guessable, and nothing relies on that they are not.
-        RequestIds { seed: getrandom::u64().unwrap_or_default(), count: AtomicU64::new(0) }
+        RequestIds { seed: random::number64(), count: AtomicU64::new(0) }
     }
 
     /// The next one.

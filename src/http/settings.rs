@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::proxy::Network;
+use crate::config::{HttpSection, Network};
 
 /// How one listener behaves. Values, not components: what configuration turns into.
 #[derive(Clone, Debug)]
@@ -13,12 +13,11 @@ pub struct Settings {
     pub trusted_proxies: Vec<Network>,
     /// Names the listener answers to, without port, in lower case; empty for any (H8).
     pub hosts: Vec<String>,
-    /// How long a client may take from one request to the end of the next one's headers, and for a TLS handshake (H7).
-    /// An idle HTTP/1.1 connection is closed after it, so it is longer than clients pause between requests.
+    /// How long a client may take for the headers of a request once it began them, and for a TLS handshake (H7).
     pub header_timeout: Duration,
     /// How long a transfer may stand still before its connection is closed (B15).
     pub stall_timeout: Duration,
-    /// How long an HTTP/2 connection may stay without a request.
+    /// How long a connection may stay without a request.
     pub idle_timeout: Duration,
     /// How long requests under way may take once the listener was told to stop.
     pub drain_timeout: Duration,
@@ -32,20 +31,30 @@ pub struct Settings {
     pub access_log: bool,
 }
 
-impl Default for Settings {
-    fn default() -> Settings {
+impl Settings {
+    /// Those of the configuration, for the listener `name`.
+    pub fn new(name: &'static str, section: &HttpSection, access_log: bool) -> Settings {
+        let count = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
         Settings {
-            name: "public",
-            trusted_proxies: Vec::new(),
-            hosts: Vec::new(),
-            header_timeout: Duration::from_secs(60),
-            stall_timeout: Duration::from_secs(60),
-            idle_timeout: Duration::from_secs(300),
-            drain_timeout: Duration::from_secs(30),
-            connections_max: 10_000,
-            connections_per_address_max: 1_000,
-            requests_max: 4_096,
-            access_log: true,
+            name,
+            trusted_proxies: section.trusted_proxies.clone(),
+            hosts: section.public_url.iter().map(|url| host_of(url.authority()).to_owned()).collect(),
+            header_timeout: section.header_timeout,
+            stall_timeout: section.stall_timeout,
+            idle_timeout: section.idle_timeout,
+            drain_timeout: section.drain_timeout,
+            connections_max: count(section.max_connections),
+            connections_per_address_max: count(section.max_connections_per_address),
+            requests_max: count(section.max_requests),
+            access_log,
         }
+    }
+}
+
+/// A host without its port; the colons of an IPv6 address stay within their brackets.
+pub(super) fn host_of(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        Some(_) | None => authority,
     }
 }

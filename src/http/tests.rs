@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, oneshot};
 
 use super::{App, RequestInfo, Settings, TlsSource, serve};
+use crate::config::{HttpSection, Network};
 
 const SOON: Duration = Duration::from_secs(5);
 const A_MOMENT: Duration = Duration::from_millis(200);
@@ -55,6 +56,10 @@ impl App for TestApp {
             _ => Response::new(Body::from("ok")),
         }
     }
+}
+
+fn defaults() -> Settings {
+    Settings::new("test", &HttpSection::default(), true)
 }
 
 struct Running {
@@ -118,12 +123,12 @@ fn tls_source() -> (TlsSource, rustls::pki_types::CertificateDer<'static>) {
 // A TLS client on a plain port, and a plain client on a TLS port, are sent away at once: docker falls back only then.
 #[tokio::test]
 async fn wrong_protocol_is_answered_at_once() {
-    let plain = start(Settings::default(), None).await;
+    let plain = start(defaults(), None).await;
     let answer = plain.exchange(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03").await;
     assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
     let length: usize = answer.split("content-length: ").nth(1).unwrap().lines().next().unwrap().parse().unwrap();
     assert_eq!(answer.split_once("\r\n\r\n").unwrap().1.len(), length);
-    let tls = start(Settings::default(), Some(tls_source().0)).await;
+    let tls = start(defaults(), Some(tls_source().0)).await;
     let answer = tls.exchange(b"GET /v2/ HTTP/1.1\r\nhost: a\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
 }
@@ -132,30 +137,27 @@ async fn wrong_protocol_is_answered_at_once() {
 #[tokio::test]
 async fn both_protocols_are_spoken() {
     let (source, certificate) = tls_source();
-    let secure = start(Settings::default(), Some(source)).await;
-    let plain = start(Settings::default(), None).await;
+    let secure = start(defaults(), Some(source)).await;
+    let plain = start(defaults(), None).await;
     let mut roots = rustls::RootCertStore::empty();
     roots.add(certificate).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let config = builder.with_root_certificates(roots).with_no_client_auth();
-    let client = || reqwest::Client::builder().use_preconfigured_tls(config.clone());
+    let client = |protocols: &[&str]| {
+        let alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+        reqwest::Client::builder().use_preconfigured_tls(rustls::ClientConfig { alpn_protocols, ..config.clone() })
+    };
+    let localhost = |protocols| client(protocols).resolve("localhost", secure.address);
     let port = secure.address.port();
+    let (secure_url, plain_url) = (format!("https://localhost:{port}/who"), format!("http://{}/who", plain.address));
     for (client, url, version) in [
-        (
-            client().resolve("localhost", secure.address),
-            format!("https://localhost:{port}/who"),
-            reqwest::Version::HTTP_2,
-        ),
-        (
-            client().resolve("localhost", secure.address).http1_only(),
-            format!("https://localhost:{port}/who"),
-            reqwest::Version::HTTP_11,
-        ),
-        (client().http2_prior_knowledge(), format!("http://{}/who", plain.address), reqwest::Version::HTTP_2),
-        (client(), format!("http://{}/who", plain.address), reqwest::Version::HTTP_11),
+        (localhost(&["h2", "http/1.1"]), &secure_url, reqwest::Version::HTTP_2),
+        (localhost(&["http/1.1"]), &secure_url, reqwest::Version::HTTP_11),
+        (client(&[]).http2_prior_knowledge(), &plain_url, reqwest::Version::HTTP_2),
+        (client(&[]), &plain_url, reqwest::Version::HTTP_11),
     ] {
-        let response = client.build().unwrap().get(&url).send().await.unwrap();
+        let response = client.build().unwrap().get(url).send().await.unwrap();
         assert_eq!(response.version(), version, "{url}");
         assert_eq!(response.headers()["x-content-type-options"], "nosniff");
         assert_eq!(response.headers()["x-request-id"].len(), 16);
@@ -167,7 +169,7 @@ async fn both_protocols_are_spoken() {
 // H7: a client that never finishes its headers, or never begins, is closed after the header time-out.
 #[tokio::test]
 async fn slow_headers_are_cut() {
-    let running = start(Settings { header_timeout: A_MOMENT, ..Settings::default() }, None).await;
+    let running = start(Settings { header_timeout: A_MOMENT, ..defaults() }, None).await;
     for opening in [&b""[..], b"P", b"GET /v2/ HTTP/1.1\r\nhost: a\r\nx: "] {
         let mut stream = running.connect().await;
         stream.write_all(opening).await.unwrap();
@@ -178,7 +180,7 @@ async fn slow_headers_are_cut() {
 // L9, T5: headers beyond 64 KiB in all are refused with 431, the connection closed; 16 KiB of credential pass.
 #[tokio::test]
 async fn large_headers_are_refused() {
-    let running = start(Settings::default(), None).await;
+    let running = start(defaults(), None).await;
     let with = |name: &str, bytes: usize| {
         format!("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n{name}: {}\r\n\r\n", "a".repeat(bytes))
     };
@@ -193,7 +195,7 @@ async fn large_headers_are_refused() {
 // B15: an upload that stands still fails by progress, and one that goes on takes as long as it needs.
 #[tokio::test]
 async fn uploads_time_out_by_progress() {
-    let running = start(Settings { stall_timeout: A_MOMENT * 2, ..Settings::default() }, None).await;
+    let running = start(Settings { stall_timeout: A_MOMENT * 2, ..defaults() }, None).await;
     let head = b"PUT /echo HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 10240\r\n\r\n";
     let mut stalled = running.connect().await;
     stalled.write_all(head).await.unwrap();
@@ -212,7 +214,7 @@ async fn uploads_time_out_by_progress() {
 // B15: a client that stops reading a long answer is closed, and what it held is free again.
 #[tokio::test]
 async fn downloads_time_out_by_progress() {
-    let settings = Settings { stall_timeout: A_MOMENT, requests_max: 1, ..Settings::default() };
+    let settings = Settings { stall_timeout: A_MOMENT, requests_max: 1, ..defaults() };
     let running = start(settings, None).await;
     let mut stalled = running.connect().await;
     stalled.write_all(b"GET /endless HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
@@ -226,7 +228,7 @@ async fn downloads_time_out_by_progress() {
 // An overloaded node says so before it takes the body, with a time to come back; one who asked is not told to go on.
 #[tokio::test]
 async fn overload_is_told_before_the_body() {
-    let running = start(Settings { requests_max: 1, ..Settings::default() }, None).await;
+    let running = start(Settings { requests_max: 1, ..defaults() }, None).await;
     let mut first = running.connect().await;
     first.write_all(b"GET /wait HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
     running.app.entered.notified().await;
@@ -242,7 +244,7 @@ async fn overload_is_told_before_the_body() {
 // clients §12.23: who asks with `Expect: 100-continue` is told to go on when the body is wanted.
 #[tokio::test]
 async fn expect_continue_is_answered() {
-    let running = start(Settings::default(), None).await;
+    let running = start(defaults(), None).await;
     let mut stream = running.connect().await;
     let head =
         b"PUT /echo HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\nconnection: close\r\ncontent-length: 5\r\n\r\n";
@@ -255,7 +257,7 @@ async fn expect_continue_is_answered() {
 // A client that is refused while it still sends four mebibytes reads the refusal, not a broken pipe.
 #[tokio::test]
 async fn early_refusal_arrives() {
-    let running = start(Settings::default(), None).await;
+    let running = start(defaults(), None).await;
     let mut stream = running.connect().await;
     let size = 4 * 1024 * 1024;
     let head = format!("PUT /refuse HTTP/1.1\r\nhost: a\r\ncontent-length: {size}\r\n\r\n");
@@ -269,7 +271,7 @@ async fn early_refusal_arrives() {
 // B14: what two parsers could read in two ways is refused, or read once and the connection closed: never a second request.
 #[tokio::test]
 async fn smuggling_is_refused() {
-    let running = start(Settings::default(), None).await;
+    let running = start(defaults(), None).await;
     let hidden = "GET /hidden HTTP/1.1\r\nhost: a\r\n\r\n";
     for (name, headers, body) in [
         ("length then chunked", "content-length: 5\r\ntransfer-encoding: chunked\r\n", format!("0\r\n\r\n{hidden}")),
@@ -297,7 +299,7 @@ async fn smuggling_is_refused() {
 // A body on GET is read past, not taken for the next request.
 #[tokio::test]
 async fn body_on_get_is_not_a_request() {
-    let running = start(Settings::default(), None).await;
+    let running = start(defaults(), None).await;
     let inner = "GET /hidden HTTP/1.1\r\nhost: a\r\n\r\n";
     let request = format!("GET / HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n{inner}", inner.len());
     let mut stream = running.connect().await;
@@ -311,7 +313,7 @@ async fn body_on_get_is_not_a_request() {
 // H1: rapid reset closes the connection that does it, and others go on.
 #[tokio::test]
 async fn rapid_reset_closes_the_connection() {
-    let running = start(Settings::default(), None).await;
+    let running = start(defaults(), None).await;
     let mut stream = running.connect().await;
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00").await.unwrap();
     let mut flood = Vec::new();
@@ -336,7 +338,7 @@ async fn rapid_reset_closes_the_connection() {
 // H1: a header block that never ends does not grow without bound: the connection is closed.
 #[tokio::test]
 async fn continuation_flood_closes_the_connection() {
-    let running = start(Settings::default(), None).await;
+    let running = start(defaults(), None).await;
     let mut stream = running.connect().await;
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00").await.unwrap();
     stream.write_all(b"\x00\x00\x06\x01\x01\x00\x00\x00\x01\x82\x86\x84\x41\x01a").await.unwrap();
@@ -356,11 +358,11 @@ async fn continuation_flood_closes_the_connection() {
 async fn forwarded_headers_need_trust() {
     let request = "GET /who HTTP/1.1\r\nhost: a\r\nconnection: close\r\nx-request-id: from-outside\r\n\
                    x-forwarded-for: 10.9.9.9, 203.0.113.7\r\nx-forwarded-proto: https\r\nx-forwarded-host: reg.example\r\n\r\n";
-    let strict = start(Settings::default(), None).await;
+    let strict = start(defaults(), None).await;
     let answer = strict.exchange(request.as_bytes()).await;
     assert!(answer.ends_with("127.0.0.1 http://a") && !answer.contains("from-outside"), "{answer}");
-    let trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
-    let trusting = start(Settings { trusted_proxies, ..Settings::default() }, None).await;
+    let trusted_proxies = vec![Network::parse("127.0.0.0/8").unwrap()];
+    let trusting = start(Settings { trusted_proxies, ..defaults() }, None).await;
     let answer = trusting.exchange(request.as_bytes()).await;
     assert!(answer.ends_with("203.0.113.7 https://reg.example"), "{answer}");
     assert!(answer.contains("x-request-id: from-outside\r\n"), "{answer}");
@@ -369,7 +371,7 @@ async fn forwarded_headers_need_trust() {
 // H7: one address gets its share of connections and not more.
 #[tokio::test]
 async fn connections_per_address_are_bounded() {
-    let running = start(Settings { connections_per_address_max: 2, ..Settings::default() }, None).await;
+    let running = start(Settings { connections_per_address_max: 2, ..defaults() }, None).await;
     let get = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
     let (mut first, mut second) = (running.connect().await, running.connect().await);
     for stream in [&mut first, &mut second] {
@@ -391,7 +393,7 @@ async fn connections_per_address_are_bounded() {
 // A listener that is told to stop takes no connection, ends idle ones, and lets a request under way finish.
 #[tokio::test]
 async fn drain_finishes_requests() {
-    let mut running = start(Settings::default(), None).await;
+    let mut running = start(defaults(), None).await;
     let mut busy = running.connect().await;
     busy.write_all(b"GET /wait HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
     running.app.entered.notified().await;
