@@ -330,12 +330,7 @@ impl Registry {
     }
 
     /// The answer to a repeated request whose first answer was lost.
-    fn finished(
-        &self,
-        permit: &Permit,
-        session: &Session,
-        digest: &Digest,
-    ) -> Result<Option<At<BlobInfo>>, Refusal> {
+    fn finished(&self, permit: &Permit, session: &Session, digest: &Digest) -> Result<Option<At<BlobInfo>>, Refusal> {
         match session.state {
             UploadState::Open => Ok(None),
             UploadState::Closed => Err(Refusal::UploadUnknown),

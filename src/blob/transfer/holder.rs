@@ -191,7 +191,10 @@ impl Holder {
         };
         let start = mirror.offset().map_or(appender.end(), |offset| offset.min(appender.end()));
         if open.offset.is_some_and(|offset| offset != start) {
-            return Err(TransferError::Store { node: self.node, error: StoreError::OffsetMismatch { expected: start } });
+            return Err(TransferError::Store {
+                node: self.node,
+                error: StoreError::OffsetMismatch { expected: start },
+            });
         }
         if appender.end() != start {
             appender.truncate(start).await.at(self.node)?;
@@ -266,7 +269,10 @@ impl Holder {
             let want = (own.offset - at).min(TRANSFER_BATCH_BYTES as u64) as usize;
             let bytes = self.with_store(own.store, move |store| store.read_upload(upload, epoch, at, want)).await?;
             if bytes.is_empty() {
-                return Err(TransferError::Store { node: self.node, error: StoreError::OffsetMismatch { expected: at } });
+                return Err(TransferError::Store {
+                    node: self.node,
+                    error: StoreError::OffsetMismatch { expected: at },
+                });
             }
             let len = bytes.len() as u64;
             leg.send(at, vec![bytes]).await?;
