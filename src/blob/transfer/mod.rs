@@ -121,7 +121,8 @@ pub trait EpochSource: Send + Sync + 'static {
     ///
     /// A holder asks before the first append to an upload that it did not open in this life of the process: it may have
     /// been away while the other one was given a new partner (§5.3, 4).
-    fn current_epoch(&self, upload: UploadId) -> futures_util::future::BoxFuture<'_, Result<Option<u64>, EpochUnknown>>;
+    fn current_epoch(&self, upload: UploadId)
+    -> futures_util::future::BoxFuture<'_, Result<Option<u64>, EpochUnknown>>;
 }
 
 /// No quorum could be asked.
@@ -178,8 +179,7 @@ impl Transfer {
         let local_address = listener.local_addr()?;
         let peers = Arc::new(Peers::new(&config));
         let settings = &config.settings;
-        let holder =
-            Holder::new(config.node, Volumes::new(stores), Arc::clone(&peers), epochs, observer, settings);
+        let holder = Holder::new(config.node, Volumes::new(stores), Arc::clone(&peers), epochs, observer, settings);
         let inner = Arc::new(Inner {
             peers,
             holder: Arc::new(holder),
@@ -235,9 +235,8 @@ async fn serve(listener: TcpListener, transfer: Transfer) {
         .max_encoding_message_size(TRANSFER_MESSAGE_BYTES_MAX);
     let service = InterceptedService::new(service, move |request| service::check_route(&holder, request));
     let incoming = TcpListenerStream::new(listener);
-    let serving = link::server()
-        .add_service(service)
-        .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
+    let serving =
+        link::server().add_service(service).serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
     // Streams between nodes may last for hours, and every one of them can be taken up again: after a moment they break.
     let overdue = async {
         stop.cancelled().await;

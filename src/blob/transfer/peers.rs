@@ -136,7 +136,9 @@ impl Peers {
                 Ok(peer) => {
                     peers.insert(seat.id, peer);
                 }
-                Err(error) => tracing::warn!(node = %seat.id, address = %seat.blob_address, %error, "unusable blob address"),
+                Err(error) => {
+                    tracing::warn!(node = %seat.id, address = %seat.blob_address, %error, "unusable blob address")
+                }
             }
         }
         self.directory.store(Arc::new(directory));
@@ -223,7 +225,9 @@ impl Peers {
         let peers = self.peers.load();
         let directory = self.directory.load();
         let health = |node| match peers.get(&node) {
-            None => PeerHealth { node, is_reachable: node == self.node, rtt_us: 0, error_share: 0.0, stores: self.own() },
+            None => {
+                PeerHealth { node, is_reachable: node == self.node, rtt_us: 0, error_share: 0.0, stores: self.own() }
+            }
             Some(peer) => {
                 let gauge = peer.gauge.lock();
                 PeerHealth {

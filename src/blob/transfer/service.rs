@@ -146,7 +146,10 @@ impl Blob for Service {
         answer(self.holder.refill(upload, request.epoch, NodeId(request.partner)).await, Into::into)
     }
 
-    async fn replicate(&self, request: Request<proto::ReplicateRequest>) -> Result<Response<proto::PlaceReply>, Status> {
+    async fn replicate(
+        &self,
+        request: Request<proto::ReplicateRequest>,
+    ) -> Result<Response<proto::PlaceReply>, Status> {
         let request = request.into_inner();
         let size_bytes = request.size_bytes;
         let (from, key) = wire::blob(request.blob.unwrap_or_default())?;
@@ -180,7 +183,8 @@ impl Service {
         let (sender, replies) = opened(chunk.offset());
         // Ends by itself when the frames do; they do when the connection dies.
         tokio::spawn(async move {
-            let done = chunk.run(body_of(frames)).await.map(|appended| reply(append_reply::Part::Done(done(&appended))));
+            let done =
+                chunk.run(body_of(frames)).await.map(|appended| reply(append_reply::Part::Done(done(&appended))));
             // Whoever asked may be gone.
             drop(sender.send(done.map_err(|error| status_of(&error))).await);
         });

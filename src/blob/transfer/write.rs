@@ -82,7 +82,8 @@ impl Transfer {
         digest: Digest,
         holders: Holders,
     ) -> TransferResult<Placed> {
-        let answers = holders.nodes().map(|node| async move { (node, self.place_on(node, upload, epoch, digest).await) });
+        let answers =
+            holders.nodes().map(|node| async move { (node, self.place_on(node, upload, epoch, digest).await) });
         let mut placed = Placed::join(join_all(answers).await)?;
         if let (&[survivor], [(_, error)]) = (placed.stores.as_slice(), placed.failed.as_slice())
             && error.is_holder_lost()
@@ -154,11 +155,8 @@ impl Transfer {
             return self.inner.holder.put_small(key, bytes).await;
         }
         let peer = self.inner.peers.get(node)?;
-        let request = proto::PutSmallRequest {
-            digest: key.digest.to_string(),
-            generation: Some(key.generation.into()),
-            bytes,
-        };
+        let request =
+            proto::PutSmallRequest { digest: key.digest.to_string(), generation: Some(key.generation.into()), bytes };
         let reply = peer.call(self.inner.holder.patience, peer.control().put_small(request)).await?;
         Ok((StoreId(reply.store), reply.size_bytes))
     }
@@ -200,8 +198,7 @@ impl Transfer {
                 return self.inner.holder.begin(upload, epoch, algorithm).await;
             }
             let peer = self.inner.peers.get(node)?;
-            let request =
-                proto::BeginRequest { upload: Some(upload.into()), epoch, algorithm: algorithm as u32 };
+            let request = proto::BeginRequest { upload: Some(upload.into()), epoch, algorithm: algorithm as u32 };
             wire::staged(node, peer.call(self.inner.holder.patience, peer.control().begin(request)).await?)
         };
         join_all(append.holders.nodes().map(|node| async move { (node, begin(node).await) })).await

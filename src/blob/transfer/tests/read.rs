@@ -21,7 +21,8 @@ async fn ranges() {
     let bytes = noise(1, 3_000_001);
     let blob = region.push(upload(1), &bytes).await;
     let (size, block) = (blob.size_bytes, BLOCK_BYTES as u64);
-    let ranges = [0..size, 0..0, size..size, 0..1, size - 1..size, block..2 * block, block - 1..block + 1, 7..1_500_000];
+    let ranges =
+        [0..size, 0..0, size..size, 0..1, size - 1..size, block..2 * block, block - 1..block + 1, 7..1_500_000];
     for asked in [1, 3] {
         for range in &ranges {
             let stream = region.transfer(asked).fetch(blob.clone(), range.clone()).await.unwrap();
