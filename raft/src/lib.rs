@@ -1,1 +1,43 @@
-//! Consensus.
+//! Consensus: openraft behind our own types, a log on RocksDB, a network on tonic.
+//!
+//! The package replicates opaque entries onto a [`StateMachine`] that the server implements. It knows nothing about what they
+//! mean, and nothing outside it names a type of openraft. Start reading at [`Group`], the one handle a server holds; then
+//! `state` (how entries are applied), `log_store` (how they become durable) and [`network`].
+//!
+//! The rules this package must keep, and the test of each, are the table in `raft/README.md`.
+
+mod change;
+mod codec;
+mod config;
+mod core;
+mod fatal;
+mod files;
+mod gate;
+mod group;
+mod identity;
+mod log_store;
+mod machine;
+mod metrics;
+pub mod network;
+mod propose;
+mod read_index;
+mod snapshot;
+mod state;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+#[cfg(test)]
+mod tests;
+mod types;
+
+pub use change::ChangeError;
+pub use codec::CodecError;
+pub use config::{Clock, GroupConfig, Limits, StartError, Timing};
+pub use core::Leadership;
+pub use group::{Group, InitializeError, State, Status};
+pub use identity::IdentityError;
+pub use log_store::LogOpenError;
+pub use machine::{Committed, MachineError, StateMachine};
+pub use network::transport::{NodeTls, TlsSource};
+pub use propose::{ProposeError, Proposed};
+pub use read_index::Unavailable;
+pub use types::{Member, Position};

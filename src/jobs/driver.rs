@@ -145,8 +145,11 @@ async fn drive(
 }
 
 async fn woken(signal: &mut Option<watch::Receiver<u64>>) {
-    match signal {
-        Some(receiver) if receiver.changed().await.is_ok() => {}
-        Some(_) | None => std::future::pending().await,
+    let is_woken = match signal {
+        Some(receiver) => receiver.changed().await.is_ok(),
+        None => false,
+    };
+    if !is_woken {
+        std::future::pending().await
     }
 }

@@ -1,18 +1,19 @@
-//! Removes the rows of deleted repositories in bounded steps, and their uses of blobs after their links.
+//! Removes the rows of deleted repositories in bounded steps, and before what names them their uses of blobs.
 
 use std::time::Duration;
 
 use registry_core::metadata::blob::DropUse;
 use registry_core::metadata::command::Command;
 use registry_core::metadata::keys::SLOTS;
-use registry_core::metadata::reply::Reply;
 use registry_core::metadata::repository::{self, PurgeRepository, RepositoryKey};
+use registry_core::vocabulary::Digest;
+use registry_core::vocabulary::ids::UseId;
 
 use super::driver::{Reconciler, Step, StepFuture};
 use crate::metadata::{Metadata, ProposeError};
 
-/// Links whose uses are dropped by one proposal.
-const LINKS_PER_STEP: usize = 200;
+/// Uses dropped by one proposal.
+const HOLDS_PER_STEP: usize = 200;
 
 /// Leader's job: purges deleted repositories.
 #[derive(Debug)]
@@ -27,21 +28,14 @@ impl PurgeRepositories {
         PurgeRepositories { metadata, principal }
     }
 
-    async fn purge(&self, key: RepositoryKey) -> Result<bool, ProposeError> {
-        let links = self.metadata.peek(|view| repository::links(view, &key, LINKS_PER_STEP));
-        let digests = links.iter().map(|(digest, _)| *digest).collect();
-        let mut commands: Vec<Command> = vec![PurgeRepository { key: key.clone(), links: digests }.into()];
-        let accepted = self.metadata.propose(&self.principal, commands.split_off(0)).await?;
-        // the links are gone now if nothing else was left to purge; uses follow, and one that stays is only over-retention
-        let held = self.metadata.peek(|view| repository::links(view, &key, LINKS_PER_STEP));
-        let dropped = links.into_iter().filter(|link| !held.contains(link));
-        let uses: Vec<Command> = dropped
-            .map(|(digest, hold)| DropUse { digest, repository: key.clone(), hold }.into())
-            .collect();
-        if !uses.is_empty() {
-            self.metadata.propose(&self.principal, uses).await?;
-        }
-        Ok(matches!(accepted.replies.first(), Some(Reply::Purged(rows)) if *rows > 0))
+    async fn purge(&self, key: RepositoryKey) -> Result<(), ProposeError> {
+        let dropped = self.metadata.peek(|view| repository::holds(view, &key, HOLDS_PER_STEP));
+        let drop = |(digest, hold): &(Digest, UseId)| {
+            DropUse { digest: *digest, repository: key.clone(), hold: *hold }.into()
+        };
+        let mut commands: Vec<Command> = dropped.iter().map(drop).collect();
+        commands.push(PurgeRepository { key, dropped }.into());
+        self.metadata.propose(&self.principal, commands).await.map(|_| ())
     }
 }
 
@@ -64,7 +58,7 @@ impl Reconciler for PurgeRepositories {
             });
             let Some(key) = deleted else { return Step::IDLE };
             match self.purge(key).await {
-                Ok(_) => Step { done: 1, failed: 0, more: true },
+                Ok(()) => Step { done: 1, failed: 0, more: true },
                 Err(error) => {
                     tracing::debug!(%error, "a deleted repository was not purged");
                     Step { done: 0, failed: 1, more: false }

@@ -146,7 +146,7 @@ impl Registry {
             Reference::Digest(claimed) => {
                 let actual = Digest::of(claimed.algorithm(), &put.body);
                 if actual != *claimed {
-                    return Err(Refusal::DigestMismatch { claimed: *claimed, actual });
+                    return Err(Refusal::DigestMismatch { claimed: *claimed, actual: Box::new(actual) });
                 }
                 actual
             }

@@ -29,6 +29,8 @@ pub mod memory;
 mod settings;
 mod status;
 mod step;
+#[cfg(test)]
+mod suite;
 mod tally;
 
 pub use block::{BLOCK_BYTES, Blocks, READ_BYTES_MAX, block_sum};
@@ -216,7 +218,7 @@ pub trait BlobReader: Send + Sync {
     /// Its size in bytes.
     fn size_bytes(&self) -> u64;
 
-    /// The verified blocks that cover `offset .. offset + len`, cut to the blob's size and to [`READ_BYTES_MAX`] bytes
+    /// The verified blocks that cover `offset .. offset + len` (at least the block of `offset`), cut to the blob's size and to [`READ_BYTES_MAX`] bytes
     /// from the first block on. The bytes returned are the buffer that was checked.
     ///
     /// Errors: `Damaged` with the offset of the first bad block; `OutOfRange` at or beyond the end (but for an empty

@@ -153,6 +153,12 @@ pub struct Transfer {
     inner: Arc<Inner>,
 }
 
+impl std::fmt::Debug for Transfer {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("Transfer")
+    }
+}
+
 struct Inner {
     peers: Arc<Peers>,
     holder: Arc<Holder>,

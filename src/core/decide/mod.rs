@@ -9,3 +9,4 @@ pub mod placement;
 pub mod policy;
 pub mod seal;
 pub mod tag_move;
+pub mod voters;

@@ -49,9 +49,9 @@ pub struct Applied {
 
 /// Row of the exactly-once window.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-struct RequestRow {
-    request: RequestId,
-    reply: Vec<u8>,
+pub(crate) struct RequestRow {
+    pub(crate) request: RequestId,
+    pub(crate) reply: Vec<u8>,
 }
 
 impl Stored for RequestRow {}

@@ -1,22 +1,21 @@
 //! Blob records: which generation of which bytes lies on which volumes, and which repositories use it.
 
-use std::collections::BTreeSet;
-
 use bincode::{Decode, Encode};
 
 use super::apply::Context;
 use super::codec::{self, Stored};
 use super::command::Apply;
 use super::keys::{self, Slot};
+use super::need;
 use super::node;
 use super::reply::Reply;
 use super::repository::RepositoryKey;
 use super::tables::{Tables, TablesRead};
 use super::upload;
-use crate::decide::placement::{Topology, assign, write_rule};
+use crate::decide::placement::{Topology, write_rule};
 use crate::vocabulary::digest::Digest;
 use crate::vocabulary::ids::{StoreId, UploadId, UseId};
-use crate::vocabulary::names::ZoneName;
+use crate::vocabulary::limits::BLOB_BYTES_MAX;
 use crate::vocabulary::refusal::Refusal;
 
 /// Whether a record's bytes are on their way out.
@@ -45,28 +44,32 @@ pub struct BlobRow {
 
 impl Stored for BlobRow {}
 
-/// Since when a zone lacks a confirmed copy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-struct NeedRow {
-    since_tick: u64,
-}
-
-impl Stored for NeedRow {}
-
-/// A repository's use of a record, with the name under which to find the repository.
+/// A repository's use of a record: the name under which to find the repository.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-struct UseRow {
-    hold: UseId,
-    repository: RepositoryKey,
+pub(crate) struct UseRow {
+    pub(crate) repository: RepositoryKey,
 }
 
 impl Stored for UseRow {}
 
-/// Up to `limit` repositories that use a record.
+/// When a generation was closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct ClosedRow {
+    at_tick: u64,
+}
+
+impl Stored for ClosedRow {}
+
+/// Up to `limit` repositories that use a record; some may have been deleted meanwhile.
 pub fn users(tables: &impl TablesRead, digest: &Digest, limit: usize) -> Vec<RepositoryKey> {
     let rows = tables.prefix(&keys::blob_uses(digest), limit);
-    rows.iter().map(|(_, value)| codec::row::<UseRow>(value).repository).collect()
+    let mut users: Vec<RepositoryKey> = rows.iter().map(|(_, value)| codec::row::<UseRow>(value).repository).collect();
+    // a repository may have several uses for a while: they stand side by side
+    users.dedup_by_key(|repository| repository.id);
+    users
 }
+
+pub use super::need::needs;
 
 /// Reads a record.
 pub fn read(tables: &impl TablesRead, digest: &Digest) -> Option<BlobRow> {
@@ -83,12 +86,6 @@ pub fn list(tables: &impl TablesRead, slot: Slot, after: Option<&Digest>, limit:
     let digest = |key: &[u8]| keys::blob_in(key).expect("a blob key ends with a digest");
     let rows = tables.range(&from, &super::tables::after_prefix(&prefix), limit);
     rows.iter().map(|(key, value)| (digest(key), codec::row(value))).collect()
-}
-
-/// Up to `limit` digests of a slot that lack a confirmed copy in `zone`.
-pub fn needs(tables: &impl TablesRead, slot: Slot, zone: &str, limit: usize) -> Vec<Digest> {
-    let rows = tables.prefix(&keys::needs(slot, zone, None), limit);
-    rows.iter().map(|(key, _)| keys::need_in(zone, key).expect("a need key ends with a digest")).collect()
 }
 
 /// Whether files of this generation of `digest` may go: no command will ever name them again.
@@ -109,23 +106,24 @@ fn put(tables: &mut impl Tables, digest: &Digest, row: &BlobRow) {
     tables.put(keys::blob(digest), codec::encode(row));
 }
 
-/// Brings the zones' needs in line with the record: where the placement wants another copy.
-fn note_needs(tables: &mut impl Tables, topology: &Topology, digest: &Digest, row: &BlobRow, tick: u64) {
-    let plan = assign(topology, digest, &row.stores);
-    let wanted: BTreeSet<&ZoneName> = plan.add.iter().map(|choice| &choice.zone).collect();
-    for zone in topology.zones() {
-        let key = keys::need(zone.as_str(), digest);
-        match (wanted.contains(zone), tables.contains(&key)) {
-            (true, false) => tables.put(key, codec::encode(&NeedRow { since_tick: tick })),
-            (false, true) => tables.delete(key),
-            (true, true) | (false, false) => {}
-        }
-    }
+/// Whether copies on these volumes are what 201 needs now; those that are not registered any more don't count.
+fn is_durable(topology: &Topology, stores: &[StoreId]) -> bool {
+    let known: Vec<StoreId> = stores.iter().copied().filter(|store| topology.store(*store).is_some()).collect();
+    write_rule(topology).check(topology, &known).is_ok()
+}
+
+fn add_use(tables: &mut impl Tables, digest: &Digest, repository: RepositoryKey, hold: UseId) {
+    tables.put(keys::blob_use(digest, repository.id, hold), codec::encode(&UseRow { repository }));
+}
+
+fn close(tables: &mut impl Tables, digest: &Digest, generation: &UploadId, tick: u64) {
+    tables.put(keys::closed_generation(digest, generation), codec::encode(&ClosedRow { at_tick: tick }));
 }
 
 /// The bytes of an upload are durable on these volumes: they become the blob, and the repository uses it.
 ///
-/// If the digest is here already, its record stays unless `replace`; the files of the loser are closed.
+/// If the digest is here already and durable, its record stays unless `replace`; the files of the loser are closed. A
+/// record whose copies are too few gives way: fresh bytes that could heal it are never thrown away.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct CommitBlob {
     /// What the bytes hash to.
@@ -144,41 +142,72 @@ pub struct CommitBlob {
     pub replace: bool,
 }
 
+impl CommitBlob {
+    /// Its files may be gone: all it can do is repeat how it ended, that the repository uses what took their place.
+    fn closed<T: Tables>(self, tables: &mut T, present: Option<BlobRow>) -> Result<Reply, Refusal> {
+        match present {
+            Some(row) if !self.replace && !row.stores.is_empty() => Ok(self.join(tables, row)),
+            Some(_) | None => Err(Refusal::UploadUnknown),
+        }
+    }
+
+    /// Uses the record that is there.
+    fn join<T: Tables>(self, tables: &mut T, mut row: BlobRow) -> Reply {
+        if row.state != BlobState::Present {
+            row.state = BlobState::Present;
+            put(tables, &self.digest, &row);
+        }
+        add_use(tables, &self.digest, self.repository, self.hold);
+        Reply::Blob { generation: row.generation }
+    }
+
+    /// It was committed before. Copies confirmed now count if those on record are too few.
+    fn repeat<T: Tables>(self, tables: &mut T, tick: u64, topology: &Topology, mut row: BlobRow) -> Reply {
+        if !is_durable(topology, &row.stores) {
+            row.stores.extend(self.stores.iter().filter(|store| topology.store(**store).is_some()));
+            row.stores.sort_unstable();
+            row.stores.dedup();
+            put(tables, &self.digest, &row);
+            need::note(tables, topology, &self.digest, &row.stores, tick);
+        }
+        self.join(tables, row)
+    }
+}
+
 impl Apply for CommitBlob {
     fn slot(&self) -> Slot {
         keys::digest_slot(&self.digest)
     }
 
     fn apply<T: Tables>(self, context: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
-        if upload::expired(&self.upload, &context.clock)
-            || tables.contains(&keys::closed_generation(&self.digest, &self.upload))
-        {
+        let (digest, tick) = (self.digest, context.clock.tick);
+        if upload::expired(&self.upload, &context.clock) {
             return Err(Refusal::UploadUnknown);
         }
+        if self.size_bytes > BLOB_BYTES_MAX {
+            return Err(Refusal::BlobTooLarge { allowed: BLOB_BYTES_MAX });
+        }
+        let present = read(tables, &digest);
+        if let Some(row) = present.as_ref().filter(|row| row.size_bytes != self.size_bytes) {
+            let (stored_bytes, claimed_bytes) = (row.size_bytes, self.size_bytes);
+            return Err(Refusal::SizeMismatch { digest, stored_bytes, claimed_bytes });
+        }
+        if tables.contains(&keys::closed_generation(&digest, &self.upload)) {
+            return self.closed(tables, present);
+        }
         let topology = node::topology(tables);
-        write_rule(&topology).check(&topology, &self.stores)?;
-        let use_key = keys::blob_use(&self.digest, self.repository.id);
-        let used = UseRow { hold: self.hold, repository: self.repository.clone() };
-        let close = |tables: &mut T, generation: &UploadId| {
-            let key = keys::closed_generation(&self.digest, generation);
-            tables.put(key, context.clock.tick.to_be_bytes().to_vec());
+        let replaced = match present {
+            Some(row) if row.generation == self.upload => return Ok(self.repeat(tables, tick, &topology, row)),
+            Some(row) if !self.replace && is_durable(&topology, &row.stores) => {
+                close(tables, &digest, &self.upload, tick);
+                return Ok(self.join(tables, row));
+            }
+            Some(row) => Some(row.generation),
+            None => None,
         };
-        match read(tables, &self.digest) {
-            Some(mut row) if row.generation == self.upload => {
-                row.state = BlobState::Present;
-                put(tables, &self.digest, &row);
-                tables.put(use_key, codec::encode(&used));
-                return Ok(Reply::Blob { generation: self.upload });
-            }
-            Some(mut row) if !self.replace => {
-                row.state = BlobState::Present;
-                put(tables, &self.digest, &row);
-                close(tables, &self.upload);
-                tables.put(use_key, codec::encode(&used));
-                return Ok(Reply::Blob { generation: row.generation });
-            }
-            Some(row) => close(tables, &row.generation),
-            None => {}
+        write_rule(&topology).check(&topology, &self.stores)?;
+        if let Some(generation) = replaced {
+            close(tables, &digest, &generation, tick);
         }
         let mut stores = self.stores.clone();
         stores.sort_unstable();
@@ -190,9 +219,9 @@ impl Apply for CommitBlob {
             state: BlobState::Present,
             committed_at_ms: context.clock.now_ms,
         };
-        put(tables, &self.digest, &row);
-        note_needs(tables, &topology, &self.digest, &row, context.clock.tick);
-        tables.put(use_key, codec::encode(&used));
+        put(tables, &digest, &row);
+        need::note(tables, &topology, &digest, &row.stores, tick);
+        add_use(tables, &digest, self.repository, self.hold);
         Ok(Reply::Blob { generation: self.upload })
     }
 }
@@ -216,20 +245,23 @@ impl Apply for AddUse {
     }
 
     fn apply<T: Tables>(self, _: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
-        let Some(mut row) = read(tables, &self.digest).filter(|row| row.size_bytes == self.size_bytes) else {
+        // a record without a copy is lost: a push heals it, a mount would only spread the loss
+        let usable = |row: &BlobRow| row.size_bytes == self.size_bytes && !row.stores.is_empty();
+        let Some(mut row) = read(tables, &self.digest).filter(usable) else {
             return Err(Refusal::BlobUnknown { digest: self.digest });
         };
         if row.state != BlobState::Present {
             row.state = BlobState::Present;
             put(tables, &self.digest, &row);
         }
-        let used = UseRow { hold: self.hold, repository: self.repository.clone() };
-        tables.put(keys::blob_use(&self.digest, self.repository.id), codec::encode(&used));
+        add_use(tables, &self.digest, self.repository, self.hold);
         Ok(Reply::Blob { generation: row.generation })
     }
 }
 
-/// A repository has dropped its link: its use goes, unless a newer push has put another one.
+/// No link of the repository stands on this use any more: it goes. Every push has a use of its own, so this undoes no
+/// other one. Proposed only after [`Unlink`](super::link::Unlink), or another [`Link`](super::link::Link) in its place,
+/// or the repository's delete has been applied: those fence the use.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct DropUse {
     /// Which blob.
@@ -246,11 +278,11 @@ impl Apply for DropUse {
     }
 
     fn apply<T: Tables>(self, _: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
-        let key = keys::blob_use(&self.digest, self.repository.id);
-        match tables.get(&key) {
-            Some(bytes) if codec::row::<UseRow>(&bytes).hold == self.hold => tables.delete(key),
-            Some(_) | None => return Ok(Reply::Unchanged),
+        let key = keys::blob_use(&self.digest, self.repository.id, self.hold);
+        if !tables.contains(&key) {
+            return Ok(Reply::Unchanged);
         }
+        tables.delete(key);
         Ok(Reply::Done)
     }
 }
@@ -281,7 +313,7 @@ impl Apply for ConfirmReplica {
             row.stores.insert(at, self.store);
             put(tables, &self.digest, &row);
         }
-        note_needs(tables, &topology, &self.digest, &row, context.clock.tick);
+        need::note(tables, &topology, &self.digest, &row.stores, context.clock.tick);
         Ok(Reply::Done)
     }
 }
@@ -310,7 +342,7 @@ impl Apply for UnconfirmReplica {
         row.stores.retain(|store| *store != self.store);
         put(tables, &self.digest, &row);
         let topology = node::topology(tables);
-        note_needs(tables, &topology, &self.digest, &row, context.clock.tick);
+        need::note(tables, &topology, &self.digest, &row.stores, context.clock.tick);
         Ok(Reply::Done)
     }
 }

@@ -61,12 +61,19 @@ impl Apply for Tick {
     }
 }
 
+/// The last hybrid logical time of a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct SlotClockRow {
+    hlc: u64,
+}
+
+impl Stored for SlotClockRow {}
+
 /// The next hybrid logical time of a slot: at least `now`, larger than any before in this slot.
 pub(crate) fn next_hlc(tables: &mut impl Tables, slot: Slot, now_ms: u64) -> u64 {
     let key = keys::slot_clock(slot);
-    let last =
-        tables.get(&key).map_or(0, |bytes| u64::from_be_bytes(bytes.try_into().expect("a slot clock is eight bytes")));
-    let next = now_ms.max(last + 1);
-    tables.put(key, next.to_be_bytes().to_vec());
-    next
+    let last = tables.get(&key).map_or(0, |bytes| codec::row::<SlotClockRow>(&bytes).hlc);
+    let hlc = now_ms.max(last + 1);
+    tables.put(key, codec::encode(&SlotClockRow { hlc }));
+    hlc
 }

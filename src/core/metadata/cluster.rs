@@ -103,7 +103,7 @@ pub struct TakeDigest {}
 
 /// The log index the running hash was asked for at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-struct AskedRow(u64);
+pub(crate) struct AskedRow(u64);
 
 impl Stored for AskedRow {}
 

@@ -10,7 +10,7 @@ use super::codec::{self, CodecError};
 use super::keys::Slot;
 use super::reply::Reply;
 use super::tables::Tables;
-use super::{blob, clock, cluster, link, manifest, node, principal, repository, tag, upload};
+use super::{blob, clock, cluster, link, manifest, need, node, principal, repository, tag, upload};
 use crate::vocabulary::ids::RequestId;
 use crate::vocabulary::limits::PROPOSAL_COMMANDS_MAX;
 use crate::vocabulary::refusal::Refusal;
@@ -89,6 +89,8 @@ commands! {
     23 DeleteKey(principal::DeleteKey),
     24 PutPolicy(principal::PutPolicy),
     25 DeletePolicy(principal::DeletePolicy),
+    26 SetUserEnabled(principal::SetUserEnabled),
+    27 SetKeyEnabled(principal::SetKeyEnabled),
     30 CreateRepository(repository::CreateRepository),
     31 ChangeRepository(repository::ChangeRepository),
     32 DeleteRepository(repository::DeleteRepository),
@@ -99,6 +101,7 @@ commands! {
     50 Link(link::Link),
     51 Unlink(link::Unlink),
     52 TouchLink(link::TouchLink),
+    53 ForgetUse(link::ForgetUse),
     60 TakeUpload(upload::TakeUpload),
     61 FinishUpload(upload::FinishUpload),
     62 CloseUpload(upload::CloseUpload),
@@ -108,6 +111,7 @@ commands! {
     72 DropUse(blob::DropUse),
     73 ConfirmReplica(blob::ConfirmReplica),
     74 UnconfirmReplica(blob::UnconfirmReplica),
+    75 ReviewNeeds(need::ReviewNeeds),
 }
 
 /// What one log entry carries: an envelope of commands applied in order in one batch, ending at the first refusal.

@@ -11,6 +11,7 @@
 //! | | `STORE` | store id | [`StoreRow`](super::node::StoreRow) |
 //! | | `USER` | registry, name | [`UserRow`](super::principal::UserRow) |
 //! | | `KEY` | access key id | [`KeyRow`](super::principal::KeyRow) |
+//! | | `KEY_OF` | registry, user, 0, access key id | nothing |
 //! | | `POLICY` | registry, principal, 0, policy name | [`PolicyRow`](super::principal::PolicyRow) |
 //! | | `AUTH_VERSION` | | counts every change of users, keys and policies |
 //! | | `REQUEST` | log index | exactly-once window: request id and reply |
@@ -18,9 +19,10 @@
 //! | | `DIGEST_ASKED` | | the last log index at which the running hash was asked for |
 //! | | `OWN_DIGEST` | | what this node's running hash was there; the one row that may differ between nodes |
 //! | | `DIGEST_REPORT` | node id | what a node's running hash was there |
-//! | | `TOPOLOGY` | | stores per zone, for what 201 needs |
+//! | | `TOPOLOGY` | | nodes and stores in one row, for what 201 needs |
 //! | by repository name | `NAME` | registry, name | repository id |
 //! | | `REPOSITORY` | repository id | [`RepositoryRow`](super::repository::RepositoryRow) |
+//! | | `DELETED` | repository id | nothing; the repository waits to be purged |
 //! | | `MANIFEST` | repository id, digest | [`ManifestRow`](super::manifest::ManifestRow) |
 //! | | `MANIFEST_BYTES` | repository id, digest | bytes of a manifest that is kept inline |
 //! | | `TAG` | repository id, tag | [`TagRow`](super::tag::TagRow) |
@@ -28,18 +30,19 @@
 //! | | `MANIFEST_TAG` | repository id, digest, tag | nothing |
 //! | | `REFERRER` | repository id, subject digest, digest | [`ReferrerRow`](super::referrer::ReferrerRow) |
 //! | | `LINK` | repository id, digest | [`LinkRow`](super::link::LinkRow) |
-//! | | `REF` | repository id, digest, manifest digest | nothing |
-//! | | `PENDING_REF` | repository id, digest, manifest digest | a sparse manifest's hold on what is not here yet |
+//! | | `MANIFEST_REFERENCES` | repository id, digest | [`ReferencesRow`](super::manifest::ReferencesRow): what it names |
+//! | | `REF` | repository id, digest, kind, manifest digest | nothing; of a sparse manifest also for what is not here yet |
+//! | | `LOOSE_USE` | repository id, digest, use id | log index since which no link stands on this use |
 //! | | `SLOT_CLOCK` | | last hybrid logical time of the slot |
-//! | | `DELETED` | repository id | a deleted repository whose rows wait to be purged |
 //! | by upload id | `UPLOAD` | upload id | [`UploadRow`](super::upload::UploadRow): takeovers and closings only |
 //! | by digest | `BLOB` | digest | [`BlobRow`](super::blob::BlobRow) |
-//! | | `USE` | digest, repository id | use id |
-//! | | `CLOSED_GENERATION` | digest, generation | tick of the closing |
+//! | | `USE` | digest, repository id, use id | [`RepositoryKey`](super::repository::RepositoryKey): whose it is |
+//! | | `CLOSED_GENERATION` | generation, digest | tick of the closing |
 //! | | `NEED` | zone, 0, digest | tick since which the zone lacks a confirmed copy |
 
 use crate::vocabulary::digest::Digest;
-use crate::vocabulary::ids::{NodeId, RegistryId, RepositoryId, StoreId, UploadId};
+use crate::vocabulary::ids::{NodeId, RegistryId, RepositoryId, StoreId, UploadId, UseId};
+use crate::vocabulary::manifest::ContentKind;
 use crate::vocabulary::repository_name::RepositoryName;
 use crate::vocabulary::tag::Tag;
 
@@ -68,6 +71,7 @@ pub(crate) mod table {
     pub(crate) const OWN_DIGEST: u8 = 0x0c;
     pub(crate) const DIGEST_REPORT: u8 = 0x0d;
     pub(crate) const TOPOLOGY: u8 = 0x0e;
+    pub(crate) const KEY_OF: u8 = 0x0f;
     pub(crate) const NAME: u8 = 0x20;
     pub(crate) const REPOSITORY: u8 = 0x21;
     pub(crate) const MANIFEST: u8 = 0x22;
@@ -78,9 +82,10 @@ pub(crate) mod table {
     pub(crate) const REFERRER: u8 = 0x27;
     pub(crate) const LINK: u8 = 0x28;
     pub(crate) const REF: u8 = 0x29;
-    pub(crate) const PENDING_REF: u8 = 0x2a;
+    pub(crate) const MANIFEST_REFERENCES: u8 = 0x2a;
     pub(crate) const SLOT_CLOCK: u8 = 0x2b;
     pub(crate) const DELETED: u8 = 0x2c;
+    pub(crate) const LOOSE_USE: u8 = 0x2d;
     pub(crate) const UPLOAD: u8 = 0x40;
     pub(crate) const BLOB: u8 = 0x60;
     pub(crate) const USE: u8 = 0x61;
@@ -109,6 +114,11 @@ pub fn kind(key: &[u8]) -> Kind {
         Some(&(table::DIGEST_ASKED | table::DIGEST_REPORT)) => Kind::Digest,
         Some(_) | None => Kind::Other,
     }
+}
+
+/// The slot and table of a key.
+pub(crate) fn place(key: &[u8]) -> Option<(Slot, u8)> {
+    Some((u16::from_be_bytes(key.get(..2)?.try_into().ok()?), *key.get(2)?))
 }
 
 /// A key under construction.
@@ -183,6 +193,16 @@ pub(crate) fn store(store: StoreId) -> Vec<u8> {
     Key::new(SYSTEM, table::STORE).with(&store.0.to_be_bytes()).done()
 }
 
+/// The id in a key made by [`node`] or [`digest_report`].
+pub(crate) fn node_in(key: &[u8]) -> Option<NodeId> {
+    Some(NodeId(u64::from_be_bytes(key.get(3..)?.try_into().ok()?)))
+}
+
+/// The id in a key made by [`store`].
+pub(crate) fn store_in(key: &[u8]) -> Option<StoreId> {
+    Some(StoreId(u64::from_be_bytes(key.get(3..)?.try_into().ok()?)))
+}
+
 /// A user of a registry; with an empty name the beginning of all of them.
 pub(crate) fn user(registry: RegistryId, name: &str) -> Vec<u8> {
     Key::new(SYSTEM, table::USER).with(&number(registry)).with(name.as_bytes()).done()
@@ -191,6 +211,11 @@ pub(crate) fn user(registry: RegistryId, name: &str) -> Vec<u8> {
 /// An access key.
 pub(crate) fn access_key(key_id: &str) -> Vec<u8> {
     Key::new(SYSTEM, table::KEY).with(key_id.as_bytes()).done()
+}
+
+/// That a user has an access key; with an empty id the beginning of all of them.
+pub(crate) fn key_of(registry: RegistryId, user: &str, key_id: &str) -> Vec<u8> {
+    Key::new(SYSTEM, table::KEY_OF).with(&number(registry)).text(user).with(key_id.as_bytes()).done()
 }
 
 /// A policy of a principal; with an empty policy name the beginning of all of them.
@@ -228,14 +253,19 @@ pub(crate) fn repository(slot: Slot, repository: RepositoryId) -> Vec<u8> {
     Key::new(slot, table::REPOSITORY).with(&id(repository)).done()
 }
 
+/// The id in a key made by [`repository`] or [`deleted`].
+pub(crate) fn repository_in(key: &[u8]) -> Option<RepositoryId> {
+    Some(RepositoryId(u128::from_be_bytes(key.get(3..)?.try_into().ok()?)))
+}
+
+/// That a repository waits to be purged.
+pub(crate) fn deleted(slot: Slot, repository: RepositoryId) -> Vec<u8> {
+    Key::new(slot, table::DELETED).with(&id(repository)).done()
+}
+
 /// The beginning of all rows of one table in a slot.
 pub(crate) fn of_slot(slot: Slot, table: u8) -> Vec<u8> {
     Key::new(slot, table).done()
-}
-
-/// That a repository was deleted and its rows wait.
-pub(crate) fn deleted(slot: Slot, repository: RepositoryId) -> Vec<u8> {
-    Key::new(slot, table::DELETED).with(&id(repository)).done()
 }
 
 /// The beginning of all rows of one table of a repository.
@@ -255,6 +285,94 @@ pub(crate) fn by_digest(slot: Slot, table: u8, repository: RepositoryId, digest:
 pub(crate) fn by_digests(slot: Slot, table: u8, repository: RepositoryId, first: &Digest, second: &Digest) -> Vec<u8> {
     let key = Key::new(slot, table).with(&id(repository));
     key.with(&first.key_bytes()).with(&second.key_bytes()).done()
+}
+
+/// That a manifest names `digest` as content of this kind; without a manifest the beginning of all that do.
+pub(crate) fn reference(
+    slot: Slot,
+    repository: RepositoryId,
+    digest: &Digest,
+    kind: ContentKind,
+    manifest: Option<&Digest>,
+) -> Vec<u8> {
+    let kind = match kind {
+        ContentKind::Blob => 1,
+        ContentKind::Manifest => 2,
+        ContentKind::Foreign => 3,
+    };
+    let key = Key::new(slot, table::REF).with(&id(repository)).with(&digest.key_bytes()).with(&[kind]);
+    match manifest {
+        Some(manifest) => key.with(&manifest.key_bytes()).done(),
+        None => key.done(),
+    }
+}
+
+/// Content, kind and manifest in a key made by [`reference`].
+pub(crate) fn reference_in(key: &[u8]) -> Option<(Digest, ContentKind, Digest)> {
+    let (digest, length) = Digest::from_key(key.get(OF_REPOSITORY_BYTES..)?)?;
+    let rest = &key[OF_REPOSITORY_BYTES + length..];
+    let kind = match rest.first()? {
+        1 => ContentKind::Blob,
+        2 => ContentKind::Manifest,
+        3 => ContentKind::Foreign,
+        _ => return None,
+    };
+    let (manifest, length) = Digest::from_key(&rest[1..])?;
+    (rest.len() == 1 + length).then_some((digest, kind, manifest))
+}
+
+/// The repository id in a key that begins with one.
+pub(crate) fn of_repository_in(key: &[u8]) -> Option<RepositoryId> {
+    Some(RepositoryId(u128::from_be_bytes(key.get(3..OF_REPOSITORY_BYTES)?.try_into().ok()?)))
+}
+
+/// The digest at the end of a key made by [`by_digest`].
+pub(crate) fn digest_in(key: &[u8]) -> Option<Digest> {
+    let (digest, length) = Digest::from_key(key.get(OF_REPOSITORY_BYTES..)?)?;
+    (key.len() == OF_REPOSITORY_BYTES + length).then_some(digest)
+}
+
+/// The two digests in a key made by [`by_digests`].
+pub(crate) fn digests_in(key: &[u8]) -> Option<(Digest, Digest)> {
+    let (first, length) = Digest::from_key(key.get(OF_REPOSITORY_BYTES..)?)?;
+    let (second, _) = Digest::from_key(key.get(OF_REPOSITORY_BYTES + length..)?)?;
+    Some((first, second))
+}
+
+/// Digest and tag in a key made by [`manifest_tag`].
+pub(crate) fn manifest_tag_in(key: &[u8]) -> Option<(Digest, &str)> {
+    let (digest, length) = Digest::from_key(key.get(OF_REPOSITORY_BYTES..)?)?;
+    Some((digest, std::str::from_utf8(key.get(OF_REPOSITORY_BYTES + length..)?).ok()?))
+}
+
+/// Tag and change number in a key made by [`tag_journal`].
+pub(crate) fn tag_journal_in(key: &[u8]) -> Option<(&str, u64)> {
+    let rest = key.get(OF_REPOSITORY_BYTES..)?;
+    let end = rest.iter().position(|byte| *byte == 0)?;
+    let change = u64::from_be_bytes(rest.get(end + 1..)?.try_into().ok()?);
+    Some((std::str::from_utf8(&rest[..end]).ok()?, change))
+}
+
+/// Digest, repository and use in a key made by [`blob_use`].
+pub(crate) fn blob_use_in(key: &[u8]) -> Option<(Digest, RepositoryId, UseId)> {
+    let (digest, length) = Digest::from_key(key.get(3..)?)?;
+    let rest = key.get(3 + length..)?;
+    let repository = u128::from_be_bytes(rest.get(..16)?.try_into().ok()?);
+    let hold = u64::from_be_bytes(rest.get(16..)?.try_into().ok()?);
+    Some((digest, RepositoryId(repository), UseId(hold)))
+}
+
+/// Generation and digest in a key made by [`closed_generation`].
+pub(crate) fn closed_generation_in(key: &[u8]) -> Option<(UploadId, Digest)> {
+    let (digest, _) = Digest::from_key(key.get(27..)?)?;
+    Some((UploadId::from_key(key.get(3..27)?)?, digest))
+}
+
+/// Registry and the two texts behind it in a key made by [`policy`] or [`key_of`].
+pub(crate) fn two_texts_in(key: &[u8]) -> Option<(RegistryId, &str, &str)> {
+    let registry = RegistryId::from_number(u64::from_be_bytes(key.get(3..11)?.try_into().ok()?))?;
+    let (first, second) = std::str::from_utf8(key.get(11..)?).ok()?.split_once('\0')?;
+    Some((registry, first, second))
 }
 
 /// A tag. `tag` may be any text, to begin a listing.
@@ -289,12 +407,7 @@ pub(crate) fn upload(upload: &UploadId) -> Vec<u8> {
     Key::new(upload_slot(upload), table::UPLOAD).with(&upload.key_bytes()).done()
 }
 
-/// The beginning of all uploads of a slot.
-pub(crate) fn uploads(slot: Slot) -> Vec<u8> {
-    Key::new(slot, table::UPLOAD).done()
-}
-
-/// The upload id in a key made by [`upload`].
+/// The upload id in a key made by [`upload`] or [`closed_generation`].
 pub(crate) fn upload_in(key: &[u8]) -> Option<UploadId> {
     UploadId::from_key(key.get(3..)?)
 }
@@ -320,15 +433,29 @@ pub(crate) fn blob_uses(digest: &Digest) -> Vec<u8> {
 }
 
 /// A repository's use of a blob.
-pub(crate) fn blob_use(digest: &Digest, repository: RepositoryId) -> Vec<u8> {
+pub(crate) fn blob_use(digest: &Digest, repository: RepositoryId, hold: UseId) -> Vec<u8> {
     let key = Key::new(digest_slot(digest), table::USE).with(&digest.key_bytes());
-    key.with(&id(repository)).done()
+    key.with(&id(repository)).with(&hold.0.to_be_bytes()).done()
 }
 
-/// A generation of a digest that no command may name again.
+/// A use that no link of the repository stands on any more.
+pub(crate) fn loose_use(slot: Slot, repository: RepositoryId, digest: &Digest, hold: UseId) -> Vec<u8> {
+    let key = Key::new(slot, table::LOOSE_USE).with(&id(repository)).with(&digest.key_bytes());
+    key.with(&hold.0.to_be_bytes()).done()
+}
+
+/// Repository, digest and use in a key made by [`loose_use`].
+pub(crate) fn loose_use_in(key: &[u8]) -> Option<(RepositoryId, Digest, UseId)> {
+    let repository = u128::from_be_bytes(key.get(3..OF_REPOSITORY_BYTES)?.try_into().ok()?);
+    let (digest, length) = Digest::from_key(key.get(OF_REPOSITORY_BYTES..)?)?;
+    let hold = u64::from_be_bytes(key.get(OF_REPOSITORY_BYTES + length..)?.try_into().ok()?);
+    Some((RepositoryId(repository), digest, UseId(hold)))
+}
+
+/// A generation of a digest that no command may name again. Generations begin with their tick, so the oldest come first.
 pub(crate) fn closed_generation(digest: &Digest, generation: &UploadId) -> Vec<u8> {
-    let key = Key::new(digest_slot(digest), table::CLOSED_GENERATION).with(&digest.key_bytes());
-    key.with(&generation.key_bytes()).done()
+    let key = Key::new(digest_slot(digest), table::CLOSED_GENERATION).with(&generation.key_bytes());
+    key.with(&digest.key_bytes()).done()
 }
 
 /// That a zone lacks a confirmed copy of a digest.
@@ -345,7 +472,10 @@ pub(crate) fn needs(slot: Slot, zone: &str, digest: Option<&Digest>) -> Vec<u8> 
     }
 }
 
-/// The digest in a key made by [`need`] for `zone`.
-pub(crate) fn need_in(zone: &str, key: &[u8]) -> Option<Digest> {
-    Digest::from_key(key.get(3 + zone.len() + 1..)?).map(|(digest, _)| digest)
+/// Zone and digest in a key made by [`need`].
+pub(crate) fn need_in(key: &[u8]) -> Option<(&str, Digest)> {
+    let rest = key.get(3..)?;
+    let end = rest.iter().position(|byte| *byte == 0)?;
+    let (digest, _) = Digest::from_key(rest.get(end + 1..)?)?;
+    Some((std::str::from_utf8(&rest[..end]).ok()?, digest))
 }

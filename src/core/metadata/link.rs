@@ -8,9 +8,10 @@ use super::command::Apply;
 use super::keys::{self, Slot, table};
 use super::reply::Reply;
 use super::repository::{self, RepositoryKey};
-use super::tables::{Tables, TablesRead};
+use super::tables::{Row, Tables, TablesRead};
 use crate::vocabulary::digest::Digest;
-use crate::vocabulary::ids::UseId;
+use crate::vocabulary::ids::{RepositoryId, UseId};
+use crate::vocabulary::limits::REQUEST_WINDOW_ENTRIES;
 use crate::vocabulary::refusal::Refusal;
 
 /// A link.
@@ -32,18 +33,33 @@ pub fn read(tables: &impl TablesRead, repository: &RepositoryKey, digest: &Diges
     tables.get(&key).map(|bytes| codec::row(&bytes))
 }
 
-/// Turns the holds of sparse manifests on `digest` into references, now that it is here.
-pub(crate) fn arrived(tables: &mut impl Tables, repository: &RepositoryKey, digest: &Digest) {
-    let slot = repository.slot();
-    let pending = keys::by_digest(slot, table::PENDING_REF, repository.id, digest);
-    for (key, value) in tables.prefix(&pending, usize::MAX) {
-        let (holder, _) = Digest::from_key(&key[pending.len()..]).expect("a pending reference ends with a digest");
-        tables.delete(key);
-        tables.put(keys::by_digests(slot, table::REF, repository.id, digest, &holder), value);
-    }
+/// Since when no link of the repository stands on a use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct LooseRow {
+    /// Log index of the change.
+    pub since_index: u64,
 }
 
-/// Gives a repository a blob. Its use must have been added before.
+impl Stored for LooseRow {}
+
+/// Up to `limit` loose uses of a slot, with the repository's id: their record's use is to be dropped
+/// ([`DropUse`](super::blob::DropUse)), and then they, once `since_index` is out of the window ([`ForgetUse`]).
+pub fn loose_uses(tables: &impl TablesRead, slot: Slot, limit: usize) -> Vec<(RepositoryId, Digest, UseId, LooseRow)> {
+    let rows = tables.prefix(&keys::of_slot(slot, table::LOOSE_USE), limit);
+    let read = |(key, value): &Row| {
+        let (repository, digest, hold) = keys::loose_use_in(key).expect("a loose use's key ends with it");
+        (repository, digest, hold, codec::row(value))
+    };
+    rows.iter().map(read).collect()
+}
+
+/// From now on no link may stand on this use, so that it can be dropped without one arriving late. Work for a reconciler.
+fn loosen(tables: &mut impl Tables, repository: &RepositoryKey, digest: &Digest, hold: UseId, index: u64) {
+    let key = keys::loose_use(repository.slot(), repository.id, digest, hold);
+    tables.put(key, codec::encode(&LooseRow { since_index: index }));
+}
+
+/// Gives a repository a blob. Its use must have been added before. Takes the place of a link that stands on another use.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Link {
     /// To whom.
@@ -63,15 +79,23 @@ impl Apply for Link {
 
     fn apply<T: Tables>(self, context: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
         repository::require(tables, &self.repository)?;
+        let slot = self.slot();
+        if tables.contains(&keys::loose_use(slot, self.repository.id, &self.digest, self.hold)) {
+            return Err(Refusal::Changed);
+        }
+        if let Some(before) = read(tables, &self.repository, &self.digest)
+            && before.hold != self.hold
+        {
+            loosen(tables, &self.repository, &self.digest, before.hold, context.index);
+        }
         let row = LinkRow { hold: self.hold, size_bytes: self.size_bytes, touched_tick: context.clock.tick };
-        let key = keys::by_digest(self.slot(), table::LINK, self.repository.id, &self.digest);
-        tables.put(key, codec::encode(&row));
-        arrived(tables, &self.repository, &self.digest);
+        tables.put(keys::by_digest(slot, table::LINK, self.repository.id, &self.digest), codec::encode(&row));
         Ok(Reply::Done)
     }
 }
 
-/// Takes a blob from a repository. Refused while a manifest of it names the blob.
+/// Takes a blob from a repository. Refused while a manifest of it names the blob. The use it stood on is loose from now
+/// on: the same envelope goes on with its [`DropUse`](super::blob::DropUse).
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Unlink {
     /// From whom.
@@ -87,7 +111,7 @@ impl Apply for Unlink {
         self.repository.slot()
     }
 
-    fn apply<T: Tables>(self, _: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
+    fn apply<T: Tables>(self, context: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
         repository::require(tables, &self.repository)?;
         let Some(row) = read(tables, &self.repository, &self.digest) else {
             return Err(Refusal::BlobUnknown { digest: self.digest });
@@ -99,11 +123,39 @@ impl Apply for Unlink {
             return Err(Refusal::BlobReferenced { digest: self.digest, manifest: manifest.into() });
         }
         tables.delete(keys::by_digest(self.slot(), table::LINK, self.repository.id, &self.digest));
+        loosen(tables, &self.repository, &self.digest, row.hold, context.index);
         Ok(Reply::Done)
     }
 }
 
-/// Somebody counts on a link without a reference: its age starts anew.
+/// A loose use was dropped from its record: it is forgotten. Refused while a link with it may still be under way.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ForgetUse {
+    /// Whose.
+    pub repository: RepositoryKey,
+    /// Of which blob.
+    pub digest: Digest,
+    /// The use.
+    pub hold: UseId,
+}
+
+impl Apply for ForgetUse {
+    fn slot(&self) -> Slot {
+        self.repository.slot()
+    }
+
+    fn apply<T: Tables>(self, context: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
+        let key = keys::loose_use(self.slot(), self.repository.id, &self.digest, self.hold);
+        let Some(bytes) = tables.get(&key) else { return Ok(Reply::Unchanged) };
+        if context.index - codec::row::<LooseRow>(&bytes).since_index <= REQUEST_WINDOW_ENTRIES {
+            return Err(Refusal::Changed);
+        }
+        tables.delete(key);
+        Ok(Reply::Done)
+    }
+}
+
+/// Somebody counts on a link without a reference: its age starts anew. Refused if there is no link to count on.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct TouchLink {
     /// Whose.
@@ -119,16 +171,17 @@ impl Apply for TouchLink {
 
     fn apply<T: Tables>(self, context: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
         repository::require(tables, &self.repository)?;
-        touch(tables, &self.repository, &self.digest, context.clock.tick);
-        Ok(Reply::Done)
+        match touch(tables, &self.repository, &self.digest, context.clock.tick) {
+            true => Ok(Reply::Done),
+            false => Err(Refusal::BlobUnknown { digest: self.digest }),
+        }
     }
 }
 
-/// Sets the tick of the last sign; nothing if there is no link.
-pub(crate) fn touch(tables: &mut impl Tables, repository: &RepositoryKey, digest: &Digest, tick: u64) {
-    if let Some(mut row) = read(tables, repository, digest) {
-        row.touched_tick = tick;
-        let key = keys::by_digest(repository.slot(), table::LINK, repository.id, digest);
-        tables.put(key, codec::encode(&row));
-    }
+/// Sets the tick of the last sign; false if there is no link.
+pub(crate) fn touch(tables: &mut impl Tables, repository: &RepositoryKey, digest: &Digest, tick: u64) -> bool {
+    let Some(row) = read(tables, repository, digest) else { return false };
+    let key = keys::by_digest(repository.slot(), table::LINK, repository.id, digest);
+    tables.put(key, codec::encode(&LinkRow { touched_tick: tick, ..row }));
+    true
 }

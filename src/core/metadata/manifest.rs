@@ -1,5 +1,7 @@
 //! Manifests: put and delete, with the references, tags and referrers that go with them in one command.
 
+use std::collections::BTreeSet;
+
 use bincode::{Decode, Encode};
 
 use super::apply::Context;
@@ -13,7 +15,10 @@ use super::tag::{self, Version};
 use super::{link, referrer};
 use crate::decide::tag_move::{self, TagRights};
 use crate::vocabulary::digest::Digest;
-use crate::vocabulary::limits::{MANIFEST_DESCRIPTORS_MAX, MANIFEST_INLINE_BYTES_MAX, TAGS_PER_PUSH_MAX};
+use crate::vocabulary::limits::{
+    MANIFEST_BYTES_MAX, MANIFEST_DESCRIPTORS_MAX, MANIFEST_INLINE_BYTES_MAX, REFERRER_ANNOTATIONS_BYTES_MAX,
+    TAGS_PER_DELETE_MAX, TAGS_PER_PUSH_MAX,
+};
 use crate::vocabulary::manifest::{ContentKind, Referenced};
 use crate::vocabulary::media_type::MediaType;
 use crate::vocabulary::reference::Reference;
@@ -28,8 +33,8 @@ pub(crate) const PURGED_TABLES: [u8; 8] = [
     table::REFERRER,
     table::MANIFEST,
     table::MANIFEST_BYTES,
+    table::MANIFEST_REFERENCES,
     table::REF,
-    table::PENDING_REF,
 ];
 
 /// A manifest.
@@ -45,22 +50,33 @@ pub struct ManifestRow {
     pub artifact_type: Option<String>,
     /// What it is attached to.
     pub subject: Option<Digest>,
-    /// What it names, deduplicated; also what is not here yet if it is sparse.
-    pub references: Vec<Referenced>,
-    /// Some of what it names was not here when it came.
+    /// Some of what it names was not here when it was put last.
     pub sparse: bool,
     /// When it was put first, replicated milliseconds since 1970.
     pub pushed_at_ms: u64,
-    /// Version of its presence; every put renews it.
+    /// Version of its presence; every put renews it, also one of a manifest that names it.
     pub presence: Version,
 }
 
 impl Stored for ManifestRow {}
 
+/// What a manifest names, deduplicated; also what is not here yet if it is sparse. Apart from the manifest's own row,
+/// which is read for every pull and for every index that names it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct ReferencesRow(pub Vec<Referenced>);
+
+impl Stored for ReferencesRow {}
+
 /// Reads a manifest's row.
 pub fn read(tables: &impl TablesRead, repository: &RepositoryKey, digest: &Digest) -> Option<ManifestRow> {
     let key = keys::by_digest(repository.slot(), table::MANIFEST, repository.id, digest);
     tables.get(&key).map(|bytes| codec::row(&bytes))
+}
+
+/// What a manifest names; nothing if it is not there.
+pub fn references(tables: &impl TablesRead, repository: &RepositoryKey, digest: &Digest) -> Vec<Referenced> {
+    let key = keys::by_digest(repository.slot(), table::MANIFEST_REFERENCES, repository.id, digest);
+    tables.get(&key).map_or(ReferencesRow::default(), |bytes| codec::row(&bytes)).0
 }
 
 /// Reads the bytes of a manifest that is kept inline.
@@ -86,9 +102,25 @@ pub fn list(
     rows.iter().map(|(key, value)| (digest(key), codec::row(value))).collect()
 }
 
-/// The first manifest of the repository that names `digest`, if any.
+/// The first manifest of the repository that names `digest` as a blob, if any; a large manifest names itself.
 pub fn holder(tables: &impl TablesRead, repository: &RepositoryKey, digest: &Digest) -> Option<Digest> {
-    let prefix = keys::by_digest(repository.slot(), table::REF, repository.id, digest);
+    let of = |kind| first_reference(tables, repository, digest, kind);
+    of(ContentKind::Blob).or_else(|| of(ContentKind::Foreign))
+}
+
+/// The first index of the repository that names `digest` as a manifest, if any.
+pub fn parent(tables: &impl TablesRead, repository: &RepositoryKey, digest: &Digest) -> Option<Digest> {
+    let of = |kind| first_reference(tables, repository, digest, kind);
+    of(ContentKind::Manifest).or_else(|| of(ContentKind::Foreign))
+}
+
+fn first_reference(
+    tables: &impl TablesRead,
+    repository: &RepositoryKey,
+    digest: &Digest,
+    kind: ContentKind,
+) -> Option<Digest> {
+    let prefix = keys::reference(repository.slot(), repository.id, digest, kind, None);
     let (key, _) = tables.prefix(&prefix, 1).pop()?;
     Digest::from_key(&key[prefix.len()..]).map(|(digest, _)| digest)
 }
@@ -118,7 +150,8 @@ pub struct PutManifest {
     pub tags: Vec<Tag>,
     /// What the caller may do with tags.
     pub rights: TagRights,
-    /// The single tag to set must name this now, else the put is refused: `Some(None)` for no such tag.
+    /// Each tag to set must name this now, else the put is refused: `Some(None)` for no such tag. A put without tags is
+    /// one by digest, which names itself once it is there.
     pub expected: Option<Option<Digest>>,
 }
 
@@ -132,10 +165,29 @@ impl PutManifest {
             let allowed = TAGS_PER_PUSH_MAX as u64;
             return Err(Refusal::LimitReached { limit: "tags in one push".into(), allowed });
         }
-        if self.inline.as_ref().is_some_and(|bytes| bytes.len() > MANIFEST_INLINE_BYTES_MAX) {
-            return invalid("it is too large to be kept inline");
+        if self.size_bytes > MANIFEST_BYTES_MAX as u64 {
+            return Err(Refusal::ManifestTooLarge { allowed: MANIFEST_BYTES_MAX as u64 });
         }
-        Ok(())
+        match &self.inline {
+            Some(bytes) if bytes.len() > MANIFEST_INLINE_BYTES_MAX => invalid("it is too large to be kept inline"),
+            Some(bytes) if bytes.len() as u64 != self.size_bytes => invalid("its size is not that of its bytes"),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// The bytes of a manifest in the blob plane were pushed before, or are kept inline from an earlier put.
+    fn check_bytes(&self, tables: &impl TablesRead, is_inline: bool) -> Result<(), Refusal> {
+        if is_inline {
+            return Ok(());
+        }
+        let (digest, claimed_bytes) = (self.digest, self.size_bytes);
+        match link::read(tables, &self.repository, &digest).map(|link| link.size_bytes) {
+            None => Err(Refusal::references_unknown([digest], [])),
+            Some(stored_bytes) if stored_bytes != claimed_bytes => {
+                Err(Refusal::SizeMismatch { digest, stored_bytes, claimed_bytes })
+            }
+            Some(_) => Ok(()),
+        }
     }
 
     /// What is not here; refused unless it need not be, or the repository takes sparse manifests.
@@ -165,12 +217,15 @@ impl PutManifest {
         Ok(missing)
     }
 
-    fn check_tags(&self, tables: &impl TablesRead, row: &RepositoryRow) -> Result<(), Refusal> {
+    fn check_tags(&self, tables: &impl TablesRead, row: &RepositoryRow, is_here: bool) -> Result<(), Refusal> {
+        if let (Some(expected), []) = (&self.expected, &self.tags[..])
+            && *expected != is_here.then_some(self.digest)
+        {
+            return Err(Refusal::PreconditionFailed);
+        }
         for tag in &self.tags {
             let present = tag::read(tables, &self.repository, tag).map(|row| row.digest);
-            if let (Some(expected), [_]) = (&self.expected, &self.tags[..])
-                && *expected != present
-            {
+            if self.expected.as_ref().is_some_and(|expected| *expected != present) {
                 return Err(Refusal::TagMoved { tag: tag.clone() });
             }
             tag_move::may_set(&row.settings.mutability, self.rights, &row.name, tag, present.as_ref(), &self.digest)?;
@@ -178,18 +233,63 @@ impl PutManifest {
         Ok(())
     }
 
-    fn write_references(&self, tables: &mut impl Tables, missing: &[Referenced]) {
+    /// Writes what it names, and takes back what an earlier put of the same bytes was read to name and this one is not.
+    fn write_references(&self, tables: &mut impl Tables, is_inline: bool) {
         let (slot, id) = (self.repository.slot(), self.repository.id);
-        for reference in &self.references {
-            let table = if missing.contains(reference) { table::PENDING_REF } else { table::REF };
-            let key = keys::by_digests(slot, table, id, &reference.digest, &self.digest);
-            tables.put(key, Vec::new());
+        let of =
+            |reference: &Referenced| keys::reference(slot, id, &reference.digest, reference.kind, Some(&self.digest));
+        let before = references(tables, &self.repository, &self.digest);
+        if before != self.references {
+            let now: BTreeSet<&Referenced> = self.references.iter().collect();
+            for reference in before.iter().filter(|reference| !now.contains(reference)) {
+                tables.delete(of(reference));
+            }
         }
-        if self.inline.is_none() {
+        for reference in &self.references {
+            tables.put(of(reference), Vec::new());
+        }
+        if !is_inline {
             // a manifest in the blob plane holds itself, or collection would take its bytes
-            tables.put(keys::by_digests(slot, table::REF, id, &self.digest, &self.digest), Vec::new());
+            tables.put(keys::reference(slot, id, &self.digest, ContentKind::Blob, Some(&self.digest)), Vec::new());
+        }
+        let key = keys::by_digest(slot, table::MANIFEST_REFERENCES, id, &self.digest);
+        tables.put(key, codec::encode(&ReferencesRow(self.references.clone())));
+    }
+
+    fn write_referrer(&self, tables: &mut impl Tables, before: Option<&ManifestRow>) {
+        if let Some(old) = before.and_then(|row| row.subject)
+            && Some(old) != self.subject
+        {
+            referrer::delete(tables, &self.repository, &old, &self.digest);
+        }
+        let Some(subject) = &self.subject else { return };
+        let bytes = |list: &Vec<(String, String)>| list.iter().map(|(key, value)| key.len() + value.len()).sum();
+        let fits = |list: &Vec<(String, String)>| -> bool {
+            let bytes: usize = bytes(list);
+            bytes <= REFERRER_ANNOTATIONS_BYTES_MAX
+        };
+        let row = referrer::ReferrerRow {
+            media_type: self.media_type.clone(),
+            size_bytes: self.size_bytes,
+            artifact_type: self.artifact_type.clone(),
+            annotations: self.annotations.clone().filter(fits),
+        };
+        referrer::put(tables, &self.repository, subject, &self.digest, &row);
+    }
+
+    /// The children of an index are counted on again: their presence is renewed with its own (consensus-and-faults §6.3).
+    fn renew_children(&self, tables: &mut impl Tables, presence: Version) {
+        for child in self.references.iter().filter(|reference| reference.kind == ContentKind::Manifest) {
+            if let Some(row) = read(tables, &self.repository, &child.digest) {
+                put(tables, &self.repository, &child.digest, &ManifestRow { presence, ..row });
+            }
         }
     }
+}
+
+fn put(tables: &mut impl Tables, repository: &RepositoryKey, digest: &Digest, row: &ManifestRow) {
+    let key = keys::by_digest(repository.slot(), table::MANIFEST, repository.id, digest);
+    tables.put(key, codec::encode(row));
 }
 
 impl Apply for PutManifest {
@@ -198,55 +298,47 @@ impl Apply for PutManifest {
     }
 
     fn apply<T: Tables>(self, context: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
-        let row = repository::require(tables, &self.repository)?;
+        let repository = repository::require(tables, &self.repository)?;
         self.check_bounds()?;
         let before = read(tables, &self.repository, &self.digest);
         if before.as_ref().is_some_and(|before| before.media_type != self.media_type) {
             return Err(Refusal::ManifestTypeConflict { digest: self.digest });
         }
-        if self.inline.is_none() && link::read(tables, &self.repository, &self.digest).is_none() {
-            return Err(Refusal::references_unknown([self.digest], []));
-        }
-        let missing = self.missing(tables, row.settings.sparse)?;
-        self.check_tags(tables, &row)?;
+        // where the bytes are is settled by the first put
+        let is_inline = before.as_ref().map_or(self.inline.is_some(), |before| before.inline);
+        self.check_bytes(tables, is_inline)?;
+        let missing = self.missing(tables, repository.settings.sparse)?;
+        self.check_tags(tables, &repository, before.is_some())?;
 
         let slot = self.slot();
         let version = tag::next_version(tables, slot, context);
-        self.write_references(tables, &missing);
-        if let Some(subject) = &self.subject {
-            let row = referrer::ReferrerRow {
-                media_type: self.media_type.clone(),
-                size_bytes: self.size_bytes,
-                artifact_type: self.artifact_type.clone(),
-                annotations: self.annotations.clone(),
-            };
-            referrer::put(tables, &self.repository, subject, &self.digest, &row);
-        }
-        let moves = self.tags.iter().map(|tag| tag::set(tables, context, &self.repository, tag, &self.digest, version));
-        let tags = moves.collect();
-        let created = before.is_none();
-        if created && let Some(bytes) = &self.inline {
-            let key = keys::by_digest(slot, table::MANIFEST_BYTES, self.repository.id, &self.digest);
-            tables.put(key, bytes.clone());
+        self.write_references(tables, is_inline);
+        self.write_referrer(tables, before.as_ref());
+        self.renew_children(tables, version);
+        let set = |tag| tag::set(tables, context, &self.repository, &repository.settings, tag, &self.digest, version);
+        let tags = self.tags.iter().map(set).collect();
+        if before.is_none()
+            && let Some(bytes) = self.inline
+        {
+            tables.put(keys::by_digest(slot, table::MANIFEST_BYTES, self.repository.id, &self.digest), bytes);
         }
         let row = ManifestRow {
             media_type: self.media_type,
             size_bytes: self.size_bytes,
-            inline: before.as_ref().map_or(self.inline.is_some(), |before| before.inline),
+            inline: is_inline,
             artifact_type: self.artifact_type,
             subject: self.subject,
-            references: self.references,
             sparse: missing.iter().any(|reference| reference.kind != ContentKind::Foreign),
-            pushed_at_ms: before.map_or(context.clock.now_ms, |before| before.pushed_at_ms),
+            pushed_at_ms: before.as_ref().map_or(context.clock.now_ms, |before| before.pushed_at_ms),
             presence: version,
         };
-        tables.put(keys::by_digest(slot, table::MANIFEST, self.repository.id, &self.digest), codec::encode(&row));
-        link::arrived(tables, &self.repository, &self.digest);
-        Ok(Reply::Manifest { created, tags })
+        put(tables, &self.repository, &self.digest, &row);
+        Ok(Reply::Manifest { created: before.is_none(), tags })
     }
 }
 
-/// Deletes a manifest with its tags. Refused while an index of the repository names it.
+/// Deletes a manifest with its tags. Refused while an index of the repository names it, or while it has more tags than
+/// one command may drop: those are dropped on their own first.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct DeleteManifest {
     /// Where.
@@ -266,26 +358,26 @@ impl Apply for DeleteManifest {
         let Some(row) = read(tables, &self.repository, &self.digest) else {
             return Err(Refusal::ManifestUnknown { reference: Reference::Digest(self.digest) });
         };
-        let prefix = keys::by_digest(slot, table::REF, id, &self.digest);
-        for (key, _) in tables.prefix(&prefix, 2) {
-            let (parent, _) = Digest::from_key(&key[prefix.len()..]).expect("a reference key ends with a digest");
-            if parent != self.digest {
-                return Err(Refusal::ManifestReferenced { digest: self.digest, parent: parent.into() });
-            }
+        if let Some(parent) = parent(tables, &self.repository, &self.digest) {
+            return Err(Refusal::ManifestReferenced { digest: self.digest, parent: parent.into() });
+        }
+        let names = tag::of_manifest(tables, &self.repository, &self.digest, TAGS_PER_DELETE_MAX + 1);
+        if names.len() > TAGS_PER_DELETE_MAX {
+            let limit = "tags deleted with one manifest".to_owned();
+            return Err(Refusal::LimitReached { limit, allowed: TAGS_PER_DELETE_MAX as u64 });
         }
         let version = tag::next_version(tables, slot, context);
         let mut tags = Vec::new();
-        for name in tag::of_manifest(tables, &self.repository, &self.digest) {
+        for name in names {
             let tag_row = tag::read(tables, &self.repository, &name).expect("a manifest's tags exist");
             tags.push(tag::drop_tag(tables, context, &self.repository, &name, &tag_row, version));
         }
-        for reference in &row.references {
-            tables.delete(keys::by_digests(slot, table::REF, id, &reference.digest, &self.digest));
-            tables.delete(keys::by_digests(slot, table::PENDING_REF, id, &reference.digest, &self.digest));
+        for reference in references(tables, &self.repository, &self.digest) {
+            tables.delete(keys::reference(slot, id, &reference.digest, reference.kind, Some(&self.digest)));
             link::touch(tables, &self.repository, &reference.digest, context.clock.tick);
         }
         if !row.inline {
-            tables.delete(keys::by_digests(slot, table::REF, id, &self.digest, &self.digest));
+            tables.delete(keys::reference(slot, id, &self.digest, ContentKind::Blob, Some(&self.digest)));
             link::touch(tables, &self.repository, &self.digest, context.clock.tick);
         }
         if let Some(subject) = &row.subject {
@@ -293,6 +385,7 @@ impl Apply for DeleteManifest {
         }
         tables.delete(keys::by_digest(slot, table::MANIFEST, id, &self.digest));
         tables.delete(keys::by_digest(slot, table::MANIFEST_BYTES, id, &self.digest));
+        tables.delete(keys::by_digest(slot, table::MANIFEST_REFERENCES, id, &self.digest));
         Ok(Reply::Deleted { tags })
     }
 }

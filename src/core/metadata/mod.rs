@@ -6,6 +6,7 @@
 
 pub mod apply;
 pub mod blob;
+pub mod check;
 pub mod clock;
 pub mod cluster;
 pub mod codec;
@@ -13,6 +14,7 @@ pub mod command;
 pub mod keys;
 pub mod link;
 pub mod manifest;
+pub mod need;
 pub mod node;
 pub mod principal;
 pub mod referrer;

@@ -13,7 +13,7 @@ use super::reply::Reply;
 use super::tables::{Tables, TablesRead};
 use crate::decide::placement::{NodePlace, StorePlace, StoreState, Topology, write_rule};
 use crate::vocabulary::ids::{NodeId, StoreId};
-use crate::vocabulary::limits::{NODES_MAX, STORES_MAX};
+use crate::vocabulary::limits::{ADDRESS_BYTES_MAX, NODES_MAX, STORES_MAX};
 use crate::vocabulary::names::ZoneName;
 use crate::vocabulary::refusal::Refusal;
 
@@ -65,9 +65,9 @@ impl Stored for StoreRow {}
 /// The configured topology in one row, without removed nodes, so that a commit reads one row and not all of them.
 /// Unreachable zones are in it: reachability never lowers what 201 means.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
-struct TopologyRow {
-    nodes: Vec<(NodeId, ZoneName)>,
-    stores: Vec<(StoreId, NodeId, u32, StoreState)>,
+pub(crate) struct TopologyRow {
+    pub(crate) nodes: Vec<(NodeId, ZoneName)>,
+    pub(crate) stores: Vec<(StoreId, NodeId, u32, StoreState)>,
 }
 
 impl Stored for TopologyRow {}
@@ -149,6 +149,11 @@ impl Apply for RegisterNode {
     }
 
     fn apply<T: Tables>(self, context: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
+        let texts = [&self.raft_address, &self.blob_address, &self.public_url, &self.version];
+        if texts.iter().any(|text| text.len() > ADDRESS_BYTES_MAX) {
+            let detail = format!("addresses have at most {ADDRESS_BYTES_MAX} bytes");
+            return Err(Refusal::ParameterInvalid { parameter: "address".into(), detail });
+        }
         let before = read(tables, self.node);
         if let Some(row) = &before {
             if row.state == NodeState::Removed {
@@ -178,7 +183,8 @@ impl Apply for RegisterNode {
     }
 }
 
-/// A node takes a volume into service: a new one, or one that another node served before.
+/// A node takes a volume into service: a new one, or one of a node that was removed. While that node is not removed, two
+/// nodes that serve one volume are a copied disk, and neither can be told from the other.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct RegisterStore {
     /// The volume.
@@ -197,6 +203,22 @@ impl Apply for RegisterStore {
     fn apply<T: Tables>(self, _: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
         if read(tables, self.node).is_none_or(|row| row.state == NodeState::Removed) {
             return Err(Refusal::NodeUnknown { node: self.node });
+        }
+        if self.weight == 0 {
+            let detail = "a volume without weight would never get a copy; drain its node instead".to_owned();
+            return Err(Refusal::ParameterInvalid { parameter: "weight".to_owned(), detail });
+        }
+        let before: Option<StoreRow> = tables.get(&keys::store(self.store)).map(|bytes| codec::row(&bytes));
+        let serves = |node| read(tables, node).is_some_and(|row| row.state != NodeState::Removed);
+        match before.map(|row| row.node) {
+            Some(other) if other != self.node && serves(other) => {
+                return Err(Refusal::StoreExists { store: self.store, node: other });
+            }
+            Some(_) => {}
+            None if stores(tables).len() >= STORES_MAX => {
+                return Err(Refusal::LimitReached { limit: "stores".to_owned(), allowed: STORES_MAX as u64 });
+            }
+            None => {}
         }
         let row = StoreRow { node: self.node, weight: self.weight };
         tables.put(keys::store(self.store), codec::encode(&row));
@@ -228,5 +250,51 @@ impl Apply for SetNodeState {
         tables.put(keys::node(self.node), codec::encode(&row));
         summarise(tables);
         Ok(Reply::Done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metadata::testing::World;
+
+    // A volume has one node at a time: another one gets it only after the first was removed.
+    #[test]
+    fn volumes_have_one_node() {
+        let mut world = World::region(&["a", "b"]);
+        let taken = |node| RegisterStore { store: StoreId(1), node: NodeId(node), weight: 100 };
+        assert_eq!(world.refused(taken(2)), Refusal::StoreExists { store: StoreId(1), node: NodeId(1) });
+        world.ok(taken(1));
+        world.ok(SetNodeState { node: NodeId(1), state: NodeState::Removed });
+        assert!(topology(&world.tables).store(StoreId(1)).is_none());
+        assert_eq!(world.refused(taken(1)), Refusal::NodeUnknown { node: NodeId(1) });
+        world.ok(taken(2));
+        assert_eq!(topology(&world.tables).zone_of(StoreId(1)).unwrap().as_str(), "b");
+        let weightless = RegisterStore { weight: 0, ..taken(2) };
+        assert!(matches!(world.refused(weightless), Refusal::ParameterInvalid { .. }));
+    }
+
+    // A removed id never comes back, a zone never changes, and a start tells new addresses.
+    #[test]
+    fn nodes() {
+        let mut world = World::region(&["a"]);
+        let register = |node, zone: &str| RegisterNode {
+            node: NodeId(node),
+            zone: ZoneName::parse(zone).unwrap(),
+            raft_address: "h:1".to_owned(),
+            blob_address: "h:2".to_owned(),
+            public_url: "http://h".to_owned(),
+            version: "2".to_owned(),
+            feature_level: 1,
+        };
+        world.ok(register(1, "a"));
+        assert_eq!(read(&world.tables, NodeId(1)).unwrap().version, "2");
+        assert!(matches!(world.refused(register(1, "b")), Refusal::ParameterInvalid { .. }));
+        let long = RegisterNode { public_url: "x".repeat(ADDRESS_BYTES_MAX + 1), ..register(2, "b") };
+        assert!(matches!(world.refused(long), Refusal::ParameterInvalid { .. }));
+        world.ok(SetNodeState { node: NodeId(1), state: NodeState::Removed });
+        assert_eq!(world.refused(register(1, "a")), Refusal::NodeExists { node: NodeId(1) });
+        let back = SetNodeState { node: NodeId(1), state: NodeState::Active };
+        assert_eq!(world.refused(back), Refusal::NodeExists { node: NodeId(1) });
     }
 }

@@ -8,10 +8,11 @@ use super::codec::{self, Stored};
 use super::command::Apply;
 use super::keys::{self, SYSTEM, Slot, table};
 use super::reply::Reply;
-use super::tables::{Tables, TablesRead};
+use super::tables::{Row, Tables, TablesRead};
 use crate::vocabulary::ids::RegistryId;
 use crate::vocabulary::limits::{
-    KEYS_PER_USER_MAX, POLICIES_PER_PRINCIPAL_MAX, POLICY_BYTES_MAX, USER_NAME_BYTES_MAX, USERS_MAX,
+    KEY_ID_BYTES_MAX, KEYS_PER_USER_MAX, POLICIES_PER_PRINCIPAL_MAX, POLICY_BYTES_MAX, SEALED_SECRET_BYTES_MAX,
+    USER_NAME_BYTES_MAX, USERS_MAX,
 };
 use crate::vocabulary::refusal::Refusal;
 
@@ -77,7 +78,7 @@ pub struct PolicyRow {
 impl Stored for PolicyRow {}
 
 /// Counts every change of users, keys and policies.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub struct AuthVersion(pub u64);
 
 impl Stored for AuthVersion {}
@@ -110,20 +111,14 @@ pub fn key(tables: &impl TablesRead, key_id: &str) -> Option<KeyRow> {
 
 /// The access keys of a user by id.
 pub fn keys_of(tables: &impl TablesRead, registry: RegistryId, name: &str) -> Vec<(String, KeyRow)> {
-    let mut from = keys::access_key("");
-    let end = super::tables::after_prefix(&from);
-    let mut found = Vec::new();
-    loop {
-        let rows = tables.range(&from, &end, 1024);
-        let Some((last, _)) = rows.last() else { return found };
-        from = [&last[..], &[0]].concat();
-        for (key, value) in rows {
-            let row: KeyRow = codec::row(&value);
-            if row.registry == registry && row.user == name {
-                found.push((String::from_utf8_lossy(&key[3..]).into_owned(), row));
-            }
-        }
-    }
+    let prefix = keys::key_of(registry, name, "");
+    let rows = tables.prefix(&prefix, KEYS_PER_USER_MAX);
+    let read = |(key_of, _): &Row| {
+        let key_id = String::from_utf8_lossy(&key_of[prefix.len()..]).into_owned();
+        let row = key(tables, &key_id).expect("a user's key has a row");
+        (key_id, row)
+    };
+    rows.iter().map(read).collect()
 }
 
 /// The policies of a principal by name.
@@ -157,7 +152,12 @@ pub fn name_valid(name: &str) -> bool {
     !name.is_empty() && name.len() <= USER_NAME_BYTES_MAX && name.bytes().all(legal)
 }
 
-/// Makes a user, or changes whether it is enabled.
+/// Whether this can be an access key's id, as IAM's: letters and digits.
+pub fn key_id_valid(key_id: &str) -> bool {
+    !key_id.is_empty() && key_id.len() <= KEY_ID_BYTES_MAX && key_id.bytes().all(|b| b.is_ascii_alphanumeric())
+}
+
+/// Makes a user, or changes whether it is enabled. The last enabled root can't be disabled.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct PutUser {
     /// Its registry.
@@ -185,6 +185,7 @@ impl Apply for PutUser {
         match &before {
             Some(_) if self.must_be_new => return Err(exists("user", &self.name)),
             Some(row) if row.kind != self.kind => return Err(exists("user", &self.name)),
+            Some(_) if !self.enabled => keep_an_administrator(tables, self.registry, &self.name)?,
             None if users(tables, self.registry).len() >= USERS_MAX => {
                 return Err(Refusal::LimitReached { limit: "users".into(), allowed: USERS_MAX as u64 });
             }
@@ -198,7 +199,45 @@ impl Apply for PutUser {
     }
 }
 
-/// Removes a user with its keys and policies.
+/// Refuses what would leave a registry without an enabled root user.
+fn keep_an_administrator(tables: &impl TablesRead, registry: RegistryId, without: &str) -> Result<(), Refusal> {
+    let is_other = |(name, row): &(String, UserRow)| row.kind == UserKind::Root && row.enabled && name != without;
+    let is_root = user(tables, registry, without).is_some_and(|row| row.kind == UserKind::Root);
+    if is_root && !users(tables, registry).iter().any(is_other) { Err(Refusal::LastAdministrator) } else { Ok(()) }
+}
+
+/// Enables or disables a user that is there: unlike [`PutUser`] it never makes one anew that was deleted meanwhile.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SetUserEnabled {
+    /// Its registry.
+    pub registry: RegistryId,
+    /// Its name.
+    pub name: String,
+    /// Whether its keys and tokens work.
+    pub enabled: bool,
+}
+
+impl Apply for SetUserEnabled {
+    fn slot(&self) -> Slot {
+        SYSTEM
+    }
+
+    fn apply<T: Tables>(self, _: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
+        let Some(mut row) = user(tables, self.registry, &self.name) else { return Err(unknown("user", &self.name)) };
+        if row.enabled == self.enabled {
+            return Ok(Reply::Unchanged);
+        }
+        if !self.enabled {
+            keep_an_administrator(tables, self.registry, &self.name)?;
+        }
+        row.enabled = self.enabled;
+        tables.put(keys::user(self.registry, &self.name), codec::encode(&row));
+        changed(tables);
+        Ok(Reply::Done)
+    }
+}
+
+/// Removes a user with its keys and policies. The last enabled root stays.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct DeleteUser {
     /// Its registry.
@@ -216,8 +255,10 @@ impl Apply for DeleteUser {
         if user(tables, self.registry, &self.name).is_none() {
             return Err(unknown("user", &self.name));
         }
+        keep_an_administrator(tables, self.registry, &self.name)?;
         for (key_id, _) in keys_of(tables, self.registry, &self.name) {
             tables.delete(keys::access_key(&key_id));
+            tables.delete(keys::key_of(self.registry, &self.name, &key_id));
         }
         for (policy, _) in policies(tables, self.registry, &self.name) {
             tables.delete(keys::policy(self.registry, &self.name, &policy));
@@ -244,6 +285,10 @@ impl Apply for PutKey {
 
     fn apply<T: Tables>(self, context: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
         let mut row = self.row;
+        if !key_id_valid(&self.key_id) || row.sealed_secret.len() > SEALED_SECRET_BYTES_MAX {
+            let detail = format!("an id has 1 to {KEY_ID_BYTES_MAX} letters and digits, a secret a bounded length");
+            return Err(Refusal::ParameterInvalid { parameter: "access key".into(), detail });
+        }
         if user(tables, row.registry, &row.user).is_none() {
             return Err(unknown("user", &row.user));
         }
@@ -262,6 +307,38 @@ impl Apply for PutKey {
                 row.created_at_ms = context.clock.now_ms;
             }
         }
+        tables.put(keys::key_of(row.registry, &row.user, &self.key_id), Vec::new());
+        tables.put(keys::access_key(&self.key_id), codec::encode(&row));
+        changed(tables);
+        Ok(Reply::Done)
+    }
+}
+
+/// Enables or disables an access key that is there: unlike [`PutKey`] it never makes one anew that was deleted meanwhile.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SetKeyEnabled {
+    /// The registry of its owner.
+    pub registry: RegistryId,
+    /// Its owner; a key of somebody else is unknown.
+    pub user: String,
+    /// Its id.
+    pub key_id: String,
+    /// Whether it works.
+    pub enabled: bool,
+}
+
+impl Apply for SetKeyEnabled {
+    fn slot(&self) -> Slot {
+        SYSTEM
+    }
+
+    fn apply<T: Tables>(self, _: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
+        let found = key(tables, &self.key_id).filter(|row| row.user == self.user && row.registry == self.registry);
+        let Some(mut row) = found else { return Err(unknown("access key", &self.key_id)) };
+        if row.enabled == self.enabled {
+            return Ok(Reply::Unchanged);
+        }
+        row.enabled = self.enabled;
         tables.put(keys::access_key(&self.key_id), codec::encode(&row));
         changed(tables);
         Ok(Reply::Done)
@@ -290,6 +367,7 @@ impl Apply for DeleteKey {
             Some(_) | None => return Err(unknown("access key", &self.key_id)),
         }
         tables.delete(keys::access_key(&self.key_id));
+        tables.delete(keys::key_of(self.registry, &self.user, &self.key_id));
         changed(tables);
         Ok(Reply::Done)
     }

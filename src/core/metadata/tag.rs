@@ -7,7 +7,7 @@ use super::codec::{self, Stored};
 use super::command::Apply;
 use super::keys::{self, Slot};
 use super::reply::{Reply, TagMove};
-use super::repository::{self, RepositoryKey};
+use super::repository::{self, RepositoryKey, Settings};
 use super::tables::{Tables, TablesRead};
 use super::{clock, cluster};
 use crate::vocabulary::digest::Digest;
@@ -89,11 +89,11 @@ pub fn list(
     tables.range(&from, &end, limit).iter().map(|(key, value)| (tag(key), codec::row(value))).collect()
 }
 
-/// The tags that name a manifest.
-pub fn of_manifest(tables: &impl TablesRead, repository: &RepositoryKey, digest: &Digest) -> Vec<Tag> {
+/// Up to `limit` tags that name a manifest, in byte order.
+pub fn of_manifest(tables: &impl TablesRead, repository: &RepositoryKey, digest: &Digest, limit: usize) -> Vec<Tag> {
     let prefix = keys::manifest_tag(repository.slot(), repository.id, digest, "");
     let tag = |key: &[u8]| Tag::parse(std::str::from_utf8(&key[prefix.len()..]).expect("tags are text"));
-    let rows = tables.prefix(&prefix, usize::MAX);
+    let rows = tables.prefix(&prefix, limit);
     rows.iter().map(|(key, _)| tag(key).expect("stored tags were parsed")).collect()
 }
 
@@ -104,11 +104,8 @@ pub fn journal(tables: &impl TablesRead, repository: &RepositoryKey, tag: &Tag) 
     tables.prefix(&prefix, TAG_JOURNAL_MAX + 1).iter().map(|(_, value)| codec::row(value)).collect()
 }
 
-/// Number of a tag's last change, also when it is deleted now, and the version of the delete if it is.
-fn last_change(tables: &impl TablesRead, repository: &RepositoryKey, tag: &Tag) -> (u64, Version) {
-    if let Some(row) = read(tables, repository, tag) {
-        return (row.change, row.base);
-    }
+/// Number and version of the delete that a tag's next life follows; zeros for a tag that never was.
+fn last_delete(tables: &impl TablesRead, repository: &RepositoryKey, tag: &Tag) -> (u64, Version) {
     let mut prefix = keys::tag_journal(repository.slot(), repository.id, tag, 0);
     prefix.truncate(prefix.len() - 8);
     match tables.prefix(&prefix, TAG_JOURNAL_MAX + 1).last() {
@@ -126,10 +123,12 @@ fn note(
     repository: &RepositoryKey,
     tag: &Tag,
     change: u64,
-    row: JournalRow,
+    digest: Option<Digest>,
+    version: Version,
 ) {
     let slot = repository.slot();
-    debug_assert_eq!(row.index, context.index);
+    let (at_ms, index, principal) = (context.clock.now_ms, context.index, context.principal.to_owned());
+    let row = JournalRow { digest, version, at_ms, index, principal };
     tables.put(keys::tag_journal(slot, repository.id, tag, change), codec::encode(&row));
     if let Some(old) = change.checked_sub(TAG_JOURNAL_MAX as u64) {
         tables.delete(keys::tag_journal(slot, repository.id, tag, old));
@@ -137,32 +136,40 @@ fn note(
 }
 
 /// Points a tag at a manifest. The caller has decided that it may.
+///
+/// Setting what is set already is no change for the journal. It is a newer statement of the same, so a tag that may move
+/// gets the new version; one that is fixed keeps its own, because of a fixed tag's writers the *first* counts (§6.3).
 pub(crate) fn set(
     tables: &mut impl Tables,
     context: &Context<'_>,
     repository: &RepositoryKey,
+    settings: &Settings,
     tag: &Tag,
     digest: &Digest,
     version: Version,
 ) -> TagMove {
     let slot = repository.slot();
-    let previous = read(tables, repository, tag).map(|row| row.digest);
-    let (last, base) = last_change(tables, repository, tag);
-    let change = last + 1;
+    let before = read(tables, repository, tag);
+    let previous = before.as_ref().map(|row| row.digest);
+    let (last, base) =
+        before.as_ref().map_or_else(|| last_delete(tables, repository, tag), |row| (row.change, row.base));
+    let set_at_ms = context.clock.now_ms;
+    if let Some(before) = before.filter(|before| before.digest == *digest) {
+        if settings.mutability.fixes(tag) {
+            return TagMove { tag: tag.clone(), previous, version: before.version };
+        }
+        let row = TagRow { version, set_at_ms, ..before };
+        tables.put(keys::tag(slot, repository.id, tag.as_str()), codec::encode(&row));
+        return TagMove { tag: tag.clone(), previous, version };
+    }
     if let Some(previous) = previous {
         tables.delete(keys::manifest_tag(slot, repository.id, &previous, tag.as_str()));
     }
-    let row = TagRow { digest: *digest, version, base, set_at_ms: context.clock.now_ms, change };
+    let change = last + 1;
+    let row = TagRow { digest: *digest, version, base, set_at_ms, change };
     tables.put(keys::tag(slot, repository.id, tag.as_str()), codec::encode(&row));
     tables.put(keys::manifest_tag(slot, repository.id, digest, tag.as_str()), Vec::new());
-    let journal = JournalRow {
-        digest: Some(*digest),
-        version,
-        at_ms: context.clock.now_ms,
-        index: context.index,
-        principal: context.principal.to_owned(),
-    };
-    note(tables, context, repository, tag, change, journal);
+    note(tables, context, repository, tag, change, Some(*digest), version);
     TagMove { tag: tag.clone(), previous, version }
 }
 
@@ -178,14 +185,7 @@ pub(crate) fn drop_tag(
     let slot = repository.slot();
     tables.delete(keys::tag(slot, repository.id, tag.as_str()));
     tables.delete(keys::manifest_tag(slot, repository.id, &row.digest, tag.as_str()));
-    let journal = JournalRow {
-        digest: None,
-        version,
-        at_ms: context.clock.now_ms,
-        index: context.index,
-        principal: context.principal.to_owned(),
-    };
-    note(tables, context, repository, tag, row.change + 1, journal);
+    note(tables, context, repository, tag, row.change + 1, None, version);
     TagMove { tag: tag.clone(), previous: Some(row.digest), version }
 }
 

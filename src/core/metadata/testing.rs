@@ -3,20 +3,29 @@
 
 use super::apply::{Entry, Machine};
 use super::blob::{AddUse, CommitBlob};
-use super::cluster::{FEATURE_LEVEL, InitCluster};
+use super::check;
+use super::clock::Tick;
+use super::cluster::{self, FEATURE_LEVEL, InitCluster, ReportDigest, TakeDigest};
 use super::command::{Command, Proposal};
-use super::link::Link;
+use super::link::{Link, Unlink};
+use super::manifest::PutManifest;
 use super::node::{RegisterNode, RegisterStore};
+use super::principal::{KeyRow, PutKey, PutPolicy, PutUser, UserKind};
 use super::reply::{Outcome, Reply};
-use super::repository::{CreateRepository, RepositoryKey, Settings};
+use super::repository::{CreateRepository, DeleteRepository, RepositoryKey, Settings};
 use super::tables::MemoryTables;
-use super::upload::FinishUpload;
+use super::tag::DeleteTag;
+use super::upload::{FinishUpload, TakeUpload};
+use crate::decide::tag_move::TagRights;
 use crate::vocabulary::digest::Digest;
 use crate::vocabulary::ids::{
     ClusterId, Lineage, NodeId, RegistryId, RepositoryId, RequestId, StoreId, UploadId, UseId,
 };
+use crate::vocabulary::manifest::{ContentKind, Referenced};
+use crate::vocabulary::media_type::MediaType;
 use crate::vocabulary::refusal::Refusal;
 use crate::vocabulary::repository_name::RepositoryName;
+use crate::vocabulary::tag::Tag;
 
 /// A running state machine over [`MemoryTables`].
 #[derive(Debug, Default)]
@@ -63,6 +72,76 @@ impl World {
         world
     }
 
+    /// A region with at least one row in every table.
+    pub fn busy() -> World {
+        let mut world = World::region(&["a", "b", "c"]);
+        world.fill_system();
+        let repository = world.repository("team/app", 0xa1, Settings { sparse: true, ..Settings::default() });
+        world.fill_content(&repository);
+        let gone = world.repository("gone", 0xa2, Settings::default());
+        world.push_blob(&gone, b"layer one", 20, &[1, 2]);
+        world.ok(DeleteRepository { key: gone, force: true });
+        world
+    }
+
+    fn fill_system(&mut self) {
+        let registry = RegistryId::DEFAULT;
+        for (name, kind) in [("root", UserKind::Root), ("ann", UserKind::Ordinary)] {
+            self.ok(PutUser { registry, name: name.to_owned(), kind, enabled: true, must_be_new: true });
+        }
+        let row = KeyRow {
+            registry,
+            user: "ann".to_owned(),
+            sealed_secret: vec![1, 2, 3],
+            secret_hash: [4; 32],
+            enabled: true,
+            created_at_ms: 0,
+            expires_at_ms: 0,
+        };
+        self.ok(PutKey { key_id: "AKIA1".to_owned(), row });
+        let document = "{}".to_owned();
+        self.ok(PutPolicy { registry, principal: "ann".to_owned(), name: "pull".to_owned(), document });
+        self.ok(Tick { expected: 0 });
+        self.ok(TakeDigest {});
+        let note = cluster::own_digest(&self.tables).expect("a digest was taken");
+        self.ok(ReportDigest { node: NodeId(1), note });
+    }
+
+    fn fill_content(&mut self, repository: &RepositoryKey) {
+        for (number, bytes) in (1..).zip([&b"config"[..], b"layer one", b"layer two", b"a large manifest", b"loose"]) {
+            self.push_blob(repository, bytes, number, &[1, 2]);
+        }
+        self.propose(push(repository, b"layer one", 9, &[2, 3]));
+        let image = PutManifest {
+            references: vec![
+                reference(b"config", ContentKind::Blob),
+                reference(b"layer one", ContentKind::Blob),
+                reference(b"foreign layer", ContentKind::Foreign),
+            ],
+            tags: tags(&["latest", "v1"]),
+            ..manifest(repository, b"image")
+        };
+        let large = PutManifest { inline: None, ..manifest(repository, b"a large manifest") };
+        let index = PutManifest {
+            references: vec![reference(b"image", ContentKind::Manifest), reference(b"not here", ContentKind::Manifest)],
+            tags: tags(&["v1", "v2"]),
+            ..manifest(repository, b"index")
+        };
+        let signature = PutManifest {
+            subject: Some(Digest::sha256(b"image")),
+            artifact_type: Some("application/vnd.example.signature".to_owned()),
+            annotations: Some(vec![("key".to_owned(), "value".to_owned())]),
+            ..manifest(repository, b"signature")
+        };
+        for put in [image, large, index, signature] {
+            self.ok(put);
+        }
+        self.ok(DeleteTag { repository: repository.clone(), tag: tags(&["v2"]).remove(0), expected: None });
+        self.ok(Unlink { repository: repository.clone(), digest: Digest::sha256(b"loose"), hold: UseId(5) });
+        let pairs = ((NodeId(1), Some(NodeId(2))), (NodeId(2), Some(NodeId(3))));
+        self.ok(TakeUpload { upload: upload(40), epoch: 1, before: pairs.0, after: pairs.1 });
+    }
+
     /// Registers a node and a store of the same number.
     pub fn add_node(&mut self, number: u64, zone: &str) {
         self.ok(RegisterNode {
@@ -97,6 +176,8 @@ impl World {
         let entry = Entry { index: self.index, at_ms: self.at_ms, payload: &payload };
         let mut applied = self.machine.apply(&self.tables, &[entry]).expect("our own proposals decode");
         self.tables.write(applied.writes);
+        let report = check::check(&self.tables, 3);
+        assert!(report.violations.is_empty(), "after {:?}:\n{:#?}", proposal.commands, report.violations);
         Outcome::decode(&applied.replies.remove(0)).expect("our own outcomes decode")
     }
 
@@ -130,6 +211,34 @@ impl World {
         assert_eq!(outcome.refusal, None);
         digest
     }
+}
+
+/// A manifest of these bytes that names nothing, to be put into `repository`.
+pub fn manifest(repository: &RepositoryKey, bytes: &[u8]) -> PutManifest {
+    PutManifest {
+        repository: repository.clone(),
+        digest: Digest::sha256(bytes),
+        media_type: MediaType::parse("application/vnd.oci.image.manifest.v1+json").expect("it is one"),
+        size_bytes: bytes.len() as u64,
+        inline: Some(bytes.to_vec()),
+        references: Vec::new(),
+        subject: None,
+        artifact_type: None,
+        annotations: None,
+        tags: Vec::new(),
+        rights: TagRights::FULL,
+        expected: None,
+    }
+}
+
+/// A reference to these bytes.
+pub fn reference(bytes: &[u8], kind: ContentKind) -> Referenced {
+    Referenced { digest: Digest::sha256(bytes), size_bytes: bytes.len() as u64, kind }
+}
+
+/// Tags from text.
+pub fn tags(names: &[&str]) -> Vec<Tag> {
+    names.iter().map(|name| Tag::parse(name).expect("a test's tags are tags")).collect()
 }
 
 /// The key of a repository of the default registry.

@@ -9,7 +9,7 @@ use super::apply::Context;
 use super::clock::ClockRow;
 use super::codec::{self, Stored};
 use super::command::Apply;
-use super::keys::{self, Slot};
+use super::keys::{self, SLOTS, Slot, table};
 use super::reply::Reply;
 use super::tables::{Tables, TablesRead};
 use crate::vocabulary::digest::Digest;
@@ -91,6 +91,10 @@ impl Apply for TakeUpload {
         if epoch != self.epoch || before != self.before {
             return Err(Refusal::StaleEpoch { current: u64::from(epoch) });
         }
+        if backup == Some(primary) {
+            let detail = "two holders are two nodes".to_owned();
+            return Err(Refusal::UploadInvalid { detail });
+        }
         let survives = |node: NodeId| node == before.0 || Some(node) == before.1;
         if !survives(primary) && !backup.is_some_and(survives) {
             return Err(Refusal::UploadUnknown);
@@ -109,7 +113,7 @@ pub struct FinishUpload {
     pub epoch: u32,
     /// What the bytes hash to.
     pub digest: Digest,
-    /// The pair of that epoch.
+    /// The pair it began with, for the row; after a takeover the row knows better.
     pub holders: (NodeId, Option<NodeId>),
 }
 
@@ -122,19 +126,20 @@ impl Apply for FinishUpload {
         if expired(&self.upload, &context.clock) {
             return Err(Refusal::UploadUnknown);
         }
-        match read(tables, &self.upload) {
+        let (primary, backup) = match read(tables, &self.upload) {
             Some(UploadRow { state: UploadState::Finishing(digest), .. }) if digest == self.digest => {
                 return Ok(Reply::Unchanged);
             }
-            Some(UploadRow { state: UploadState::Open, epoch, .. }) if epoch == self.epoch => {}
+            Some(UploadRow { state: UploadState::Open, epoch, primary, backup }) if epoch == self.epoch => {
+                (primary, backup)
+            }
             Some(UploadRow { state: UploadState::Open, epoch, .. }) => {
                 return Err(Refusal::StaleEpoch { current: u64::from(epoch) });
             }
             Some(_) => return Err(Refusal::UploadUnknown),
-            None if self.epoch == 1 => {}
+            None if self.epoch == 1 => self.holders,
             None => return Err(Refusal::StaleEpoch { current: 1 }),
-        }
-        let (primary, backup) = self.holders;
+        };
         let state = UploadState::Finishing(self.digest);
         put(tables, &self.upload, &UploadRow { epoch: self.epoch, primary, backup, state });
         Ok(Reply::Done)
@@ -146,7 +151,7 @@ impl Apply for FinishUpload {
 pub struct CloseUpload {
     /// Which.
     pub upload: UploadId,
-    /// The pair, for the row.
+    /// The pair it began with, for the row; after a takeover the row knows better.
     pub holders: (NodeId, Option<NodeId>),
     /// The digest that was here already, if that is why; a repeated request finds it here.
     pub deduplicated: Option<Digest>,
@@ -158,33 +163,37 @@ impl Apply for CloseUpload {
     }
 
     fn apply<T: Tables>(self, context: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
-        let epoch = match read(tables, &self.upload) {
+        let (epoch, (primary, backup)) = match read(tables, &self.upload) {
             Some(UploadRow { state: UploadState::Closed | UploadState::Deduplicated(_), .. }) => {
                 return Ok(Reply::Unchanged);
             }
             Some(UploadRow { state: UploadState::Finishing(_), .. }) => return Err(Refusal::UploadUnknown),
-            Some(UploadRow { state: UploadState::Open, epoch, .. }) => epoch,
+            Some(UploadRow { state: UploadState::Open, epoch, primary, backup }) => (epoch, (primary, backup)),
             None if expired(&self.upload, &context.clock) => return Ok(Reply::Unchanged),
-            None => 1,
+            None => (1, self.holders),
         };
-        let (primary, backup) = self.holders;
         let state = self.deduplicated.map_or(UploadState::Closed, UploadState::Deduplicated);
         put(tables, &self.upload, &UploadRow { epoch, primary, backup, state });
         Ok(Reply::Done)
     }
 }
 
-/// Drops the rows of expired uploads of one slot, oldest first.
+/// Drops the rows of expired uploads and closed generations of one slot, oldest first.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct ForgetUploads {
     /// Which slot.
     pub slot: Slot,
 }
 
+/// Tables whose keys begin with an upload's id, so that the oldest come first.
+const FORGOTTEN_TABLES: [u8; 2] = [table::UPLOAD, table::CLOSED_GENERATION];
+
 /// Whether a slot has rows that [`ForgetUploads`] would drop.
 pub fn forgettable(tables: &impl TablesRead, slot: Slot, clock: &ClockRow) -> bool {
-    let oldest = tables.prefix(&keys::uploads(slot), 1);
-    oldest.first().and_then(|(key, _)| keys::upload_in(key)).is_some_and(|upload| expired(&upload, clock))
+    FORGOTTEN_TABLES.iter().any(|table| {
+        let oldest = tables.prefix(&keys::of_slot(slot, *table), 1);
+        oldest.first().and_then(|(key, _)| keys::upload_in(key)).is_some_and(|upload| expired(&upload, clock))
+    })
 }
 
 impl Apply for ForgetUploads {
@@ -193,14 +202,20 @@ impl Apply for ForgetUploads {
     }
 
     fn apply<T: Tables>(self, context: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
+        if self.slot >= SLOTS {
+            let detail = format!("there are {SLOTS} slots");
+            return Err(Refusal::ParameterInvalid { parameter: "slot".to_owned(), detail });
+        }
         let mut dropped = 0;
-        for (key, _) in tables.prefix(&keys::uploads(self.slot), PURGE_ROWS_MAX) {
-            // ids sort by tick: the first one that lives ends the walk
-            if !keys::upload_in(&key).is_some_and(|upload| expired(&upload, &context.clock)) {
-                break;
+        for table in FORGOTTEN_TABLES {
+            for (key, _) in tables.prefix(&keys::of_slot(self.slot, table), PURGE_ROWS_MAX / 2) {
+                // ids sort by tick: the first one that lives ends the walk
+                if !keys::upload_in(&key).is_some_and(|upload| expired(&upload, &context.clock)) {
+                    break;
+                }
+                tables.delete(key);
+                dropped += 1;
             }
-            tables.delete(key);
-            dropped += 1;
         }
         Ok(Reply::Purged(dropped))
     }

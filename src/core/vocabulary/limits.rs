@@ -164,6 +164,31 @@ pub const ADMIN_BODY_BYTES_MAX: usize = MIB;
 /// Milliseconds a client is told to wait when the cluster has no leader or is full.
 pub const RETRY_AFTER_MS: u32 = 1000;
 
+// Credentials. Source: security cases T3, T8.
+
+/// Failed attempts of an account or an address before delays begin.
+pub const GUESSES_FREE: u32 = 5;
+/// Delay of the next attempt after that, in milliseconds; it doubles with each further failure.
+pub const GUESS_DELAY_MS: u64 = 100;
+/// Longest delay of an attempt, in milliseconds: nobody is ever locked out.
+pub const GUESS_DELAY_MS_MAX: u64 = 5000;
+/// Time in which the count of failures halves, in milliseconds.
+pub const GUESS_FADE_MS: u64 = 60_000;
+/// Accounts and addresses whose failures a node remembers.
+pub const GUESSES_TRACKED_MAX: usize = 20_000;
+/// Attempts that wait at once on a node; the next one is answered with 429.
+pub const GUESSES_WAITING_MAX: usize = 1000;
+/// Shortest life of a bearer token in seconds (clients expect at least this).
+pub const TOKEN_LIFETIME_S_MIN: u64 = 60;
+/// Longest life of a bearer token in seconds.
+pub const TOKEN_LIFETIME_S_MAX: u64 = 12 * 3600;
+/// Clocks of two nodes, or of a node over time, may differ by this much for bearer tokens, in milliseconds.
+pub const TOKEN_SKEW_MS: u64 = 60_000;
+/// Access keys, known or not, whose owner's rights a node keeps compiled.
+pub const CREDENTIALS_CACHED_MAX: usize = 20_000;
+/// Repositories for which a principal's rights are kept decided.
+pub const DECISIONS_CACHED_MAX: usize = 4096;
+
 // Policies. Source: ECR quotas (10,240 characters for repository and registry policies).
 
 /// Longest text of one policy in bytes.
@@ -185,12 +210,18 @@ pub const TAG_FILTER_WILDCARDS_MAX: usize = 2;
 pub const NODES_MAX: usize = 1000;
 /// Blob volumes of a cluster.
 pub const STORES_MAX: usize = 4000;
+/// Longest address, URL or version of a node in bytes.
+pub const ADDRESS_BYTES_MAX: usize = 512;
 /// Repositories looked at for one that a blob may be mounted from.
 pub const MOUNT_SOURCES_MAX: usize = 1000;
 /// Users of a registry.
 pub const USERS_MAX: usize = 5000;
 /// Access keys of one user: two, as in IAM, and room for rotation by robots.
 pub const KEYS_PER_USER_MAX: usize = 10;
+/// Longest id of an access key in bytes (IAM: 128).
+pub const KEY_ID_BYTES_MAX: usize = 128;
+/// Longest sealed secret of an access key in bytes.
+pub const SEALED_SECRET_BYTES_MAX: usize = 512;
 /// Policies of one user, or of requests without a credential.
 pub const POLICIES_PER_PRINCIPAL_MAX: usize = 20;
 

@@ -120,6 +120,11 @@ impl Condition {
         Ok(Condition { operator: parsed, key, values: values? })
     }
 
+    /// Whether it asks for nothing but this key, and for fixed truth values of it.
+    pub(super) fn is_only_on(&self, key: &ConditionKey) -> bool {
+        self.key == *key && self.values.iter().all(|value| matches!(value, Value::Bool(_)))
+    }
+
     /// Whether the condition holds for a request whose keys `lookup` answers (`None`: the key is absent).
     pub(super) fn holds(&self, lookup: &dyn Fn(&ConditionKey) -> Option<Vec<String>>) -> bool {
         let request = lookup(&self.key).filter(|values| !values.is_empty());

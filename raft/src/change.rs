@@ -1,0 +1,144 @@
+//! Changes of the members, asked for on any node and carried out by the leader.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use openraft::ChangeMembers;
+use openraft::errors::{ClientWriteError, RaftError};
+
+use crate::core::{Core, Leader};
+use crate::network::net::{Class, never_arrived};
+use crate::network::wire::{self, Change, Changed, kind};
+use crate::types::{Member, Types};
+
+/// A change of the members was not made, or nobody knows.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeError {
+    /// Certainly not made: no leader with a quorum was found in time.
+    #[error("no leader with a quorum was found in time")]
+    Unavailable,
+    /// It may have been made: look at the members, and ask again.
+    #[error("the outcome of the change is unknown")]
+    Unknown,
+    /// It makes no sense now.
+    #[error("{0}")]
+    Rejected(String),
+}
+
+impl Core {
+    /// Has the leader make a change.
+    pub(crate) async fn change(&self, change: &Change, limit: Duration) -> Result<(), ChangeError> {
+        let until = Instant::now() + limit;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let changed = match self.leader() {
+                Some(Leader::Here) => {
+                    let made = tokio::time::timeout(left, self.make_change(change.clone())).await;
+                    made.unwrap_or(Changed::Unknown)
+                }
+                Some(Leader::There { node_id, addr }) => self.ask_for_change((node_id, &addr), change, left).await,
+                None => Changed::NotLeader,
+            };
+            match changed {
+                Changed::Done => return Ok(()),
+                Changed::Unknown => return Err(ChangeError::Unknown),
+                Changed::Rejected(why) => return Err(ChangeError::Rejected(why)),
+                Changed::NotLeader if Instant::now() >= until => return Err(ChangeError::Unavailable),
+                Changed::NotLeader => self.await_leader_change().await,
+            }
+        }
+    }
+
+    async fn ask_for_change(&self, leader: (u64, &str), change: &Change, limit: Duration) -> Changed {
+        let question = (kind::CHANGE, wire::change(change));
+        match self.net.call(leader, Class::Forward, question, limit).await {
+            Ok(answer) => wire::read_changed(answer).unwrap_or(Changed::Unknown),
+            Err(status) if never_arrived(&status) => Changed::NotLeader,
+            Err(_) => Changed::Unknown,
+        }
+    }
+
+    /// Makes a change, as the leader.
+    pub(crate) async fn make_change(&self, change: Change) -> Changed {
+        match change {
+            Change::AddLearner(member) => self.add_learner(member).await,
+            Change::Voters(ids) => self.change_voters(ids.into_iter().collect()).await,
+            Change::Remove(node_id) => self.remove(node_id).await,
+            Change::Transfer(to) => self.transfer(to).await,
+        }
+    }
+
+    async fn change_members(&self, change: ChangeMembers<u64, crate::types::Peer>, keep: bool) -> Changed {
+        match self.raft.change_membership(change, keep).await {
+            Ok(_) => Changed::Done,
+            Err(error) => rejected(&error),
+        }
+    }
+
+    async fn add_learner(&self, member: Member) -> Changed {
+        let (node_id, peer) = member.split();
+        let known = self.metrics().membership_config.get_node(&node_id).cloned();
+        match known {
+            Some(known) if known == peer => Changed::Done,
+            // the same node under another address: its certificate says that it is the same
+            Some(_) => self.change_members(ChangeMembers::SetNodes([(node_id, peer)].into()), true).await,
+            None => match self.raft.add_learner(node_id, peer, false).await {
+                Ok(_) => Changed::Done,
+                Err(error) => rejected(&error),
+            },
+        }
+    }
+
+    async fn change_voters(&self, ids: BTreeSet<u64>) -> Changed {
+        let metrics = self.metrics();
+        let voters: BTreeSet<u64> = metrics.membership_config.voter_ids().collect();
+        let last = metrics.last_log_index.unwrap_or(0);
+        for id in ids.difference(&voters) {
+            let matched = metrics.replication.as_ref().and_then(|matched| matched.get(id).copied().flatten());
+            let caught_up = matched.is_some_and(|matched| matched.index + self.limits.promotion_lag >= last);
+            if !caught_up {
+                return Changed::Rejected(format!("node {id:016x} has not caught up: it would weaken the quorum"));
+            }
+        }
+        self.change_members(ChangeMembers::ReplaceAllVoters(ids), true).await
+    }
+
+    async fn remove(&self, node_id: u64) -> Changed {
+        let members = self.metrics().membership_config;
+        if members.voter_ids().any(|voter| voter == node_id) {
+            self.change_members(ChangeMembers::RemoveVoters([node_id].into()), false).await
+        } else if members.get_node(&node_id).is_some() {
+            self.change_members(ChangeMembers::RemoveNodes([node_id].into()), false).await
+        } else {
+            Changed::Done
+        }
+    }
+
+    async fn transfer(&self, to: u64) -> Changed {
+        if to == self.net.node_id {
+            return Changed::Done;
+        }
+        if !self.metrics().membership_config.voter_ids().any(|voter| voter == to) {
+            return Changed::Rejected(format!("node {to:016x} is not a voter"));
+        }
+        if self.raft.trigger().transfer_leader(to).await.is_err() {
+            return Changed::Unknown;
+        }
+        let mut leadership = self.leadership.clone();
+        let taken = leadership.wait_for(|now| now.leader == Some(to));
+        let limit = Duration::from_millis(self.timing.election_max_ms * 3);
+        match tokio::time::timeout(limit, taken).await {
+            Ok(Ok(_)) => Changed::Done,
+            Ok(Err(_)) | Err(_) => Changed::Rejected(format!("node {to:016x} did not take over in time")),
+        }
+    }
+}
+
+fn rejected(error: &RaftError<Types, ClientWriteError<Types>>) -> Changed {
+    match error.api_error() {
+        Some(ClientWriteError::ForwardToLeader(_)) => Changed::NotLeader,
+        Some(ClientWriteError::ChangeMembershipError(why)) => Changed::Rejected(why.to_string()),
+        Some(ClientWriteError::PreconditionFailed(why)) => Changed::Rejected(why.to_string()),
+        Some(ClientWriteError::LogEntryDiscarded(_)) | None => Changed::Unknown,
+    }
+}

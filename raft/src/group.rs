@@ -1,0 +1,523 @@
+//! A node's part in the group: the one handle through which the server proposes, reads and changes members.
+//!
+//! It owns a runtime of two threads, on which nothing else runs: hashing and request bodies must never delay a heartbeat.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::Fatal;
+use openraft::storage::StorageHelper;
+use openraft::{Config, ServerState, SnapshotPolicy};
+use parking_lot::Mutex;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::sync::{mpsc, watch};
+
+use crate::change::ChangeError;
+use crate::config::{GroupConfig, StartError};
+use crate::core::{Core, Leadership, boottime_ms};
+use crate::fatal;
+use crate::gate::{self, Gate};
+use crate::identity::{Identity, Memory};
+use crate::log_store::{LogSettings, LogStore};
+use crate::machine::StateMachine;
+use crate::metrics;
+use crate::network::client::Network;
+use crate::network::net::{Class, Net, NetSettings};
+use crate::network::receive::Receiver;
+use crate::network::server::Service;
+use crate::network::transport;
+use crate::network::wire::{self, Change, Changed, kind};
+use crate::propose::{self, Forward, Forwarder, ProposeError, Proposed};
+use crate::read_index::{self, Reads, Unavailable};
+use crate::snapshot::Snapshots;
+use crate::state::Adapter;
+use crate::types::{Member, Peer, Position, Raft, StoredMembership};
+
+/// A node's part in the group. A cheap handle; the last one that goes ends it.
+#[derive(Clone, Debug)]
+pub struct Group(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    core: Arc<Core>,
+    runtime: Mutex<Option<Runtime>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.lock().take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// What this node knows of the group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// This node.
+    pub node_id: u64,
+    /// The present term.
+    pub term: u64,
+    /// Its leader, once known.
+    pub leader: Option<u64>,
+    /// What this node does.
+    pub state: State,
+    /// Index of the last entry here, durable or not.
+    pub last_log_index: Option<u64>,
+    /// The last entry known to be committed.
+    pub committed: Option<u64>,
+    /// The last entry applied here.
+    pub applied: Option<Position>,
+    /// What the latest copy of the state contains.
+    pub snapshot: Option<Position>,
+    /// The last entry purged from the log.
+    pub purged: Option<Position>,
+    /// Who votes.
+    pub voters: Vec<u64>,
+    /// Who is fed, but doesn't vote.
+    pub learners: Vec<u64>,
+    /// Everybody.
+    pub members: Vec<Member>,
+    /// On the leader: the last entry each member is known to have, durable.
+    pub matched: BTreeMap<u64, Option<u64>>,
+    /// The node has found that a majority remembers no more of it than itself, and takes part.
+    pub admitted: bool,
+    /// Its directory went back in time, and it takes no part.
+    pub suspect: bool,
+}
+
+/// What a node does in the group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Is fed, and doesn't vote; also a node that knows no members yet.
+    Learner,
+    /// Follows a leader, or waits for one.
+    Follower,
+    /// Stands for election.
+    Candidate,
+    /// Leads.
+    Leader,
+    /// Ends.
+    Shutdown,
+}
+
+/// A cluster was not founded.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InitializeError {
+    /// This node belongs to a cluster already.
+    #[error("the cluster exists already")]
+    Exists,
+    /// The members make no sense.
+    #[error("{0}")]
+    Rejected(String),
+}
+
+impl Group {
+    /// Starts the node: checks its directory, recovers, listens. It takes part once a majority has answered its hello.
+    ///
+    /// An error leaves the directory as it was, apart from its start counter.
+    pub async fn start(config: GroupConfig, machine: Arc<dyn StateMachine>) -> Result<Group, StartError> {
+        if config.tls.is_none() && !config.listen.ip().is_loopback() {
+            return Err(StartError::Insecure(config.listen));
+        }
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("raft").enable_all().build()?;
+        let started = runtime.spawn(start(config, machine)).await;
+        match started.map_err(std::io::Error::other).map_err(StartError::from).flatten() {
+            Ok(core) => Ok(Group(Arc::new(Inner { core, runtime: Mutex::new(Some(runtime)) }))),
+            Err(error) => {
+                runtime.shutdown_background();
+                Err(error)
+            }
+        }
+    }
+
+    /// Runs something on the runtime of consensus, where its channels and timers live.
+    async fn on_runtime<R: Send + 'static>(&self, work: impl Future<Output = R> + Send + 'static) -> Option<R> {
+        let handle = self.0.runtime.lock().as_ref().map(|runtime| runtime.handle().clone())?;
+        handle.spawn(work).await.ok()
+    }
+
+    /// Founds the cluster with these voters, this node among them. To be called on one node, once.
+    pub async fn initialize(&self, members: Vec<Member>) -> Result<(), InitializeError> {
+        use openraft::errors::InitializeError as Found;
+        let members: BTreeMap<u64, Peer> = members.into_iter().map(Member::split).collect();
+        match self.0.core.raft.initialize(members).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(match error.api_error() {
+                Some(Found::NotAllowed(_)) => InitializeError::Exists,
+                Some(Found::NotInMembers(_)) => InitializeError::Rejected("this node is not among the members".into()),
+                None => InitializeError::Rejected(error.to_string()),
+            }),
+        }
+    }
+
+    /// Asks one of the nodes at `seeds` to add this node as a learner; repeats until it is one.
+    pub async fn join(&self, seeds: Vec<String>, me: Member, limit: Duration) -> Result<(), ChangeError> {
+        let core = self.0.core.clone();
+        let joined = self.on_runtime(async move { tokio::time::timeout(limit, join(&core, &seeds, me)).await }).await;
+        match joined {
+            Some(Ok(joined)) => joined,
+            Some(Err(_)) | None => Err(ChangeError::Unknown),
+        }
+    }
+
+    /// Proposes an entry on any node and waits until it is applied where the leader is.
+    pub async fn propose(&self, payload: Bytes, limit: Duration) -> Result<Proposed, ProposeError> {
+        self.0.core.propose(payload, limit).await
+    }
+
+    /// The index that a read which begins now has to see; any node.
+    pub async fn read_index(&self, limit: Duration) -> Result<u64, Unavailable> {
+        self.0.core.read_index(limit).await
+    }
+
+    /// Waits until this node's state has all that was acknowledged anywhere before the call. Returns that index.
+    pub async fn linearize(&self, limit: Duration) -> Result<u64, Unavailable> {
+        let until = tokio::time::Instant::now() + limit;
+        let index = self.0.core.read_index(limit).await?;
+        self.0.core.wait_applied(index, until.saturating_duration_since(tokio::time::Instant::now())).await?;
+        Ok(index)
+    }
+
+    /// Waits until this node has applied `index`.
+    pub async fn wait_applied(&self, index: u64, limit: Duration) -> Result<(), Unavailable> {
+        self.0.core.wait_applied(index, limit).await
+    }
+
+    /// Index of the last entry applied here; 0 when there is none, or only the founding one.
+    pub fn applied_index(&self) -> u64 {
+        self.0.core.applied.borrow().map_or(0, |applied| applied.index)
+    }
+
+    /// Since when this node's state has all that a leader had confirmed then: milliseconds since boot
+    /// (`CLOCK_BOOTTIME`), `None` if never since the start.
+    pub fn confirmed_at_ms(&self) -> Option<u64> {
+        self.0.core.reads.confirmed_at_ms()
+    }
+
+    /// How old this node's state is at most, milliseconds; `u64::MAX` if that isn't known.
+    pub fn confirmed_age_ms(&self) -> u64 {
+        self.confirmed_at_ms().map_or(u64::MAX, |at| boottime_ms().saturating_sub(at))
+    }
+
+    /// What this node knows of the group.
+    pub fn status(&self) -> Status {
+        let core = &self.0.core;
+        let metrics = core.metrics();
+        let members = &metrics.membership_config;
+        let voters: Vec<u64> = members.voter_ids().collect();
+        let state = match metrics.state {
+            ServerState::Learner => State::Learner,
+            ServerState::Follower => State::Follower,
+            ServerState::Candidate => State::Candidate,
+            ServerState::Leader => State::Leader,
+            ServerState::Shutdown => State::Shutdown,
+        };
+        let index = |id: Option<crate::types::LogId>| id.map(|id| id.index);
+        Status {
+            node_id: core.net.node_id,
+            term: metrics.current_term,
+            leader: metrics.current_leader,
+            state,
+            last_log_index: metrics.last_log_index,
+            committed: index(metrics.cluster_committed.max(metrics.local_committed)),
+            applied: *core.applied.borrow(),
+            snapshot: metrics.snapshot.map(Position::from),
+            purged: core.log.purged(),
+            learners: members.nodes().map(|(id, _)| *id).filter(|id| !voters.contains(id)).collect(),
+            members: members.nodes().map(|(id, peer)| Member::join(*id, peer)).collect(),
+            matched: metrics.replication.unwrap_or_default().into_iter().map(|(id, at)| (id, index(at))).collect(),
+            voters,
+            admitted: core.gate.is_open(),
+            suspect: core.gate.went_back(),
+        }
+    }
+
+    /// Follows who leads.
+    pub fn watch_leader(&self) -> watch::Receiver<Leadership> {
+        self.0.core.leadership.clone()
+    }
+
+    /// Follows what was applied here last.
+    pub fn watch_applied(&self) -> watch::Receiver<Option<Position>> {
+        self.0.core.applied.clone()
+    }
+
+    async fn change(&self, change: Change, limit: Duration) -> Result<(), ChangeError> {
+        let core = self.0.core.clone();
+        let changed = self.on_runtime(async move { core.change(&change, limit).await }).await;
+        changed.unwrap_or(Err(ChangeError::Unavailable))
+    }
+
+    /// Adds a node that is fed and doesn't vote, or changes the address of a member.
+    pub async fn add_learner(&self, member: Member, limit: Duration) -> Result<(), ChangeError> {
+        self.change(Change::AddLearner(member), limit).await
+    }
+
+    /// Makes exactly these members voters. New ones must have caught up; former ones stay as learners.
+    pub async fn change_voters(
+        &self,
+        voters: impl IntoIterator<Item = u64>,
+        limit: Duration,
+    ) -> Result<(), ChangeError> {
+        self.change(Change::Voters(voters.into_iter().collect()), limit).await
+    }
+
+    /// Removes a member. Its id is never used again.
+    pub async fn remove(&self, node_id: u64, limit: Duration) -> Result<(), ChangeError> {
+        self.change(Change::Remove(node_id), limit).await
+    }
+
+    /// Hands leadership to a voter and waits until it leads.
+    pub async fn transfer_leader(&self, to: u64, limit: Duration) -> Result<(), ChangeError> {
+        self.change(Change::Transfer(to), limit).await
+    }
+
+    /// Has this node copy its state soon.
+    pub async fn snapshot_now(&self) {
+        // only a node that ends doesn't take the request
+        let _ends = self.0.core.raft.trigger().snapshot().await.is_err();
+    }
+
+    /// Ends this node's part: hands leadership on if it leads, stops listening, closes the log. The directory may be used
+    /// again when this returns true; false means that something still held the log after ten seconds.
+    pub async fn shutdown(&self) -> bool {
+        self.hand_over().await;
+        self.0.core.ending.send_replace(true);
+        let core = self.0.core.clone();
+        let _stopped = self.on_runtime(async move { core.raft.shutdown().await.is_ok() }).await;
+        self.halt().await
+    }
+
+    /// Ends at once, as a crash would, save that the log is closed.
+    pub(crate) async fn halt(&self) -> bool {
+        self.0.core.ending.send_replace(true);
+        let runtime = self.0.runtime.lock().take();
+        let Some(runtime) = runtime else { return true };
+        let ended = move || runtime.shutdown_timeout(Duration::from_secs(10));
+        tokio::task::spawn_blocking(ended).await.is_ok()
+    }
+
+    async fn hand_over(&self) {
+        let status = self.status();
+        if status.leader != Some(status.node_id) {
+            return;
+        }
+        let best = status.matched.iter().filter(|(id, _)| **id != status.node_id && status.voters.contains(id));
+        if let Some((id, _)) = best.max_by_key(|(_, matched)| **matched)
+            && let Err(error) = self.transfer_leader(*id, Duration::from_secs(3)).await
+        {
+            tracing::warn!(%error, "leadership could not be handed on before the end");
+        }
+    }
+}
+
+async fn join(core: &Core, seeds: &[String], me: Member) -> Result<(), ChangeError> {
+    let question = wire::change(&Change::AddLearner(me));
+    loop {
+        for seed in seeds {
+            let question = (kind::JOIN, question.clone());
+            let answer = core.net.call((0, seed), Class::Forward, question, Duration::from_secs(30)).await;
+            match answer.map(wire::read_changed) {
+                Ok(Ok(Changed::Done)) => return Ok(()),
+                Ok(Ok(Changed::Rejected(why))) => return Err(ChangeError::Rejected(why)),
+                Ok(Ok(Changed::NotLeader | Changed::Unknown)) | Ok(Err(_)) => {}
+                Err(status) => tracing::info!(%status, %seed, "joining was not possible there"),
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// The settings of the engine; every value that isn't the engine's default has its reason in the README's table.
+fn engine_config(config: &GroupConfig) -> Result<Config, StartError> {
+    let (timing, limits) = (config.timing, config.limits);
+    let engine = Config {
+        cluster_name: format!("{:032x}", config.cluster_id),
+        heartbeat_interval: timing.heartbeat_ms,
+        election_timeout_min: timing.election_min_ms,
+        election_timeout_max: timing.election_max_ms,
+        enable_pre_vote: Some(true),
+        // a restarted leader asks for votes again: its directory may be an old copy
+        enable_leader_restore: Some(false),
+        // closed until the hello has been answered
+        enable_elect: false,
+        allow_log_reversion: Some(false),
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(limits.snapshot_every),
+        max_in_snapshot_log_to_keep: limits.keep_entries,
+        replication_lag_threshold: limits.keep_entries.max(limits.snapshot_every).saturating_mul(2),
+        purge_batch_size: limits.purge_batch,
+        max_payload_entries: limits.message_entries,
+        backoff: "50ms 100ms ...500ms".into(),
+        ..Config::default()
+    };
+    engine.validate().map_err(|error| StartError::Settings(error.to_string()))
+}
+
+async fn start(config: GroupConfig, machine: Arc<dyn StateMachine>) -> Result<Arc<Core>, StartError> {
+    let engine = Arc::new(engine_config(&config)?);
+    let listener = TcpListener::bind(config.listen).await?;
+    let identity = Identity::start(&config.dir, config.cluster_id, config.lineage, config.node_id)?;
+    let (log, adapter, snapshots) = open_stores(&config, machine).await?;
+    let applied = adapter.applied_at();
+    let (mut log_handle, mut adapter) = (log.clone(), adapter);
+    let membership = StorageHelper::new(&mut log_handle, &mut adapter).get_membership().await;
+    let membership = membership.map_err(|error| StartError::Engine(error.to_string()))?.effective().as_ref().clone();
+    let net = Net::new(NetSettings {
+        cluster_id: config.cluster_id,
+        lineage: config.lineage,
+        node_id: config.node_id,
+        start: identity.start,
+        memory: Memory::load(log.heard()?)?,
+        bind_source: config.bind_source,
+        tls: config.tls.clone(),
+        connect_timeout: Duration::from_millis(config.timing.election_max_ms),
+        snapshot_rate: config.limits.snapshot_rate_bytes,
+    });
+    let raft = Raft::new(config.node_id, engine, Network(net.clone()), log.clone(), adapter).await;
+    let raft = raft.map_err(|error| StartError::Engine(error.to_string()))?;
+    let (leads, leadership) = watch::channel(Leadership::default());
+    let (forwarder, forwards) = Forwarder::new(config.limits.proposals);
+    let core = Arc::new(Core {
+        net,
+        raft,
+        log,
+        gate: Arc::new(Gate::default()),
+        receiver: Receiver::new(snapshots),
+        applied,
+        leadership,
+        reads: Reads::default(),
+        forwarder,
+        proposing: AtomicUsize::new(0),
+        clock: config.clock,
+        timing: config.timing,
+        limits: config.limits,
+        ending: watch::Sender::new(false),
+    });
+    spawn_parts(&core, Parts { listener, tls: config.tls, leads, forwards, membership });
+    Ok(core)
+}
+
+/// What runs beside the engine needs once, when it starts.
+struct Parts {
+    listener: TcpListener,
+    tls: Option<transport::TlsSource>,
+    leads: watch::Sender<Leadership>,
+    forwards: mpsc::Receiver<Forward>,
+    membership: StoredMembership,
+}
+
+fn spawn_parts(core: &Arc<Core>, parts: Parts) {
+    let Parts { listener, tls, leads, forwards, membership } = parts;
+    let is_voter = membership.voter_ids().any(|voter| voter == core.net.node_id);
+    if is_voter {
+        tokio::spawn(gate::greet(core.clone(), membership));
+    } else {
+        // who doesn't vote can't vote twice; a leader that knows better still refuses it
+        core.gate.open();
+        core.raft.runtime_config().elect(true);
+    }
+    let router = transport::server().add_service(Service(core.clone()).into_server());
+    let mut ending = core.ending.subscribe();
+    let ended = async move { drop(ending.wait_for(|ending| *ending).await) };
+    let serving = transport::serve(listener, router, tls, ended);
+    let watched = core.clone();
+    tokio::spawn(async move {
+        let served = serving.await;
+        if !*watched.ending.borrow() {
+            fatal::abort("the listener of consensus has ended", &format!("{served:?}"));
+        }
+    });
+    tokio::spawn(gate::remember(core.clone()));
+    tokio::spawn(read_index::run(core.clone()));
+    tokio::spawn(propose::forward(core.clone(), forwards));
+    tokio::spawn(follow_leadership(core.clone(), leads));
+    tokio::spawn(watch_engine(core.clone()));
+}
+
+/// Opens log, state and snapshots, and checks that they fit together. Blocking work, on threads for it.
+async fn open_stores(
+    config: &GroupConfig,
+    machine: Arc<dyn StateMachine>,
+) -> Result<(LogStore, Adapter, Arc<Snapshots>), StartError> {
+    let mut settings = LogSettings::new(config.dir.join("log"));
+    settings.depth = config.limits.append_depth;
+    settings.read_bytes = config.limits.message_bytes;
+    let snapshots_dir = config.dir.join("snapshots");
+    let open = move || -> Result<_, StartError> {
+        let log = LogStore::open(settings)?;
+        let snapshots = Arc::new(Snapshots::open(snapshots_dir, machine.clone())?);
+        let adapter = Adapter::open(machine, snapshots.clone(), log.flushed())?;
+        let applied = adapter.applied_at().borrow().max(snapshots.position());
+        if let Some(purged) = log.purged().filter(|purged| applied < Some(*purged)) {
+            return Err(StartError::Gap { applied, purged });
+        }
+        Ok((log, adapter, snapshots))
+    };
+    tokio::task::spawn_blocking(open).await.map_err(std::io::Error::other)?
+}
+
+/// Publishes who leads, and when this node is ready to.
+async fn follow_leadership(core: Arc<Core>, leads: watch::Sender<Leadership>) {
+    let mut server = core.raft.server_metrics();
+    let mut applied = core.applied.clone();
+    loop {
+        let now = {
+            let metrics = server.borrow_and_update();
+            let applied_term = applied.borrow_and_update().map(|applied| applied.term);
+            let term = metrics.vote.leader_id.term;
+            let is_leader = metrics.state == ServerState::Leader && metrics.vote.committed;
+            // its first entry is applied: so is all that was committed before
+            let is_self_ready = is_leader && applied_term == Some(term);
+            Leadership { term, leader: metrics.current_leader, is_self_ready }
+        };
+        let me = core.net.node_id;
+        leads.send_if_modified(|before| {
+            let changed = *before != now;
+            if changed {
+                metrics::leadership(now.term, now.leader == Some(me));
+                *before = now;
+            }
+            changed
+        });
+        let becoming = now.leader == Some(me) && !now.is_self_ready;
+        let ended = tokio::select! {
+            changed = server.changed() => changed.is_err(),
+            changed = applied.changed(), if becoming => changed.is_err(),
+        };
+        if ended {
+            return;
+        }
+    }
+}
+
+/// Ends the process when the engine has stopped by itself: a node that only seems to run is worse than none.
+async fn watch_engine(core: Arc<Core>) {
+    let mut metrics = core.raft.metrics();
+    loop {
+        let stopped = match &metrics.borrow_and_update().running_state {
+            Ok(()) | Err(Fatal::Stopped) => None,
+            Err(fatal @ (Fatal::StorageError(_) | Fatal::Panicked)) => Some(fatal.to_string()),
+        };
+        if let Some(why) = stopped {
+            fatal::abort("consensus has stopped", &why);
+        }
+        tokio::select! {
+            changed = metrics.changed() => if changed.is_err() { break },
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        }
+        // the loop is for the state alone: entries need not wake it more than ten times a second
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let mut ending = core.ending.subscribe();
+    let told = tokio::time::timeout(Duration::from_secs(1), ending.wait_for(|ending| *ending)).await;
+    if told.is_err() {
+        fatal::abort("consensus has stopped", &"its core is gone");
+    }
+}

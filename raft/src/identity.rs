@@ -1,0 +1,275 @@
+//! Who this data directory is, how often it has started, and what peers were heard to say.
+//!
+//! A directory that went back in time (a restored disk image) would vote a second time in a term it has voted in. Every
+//! start raises a counter durably; every node remembers, per peer, the highest counter, term and log position it was told.
+//! A started voter takes no part in consensus until a majority of the voters has answered its hello and none knew more.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use parking_lot::Mutex;
+
+use crate::codec::{self, CodecError, Kind};
+use crate::files;
+use crate::types::Position;
+
+/// What a data directory says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) cluster_id: u128,
+    pub(crate) lineage: u64,
+    pub(crate) node_id: u64,
+    /// How often it was started, this time included.
+    pub(crate) start: u64,
+    /// What the program that wrote it understood; see [`FEATURE_LEVEL`].
+    pub(crate) feature_level: u32,
+    /// Its log is short or damaged, and it must not vote.
+    pub(crate) suspect: bool,
+}
+
+/// What this program understands of the formats in the directory.
+pub(crate) const FEATURE_LEVEL: u32 = 1;
+
+/// The directory belongs to somebody else, or cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// Another node's, cluster's or lineage's directory.
+    #[error("the data directory belongs to node {node_id:016x} of cluster {cluster_id:032x}, lineage {lineage:016x}")]
+    Foreign {
+        /// Whose it is.
+        node_id: u64,
+        /// Which cluster it belongs to.
+        cluster_id: u128,
+        /// Which life of that cluster.
+        lineage: u64,
+    },
+    /// A newer program wrote it.
+    #[error("the data directory has feature level {0}, newer than this program")]
+    Newer(u32),
+    /// It was marked as not fit to vote.
+    #[error("the data directory is marked suspect: its log has lost acknowledged entries")]
+    Suspect,
+    /// The identity file is damaged.
+    #[error(transparent)]
+    Damaged(#[from] CodecError),
+    /// The directory cannot be read or written.
+    #[error("the identity of the data directory: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl Identity {
+    /// Reads the directory's identity, or gives it one; raises its start counter durably.
+    pub(crate) fn start(dir: &Path, cluster_id: u128, lineage: u64, node_id: u64) -> Result<Identity, IdentityError> {
+        files::make_dir(dir)?;
+        let path = dir.join("node.id");
+        let mut identity = match files::read(&path)? {
+            Some(bytes) => decode(Bytes::from(bytes))?,
+            None => Identity { cluster_id, lineage, node_id, start: 0, feature_level: FEATURE_LEVEL, suspect: false },
+        };
+        let Identity { feature_level, suspect, .. } = identity;
+        if (identity.cluster_id, identity.lineage, identity.node_id) != (cluster_id, lineage, node_id) {
+            let Identity { cluster_id, lineage, node_id, .. } = identity;
+            return Err(IdentityError::Foreign { node_id, cluster_id, lineage });
+        }
+        if feature_level > FEATURE_LEVEL {
+            return Err(IdentityError::Newer(feature_level));
+        }
+        if suspect {
+            return Err(IdentityError::Suspect);
+        }
+        identity.start += 1;
+        files::replace(&path, &encode(&identity))?;
+        Ok(identity)
+    }
+}
+
+fn encode(identity: &Identity) -> Bytes {
+    let mut out = BytesMut::new();
+    codec::record(&mut out, Kind::Identity, 1, |out| {
+        out.put_u128_le(identity.cluster_id);
+        out.put_u64_le(identity.lineage);
+        out.put_u64_le(identity.node_id);
+        out.put_u64_le(identity.start);
+        out.put_u32_le(identity.feature_level);
+        out.put_u8(u8::from(identity.suspect));
+    });
+    out.freeze()
+}
+
+fn decode(bytes: Bytes) -> Result<Identity, CodecError> {
+    let mut reader = codec::open_v1(bytes, Kind::Identity)?;
+    let identity = Identity {
+        cluster_id: reader.u128()?,
+        lineage: reader.u64()?,
+        node_id: reader.u64()?,
+        start: reader.u64()?,
+        feature_level: reader.u32()?,
+        suspect: reader.bool()?,
+    };
+    reader.end()?;
+    Ok(identity)
+}
+
+/// What a node says of itself when it starts, and what its peers remember of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Heard {
+    /// Its start counter.
+    pub(crate) start: u64,
+    /// The highest term it voted in or followed.
+    pub(crate) term: u64,
+    /// What it acknowledged to the leader of that term, or says its log ends with.
+    pub(crate) last: Option<Position>,
+}
+
+impl Heard {
+    /// Whether this memory of a node proves that `hello` comes from an older copy of it.
+    ///
+    /// Positions are compared within one term only: a leader of a later term may have cut the log.
+    pub(crate) fn is_ahead_of(&self, hello: &Heard) -> bool {
+        self.start > hello.start || self.term > hello.term || (self.term == hello.term && self.last > hello.last)
+    }
+
+    fn encode(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        codec::record(&mut out, Kind::Heard, 1, |out| {
+            self.put(out);
+        });
+        out.freeze()
+    }
+
+    /// For a record, and for a hello on the wire.
+    pub(crate) fn put(&self, out: &mut BytesMut) {
+        out.put_u64_le(self.start);
+        out.put_u64_le(self.term);
+        codec::put_log_id_option(out, self.last.map(Into::into).as_ref());
+    }
+
+    /// Reads what [`Heard::put`] wrote.
+    pub(crate) fn take(reader: &mut codec::Reader) -> Result<Heard, CodecError> {
+        let (start, term) = (reader.u64()?, reader.u64()?);
+        Ok(Heard { start, term, last: reader.log_id_option()?.map(Position::from) })
+    }
+}
+
+/// The memory of all peers.
+#[derive(Debug, Default)]
+pub(crate) struct Memory(Mutex<BTreeMap<u64, Heard>>);
+
+impl Memory {
+    pub(crate) fn load(records: Vec<(u64, Bytes)>) -> Result<Memory, CodecError> {
+        let mut memory = BTreeMap::new();
+        for (node_id, bytes) in records {
+            let mut reader = codec::open_v1(bytes, Kind::Heard)?;
+            memory.insert(node_id, Heard::take(&mut reader)?);
+            reader.end()?;
+        }
+        Ok(Memory(Mutex::new(memory)))
+    }
+
+    pub(crate) fn of(&self, node_id: u64) -> Heard {
+        self.0.lock().get(&node_id).copied().unwrap_or_default()
+    }
+
+    /// A node has voted in, or followed, a term.
+    pub(crate) fn heard_term(&self, node_id: u64, term: u64) {
+        let mut memory = self.0.lock();
+        let heard = memory.entry(node_id).or_default();
+        if term > heard.term {
+            *heard = Heard { term, last: None, ..*heard };
+        }
+    }
+
+    /// A node has acknowledged entries to the leader of a term.
+    pub(crate) fn heard_ack(&self, node_id: u64, term: u64, last: Position) {
+        let mut memory = self.0.lock();
+        let heard = memory.entry(node_id).or_default();
+        if term > heard.term {
+            *heard = Heard { term, last: Some(last), ..*heard };
+        } else if term == heard.term {
+            heard.last = heard.last.max(Some(last));
+        }
+    }
+
+    /// A node has started and was found to be no older than what was known of it.
+    pub(crate) fn heard_start(&self, node_id: u64, hello: Heard) {
+        let mut memory = self.0.lock();
+        let heard = memory.entry(node_id).or_default();
+        heard.start = heard.start.max(hello.start);
+        if hello.term > heard.term {
+            *heard = Heard { term: hello.term, last: None, ..*heard };
+        }
+    }
+
+    /// The record to keep of a node.
+    pub(crate) fn record(&self, node_id: u64) -> Bytes {
+        self.of(node_id).encode()
+    }
+
+    /// All that is known, to see what changed.
+    pub(crate) fn all(&self) -> BTreeMap<u64, Heard> {
+        self.0.lock().clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Each start counts, and a directory is refused to anyone but its owner.
+    #[test]
+    fn identity_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("raft");
+        assert_eq!(Identity::start(&dir, 1, 2, 3).unwrap().start, 1);
+        assert_eq!(Identity::start(&dir, 1, 2, 3).unwrap().start, 2);
+        for (cluster, lineage, node) in [(9, 2, 3), (1, 9, 3), (1, 2, 9)] {
+            let error = Identity::start(&dir, cluster, lineage, node).unwrap_err();
+            assert!(matches!(error, IdentityError::Foreign { node_id: 3, .. }), "{error}");
+        }
+        let suspect = Identity { suspect: true, ..Identity::start(&dir, 1, 2, 3).unwrap() };
+        files::replace(&dir.join("node.id"), &encode(&suspect)).unwrap();
+        assert!(matches!(Identity::start(&dir, 1, 2, 3), Err(IdentityError::Suspect)));
+        let newer = Identity { suspect: false, feature_level: 2, ..suspect };
+        files::replace(&dir.join("node.id"), &encode(&newer)).unwrap();
+        assert!(matches!(Identity::start(&dir, 1, 2, 3), Err(IdentityError::Newer(2))));
+        std::fs::write(dir.join("node.id"), b"rubbish").unwrap();
+        assert!(matches!(Identity::start(&dir, 1, 2, 3), Err(IdentityError::Damaged(_))));
+    }
+
+    // A peer knows more exactly if the node has started, voted or acknowledged since.
+    #[test]
+    fn who_went_back_in_time() {
+        let at = |start, term, index: Option<u64>| {
+            let last = index.map(|index| Position { term: 1, index });
+            Heard { start, term, last }
+        };
+        let cases = [
+            ("nothing known", Heard::default(), at(1, 0, None), false),
+            ("the same", at(3, 5, Some(9)), at(4, 5, Some(9)), false),
+            ("an older start", at(4, 5, Some(9)), at(3, 5, Some(9)), true),
+            ("a term voted in since", at(3, 6, None), at(4, 5, Some(9)), true),
+            ("entries acknowledged since", at(3, 5, Some(10)), at(4, 5, Some(9)), true),
+            ("cut by a later leader", at(3, 5, Some(10)), at(4, 6, Some(9)), false),
+        ];
+        for (name, memory, hello, ahead) in cases {
+            assert_eq!(memory.is_ahead_of(&hello), ahead, "{name}");
+        }
+    }
+
+    // What was heard only grows, survives its record, and positions belong to the latest term.
+    #[test]
+    fn memory_grows() {
+        let memory = Memory::default();
+        let position = |term, index| Position { term, index };
+        memory.heard_ack(7, 3, position(3, 10));
+        memory.heard_ack(7, 3, position(3, 8));
+        memory.heard_ack(7, 2, position(2, 50));
+        memory.heard_start(7, Heard { start: 4, term: 1, last: None });
+        assert_eq!(memory.of(7), Heard { start: 4, term: 3, last: Some(position(3, 10)) });
+        memory.heard_term(7, 5);
+        let kept = Memory::load(vec![(7, memory.record(7))]).unwrap();
+        assert_eq!(kept.of(7), Heard { start: 4, term: 5, last: None });
+    }
+}

@@ -1,0 +1,149 @@
+//! The log on RocksDB: entries, vote, purge marker and commit hint in one instance, so in one order.
+//!
+//! A write goes to RocksDB's log at once and is readable then; one thread ([`sync`]) makes it durable and only then completes
+//! it, in order. What is not durable is never acknowledged. An error of any write ends the process.
+//!
+//! It never holds state-machine data: a compaction there must not stall an append here. Start reading at [`LogStore`].
+
+mod bound;
+mod open;
+mod reader;
+mod storage;
+mod sync;
+mod tail;
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rocksdb::{BoundColumnFamily, DBWithThreadMode, MultiThreaded};
+use tokio::sync::{Semaphore, watch};
+
+use crate::types::{LogId, Position, Vote};
+
+pub use open::LogOpenError;
+use sync::SyncThread;
+use tail::Tail;
+
+/// RocksDB as this room uses it.
+type Db = DBWithThreadMode<MultiThreaded>;
+
+/// Entries by index, big-endian.
+const CF_LOG: &str = "log";
+/// Vote, purge marker, commit hint, format and what peers were heard to say.
+const CF_META: &str = "meta";
+const KEY_FORMAT: &[u8] = b"format";
+const KEY_VOTE: &[u8] = b"vote";
+const KEY_PURGED: &[u8] = b"purged";
+const KEY_COMMITTED: &[u8] = b"committed";
+const PREFIX_HEARD: &[u8] = b"heard/";
+/// What the instance's layout is called; a newer one is refused.
+const FORMAT: &[u8] = b"1";
+
+/// How the log is kept.
+#[derive(Clone, Debug)]
+pub(crate) struct LogSettings {
+    /// Where; made if it does not exist.
+    pub(crate) dir: PathBuf,
+    /// Appends that may be written and not yet durable: while the next one waits, entries gather in it.
+    pub(crate) depth: usize,
+    /// Decoded entries kept in memory.
+    pub(crate) tail_entries: usize,
+    /// Bytes of decoded entries kept in memory.
+    pub(crate) tail_bytes: usize,
+    /// Bytes of entries read for one message.
+    pub(crate) read_bytes: usize,
+}
+
+impl LogSettings {
+    pub(crate) fn new(dir: PathBuf) -> LogSettings {
+        LogSettings { dir, depth: 1, tail_entries: 10_000, tail_bytes: 64 << 20, read_bytes: 4 << 20 }
+    }
+}
+
+/// The log. A cheap handle: clones are the same log.
+#[derive(Clone, Debug)]
+pub(crate) struct LogStore(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    db: Arc<Db>,
+    settings: LogSettings,
+    edges: Mutex<Edges>,
+    tail: Mutex<Tail>,
+    depth: Arc<Semaphore>,
+    sync: SyncThread,
+    flushed: watch::Receiver<Option<Position>>,
+}
+
+/// What the ends of the log are, kept in memory: seeking across range tombstones is slow.
+#[derive(Clone, Copy, Debug, Default)]
+struct Edges {
+    vote: Option<Vote>,
+    purged: Option<LogId>,
+    last: Option<LogId>,
+}
+
+impl LogStore {
+    /// The last position known to be on the disk. Apply waits for it, so that no state is ever ahead of its own log.
+    pub(crate) fn flushed(&self) -> watch::Receiver<Option<Position>> {
+        self.0.flushed.clone()
+    }
+
+    /// The last purged position.
+    pub(crate) fn purged(&self) -> Option<Position> {
+        self.0.edges.lock().purged.map(Position::from)
+    }
+
+    /// The last position of the log, durable or not.
+    pub(crate) fn last(&self) -> Option<Position> {
+        let edges = self.0.edges.lock();
+        edges.last.or(edges.purged).map(Position::from)
+    }
+
+    /// The vote as it is on the disk.
+    pub(crate) fn vote(&self) -> Option<Vote> {
+        self.0.edges.lock().vote
+    }
+
+    /// Waits until the log is closed, once every other handle is gone; gives up after `patience`.
+    pub(crate) fn close(self, patience: std::time::Duration) -> bool {
+        let db = Arc::downgrade(&self.0.db);
+        drop(self);
+        let deadline = std::time::Instant::now() + patience;
+        while db.strong_count() > 0 {
+            if std::time::Instant::now() >= deadline {
+                return false;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        true
+    }
+}
+
+impl Inner {
+    fn log(&self) -> Arc<BoundColumnFamily<'_>> {
+        self.db.cf_handle(CF_LOG).expect("made when opened")
+    }
+
+    fn meta(&self) -> Arc<BoundColumnFamily<'_>> {
+        self.db.cf_handle(CF_META).expect("made when opened")
+    }
+}
+
+fn key(index: u64) -> [u8; 8] {
+    index.to_be_bytes()
+}
+
+/// Range of keys for a range of indexes, end exclusive.
+fn keys(range: RangeInclusive<u64>) -> ([u8; 8], Vec<u8>) {
+    let end = match range.end().checked_add(1) {
+        Some(end) => key(end).to_vec(),
+        None => vec![0xff; 9],
+    };
+    (key(*range.start()), end)
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,269 @@
+//! openraft's outgoing calls.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, stream};
+use openraft::base::{BoxFuture, BoxStream};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
+use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2, stream_append_sequential};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use tonic::{Code, Request, Status, Streaming};
+
+use super::net::{Class, Net};
+use super::proto::{Frame, Reply};
+use super::send;
+use super::wire::{self, kind};
+use crate::snapshot::SnapshotHandle;
+use crate::types::{Peer, Position, Snapshot, Types, Vote};
+
+/// Opening a stream may need a connection and a handshake.
+const STREAM_OPEN_TIMEOUT: Duration = Duration::from_secs(1);
+/// Entries were sent and none of the answers came: the follower's disk may be slow, or the connection hangs.
+const STREAM_STALL_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Makes connections for openraft.
+#[derive(Clone, Debug)]
+pub(crate) struct Network(pub(crate) Arc<Net>);
+
+impl Network {
+    fn link(&self, target: u64, node: &Peer, class: Class) -> Link {
+        Link { net: self.0.clone(), target, addr: node.raft_addr.clone(), class }
+    }
+}
+
+impl RaftNetworkFactory<Types> for Network {
+    type Network = Link;
+
+    async fn new_client(&mut self, target: u64, node: &Peer) -> Link {
+        self.link(target, node, Class::Append)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, node: &Peer) -> Link {
+        self.link(target, node, Class::Pulse)
+    }
+
+    async fn new_snapshot_client(&mut self, target: u64, node: &Peer) -> Link {
+        self.link(target, node, Class::Snapshot)
+    }
+}
+
+/// Calls to one peer.
+#[derive(Debug)]
+pub(crate) struct Link {
+    net: Arc<Net>,
+    target: u64,
+    addr: String,
+    class: Class,
+}
+
+impl Link {
+    fn failed(&self, status: &Status, action: RPCTypes, limit: Duration) -> RPCError<Types> {
+        let target = self.target;
+        match status.code() {
+            Code::DeadlineExceeded => {
+                RPCError::Timeout(Timeout { action, id: self.net.node_id, target, timeout: limit })
+            }
+            Code::Unavailable | Code::FailedPrecondition | Code::PermissionDenied | Code::Unauthenticated => {
+                RPCError::Unreachable(Unreachable::from_string(status))
+            }
+            Code::Ok
+            | Code::Cancelled
+            | Code::Unknown
+            | Code::InvalidArgument
+            | Code::NotFound
+            | Code::AlreadyExists
+            | Code::ResourceExhausted
+            | Code::Aborted
+            | Code::OutOfRange
+            | Code::Unimplemented
+            | Code::Internal
+            | Code::DataLoss => RPCError::Network(NetworkError::from_string(status)),
+        }
+    }
+
+    async fn ask(
+        &self,
+        class: Class,
+        question: (u32, Bytes),
+        action: RPCTypes,
+        option: &RPCOption,
+    ) -> Result<Bytes, RPCError<Types>> {
+        let limit = option.soft_ttl();
+        let answer = self.net.call((self.target, &self.addr), class, question, limit).await;
+        answer.map_err(|status| self.failed(&status, action, limit))
+    }
+
+    fn unreadable(error: &crate::codec::CodecError) -> RPCError<Types> {
+        RPCError::Network(NetworkError::new(error))
+    }
+
+    /// Requests and answers in flight together over one stream.
+    async fn pipeline<'s, S>(
+        &'s self,
+        input: S,
+    ) -> Result<BoxStream<'s, Result<StreamAppendResult<Types>, RPCError<Types>>>, RPCError<Types>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + Send + Unpin + 'static,
+    {
+        let unanswered = Arc::new(AtomicUsize::new(0));
+        let terms = Arc::new(parking_lot::Mutex::new(VecDeque::new()));
+        let outgoing = {
+            let (net, target) = (self.net.clone(), self.target);
+            let (unanswered, terms) = (unanswered.clone(), terms.clone());
+            input.map(move |request| {
+                unanswered.fetch_add(1, Ordering::AcqRel);
+                terms.lock().push_back(request.vote.leader_id.term);
+                net.frame(target, kind::APPEND, wire::append_request(&request))
+            })
+        };
+        let failed = |status: Status| self.failed(&status, RPCTypes::AppendEntries, STREAM_OPEN_TIMEOUT);
+        let mut client = self.net.client(self.target, &self.addr, Class::Append).map_err(failed)?;
+        let opening = client.append(Request::new(outgoing));
+        let opened = tokio::time::timeout(STREAM_OPEN_TIMEOUT, opening).await;
+        let opened = opened.unwrap_or_else(|_| Err(Status::deadline_exceeded("the stream did not open")));
+        let answers = Answers { link: self, answers: opened.map_err(failed)?.into_inner(), unanswered, terms };
+        Ok(stream::unfold(Some(answers), Answers::next).boxed())
+    }
+}
+
+/// The answers of a stream.
+struct Answers<'s> {
+    link: &'s Link,
+    answers: Streaming<Reply>,
+    unanswered: Arc<AtomicUsize>,
+    terms: Arc<parking_lot::Mutex<VecDeque<u64>>>,
+}
+
+impl<'s> Answers<'s> {
+    async fn next(
+        state: Option<Answers<'s>>,
+    ) -> Option<(Result<StreamAppendResult<Types>, RPCError<Types>>, Option<Answers<'s>>)> {
+        let mut answers = state?;
+        match answers.receive().await {
+            Ok(None) => None,
+            Ok(Some(result)) => {
+                let last = result.is_err();
+                Some((Ok(result), (!last).then_some(answers)))
+            }
+            Err(error) => Some((Err(error), None)),
+        }
+    }
+
+    async fn receive(&mut self) -> Result<Option<StreamAppendResult<Types>>, RPCError<Types>> {
+        let failed = |status: &Status| self.link.failed(status, RPCTypes::AppendEntries, STREAM_STALL_TIMEOUT);
+        loop {
+            let waited_before = self.unanswered.load(Ordering::Acquire) > 0;
+            match tokio::time::timeout(STREAM_STALL_TIMEOUT, self.answers.message()).await {
+                Ok(Ok(None)) => return Ok(None),
+                Ok(Ok(Some(reply))) => {
+                    self.unanswered.fetch_sub(1, Ordering::AcqRel);
+                    let term = self.terms.lock().pop_front();
+                    let result = wire::read_stream_result(reply.body).map_err(|error| Link::unreadable(&error))?;
+                    if let (Ok(Some(matching)), Some(term)) = (&result, term) {
+                        self.link.net.memory.heard_ack(self.link.target, term, Position::from(*matching));
+                    }
+                    return Ok(Some(result));
+                }
+                Ok(Err(status)) => return Err(failed(&status)),
+                Err(_) if waited_before => return Err(failed(&Status::deadline_exceeded("entries are not answered"))),
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+impl RaftNetworkV2<Types> for Link {
+    type SnapshotData = SnapshotHandle;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<Types>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+        let question = (kind::APPEND, wire::append_request(&rpc));
+        let answer = self.ask(self.class, question, RPCTypes::AppendEntries, &option).await?;
+        wire::read_append_response(answer).map_err(|error| Link::unreadable(&error))
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<Types>, RPCError<Types>>>, RPCError<Types>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + Send + Unpin + 'static,
+    {
+        match self.class {
+            Class::Append => Box::pin(self.pipeline(input)),
+            // a heartbeat is one question: a stream for it would only cost
+            Class::Pulse | Class::Snapshot | Class::Forward => stream_append_sequential(self, input, option),
+        }
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        let question = (kind::VOTE, wire::vote_request(&rpc));
+        let answer = self.ask(Class::Pulse, question, RPCTypes::Vote, &option).await?;
+        let response = wire::read_vote_response(answer).map_err(|error| Link::unreadable(&error))?;
+        if response.is_granted_to(&rpc.vote) {
+            // it has written this vote down: a later copy of it that has not is an older one
+            self.net.memory.heard_term(self.target, rpc.vote.leader_id.term);
+        }
+        Ok(response)
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        let question = (kind::PRE_VOTE, wire::vote_request(&rpc));
+        let answer = self.ask(Class::Pulse, question, RPCTypes::Vote, &option).await?;
+        wire::read_vote_response(answer).map_err(|error| Link::unreadable(&error))
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        let sent = send::snapshot(&self.net, (self.target, &self.addr), vote, snapshot.snapshot);
+        tokio::select! {
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            sent = sent => match sent {
+                Ok(vote) => Ok(SnapshotResponse::new(vote)),
+                Err(status) => {
+                    tracing::warn!(%status, to = self.target, "a snapshot could not be sent");
+                    Err(self.failed(&status, RPCTypes::InstallSnapshot, Duration::ZERO).into())
+                }
+            },
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        req: TransferLeaderRequest<Types>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
+        let question = (kind::TRANSFER, wire::transfer_request(&req));
+        let answer = self.ask(Class::Pulse, question, RPCTypes::TransferLeader, &option).await?;
+        wire::read_transfer_response(answer).map_err(|error| Link::unreadable(&error))
+    }
+}
+
+/// The frames of a stream whose length is not known before.
+pub(crate) fn frames(frames: tokio::sync::mpsc::Receiver<Frame>) -> impl Stream<Item = Frame> + Send + 'static {
+    tokio_stream::wrappers::ReceiverStream::new(frames)
+}

@@ -1,0 +1,239 @@
+//! Joins openraft's state machine to ours: apply runs on a thread of its own, members and position in the same batch as data.
+//!
+//! Apply waits until the entries are durable in this node's own log. openraft only asks that they are committed; the wait
+//! keeps the state from ever being ahead of its log, so a power cut can't leave a state without its entries.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use tokio::sync::{oneshot, watch};
+
+use crate::codec;
+use crate::fatal;
+use crate::machine::{Committed, MachineError, StateMachine};
+use crate::metrics;
+use crate::snapshot::{SnapshotHandle, Snapshots};
+use crate::types::{Entry, LogId, Payload, Position, Snapshot, SnapshotMeta, StoredMembership, Types};
+
+/// Entries applied in one batch.
+const BATCH_ENTRIES_MAX: usize = 512;
+
+/// The state machine as openraft sees it.
+#[derive(Debug)]
+pub(crate) struct Adapter {
+    thread: ApplyThread,
+    snapshots: Arc<Snapshots>,
+    applied: Option<LogId>,
+    membership: StoredMembership,
+    flushed: watch::Receiver<Option<Position>>,
+    applied_at: watch::Sender<Option<Position>>,
+}
+
+impl Adapter {
+    /// Over a machine; reads what it last applied.
+    pub(crate) fn open(
+        machine: Arc<dyn StateMachine>,
+        snapshots: Arc<Snapshots>,
+        flushed: watch::Receiver<Option<Position>>,
+    ) -> io::Result<Adapter> {
+        let meta = read_meta(&*machine)?;
+        let (applied_at, _) = watch::channel(meta.last_log_id.map(Position::from));
+        Ok(Adapter {
+            thread: ApplyThread::start(machine)?,
+            snapshots,
+            applied: meta.last_log_id,
+            membership: meta.last_membership,
+            flushed,
+            applied_at,
+        })
+    }
+
+    /// Follows what was applied last.
+    pub(crate) fn applied_at(&self) -> watch::Receiver<Option<Position>> {
+        self.applied_at.subscribe()
+    }
+
+    async fn apply_batch(&mut self, batch: Vec<EntryResponder<Types>>) -> io::Result<()> {
+        let Some((last, _)) = batch.last() else { return Ok(()) };
+        let last = last.log_id;
+        let durable = |flushed: &Option<Position>| *flushed >= Some(Position::from(last));
+        self.flushed.wait_for(durable).await.map_err(io::Error::other)?;
+        let mut committed = Vec::with_capacity(batch.len());
+        let mut responders = Vec::with_capacity(batch.len());
+        for (entry, responder) in batch {
+            if let Payload::Membership(membership) = &entry.payload {
+                self.membership = StoredMembership::new(Some(entry.log_id), membership.clone());
+            }
+            committed.push(as_committed(entry));
+            responders.push(responder);
+        }
+        let meta = codec::meta_record(Some(&last), &self.membership);
+        let replies = self.thread.apply(committed, meta).await?;
+        self.applied = Some(last);
+        self.applied_at.send_replace(Some(last.into()));
+        for (responder, reply) in responders.into_iter().zip(replies) {
+            if let Some(responder) = responder {
+                responder.send(reply);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read_meta(machine: &dyn StateMachine) -> io::Result<SnapshotMeta> {
+    let bytes = machine.meta().map_err(io::Error::other)?;
+    codec::meta(bytes.map(Bytes::from).unwrap_or_default()).map_err(io::Error::other)
+}
+
+fn as_committed(entry: Entry) -> Committed {
+    let (index, term) = (entry.log_id.index, entry.log_id.leader_id.term);
+    match entry.payload {
+        Payload::Normal(command) => Committed { index, term, at_ms: command.at_ms, payload: command.payload },
+        Payload::Blank | Payload::Membership(_) => Committed { index, term, at_ms: 0, payload: Bytes::new() },
+    }
+}
+
+impl RaftStateMachine<Types> for Adapter {
+    type SnapshotData = SnapshotHandle;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        Ok((self.applied, self.membership.clone()))
+    }
+
+    async fn apply<Strm>(&mut self, entries: Strm) -> Result<(), io::Error>
+    where
+        Strm: Stream<Item = Result<EntryResponder<Types>, io::Error>> + Unpin + Send,
+    {
+        let mut batches = entries.ready_chunks(BATCH_ENTRIES_MAX);
+        while let Some(batch) = batches.next().await {
+            self.apply_batch(batch.into_iter().collect::<io::Result<Vec<_>>>()?).await?;
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        Builder(self.snapshots.clone())
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotHandle) -> Result<(), io::Error> {
+        let began = Instant::now();
+        let snapshots = self.snapshots.clone();
+        let handle = snapshot.clone();
+        let dir = blocking(move || snapshots.prepare_install(&handle)).await?;
+        self.thread.install(dir).await?;
+        let installed = read_meta(&*self.thread.machine)?;
+        if installed.last_log_id != meta.last_log_id {
+            return Err(io::Error::other("the installed state is not the one the snapshot describes"));
+        }
+        self.applied = installed.last_log_id;
+        self.membership = installed.last_membership;
+        self.applied_at.send_replace(self.applied.map(Position::from));
+        drop(snapshot);
+        // what was received is the state now; the node needs a copy of its own before the log may be purged
+        let snapshots = self.snapshots.clone();
+        blocking(move || snapshots.build()).await?;
+        metrics::snapshot("installed", began.elapsed());
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
+        Ok(self.snapshots.current())
+    }
+}
+
+/// Builds snapshots beside apply.
+#[derive(Debug)]
+pub(crate) struct Builder(Arc<Snapshots>);
+
+impl RaftSnapshotBuilder<Types> for Builder {
+    type SnapshotData = SnapshotHandle;
+
+    async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
+        let snapshots = self.0.clone();
+        blocking(move || snapshots.build()).await
+    }
+}
+
+async fn blocking<R: Send + 'static>(work: impl FnOnce() -> io::Result<R> + Send + 'static) -> io::Result<R> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+enum Work {
+    Apply { entries: Vec<Committed>, meta: Bytes, done: oneshot::Sender<Vec<Bytes>> },
+    Install { dir: PathBuf, done: oneshot::Sender<Result<(), MachineError>> },
+}
+
+/// The thread on which the machine changes.
+struct ApplyThread {
+    machine: Arc<dyn StateMachine>,
+    work: mpsc::Sender<Work>,
+}
+
+impl std::fmt::Debug for ApplyThread {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("ApplyThread")
+    }
+}
+
+impl ApplyThread {
+    fn start(machine: Arc<dyn StateMachine>) -> io::Result<ApplyThread> {
+        let (work, receiver) = mpsc::channel::<Work>();
+        let applied_on = machine.clone();
+        thread::Builder::new().name("raft-apply".into()).spawn(move || {
+            while let Ok(work) = receiver.recv() {
+                run(&*applied_on, work);
+            }
+        })?;
+        Ok(ApplyThread { machine, work })
+    }
+
+    async fn apply(&self, entries: Vec<Committed>, meta: Bytes) -> io::Result<Vec<Bytes>> {
+        let (done, wait) = oneshot::channel();
+        self.send(Work::Apply { entries, meta, done })?;
+        wait.await.map_err(io::Error::other)
+    }
+
+    async fn install(&self, dir: PathBuf) -> io::Result<()> {
+        let (done, wait) = oneshot::channel();
+        self.send(Work::Install { dir, done })?;
+        wait.await.map_err(io::Error::other)?.map_err(io::Error::other)
+    }
+
+    fn send(&self, work: Work) -> io::Result<()> {
+        self.work.send(work).map_err(|_| io::Error::other("the apply thread has ended"))
+    }
+}
+
+fn run(machine: &dyn StateMachine, work: Work) {
+    match work {
+        Work::Apply { entries, meta, done } => {
+            let began = Instant::now();
+            let replies = catch_unwind(AssertUnwindSafe(|| machine.apply(&entries, &meta)));
+            let replies = match replies {
+                Ok(Ok(replies)) if replies.len() == entries.len() => replies,
+                Ok(Ok(replies)) => {
+                    let error = format!("{} replies for {} entries", replies.len(), entries.len());
+                    fatal::abort("apply broke its contract", &error)
+                }
+                Ok(Err(error)) => fatal::abort("apply failed", &error),
+                Err(_panic) => fatal::abort("apply panicked", &"a half-applied node must not go on"),
+            };
+            let last = entries.last().map_or(0, |entry| entry.index);
+            metrics::applied(began.elapsed(), entries.len(), last);
+            let _nobody_waits = done.send(replies).is_err();
+        }
+        Work::Install { dir, done } => {
+            let installed = catch_unwind(AssertUnwindSafe(|| machine.install(&dir)));
+            let Ok(installed) = installed else { fatal::abort("install panicked", &"the state is unknown") };
+            let _nobody_waits = done.send(installed).is_err();
+        }
+    }
+}

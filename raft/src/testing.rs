@@ -1,0 +1,1 @@
+//! A state machine and an in-process cluster, for tests and measurements.

@@ -1,0 +1,117 @@
+//! What an operator sees of the cluster from this node.
+
+use std::collections::BTreeMap;
+
+use registry_core::decide::placement::{WriteRule, write_rule};
+use registry_core::decide::voters::Standing;
+use registry_core::metadata::cluster::{self, ClusterRow};
+use registry_core::metadata::node::{self, NodeRow, NodeState, StoreRow};
+use registry_core::vocabulary::ids::{NodeId, StoreId};
+
+use super::Cluster;
+
+/// A volume.
+#[derive(Clone, Debug)]
+pub struct StoreStatus {
+    /// Its id.
+    pub id: StoreId,
+    /// As registered.
+    pub row: StoreRow,
+}
+
+/// A node.
+#[derive(Clone, Debug)]
+pub struct NodeStatus {
+    /// Its id.
+    pub id: NodeId,
+    /// As registered; `None` for a member that has not told yet.
+    pub row: Option<NodeRow>,
+    /// Whether it votes.
+    pub votes: bool,
+    /// Whether it is fed by the leader.
+    pub is_member: bool,
+    /// Up to where its log matches, as the leader knows; `None` on other nodes.
+    pub matched_index: Option<u64>,
+    /// Its volumes.
+    pub stores: Vec<StoreStatus>,
+}
+
+/// The cluster as this node sees it.
+#[derive(Clone, Debug)]
+pub struct ClusterStatus {
+    /// This node.
+    pub node: NodeId,
+    /// The cluster's row; `None` before `cluster init`.
+    pub cluster: Option<ClusterRow>,
+    /// The present term.
+    pub term: u64,
+    /// Who leads, if known.
+    pub leader: Option<NodeId>,
+    /// Log index applied here.
+    pub applied_index: u64,
+    /// Last log index here.
+    pub last_log_index: u64,
+    /// Whether a majority has let this node take part since its start.
+    pub is_admitted: bool,
+    /// Every node and member, by id.
+    pub nodes: Vec<NodeStatus>,
+    /// What 201 needs, and what of three zones is missing.
+    pub write_rule: WriteRule,
+}
+
+impl Cluster {
+    /// What this node knows. Never waits for a quorum: an operator asks this when there is none.
+    pub fn status(&self) -> ClusterStatus {
+        let group = self.metadata.group().status();
+        let (row, rows, stores, rule) = self.metadata.peek(|view| {
+            (cluster::read(view), node::list(view), node::stores(view), write_rule(&node::topology(view)))
+        });
+        let mut rows: BTreeMap<NodeId, NodeRow> = rows.into_iter().collect();
+        let mut ids: Vec<NodeId> = group.members.iter().map(|member| NodeId(member.node_id)).collect();
+        ids.extend(rows.keys());
+        ids.sort_unstable();
+        ids.dedup();
+        let nodes = ids.into_iter().map(|id| NodeStatus {
+            id,
+            row: rows.remove(&id),
+            votes: group.voters.contains(&id.0),
+            is_member: group.members.iter().any(|member| member.node_id == id.0),
+            matched_index: group.matched.get(&id.0).copied().flatten(),
+            stores: of_node(&stores, id),
+        });
+        ClusterStatus {
+            node: self.node,
+            cluster: row,
+            term: group.term,
+            leader: group.leader.map(NodeId),
+            applied_index: self.metadata.group().applied_index(),
+            last_log_index: group.last_log_index.unwrap_or(0),
+            is_admitted: group.admitted,
+            nodes: nodes.collect(),
+            write_rule: rule,
+        }
+    }
+
+    /// The members as the choice of voters sees them; a member within `lag` entries of the leader is fit.
+    pub fn standings(&self, lag: u64) -> Vec<Standing> {
+        let status = self.status();
+        let last = status.last_log_index;
+        let members = status.nodes.into_iter().filter(|node| node.is_member);
+        let standing = |node: NodeStatus| {
+            let row = node.row?;
+            let is_near = node.matched_index.is_some_and(|matched| matched + lag >= last);
+            Some(Standing {
+                node: node.id,
+                zone: row.zone,
+                votes: node.votes,
+                is_fit: row.state == NodeState::Active && (is_near || node.id == self.node),
+            })
+        };
+        members.filter_map(standing).collect()
+    }
+}
+
+fn of_node(stores: &[(StoreId, StoreRow)], node: NodeId) -> Vec<StoreStatus> {
+    let own = stores.iter().filter(|(_, row)| row.node == node);
+    own.map(|(id, row)| StoreStatus { id: *id, row: row.clone() }).collect()
+}

@@ -1,0 +1,33 @@
+//! The sections, one file each. The explanations are shown by `portolan config reference`.
+
+mod auth;
+mod blobs;
+mod cluster;
+mod gc;
+mod http;
+mod listen;
+mod log;
+mod node;
+mod raft;
+mod tls;
+
+use std::time::Duration;
+
+pub use auth::{AuthSection, Challenge};
+pub use blobs::BlobsSection;
+pub use cluster::ClusterSection;
+pub use gc::GcSection;
+pub use http::HttpSection;
+pub use listen::ListenSection;
+pub use log::LogSection;
+pub use node::NodeSection;
+pub use raft::RaftSection;
+pub use tls::TlsSection;
+
+const fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+const fn s(s: u64) -> Duration {
+    Duration::from_secs(s)
+}

@@ -1,0 +1,50 @@
+//! Rows of blobs and uploads: `Use ⇒ record`, and no record names a generation that was closed.
+
+use super::super::blob::{BlobRow, ClosedRow, UseRow};
+use super::super::keys::{self, Slot, table};
+use super::super::need::NeedRow;
+use super::super::tables::TablesRead;
+use super::super::upload::UploadRow;
+use super::{Found, ensure, get, in_slot, unreadable, value};
+
+pub(super) fn row(tables: &impl TablesRead, slot: Slot, table: u8, key: &[u8], bytes: &[u8]) -> Found {
+    match table {
+        table::UPLOAD => {
+            value::<UploadRow>(bytes)?;
+            in_slot(slot, keys::upload_slot(&keys::upload_in(key).ok_or_else(unreadable)?))
+        }
+        table::BLOB => {
+            let digest = keys::blob_in(key).ok_or_else(unreadable)?;
+            in_slot(slot, keys::digest_slot(&digest))?;
+            let row: BlobRow = value(bytes)?;
+            ensure(row.stores.is_sorted_by(|one, next| one < next), || format!("stores of {digest} are not in order"))?;
+            ensure(!tables.contains(&keys::closed_generation(&digest, &row.generation)), || {
+                format!("the record of {digest} names generation {}, which is closed: its files may go", row.generation)
+            })
+        }
+        table::USE => {
+            let (digest, repository, _) = keys::blob_use_in(key).ok_or_else(unreadable)?;
+            in_slot(slot, keys::digest_slot(&digest))?;
+            let row: UseRow = value(bytes)?;
+            ensure(row.repository.id == repository, || format!("a use of {digest} names another repository"))?;
+            has_record(tables, &digest, "a use")
+        }
+        table::CLOSED_GENERATION => {
+            let (_, digest) = keys::closed_generation_in(key).ok_or_else(unreadable)?;
+            value::<ClosedRow>(bytes)?;
+            in_slot(slot, keys::digest_slot(&digest))
+        }
+        table::NEED => {
+            let (_, digest) = keys::need_in(key).ok_or_else(unreadable)?;
+            value::<NeedRow>(bytes)?;
+            in_slot(slot, keys::digest_slot(&digest))?;
+            has_record(tables, &digest, "a need")
+        }
+        _ => Err(format!("table {table:#04x} does not exist")),
+    }
+}
+
+fn has_record(tables: &impl TablesRead, digest: &crate::vocabulary::Digest, what: &str) -> Found {
+    let row: Option<BlobRow> = get(tables, &keys::blob(digest));
+    ensure(row.is_some(), || format!("{what} of {digest}, which has no record"))
+}

@@ -1,0 +1,107 @@
+//! Do the rows still fit together? A second derivation of everything that one row says about another.
+//!
+//! Walks the whole keyspace once, in pages, and looks up what each row must stand beside; holds no table in memory and
+//! never panics on damage, so it may run on a state that nothing else will open. Reads only. Run by tests and the
+//! simulator after every step, and offline by an operator. Start at [`check`].
+
+mod blob;
+mod content;
+mod system;
+
+use std::fmt;
+
+use super::codec::{self, Stored};
+use super::keys::{self, SLOTS, SYSTEM, Slot, table};
+use super::tables::TablesRead;
+
+/// Rows read at once.
+const PAGE_ROWS: usize = 256;
+
+/// A rule that a row breaks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The row that breaks it.
+    pub key: Vec<u8>,
+    /// What is wrong, for an operator.
+    pub text: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{} (row ", self.text)?;
+        self.key.iter().try_for_each(|byte| write!(out, "{byte:02x}"))?;
+        out.write_str(")")
+    }
+}
+
+/// What a check came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Rows looked at.
+    pub rows: u64,
+    /// The first violations found, in key order.
+    pub violations: Vec<Violation>,
+    /// The check ended early, because it had found enough.
+    pub cut: bool,
+}
+
+/// Checks every row; ends after `violations_max` violations.
+pub fn check(tables: &impl TablesRead, violations_max: usize) -> Report {
+    let mut report = Report::default();
+    let mut from = Vec::new();
+    let end = vec![u8::MAX; 9];
+    loop {
+        let page = tables.range(&from, &end, PAGE_ROWS);
+        let Some((last, _)) = page.last() else { return report };
+        from = [&last[..], &[0]].concat();
+        for (key, value) in &page {
+            if report.violations.len() >= violations_max {
+                report.cut = true;
+                return report;
+            }
+            report.rows += 1;
+            if let Err(text) = row(tables, key, value) {
+                report.violations.push(Violation { key: key.clone(), text });
+            }
+        }
+    }
+}
+
+/// What is wrong with a row.
+type Found = Result<(), String>;
+
+fn row(tables: &impl TablesRead, key: &[u8], value: &[u8]) -> Found {
+    let (slot, table) = keys::place(key).ok_or("a key shorter than any of ours")?;
+    match table {
+        table::CLUSTER..=table::KEY_OF if slot == SYSTEM => system::row(tables, table, key, value),
+        _ if slot >= SLOTS => Err(format!("table {table:#04x} has no place in slot {slot}")),
+        table::NAME..=table::DELETED => content::row(tables, slot, table, key, value),
+        table::UPLOAD..=table::NEED => blob::row(tables, slot, table, key, value),
+        _ => Err(format!("table {table:#04x} does not exist")),
+    }
+}
+
+/// A row's value, or that it can't be read.
+fn value<T: Stored>(bytes: &[u8]) -> Result<T, String> {
+    codec::decode(bytes).map_err(|error| error.to_string())
+}
+
+/// The row under a key. One that can't be read counts as absent here: it is found when its turn comes.
+fn get<T: Stored>(tables: &impl TablesRead, key: &[u8]) -> Option<T> {
+    tables.get(key).and_then(|bytes| codec::decode(&bytes).ok())
+}
+
+fn unreadable() -> String {
+    "a key that can't be read".to_owned()
+}
+
+fn ensure(holds: bool, text: impl FnOnce() -> String) -> Found {
+    if holds { Ok(()) } else { Err(text()) }
+}
+
+fn in_slot(slot: Slot, right: Slot) -> Found {
+    ensure(slot == right, || format!("in slot {slot}, but belongs into slot {right}"))
+}
+
+#[cfg(test)]
+mod tests;
