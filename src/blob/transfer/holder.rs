@@ -67,6 +67,7 @@ pub(super) struct Holder {
     mirrors: Arc<Semaphore>,
     fetches: Arc<Semaphore>,
     pub(super) patience: Duration,
+    writer_wait: Duration,
 }
 
 impl Holder {
@@ -90,6 +91,8 @@ impl Holder {
             mirrors: Arc::new(Semaphore::new(settings.appends_max * 2)),
             fetches: Arc::new(Semaphore::new(settings.fetches_max)),
             patience: Duration::from_millis(settings.progress_timeout_ms),
+            // Whoever opened the stream must still be there to hear that somebody else writes.
+            writer_wait: Duration::from_millis(WRITER_WAIT_MS.min(settings.progress_timeout_ms * 3 / 5)),
         }
     }
 
@@ -150,7 +153,7 @@ impl Holder {
                 Ok((store.store_id(), store.place_upload(upload, digest)?.size_bytes))
             })
         };
-        let placed = until_free(place).await.at(self.node)?;
+        let placed = until_free(self.writer_wait, place).await.at(self.node)?;
         self.known.lock().remove(&upload);
         Ok(placed)
     }
@@ -222,7 +225,7 @@ impl Holder {
             let volumes = self.volumes.clone();
             blocking(move || open_writer(&volumes, open))
         };
-        let writer = until_free(attempt).await.at(self.node)?;
+        let writer = until_free(self.writer_wait, attempt).await.at(self.node)?;
         self.remember(open.upload);
         Ok(Appender::new(writer))
     }
@@ -368,11 +371,14 @@ fn open_writer(volumes: &Volumes, open: Open) -> StoreResult<Box<dyn UploadWrite
 }
 
 /// Repeats a call while another writer is there: that of a connection which just broke goes soon.
-async fn until_free<T, F: Future<Output = StoreResult<T>>>(mut call: impl FnMut() -> F) -> StoreResult<T> {
+async fn until_free<T, F: Future<Output = StoreResult<T>>>(
+    longest: Duration,
+    mut call: impl FnMut() -> F,
+) -> StoreResult<T> {
     let began = Instant::now();
     loop {
         match call().await {
-            Err(StoreError::Busy) if began.elapsed() < Duration::from_millis(WRITER_WAIT_MS) => {
+            Err(StoreError::Busy) if began.elapsed() < longest => {
                 tokio::time::sleep(BUSY_POLL).await;
             }
             result => return result,
