@@ -16,6 +16,7 @@
 //!
 //! `src/core` is a package of its own: vocabulary, metadata, decisions, all pure. `raft/` is consensus.
 
+pub mod auth;
 pub mod blob;
 pub mod cluster;
 pub mod config;

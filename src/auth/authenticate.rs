@@ -100,8 +100,9 @@ impl Auth {
         let circumstances =
             Circumstances { address: evidence.address, secure: evidence.secure, at: Timestamp::from_ms(now_ms) };
         let making = Making { identities: &identities, circumstances, revision };
+        let is_open = self.0.settings.anonymous;
         Some(match credential {
-            Credential::None => Ok(making.anonymous(CredentialKind::None, None)),
+            Credential::None => Ok(making.anonymous(CredentialKind::None, None, is_open)),
             Credential::Unusable => Err(Invalid::Credential),
             Credential::Basic { user, password } => {
                 identities.verify_key(tables, user, password, now_ms).map(|account| {
@@ -113,7 +114,7 @@ impl Auth {
                 let granted = Some(Arc::new(claims.granted));
                 match account {
                     Some(account) => making.account(&account, CredentialKind::Bearer, granted),
-                    None => making.anonymous(CredentialKind::Bearer, granted),
+                    None => making.anonymous(CredentialKind::Bearer, granted, is_open),
                 }
             }),
         })
@@ -181,8 +182,9 @@ impl Making<'_> {
         }
     }
 
-    fn anonymous(&self, credential: CredentialKind, granted: Option<Arc<Granted>>) -> Caller {
-        let rights = Arc::clone(&self.identities.anonymous);
+    fn anonymous(&self, credential: CredentialKind, granted: Option<Arc<Granted>>, is_open: bool) -> Caller {
+        let rights = if is_open { &self.identities.anonymous } else { &self.identities.nobody };
+        let rights = Arc::clone(rights);
         let caller = self.caller(CallerKind::Anonymous, anonymous_name(), RegistryId::DEFAULT, credential, rights);
         Caller { granted, ..caller }
     }

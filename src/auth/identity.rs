@@ -61,7 +61,10 @@ pub(super) struct Identities {
     stamp: Stamp,
     pub tokens: Tokens,
     pub secrets: SecretKeys,
+    /// Of requests without a credential.
     pub anonymous: Arc<Rights>,
+    /// Nothing at all.
+    pub nobody: Arc<Rights>,
     region: String,
     accounts: RwLock<HashMap<Box<str>, Option<Arc<Account>>>>,
 }
@@ -75,6 +78,7 @@ impl Identities {
             tokens: Tokens::of(&cluster),
             secrets: SecretKeys::of(&cluster),
             anonymous: Arc::new(anonymous),
+            nobody: Arc::new(Rights::of_nobody(&cluster.region)),
             region: cluster.region,
             accounts: RwLock::default(),
         })

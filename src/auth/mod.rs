@@ -126,6 +126,9 @@ pub struct Settings {
     pub challenge: ChallengeKind,
     /// Scheme and host that clients know this service by; without it the request's own are used (H8).
     pub public_url: Option<String>,
+    /// Whether policies of `anonymous` give anything to requests without a credential; false refuses those whatever
+    /// policies say.
+    pub anonymous: bool,
     /// Life of a bearer token in seconds, from [`TOKEN_LIFETIME_S_MIN`] to [`TOKEN_LIFETIME_S_MAX`]. It does not delay the
     /// withdrawal of rights: those are read at every request.
     pub token_lifetime_s: u64,
@@ -133,7 +136,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { challenge: ChallengeKind::default(), public_url: None, token_lifetime_s: 900 }
+        Settings { challenge: ChallengeKind::default(), public_url: None, anonymous: true, token_lifetime_s: 900 }
     }
 }
 

@@ -157,6 +157,11 @@ impl Rights {
         Rights::new(Principal::Anonymous, region, read(tables, registry, ANONYMOUS), None)
     }
 
+    /// None at all: of requests without a credential where those are switched off.
+    pub(super) fn of_nobody(region: &str) -> Rights {
+        Rights::new(Principal::Anonymous, region, Some(Vec::new()), None)
+    }
+
     /// Of a root user.
     pub(super) fn of_root(registry: RegistryId, region: &str) -> Rights {
         Rights::new(Principal::Root { registry }, region, Some(Vec::new()), None)

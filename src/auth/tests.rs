@@ -188,6 +188,19 @@ async fn a22_anonymous_and_the_rest() {
     }
 }
 
+// A22: switched off, requests without a credential get nothing, whatever policies say, and no token either way.
+#[tokio::test]
+async fn a22_anonymous_switched_off() {
+    let house = House::with(Settings { anonymous: false, ..Settings::default() }).await;
+    house.grant(ANONYMOUS, &["read:public/*"]).await;
+    let plain = house.user("plain", &[]).await;
+    let nobody = HeaderMap::new();
+    let token = house.token(&nobody, "repository:public/a:pull").await;
+    for (who, want) in [(&nobody, "401"), (&token, "401"), (&plain, "ok")] {
+        assert_eq!(house.told(who, Action::Pull, "public/a").await, want);
+    }
+}
+
 // A8, A9: who may create tags may not move them; the permit carries the difference to every door.
 #[tokio::test]
 async fn a8_tag_rights() {

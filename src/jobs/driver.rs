@@ -101,12 +101,7 @@ impl Driver {
     }
 }
 
-async fn drive(
-    reconciler: impl Reconciler,
-    shutdown: Shutdown,
-    statuses: Arc<Mutex<Vec<JobStatus>>>,
-    slot: usize,
-) {
+async fn drive(reconciler: impl Reconciler, shutdown: Shutdown, statuses: Arc<Mutex<Vec<JobStatus>>>, slot: usize) {
     let mut signal = reconciler.signal();
     let mut failures = 0u32;
     loop {

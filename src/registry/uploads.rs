@@ -243,7 +243,8 @@ impl Registry {
     async fn take_over(&self, session: &mut Session, survivor: Staged) -> Result<u64, Refusal> {
         let mut last = unavailable();
         for _ in 0..TAKEOVERS_MAX {
-            let after = self.transfer().choose_partner(session.upload, &survivor).map_err(|error| refusal(&error))?;
+            let after =
+                self.transfer().choose_partner(session.upload, survivor.node).map_err(|error| refusal(&error))?;
             let command = TakeUpload {
                 upload: session.upload,
                 epoch: session.epoch,
@@ -330,12 +331,7 @@ impl Registry {
     }
 
     /// The answer to a repeated request whose first answer was lost.
-    fn finished(
-        &self,
-        permit: &Permit,
-        session: &Session,
-        digest: &Digest,
-    ) -> Result<Option<At<BlobInfo>>, Refusal> {
+    fn finished(&self, permit: &Permit, session: &Session, digest: &Digest) -> Result<Option<At<BlobInfo>>, Refusal> {
         match session.state {
             UploadState::Open => Ok(None),
             UploadState::Closed => Err(Refusal::UploadUnknown),

@@ -3,10 +3,7 @@
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{StoreError, StoreResult};
-
-/// Bytes covered by one sum. Source: §5.4.
-pub const BLOCK_BYTES: usize = 64 * 1024;
+use super::{BLOCK_BYTES, StoreError, StoreResult};
 
 /// Most bytes one read returns.
 pub const READ_BYTES_MAX: usize = 1024 * 1024;

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use registry_core::vocabulary::digest::{Algorithm, Digest};
 use registry_core::vocabulary::ids::{StoreId, UploadId};
+pub use registry_core::vocabulary::limits::{BLOCK_BYTES, PACK_BLOB_BYTES_MAX};
 
 mod block;
 mod error;
@@ -33,7 +34,7 @@ mod step;
 mod suite;
 mod tally;
 
-pub use block::{BLOCK_BYTES, Blocks, READ_BYTES_MAX, block_sum};
+pub use block::{Blocks, READ_BYTES_MAX, block_sum};
 pub use error::{OpenError, StoreError};
 pub use key::BlobKey;
 pub use lock::DigestLock;
@@ -43,9 +44,6 @@ pub use status::{
     WalkPage,
 };
 pub use step::{Step, StepHook};
-
-/// Blobs up to this size live in packs and may be handed over in one call. Source: §5.2.
-pub const PACK_BLOB_BYTES_MAX: usize = 64 * 1024;
 
 /// Shorthand for results of the store.
 pub type StoreResult<T> = Result<T, StoreError>;

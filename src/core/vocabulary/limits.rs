@@ -70,7 +70,8 @@ pub const PACK_BLOB_BYTES_MAX: usize = 64 * KIB;
 pub const BLOCK_BYTES: usize = 64 * KIB;
 /// Largest blob in bytes: 10 TiB; offsets stay far below 2^63.
 pub const BLOB_BYTES_MAX: u64 = 10 * 1024 * 1024 * 1024 * 1024;
-/// Smallest chunk that a client should send but for the last, told as `OCI-Chunk-Min-Length`; smaller ones work as well.
+/// Smallest chunk that a client should send but for the last, told as `OCI-Chunk-Min-Length`; smaller ones work as
+/// well.
 pub const UPLOAD_CHUNK_BYTES_MIN: usize = 64 * KIB;
 /// Age at which an upload is expired, in milliseconds of ticks: no commit of it succeeds from then on.
 pub const UPLOAD_LIFETIME_MS: u64 = 48 * 3600 * 1000;
@@ -134,7 +135,8 @@ pub const PROPOSAL_COMMANDS_MAX: usize = 1024;
 pub const PROPOSALS_QUEUED_MAX: usize = 4096;
 /// Log entries for which a request id is remembered (W): a command older than this against its base is refused.
 pub const REQUEST_WINDOW_ENTRIES: u64 = 200_000;
-/// Tags told of in one proposal's outcome after which its next command is refused: outcomes are state, and are read back.
+/// Tags told of in one proposal's outcome after which its next command is refused: outcomes are state, and are read
+/// back.
 pub const OUTCOME_TAGS_MAX: usize = 4096;
 /// Age up to which a node answers pulls by digest from its own state, in milliseconds.
 pub const STALE_MAX_MS: u64 = 60_000;
@@ -243,7 +245,8 @@ pub const REFUSAL_DIGESTS_MAX: usize = 16;
 
 const _: () = {
     assert!(MANIFEST_INLINE_BYTES_MAX <= MANIFEST_BYTES_MAX);
-    // An inline manifest travels in one command; its parsed descriptors (≤ 80 bytes each: digest, size, kind) beside it.
+    // An inline manifest travels in one command; its parsed descriptors (≤ 80 bytes each: digest, size, kind) beside
+    // it.
     assert!(MANIFEST_INLINE_BYTES_MAX + MANIFEST_DESCRIPTORS_MAX * 80 < PROPOSAL_BYTES_MAX);
     assert!(PROPOSAL_BYTES_MAX < RPC_MESSAGE_BYTES_MAX);
     // A descriptor takes at least five JSON values, and usually a dozen.

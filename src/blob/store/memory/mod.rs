@@ -110,6 +110,7 @@ impl Inner {
         let stat = stored.stat();
         state.blobs.insert(*key, stored);
         if let Err(error) = self.options.steps.before(name) {
+            state.blobs.remove(key);
             return Err(state.fail(name, &error));
         }
         self.options.steps.before(Step::Placed).map_err(|error| StoreError::io("place", error))?;

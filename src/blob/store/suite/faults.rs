@@ -80,6 +80,8 @@ pub(in crate::blob::store) fn failed_sync_ends_writes<S: Subject>() {
         world.fail(step, io::ErrorKind::Other);
         assert_refused!(push(&*store, 2, &content(2, size)), StoreError::VolumeFailed { .. });
         assert!(store.health().failed.is_some(), "{step:?}");
+        let lost = BlobKey::new(Digest::sha256(&content(2, size)), upload_id(2));
+        assert_eq!(store.stat(&lost).unwrap(), None, "{step:?}");
         assert_refused!(push(&*store, 3, &content(3, 10)), StoreError::VolumeFailed { .. });
         assert_refused!(store.confirm(&key), StoreError::VolumeFailed { .. });
         assert_refused!(store.import(&key, 1), StoreError::VolumeFailed { .. });

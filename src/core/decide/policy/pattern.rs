@@ -1,5 +1,5 @@
-//! Patterns: text with `*`, `?` and `${variables}`. Matching is greedy with one place to come back to, so that no pattern
-//! and no text cost more than their product (L8).
+//! Patterns: text with `*`, `?` and `${variables}`. Matching is greedy with one place to come back to, so that no
+//! pattern and no text cost more than their product (L8).
 
 use std::str::Chars;
 
@@ -77,8 +77,8 @@ impl Pattern {
         glob(&self.tokens, text)
     }
 
-    /// Whether the whole text matches, the variables filled in as plain characters. A variable without a value and without a
-    /// default matches nothing.
+    /// Whether the whole text matches, the variables filled in as plain characters. A variable without a value and
+    /// without a default matches nothing.
     pub(super) fn matches_with(&self, text: &str, value_of: &dyn Fn(&ConditionKey) -> Option<String>) -> bool {
         if !self.has_variable() {
             return self.matches(text);

@@ -9,6 +9,12 @@ use super::*;
 use crate::blob::store::Home;
 use crate::blob::store::suite::{Subject, World, blob_store_suite};
 
+mod damage;
+mod kill;
+mod model;
+mod opening;
+mod throughput;
+
 const CLUSTER: ClusterId = ClusterId(77);
 const STORE: StoreId = StoreId(0xabc);
 
@@ -21,6 +27,22 @@ struct Fs {
 impl Fs {
     fn root(&self) -> PathBuf {
         self.dir.path().join("volume")
+    }
+
+    fn staging(&self, name: &str) -> PathBuf {
+        self.root().join("staging").join(name)
+    }
+
+    /// The segments of the packs, in order.
+    fn segments(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.root().join("pack")).unwrap();
+        let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+        paths.sort();
+        paths
+    }
+
+    fn stop(&mut self) {
+        self.store = None;
     }
 
     fn file(&self, key: &BlobKey) -> PathBuf {
@@ -42,8 +64,14 @@ impl Subject for Fs {
 
     fn crash(&mut self) {
         self.store = None;
-        let identity = Identity::FirstUse(STORE);
-        self.store = Some(Arc::new(FsStore::open(&self.root(), CLUSTER, identity, self.world.options()).unwrap()));
+        let open = || FsStore::open(&self.root(), CLUSTER, Identity::FirstUse(STORE), self.world.options());
+        let mut opened = open();
+        while matches!(opened, Err(OpenError::InUse { .. })) {
+            // Another test has just forked: until its child executes, it holds our descriptors too.
+            std::thread::sleep(std::time::Duration::from_millis(1));
+            opened = open();
+        }
+        self.store = Some(Arc::new(opened.unwrap()));
     }
 
     fn damage(&self, key: &BlobKey, offset: u64) {
