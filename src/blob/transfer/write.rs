@@ -35,18 +35,17 @@ impl Transfer {
 
     /// Chooses a new pair for an upload of which only `survivor` is left; the survivor is its primary.
     ///
-    /// Errors: `NoPair`, `StoreUnknown` for a survivor whose store is not in the directory.
-    pub fn choose_partner(&self, upload: UploadId, survivor: &Staged) -> TransferResult<Holders> {
-        self.choose(upload, Some(survivor.store))
+    /// Errors: `NoPair`, `NodeUnknown` for a survivor that has no store in the directory.
+    pub fn choose_partner(&self, upload: UploadId, survivor: NodeId) -> TransferResult<Holders> {
+        let directory = self.inner.peers.directory();
+        let store = directory.topology().stores().find(|store| store.node == survivor);
+        self.choose(upload, Some(store.ok_or(TransferError::NodeUnknown(survivor))?.id))
     }
 
     fn choose(&self, upload: UploadId, survivor: Option<StoreId>) -> TransferResult<Holders> {
         let (peers, local) = (&self.inner.peers, self.inner.holder.node);
         let topology = peers.live_topology();
         let node_of = |store| topology.store(store).map(|place| place.node).ok_or(TransferError::StoreUnknown(store));
-        if let Some(survivor) = survivor {
-            node_of(survivor)?;
-        }
         let is_reachable = |store| node_of(store).is_ok_and(|node| peers.is_reachable(node));
         let UploadPair { primary, backup } = choose_upload_pair(&topology, local, &upload, survivor, is_reachable)?;
         Ok(Holders { primary: node_of(primary)?, backup: backup.map(node_of).transpose()? })

@@ -8,9 +8,7 @@ use crate::blob::store::memory::{MemoryDisk, MemoryStore};
 /// The registry's steps after a holder was lost: a new pair, the command (here: the table of epochs), fence, refill.
 async fn take_over(region: &Region, asked: u64, id: UploadId, epoch: u64, survivor: u64) -> (Holders, u64) {
     let transfer = region.transfer(asked);
-    let alone = Holders { primary: NodeId(survivor), backup: None };
-    let staged = transfer.probe(id, alone).await.remove(0).1.unwrap();
-    let holders = transfer.choose_partner(id, &staged).unwrap();
+    let holders = transfer.choose_partner(id, NodeId(survivor)).unwrap();
     region.epochs.current.lock().insert(id, epoch);
     let fenced = transfer.fence(NodeId(survivor), id, epoch).await.unwrap();
     let partner = holders.nodes().find(|node| *node != NodeId(survivor)).unwrap();
@@ -222,9 +220,7 @@ async fn power_cut_loses_nothing_acknowledged() {
         };
         assert!(lost == broken && error.is_holder_lost(), "{error:?}");
         let survivor = NodeId(3 - broken);
-        let alone = Holders { primary: survivor, backup: None };
-        let staged = nodes[0].probe(id, alone).await.remove(0).1.unwrap();
-        let after = nodes[0].choose_partner(id, &staged).unwrap();
+        let after = nodes[0].choose_partner(id, survivor).unwrap();
         epochs.current.lock().insert(id, 2);
         assert_eq!(nodes[0].fence(survivor, id, 2).await.unwrap().offset, 500_000);
         nodes[0].refill(survivor, NodeId(broken), id, 2).await.unwrap();
