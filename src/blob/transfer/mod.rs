@@ -18,12 +18,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use raft::TlsSource;
+use raft::network::transport;
 use registry_core::vocabulary::ids::{ClusterId, NodeId, StoreId, UploadId};
 use registry_core::vocabulary::limits::TRANSFER_MESSAGE_BYTES_MAX;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::service::interceptor::InterceptedService;
 
@@ -71,7 +72,7 @@ pub use upload::{Append, Appended, Holders, Mirrored, Placed, Staged};
 pub type TransferResult<T> = Result<T, TransferError>;
 
 /// Who this node is, and its numbers.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Config {
     /// Whose bytes these are; another cluster's calls are refused.
     pub cluster: ClusterId,
@@ -81,6 +82,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Address that every outgoing socket binds.
     pub bind_source: Option<IpAddr>,
+    /// This node's certificate and the authorities to trust; `None` only on loopback.
+    pub tls: Option<TlsSource>,
     /// What an operator tunes.
     pub settings: Settings,
 }
@@ -181,7 +184,7 @@ impl Transfer {
         epochs: Arc<dyn EpochSource>,
         observer: Arc<dyn Observer>,
     ) -> std::io::Result<Transfer> {
-        let listener = link::listen(config.listen).await?;
+        let listener = TcpListener::bind(config.listen).await?;
         let local_address = listener.local_addr()?;
         let peers = Arc::new(Peers::new(&config));
         let settings = &config.settings;
@@ -198,7 +201,7 @@ impl Transfer {
             tasks: Mutex::default(),
         });
         let transfer = Transfer { inner };
-        let serve = tokio::spawn(serve(listener, transfer.clone()));
+        let serve = tokio::spawn(serve(listener, config.tls.clone(), transfer.clone()));
         let watch = tokio::spawn(watch(transfer.clone(), Duration::from_millis(settings.ping_interval_ms)));
         transfer.inner.tasks.lock().extend([serve, watch]);
         Ok(transfer)
@@ -234,15 +237,15 @@ impl Transfer {
 /// Time that streams have to end when the service does.
 const DRAIN: Duration = Duration::from_secs(2);
 
-async fn serve(listener: TcpListener, transfer: Transfer) {
+async fn serve(listener: TcpListener, tls: Option<TlsSource>, transfer: Transfer) {
     let (holder, stop) = (Arc::clone(&transfer.inner.holder), transfer.inner.stop.clone());
     let service = BlobServer::new(Service::new(transfer))
         .max_decoding_message_size(TRANSFER_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(TRANSFER_MESSAGE_BYTES_MAX);
-    let service = InterceptedService::new(service, move |request| service::check_route(&holder, request));
-    let incoming = TcpListenerStream::new(listener);
-    let serving =
-        link::server().add_service(service).serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
+    let must_show = tls.is_some();
+    let service = InterceptedService::new(service, move |request| service::check_route(&holder, must_show, request));
+    let router = link::server().add_service(service);
+    let serving = transport::serve(listener, router, tls, stop.clone().cancelled_owned());
     // Streams between nodes may last for hours, and every one of them can be taken up again: after a moment they break.
     let overdue = async {
         stop.cancelled().await;

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use futures_util::stream::{BoxStream, StreamExt as _};
+use raft::network::identity::Identity;
+use raft::network::transport::PeerInfo;
 use registry_core::vocabulary::ids::NodeId;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -29,8 +31,9 @@ impl Service {
     }
 }
 
-/// Refuses calls that are meant for another cluster or node.
-pub(super) fn check_route(holder: &Holder, request: Request<()>) -> Result<Request<()>, Status> {
+/// Refuses calls that are meant for another cluster or node, and calls by nodes that are not in the directory. With TLS
+/// (`must_show`) the certificate says who calls, never the message.
+pub(super) fn check_route(holder: &Holder, must_show: bool, request: Request<()>) -> Result<Request<()>, Status> {
     let reject = |detail: String| status_of(&TransferError::Rejected { node: holder.node, detail: detail.into() });
     let route = Route::read(request.metadata()).ok_or_else(|| reject("the call does not say where it goes".into()))?;
     if route.cluster != holder.peers.cluster {
@@ -38,6 +41,16 @@ pub(super) fn check_route(holder: &Holder, request: Request<()>) -> Result<Reque
     }
     if route.to != holder.node {
         return Err(reject(format!("this is node {}, not {}", holder.node, route.to)));
+    }
+    if must_show {
+        let shown = request.extensions().get::<PeerInfo>().and_then(|peer| peer.identity.as_ref());
+        let is_same = |shown: &Identity| shown.cluster_id == route.cluster.0 && shown.node_id() == Some(route.from.0);
+        if !shown.is_some_and(|shown| is_same(shown)) {
+            return Err(reject(format!("the certificate does not name node {}", route.from)));
+        }
+    }
+    if holder.peers.directory().node(route.from).is_none() {
+        return Err(reject(format!("node {} is not a member", route.from)));
     }
     Ok(request)
 }

@@ -229,6 +229,7 @@ async fn strangers() {
         node: NodeId(9),
         listen: "127.0.9.9:0".parse().unwrap(),
         bind_source: None,
+        tls: None,
         settings: Settings::default(),
     };
     let stranger = Transfer::start(config, Vec::new(), Arc::new(Epochs::default()), Arc::new(Faults::default()));

@@ -233,7 +233,7 @@ async fn memory_node(number: u64, disk: &MemoryDisk, epochs: &Arc<Epochs>, port:
     let store = MemoryStore::open(disk, StoreId(number * 10), Options::new(Arc::new(|| 0)));
     let settings = Settings { ping_interval_ms: 50, progress_timeout_ms: 1000, ..Settings::default() };
     let listen = format!("127.0.9.{}:{port}", 100 + number).parse().unwrap();
-    let config = Config { cluster: CLUSTER, node: NodeId(number), listen, bind_source: None, settings };
+    let config = Config { cluster: CLUSTER, node: NodeId(number), listen, bind_source: None, tls: None, settings };
     let epochs = Arc::clone(epochs) as Arc<dyn EpochSource>;
     Transfer::start(config, vec![Arc::new(store)], epochs, Arc::new(Faults::default())).await.unwrap()
 }
