@@ -31,6 +31,9 @@ impl Core {
         let until = Instant::now() + limit;
         loop {
             let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(ChangeError::Unavailable);
+            }
             let changed = match self.leader() {
                 Some(Leader::Here) => {
                     let made = tokio::time::timeout(left, self.make_change(change.clone())).await;
@@ -43,7 +46,6 @@ impl Core {
                 Changed::Done => return Ok(()),
                 Changed::Unknown => return Err(ChangeError::Unknown),
                 Changed::Rejected(why) => return Err(ChangeError::Rejected(why)),
-                Changed::NotLeader if Instant::now() >= until => return Err(ChangeError::Unavailable),
                 Changed::NotLeader => self.await_leader_change().await,
             }
         }

@@ -99,6 +99,10 @@ impl Core {
 
     async fn propose_until(&self, payload: &Bytes, until: Instant) -> Result<Proposed, ProposeError> {
         loop {
+            // an offer whose time is over must not be made: nobody would wait for what becomes of it
+            if Instant::now() >= until {
+                return Err(ProposeError::Unavailable);
+            }
             let outcome = match self.leader() {
                 Some(Leader::Here) => self.write_until(payload, until).await,
                 Some(Leader::There { .. }) => self.forward(payload, until).await,
@@ -107,7 +111,6 @@ impl Core {
             match outcome {
                 Outcome::Applied { index, reply } => return Ok(Proposed { index, reply }),
                 Outcome::Unknown => return Err(ProposeError::Unknown),
-                Outcome::Refused if Instant::now() >= until => return Err(ProposeError::Unavailable),
                 Outcome::Refused => self.await_leader_change().await,
             }
         }
@@ -122,10 +125,7 @@ impl Core {
             return Outcome::Refused;
         }
         let write = self.raft.client_write(self.command(payload.clone()));
-        let written = match tokio::time::timeout_at(until.into(), write).await {
-            Ok(written) => written,
-            Err(_) => return Outcome::Unknown,
-        };
+        let Ok(written) = tokio::time::timeout_at(until.into(), write).await else { return Outcome::Unknown };
         match written {
             Ok(response) => Outcome::Applied { index: response.log_id.index, reply: response.data },
             Err(error) => refused_or_unknown(error.api_error()),

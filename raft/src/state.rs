@@ -74,6 +74,10 @@ impl Adapter {
             committed.push(as_committed(entry));
             responders.push(responder);
         }
+        let due = self.applied.map_or(0, |applied| applied.index + 1);
+        if committed.first().is_some_and(|first| first.index != due) {
+            return Err(io::Error::other(format!("entry {due} is due, and others came")));
+        }
         let meta = codec::meta_record(Some(&last), &self.membership);
         let replies = self.thread.apply(committed, meta).await?;
         self.applied = Some(last);

@@ -26,6 +26,8 @@ fn failed(error: impl std::fmt::Display) -> MachineError {
 pub struct Counters {
     root: PathBuf,
     live: RwLock<DB>,
+    /// Goes after the database: who waits for this may open it again.
+    open: Arc<()>,
 }
 
 /// Adds to a counter; the reply is its new value, little-endian.
@@ -49,7 +51,7 @@ impl Counters {
             std::fs::write(&pointer, "state-0").map_err(failed)?;
         }
         let live = RwLock::new(open_db(&root.join(std::fs::read_to_string(&pointer).map_err(failed)?))?);
-        Ok(Counters { root: root.to_owned(), live })
+        Ok(Counters { root: root.to_owned(), live, open: Arc::new(()) })
     }
 
     /// The present value of a counter here.
@@ -239,7 +241,7 @@ impl Cluster {
     /// Ends a node without a farewell.
     pub async fn kill(&mut self, at: usize) {
         let Some(Running { group, machine }) = self.nodes[at].running.take() else { return };
-        let state = Arc::downgrade(&machine);
+        let state = Arc::downgrade(&machine.open);
         drop(machine);
         group.halt().await;
         assert!(group.closed(PATIENCE).await, "node {at} still holds its log");

@@ -27,7 +27,33 @@ use sync::SyncThread;
 use tail::Tail;
 
 /// RocksDB as this room uses it.
-type Db = DBWithThreadMode<MultiThreaded>;
+type Rocks = DBWithThreadMode<MultiThreaded>;
+
+/// An open instance, and a sign of it that goes after it.
+struct Db {
+    rocks: Rocks,
+    open: Arc<()>,
+}
+
+impl Db {
+    fn new(rocks: Rocks) -> Db {
+        Db { rocks, open: Arc::new(()) }
+    }
+}
+
+impl std::ops::Deref for Db {
+    type Target = Rocks;
+
+    fn deref(&self) -> &Rocks {
+        &self.rocks
+    }
+}
+
+impl std::fmt::Debug for Db {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "Db({})", self.rocks.path().display())
+    }
+}
 
 /// Entries by index, big-endian.
 const CF_LOG: &str = "log";
@@ -108,8 +134,8 @@ impl LogStore {
     }
 
     /// Becomes empty when the last handle is gone and the log is closed.
-    pub(crate) fn lifetime(&self) -> std::sync::Weak<impl Sized + use<>> {
-        Arc::downgrade(&self.0.db)
+    pub(crate) fn lifetime(&self) -> std::sync::Weak<()> {
+        Arc::downgrade(&self.0.db.open)
     }
 }
 

@@ -11,7 +11,9 @@ use tokio::sync::{Semaphore, watch};
 use super::bound::BoundFile;
 use super::sync::{SyncThread, bound_path};
 use super::tail::Tail;
-use super::{CF_LOG, CF_META, Db, Edges, FORMAT, Inner, KEY_FORMAT, KEY_PURGED, KEY_VOTE, LogSettings, LogStore, key};
+use super::{
+    CF_LOG, CF_META, Db, Edges, FORMAT, Inner, KEY_FORMAT, KEY_PURGED, KEY_VOTE, LogSettings, LogStore, Rocks, key,
+};
 use crate::codec::{self, Kind};
 use crate::files;
 use crate::types::Position;
@@ -73,7 +75,8 @@ impl LogStore {
     pub(crate) fn open(settings: LogSettings) -> Result<LogStore, LogOpenError> {
         files::make_dir(&settings.dir)?;
         let families = ["default", CF_LOG, CF_META].map(family);
-        let db = Arc::new(Db::open_cf_descriptors(&options(), &settings.dir, families).map_err(damaged)?);
+        let rocks = Rocks::open_cf_descriptors(&options(), &settings.dir, families).map_err(damaged)?;
+        let db = Arc::new(Db::new(rocks));
         check_format(&db)?;
         let mut tail = Tail::new(settings.tail_entries, settings.tail_bytes);
         let edges = recover(&db, &mut tail)?;

@@ -175,13 +175,16 @@ async fn a_torn_tail_is_dropped() {
 // A log whose acknowledged end is missing is refused, although RocksDB opens it happily.
 #[tokio::test]
 async fn a_short_log_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    let wal = filled(dir.path()).await;
-    let file = fs::OpenOptions::new().write(true).open(wal).unwrap();
-    let length = file.metadata().unwrap().len();
-    file.set_len(length - 100).unwrap();
-    let refused = LogStore::open(settings(dir.path()));
-    assert!(matches!(&refused, Err(LogOpenError::Short { bound, .. }) if bound.index == 19), "{refused:?}");
+    for cut in [1, 5, 20, 60, 100, 150, 300] {
+        let dir = tempfile::tempdir().unwrap();
+        let wal = filled(dir.path()).await;
+        let file = fs::OpenOptions::new().write(true).open(&wal).unwrap();
+        let length = file.metadata().unwrap().len();
+        file.set_len(length - cut).unwrap();
+        let refused = LogStore::open(settings(dir.path()));
+        let short = matches!(&refused, Err(LogOpenError::Short { bound, .. }) if bound.index == 19);
+        assert!(short, "cut by {cut}: {refused:?}");
+    }
 }
 
 // A flipped bit in the middle of the log is refused: what follows it had been acknowledged.

@@ -92,9 +92,9 @@ pub fn peer_identity(cert_der: &[u8]) -> Result<Identity, IdentityError> {
     let (_, certificate) = X509Certificate::from_der(cert_der).map_err(|_| IdentityError::Unreadable)?;
     let names = certificate.subject_alternative_name().map_err(|_| IdentityError::Unreadable)?;
     let names = names.map(|names| names.value.general_names.as_slice()).unwrap_or_default();
-    let mut ours = names.iter().filter_map(|name| match name {
-        GeneralName::URI(uri) if uri.starts_with("portolan:") => Some(*uri),
-        _ => None,
+    let mut ours = names.iter().filter_map(|name| {
+        let GeneralName::URI(uri) = name else { return None };
+        uri.starts_with("portolan:").then_some(*uri)
     });
     let uri = ours.next().ok_or(IdentityError::Missing)?;
     if ours.next().is_some() {

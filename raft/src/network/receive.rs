@@ -168,6 +168,46 @@ pub(crate) fn read_end(body: &Bytes) -> io::Result<[u8; 32]> {
 mod tests {
     use super::*;
 
+    fn file(path: &str, contents: &[u8]) -> ManifestFile {
+        let sha256 = Sha256::digest(contents).into();
+        ManifestFile { path: path.to_owned(), size_bytes: contents.len() as u64, sha256 }
+    }
+
+    fn piece(file: u32, offset: u64, contents: &'static [u8]) -> Chunk {
+        Chunk { file, offset, bytes: Bytes::from_static(contents) }
+    }
+
+    // A transfer that broke is resumed by file; a damaged file, a piece out of order and an unfinished snapshot don't pass.
+    #[tokio::test]
+    async fn a_broken_transfer_is_resumed_by_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let machine = Arc::new(crate::testing::Counters::open(&dir.path().join("state")).unwrap());
+        let snapshots = Arc::new(Snapshots::open(dir.path().join("snapshots"), machine).unwrap());
+        let receiver = Receiver::new(snapshots);
+        let files = vec![file("a", b"first"), file("sub/b", b"second"), file("c", b"")];
+        let offer = Offer { vote: Vote::new(1, 1), meta_bytes: Bytes::new(), manifest: Manifest { files } };
+        let (id, wanted) = receiver.offered(offer.clone()).unwrap();
+        assert_eq!(wanted, [0, 1, 2]);
+        let incoming = receiver.incoming(&id).unwrap();
+        incoming.clone().write(piece(0, 0, b"fi")).await.unwrap();
+        incoming.clone().write(piece(0, 2, b"rst")).await.unwrap();
+        incoming.clone().write(piece(1, 0, b"sec")).await.unwrap();
+        assert!(receiver.complete(&incoming).is_err());
+        assert!(incoming.clone().write(piece(1, 4, b"nd")).await.is_err(), "a gap was written");
+
+        let (again, wanted) = receiver.offered(offer.clone()).unwrap();
+        assert_eq!((again, wanted), (id, vec![1, 2]), "what had arrived whole is asked for again");
+        let incoming = receiver.incoming(&id).unwrap();
+        assert!(incoming.clone().write(piece(1, 0, b"secomd")).await.is_err(), "a damaged file was taken");
+        assert_eq!(receiver.offered(offer).unwrap().1, vec![1, 2]);
+        let incoming = receiver.incoming(&id).unwrap();
+        incoming.clone().write(piece(1, 0, b"second")).await.unwrap();
+        incoming.clone().write(piece(2, 0, b"")).await.unwrap();
+        // whole at last, and still no snapshot: its files are not a state
+        assert!(receiver.complete(&incoming).is_err());
+        assert!(receiver.incoming(&[0; 32]).is_err());
+    }
+
     // A peer cannot write outside of the directory it was given.
     #[test]
     fn paths_stay_inside() {

@@ -1,6 +1,7 @@
 //! Nodes over real sockets, on real disks.
 
 mod cluster;
+mod fatal;
 mod faults;
 mod identity;
 mod members;
