@@ -16,6 +16,7 @@
 //!
 //! `src/core` is a package of its own: vocabulary, metadata, decisions, all pure. `raft/` is consensus.
 
+pub mod api;
 pub mod auth;
 pub mod blob;
 pub mod cluster;
@@ -24,4 +25,5 @@ pub mod ground;
 pub mod http;
 pub mod jobs;
 pub mod metadata;
+pub mod node;
 pub mod registry;

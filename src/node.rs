@@ -247,6 +247,7 @@ fn auth_settings(settings: &Settings) -> auth::Settings {
     auth::Settings {
         challenge,
         public_url: settings.http.public_url.as_ref().map(|url| url.as_str().to_owned()),
+        anonymous: settings.auth.anonymous,
         token_lifetime_s: settings.auth.token_lifetime.as_secs(),
     }
 }
@@ -310,7 +311,5 @@ async fn drain(parts: &Parts, serving: serve::Serving) {
     }
     serving.finish(parts.settings.http.drain_timeout).await;
     parts.transfer.shutdown().await;
-    if !parts.group.shutdown().await {
-        tracing::warn!("consensus did not close its log in time; the next start recovers it");
-    }
+    parts.group.shutdown().await;
 }

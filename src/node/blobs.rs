@@ -10,7 +10,8 @@ use registry_core::metadata::upload;
 use registry_core::vocabulary::ids::{StoreId, UploadId};
 
 use super::NodeError;
-use crate::blob::store::{self, BlobKey, BlobStore, FsStore};
+use crate::blob::store::fs::{self, FsStore};
+use crate::blob::store::{self, BlobKey, BlobStore};
 use crate::blob::transfer::{self, CopyFault, Directory, EpochSource, EpochUnknown, NodeSeat, Observer, Transfer};
 use crate::cluster::feed::Seated;
 use crate::cluster::{Cluster, Identity};
@@ -27,8 +28,8 @@ pub(super) async fn open(
     is_known: bool,
 ) -> Result<Arc<dyn BlobStore>, NodeError> {
     let claim = match is_known {
-        true => store::Identity::Known(identity.store),
-        false => store::Identity::FirstUse(identity.store),
+        true => fs::Identity::Known(identity.store),
+        false => fs::Identity::FirstUse(identity.store),
     };
     let mut options = store::Options::new(Arc::new(|| SystemClock.wall_ms()));
     options.settings.capacity_bytes = settings.blobs.capacity.map(|size| size.0);
@@ -54,7 +55,6 @@ pub(super) async fn start_transfer(
         node: identity.node,
         listen: settings.listen_address(Door::Blob),
         bind_source: settings.node.bind_source,
-        tls: pems.map(super::tls_source),
         settings: transfer::Settings::default(),
     };
     let epochs = Arc::new(Epochs(metadata.clone()));

@@ -346,3 +346,179 @@ impl Apply for UnconfirmReplica {
         Ok(Reply::Done)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metadata::command::Command;
+    use crate::metadata::link::{Link, Unlink};
+    use crate::metadata::testing::{World, mount, push, upload};
+
+    fn digest() -> Digest {
+        Digest::sha256(b"layer")
+    }
+
+    /// Only the commit out of a push.
+    fn commit(repository: &RepositoryKey, number: u64, stores: &[u64], replace: bool) -> CommitBlob {
+        let is_commit = |command| match command {
+            Command::CommitBlob(commit) => Some(CommitBlob { replace, ..commit }),
+            _ => None,
+        };
+        push(repository, b"layer", number, stores).into_iter().find_map(is_commit).unwrap()
+    }
+
+    fn world() -> (World, RepositoryKey) {
+        let mut world = World::region(&["a", "b", "c"]);
+        let repository = world.repository("r", 1, Default::default());
+        (world, repository)
+    }
+
+    fn reply(number: u64) -> Reply {
+        Reply::Blob { generation: upload(number) }
+    }
+
+    // A commit needs registered stores in enough zones, and leaves nothing if it is refused.
+    #[test]
+    fn commits_are_durable_or_refused() {
+        let (mut world, repository) = world();
+        world.add_node(4, "a");
+        for stores in [&[][..], &[1], &[1, 4], &[1, 9]] {
+            let refusal = world.refused(commit(&repository, 1, stores, false));
+            assert!(matches!(refusal, Refusal::PlacementInvalid { .. } | Refusal::StoreUnknown { .. }), "{refusal:?}");
+            assert_eq!(read(&world.tables, &digest()), None);
+            assert_eq!(users(&world.tables, &digest(), 9), []);
+        }
+        world.ok(commit(&repository, 1, &[2, 1, 2], false));
+        assert_eq!(read(&world.tables, &digest()).unwrap().stores, [StoreId(1), StoreId(2)]);
+        let huge = CommitBlob { size_bytes: BLOB_BYTES_MAX + 1, ..commit(&repository, 2, &[1, 2], false) };
+        assert!(matches!(world.refused(huge), Refusal::BlobTooLarge { .. }));
+        let longer = CommitBlob { size_bytes: 6, ..commit(&repository, 2, &[1, 2], true) };
+        assert!(matches!(world.refused(longer), Refusal::SizeMismatch { stored_bytes: 5, claimed_bytes: 6, .. }));
+    }
+
+    // Of two pushes of the same bytes one record stays; the other's files are closed, and its repeated commit answers the
+    // same (B3), but can't bring its files back.
+    #[test]
+    fn the_second_push_joins() {
+        let (mut world, repository) = world();
+        assert_eq!(world.ok(commit(&repository, 1, &[1, 2], false)), reply(1));
+        assert_eq!(world.ok(commit(&repository, 1, &[1, 2], false)), reply(1));
+        for _ in 0..2 {
+            assert_eq!(world.ok(commit(&repository, 2, &[2, 3], false)), reply(1));
+        }
+        assert!(generation_over(&world.tables, &digest(), &upload(2)));
+        assert!(!generation_over(&world.tables, &digest(), &upload(1)));
+        assert_eq!(world.refused(commit(&repository, 2, &[2, 3], true)), Refusal::UploadUnknown);
+        assert_eq!(users(&world.tables, &digest(), 9).len(), 1);
+    }
+
+    // A replacement closes the old generation for good: its late confirmations and its repeated commit change nothing.
+    #[test]
+    fn a_replacement_closes() {
+        let (mut world, repository) = world();
+        world.ok(commit(&repository, 1, &[1, 2], false));
+        assert_eq!(world.ok(commit(&repository, 2, &[2, 3], true)), reply(2));
+        assert!(generation_over(&world.tables, &digest(), &upload(1)));
+        let late = ConfirmReplica { digest: digest(), generation: upload(1), store: StoreId(1) };
+        assert_eq!(world.ok(late), Reply::Unchanged);
+        assert_eq!(world.ok(commit(&repository, 1, &[1, 2], false)), reply(2));
+        assert_eq!(read(&world.tables, &digest()).unwrap().stores, [StoreId(2), StoreId(3)]);
+    }
+
+    // B6: bytes that could heal a record with too few copies take its place, also if nobody asked for that.
+    #[test]
+    fn a_push_heals() {
+        let (mut world, repository) = world();
+        world.ok(commit(&repository, 1, &[1, 2], false));
+        for store in [1, 2] {
+            world.ok(UnconfirmReplica { digest: digest(), generation: upload(1), store: StoreId(store) });
+        }
+        assert_eq!(
+            world.propose(mount(&repository, b"layer", 7)).refusal,
+            Some(Refusal::BlobUnknown { digest: digest() })
+        );
+        assert_eq!(world.ok(commit(&repository, 2, &[1, 3], false)), reply(2));
+        for store in [1, 3] {
+            world.ok(UnconfirmReplica { digest: digest(), generation: upload(2), store: StoreId(store) });
+        }
+        assert_eq!(world.ok(commit(&repository, 2, &[1, 3], false)), reply(2));
+        assert_eq!(read(&world.tables, &digest()).unwrap().stores, [StoreId(1), StoreId(3)]);
+    }
+
+    // No commit of an expired upload succeeds, and nothing is remembered of it later.
+    #[test]
+    fn expired_uploads_commit_nothing() {
+        let (mut world, repository) = world();
+        world.ok(commit(&repository, 1, &[1, 2], false));
+        world.ok(commit(&repository, 2, &[1, 2], false));
+        let mut clock = super::super::clock::read(&world.tables);
+        let mut ticks = 0;
+        while !upload::expired(&upload(2), &clock) {
+            clock.tick += 1;
+            ticks += 1;
+        }
+        assert!(ticks * clock.tick_ms > crate::vocabulary::limits::UPLOAD_LIFETIME_MS);
+        Tables::put(&mut world.tables, keys::system(keys::table::CLOCK), codec::encode(&clock));
+        for number in [1, 2, 3] {
+            assert_eq!(world.refused(commit(&repository, number, &[1, 2], false)), Refusal::UploadUnknown);
+        }
+        let slot = keys::digest_slot(&digest());
+        assert!(upload::forgettable(&world.tables, slot, &clock));
+        assert_eq!(world.ok(upload::ForgetUploads { slot }), Reply::Purged(1));
+        assert!(!upload::forgettable(&world.tables, slot, &clock));
+        assert!(generation_over(&world.tables, &digest(), &upload(2)));
+        assert!(matches!(world.refused(upload::ForgetUploads { slot: 5000 }), Refusal::ParameterInvalid { .. }));
+    }
+
+    // Needs follow confirmations: a lost copy is needed until it is confirmed again, in every order, any number of times.
+    #[test]
+    fn needs_follow() {
+        let (mut world, repository) = world();
+        world.ok(commit(&repository, 1, &[1, 2], false));
+        let needing = |world: &World| -> Vec<&str> {
+            let slot = keys::digest_slot(&digest());
+            ["a", "b", "c"].into_iter().filter(|zone| !needs(&world.tables, slot, zone, 9).is_empty()).collect()
+        };
+        let confirm = |store| ConfirmReplica { digest: digest(), generation: upload(1), store: StoreId(store) };
+        let unconfirm = |store| UnconfirmReplica { digest: digest(), generation: upload(1), store: StoreId(store) };
+        assert_eq!(needing(&world), ["c"]);
+        world.ok(confirm(3));
+        world.ok(confirm(3));
+        assert_eq!(needing(&world), [""; 0]);
+        world.ok(unconfirm(1));
+        assert_eq!(world.ok(unconfirm(1)), Reply::Unchanged);
+        assert_eq!(needing(&world), ["a"]);
+        assert_eq!(world.ok(confirm(9)), Reply::Unchanged);
+        assert_eq!(read(&world.tables, &digest()).unwrap().stores, [StoreId(2), StoreId(3)]);
+    }
+
+    // A use that came first and went last: whatever the order of two pushes and a delete between their parts, no link is
+    // left without a use. The first of these was lost when a repository had one use of a digest at a time.
+    #[test]
+    fn parts_of_pushes_and_deletes_cross() {
+        let (mut world, repository) = world();
+        let hold = UseId;
+        let link =
+            |number| Link { repository: repository.clone(), digest: digest(), size_bytes: 5, hold: hold(number) };
+        let unlink = |number| Unlink { repository: repository.clone(), digest: digest(), hold: hold(number) };
+        let add =
+            |number| AddUse { digest: digest(), size_bytes: 5, repository: repository.clone(), hold: hold(number) };
+        let drop = |number| DropUse { digest: digest(), repository: repository.clone(), hold: hold(number) };
+        world.ok(commit(&repository, 1, &[1, 2], false));
+        world.ok(add(2));
+        world.ok(link(2));
+        world.ok(unlink(2));
+        world.ok(link(1));
+        world.ok(drop(2));
+        assert!(super::super::link::read(&world.tables, &repository, &digest()).is_some());
+        assert_eq!(world.ok(drop(2)), Reply::Unchanged);
+        // the use of the link that was replaced is loose: no late link may stand on it again
+        world.ok(add(3));
+        world.ok(link(3));
+        assert_eq!(world.refused(unlink(1)), Refusal::Changed);
+        world.ok(drop(1));
+        assert_eq!(world.refused(link(1)), Refusal::Changed);
+        assert_eq!(world.refused(link(2)), Refusal::Changed);
+        world.ok(link(3));
+    }
+}

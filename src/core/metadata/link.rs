@@ -185,3 +185,66 @@ pub(crate) fn touch(tables: &mut impl Tables, repository: &RepositoryKey, digest
     tables.put(key, codec::encode(&LinkRow { touched_tick: tick, ..row }));
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metadata::blob::DropUse;
+    use crate::metadata::command::Command;
+    use crate::metadata::manifest::{DeleteManifest, PutManifest};
+    use crate::metadata::testing::{World, manifest, mount, reference, repository_key};
+    use crate::vocabulary::manifest::ContentKind;
+
+    // A blob that a manifest names stays; freed by the manifest's delete it goes, and its use after it.
+    #[test]
+    fn unlink() {
+        let mut world = World::region(&["a", "b"]);
+        let repository = world.repository("r", 1, Default::default());
+        let digest = world.push_blob(&repository, b"x", 1, &[1, 2]);
+        let image =
+            PutManifest { references: vec![reference(b"x", ContentKind::Blob)], ..manifest(&repository, b"image") };
+        let image_digest = image.digest;
+        world.ok(image);
+        let unlink = |hold| Unlink { repository: repository.clone(), digest, hold: UseId(hold) };
+        assert!(matches!(world.refused(unlink(1)), Refusal::BlobReferenced { .. }));
+        world.ok(DeleteManifest { repository: repository.clone(), digest: image_digest });
+        assert_eq!(world.refused(unlink(9)), Refusal::Changed);
+        let drop: Command = DropUse { digest, repository: repository.clone(), hold: UseId(1) }.into();
+        assert_eq!(world.propose(vec![unlink(1).into(), drop]).refusal, None);
+        assert_eq!(world.refused(unlink(1)), Refusal::BlobUnknown { digest });
+        assert_eq!(super::super::blob::users(&world.tables, &digest, 9), []);
+        let touch = TouchLink { repository: repository.clone(), digest };
+        assert_eq!(world.refused(touch), Refusal::BlobUnknown { digest });
+        assert_eq!(world.propose(mount(&repository, b"x", 2)).refusal, None);
+    }
+
+    // A loose use is fenced until no copy of a link with it can apply any more.
+    #[test]
+    fn loose_uses_are_forgotten_late() {
+        let mut world = World::region(&["a", "b"]);
+        let repository = world.repository("r", 1, Default::default());
+        let digest = world.push_blob(&repository, b"x", 1, &[1, 2]);
+        world.ok(Unlink { repository: repository.clone(), digest, hold: UseId(1) });
+        let since_index = world.index;
+        let loose = loose_uses(&world.tables, repository.slot(), 9);
+        assert_eq!(loose, [(repository.id, digest, UseId(1), LooseRow { since_index })]);
+        world.ok(DropUse { digest, repository: repository.clone(), hold: UseId(1) });
+        let forget = ForgetUse { repository: repository.clone(), digest, hold: UseId(1) };
+        assert_eq!(world.refused(forget.clone()), Refusal::Changed);
+        world.index = since_index + REQUEST_WINDOW_ENTRIES;
+        assert_eq!(world.ok(forget.clone()), Reply::Done);
+        assert_eq!(world.ok(forget), Reply::Unchanged);
+    }
+
+    // A5: nothing links into a repository that is not there, or is another one of the same name.
+    #[test]
+    fn links_need_their_repository() {
+        let mut world = World::region(&["a", "b"]);
+        let repository = world.repository("r", 1, Default::default());
+        world.push_blob(&repository, b"x", 1, &[1, 2]);
+        for other in [repository_key("r", 2), repository_key("s", 1)] {
+            let refusal = world.propose(mount(&other, b"x", 5)).refusal;
+            assert!(matches!(refusal, Some(Refusal::RepositoryUnknown { .. })), "{refusal:?}");
+        }
+    }
+}

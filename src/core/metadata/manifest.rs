@@ -389,3 +389,202 @@ impl Apply for DeleteManifest {
         Ok(Reply::Deleted { tags })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::tag_move::Mutability;
+    use crate::metadata::link::Unlink;
+    use crate::metadata::repository::{ChangeRepository, Settings};
+    use crate::metadata::testing::{World, manifest, reference, tags, upload};
+    use crate::vocabulary::ids::UseId;
+
+    fn world(sparse: bool) -> (World, RepositoryKey) {
+        let mut world = World::region(&["a", "b", "c"]);
+        let repository = world.repository("r", 1, Settings { sparse, ..Settings::default() });
+        (world, repository)
+    }
+
+    fn naming(repository: &RepositoryKey, bytes: &[u8], references: &[Referenced]) -> PutManifest {
+        PutManifest { references: references.to_vec(), ..manifest(repository, bytes) }
+    }
+
+    fn delete(repository: &RepositoryKey, bytes: &[u8]) -> DeleteManifest {
+        DeleteManifest { repository: repository.clone(), digest: Digest::sha256(bytes) }
+    }
+
+    // A5, M5, M6, M11: what is refused, and that it leaves nothing (the checker looks after every entry).
+    #[test]
+    fn refusals() {
+        let (mut world, repository) = world(false);
+        let blob = world.push_blob(&repository, b"x", 1, &[1, 2]);
+        let plain = || manifest(&repository, b"m");
+        let missing = naming(&repository, b"m", &[reference(b"absent", ContentKind::Blob)]);
+        assert!(matches!(world.refused(missing), Refusal::ManifestReferencesUnknown { .. }));
+        let child = naming(&repository, b"m", &[reference(b"x", ContentKind::Manifest)]);
+        assert!(matches!(world.refused(child), Refusal::ManifestReferencesUnknown { .. }), "a blob is no child");
+        let wrong = Referenced { digest: blob, size_bytes: 9, kind: ContentKind::Blob };
+        assert!(matches!(world.refused(naming(&repository, b"m", &[wrong])), Refusal::SizeMismatch { .. }));
+        let outside = PutManifest { inline: None, ..plain() };
+        assert!(matches!(world.refused(outside), Refusal::ManifestReferencesUnknown { .. }));
+        let short = PutManifest { size_bytes: 7, ..plain() };
+        assert!(matches!(world.refused(short), Refusal::ManifestInvalid { .. }));
+        let huge = PutManifest { size_bytes: MANIFEST_BYTES_MAX as u64 + 1, inline: None, ..plain() };
+        assert!(matches!(world.refused(huge), Refusal::ManifestTooLarge { .. }));
+        let many: Vec<String> = (0..=TAGS_PER_PUSH_MAX).map(|number| format!("t{number}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert!(matches!(world.refused(PutManifest { tags: tags(&many), ..plain() }), Refusal::LimitReached { .. }));
+        assert_eq!(read(&world.tables, &repository, &Digest::sha256(b"m")), None);
+        world.ok(plain());
+        let index = MediaType::parse("application/vnd.oci.image.index.v1+json").unwrap();
+        assert!(matches!(
+            world.refused(PutManifest { media_type: index, ..plain() }),
+            Refusal::ManifestTypeConflict { .. }
+        ));
+    }
+
+    // Conditions hold for every tag, and for the manifest itself when there is none.
+    #[test]
+    fn conditions() {
+        let (mut world, repository) = world(false);
+        let put = |bytes: &[u8], names: &[&str], expected| PutManifest {
+            tags: tags(names),
+            expected: Some(expected),
+            ..manifest(&repository, bytes)
+        };
+        let (one, two) = (Digest::sha256(b"1"), Digest::sha256(b"2"));
+        assert_eq!(world.refused(put(b"1", &[], Some(one))), Refusal::PreconditionFailed);
+        world.ok(put(b"1", &[], None));
+        assert_eq!(world.refused(put(b"1", &[], None)), Refusal::PreconditionFailed);
+        world.ok(put(b"1", &[], Some(one)));
+        world.ok(put(b"1", &["a", "b"], None));
+        assert!(matches!(world.refused(put(b"2", &["c", "b"], None)), Refusal::TagMoved { .. }));
+        assert!(matches!(world.refused(put(b"2", &["b"], Some(two))), Refusal::TagMoved { .. }));
+        world.ok(put(b"2", &["b", "a"], Some(one)));
+    }
+
+    // M11: a sparse repository takes an index whose children are missing, marks it, and keeps what comes later.
+    #[test]
+    fn sparse() {
+        let (mut world, repository) = world(true);
+        let child = reference(b"child", ContentKind::Manifest);
+        let layer = reference(b"layer", ContentKind::Blob);
+        let index = naming(&repository, b"index", &[child, layer]);
+        let is_sparse = |world: &World| read(&world.tables, &repository, &Digest::sha256(b"index")).unwrap().sparse;
+        world.ok(index.clone());
+        assert!(is_sparse(&world));
+        world.push_blob(&repository, b"layer", 1, &[1, 2]);
+        let unlink = Unlink { repository: repository.clone(), digest: layer.digest, hold: UseId(1) };
+        assert!(matches!(world.refused(unlink.clone()), Refusal::BlobReferenced { .. }));
+        world.ok(manifest(&repository, b"child"));
+        assert!(matches!(world.refused(delete(&repository, b"child")), Refusal::ManifestReferenced { .. }));
+        world.ok(index.clone());
+        assert!(!is_sparse(&world), "nothing is missing any more");
+        world.ok(ChangeRepository { key: repository.clone(), settings: Settings::default() });
+        world.ok(index);
+        world.ok(delete(&repository, b"index"));
+        world.ok(delete(&repository, b"child"));
+        world.ok(unlink);
+    }
+
+    // A manifest too large for the tables holds its own bytes until it is deleted, however often it is put.
+    #[test]
+    fn large() {
+        let (mut world, repository) = world(false);
+        let digest = world.push_blob(&repository, b"large", 1, &[1, 2]);
+        let large = PutManifest { inline: None, tags: tags(&["v1"]), ..manifest(&repository, b"large") };
+        world.ok(large.clone());
+        world.ok(large);
+        // a proposer with another idea of what is large changes nothing about where the bytes are
+        world.ok(manifest(&repository, b"large"));
+        assert_eq!(inline_bytes(&world.tables, &repository, &digest), None);
+        let unlink = Unlink { repository: repository.clone(), digest, hold: UseId(1) };
+        assert!(matches!(world.refused(unlink.clone()), Refusal::BlobReferenced { .. }));
+        world.ok(delete(&repository, b"large"));
+        world.ok(unlink);
+        world.ok(manifest(&repository, b"small"));
+        world.ok(PutManifest { inline: None, ..manifest(&repository, b"small") });
+        world.ok(delete(&repository, b"small"));
+        assert_eq!(holder(&world.tables, &repository, &Digest::sha256(b"small")), None);
+        assert_eq!(upload(1).tick, 0);
+    }
+
+    // A put that reads the same bytes otherwise takes its place whole: nothing stays held that nobody names.
+    #[test]
+    fn put_again_with_other_references() {
+        let (mut world, repository) = world(false);
+        for (number, bytes) in [(1, b"x"), (2, b"y")] {
+            world.push_blob(&repository, bytes, number, &[1, 2]);
+        }
+        let (x, y) = (reference(b"x", ContentKind::Blob), reference(b"y", ContentKind::Blob));
+        let subject = |bytes: &[u8]| Some(Digest::sha256(bytes));
+        world.ok(PutManifest { subject: subject(b"s"), ..naming(&repository, b"m", &[x]) });
+        world.ok(PutManifest { subject: subject(b"t"), ..naming(&repository, b"m", &[y]) });
+        assert_eq!(holder(&world.tables, &repository, &x.digest), None);
+        assert_eq!(holder(&world.tables, &repository, &y.digest), subject(b"m"));
+        assert_eq!(referrer::list(&world.tables, &repository, &Digest::sha256(b"s"), None, 9), []);
+        assert_eq!(referrer::list(&world.tables, &repository, &Digest::sha256(b"t"), None, 9).len(), 1);
+    }
+
+    // Delete and push again is a new life of everything; the delete touches what it let go.
+    #[test]
+    fn delete_and_push_again() {
+        let (mut world, repository) = world(false);
+        let blob = world.push_blob(&repository, b"x", 1, &[1, 2]);
+        let put =
+            PutManifest { tags: tags(&["a", "b"]), ..naming(&repository, b"m", &[reference(b"x", ContentKind::Blob)]) };
+        world.ok(put.clone());
+        let first = tag::read(&world.tables, &repository, &put.tags[0]).unwrap();
+        world.ok(super::super::clock::Tick { expected: 0 });
+        let Reply::Deleted { tags } = world.ok(delete(&repository, b"m")) else { panic!("another reply") };
+        assert_eq!(tags.iter().map(|moved| moved.tag.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(link::read(&world.tables, &repository, &blob).unwrap().touched_tick, 1);
+        assert!(matches!(world.refused(delete(&repository, b"m")), Refusal::ManifestUnknown { .. }));
+        world.ok(put.clone());
+        let second = tag::read(&world.tables, &repository, &put.tags[0]).unwrap();
+        assert_eq!((first.base, second.base), (Version::default(), tags[0].version));
+        assert_eq!((first.change, second.change), (1, 3));
+    }
+
+    // An index counts on its children anew: their presence is as young as its own.
+    #[test]
+    fn presence_of_children() {
+        let (mut world, repository) = world(false);
+        world.ok(manifest(&repository, b"child"));
+        world.ok(naming(&repository, b"index", &[reference(b"child", ContentKind::Manifest)]));
+        let presence = |bytes: &[u8]| read(&world.tables, &repository, &Digest::sha256(bytes)).unwrap().presence;
+        assert_eq!(presence(b"child"), presence(b"index"));
+    }
+
+    // A delete is bounded: of a manifest with more tags, tags go first.
+    #[test]
+    fn deletes_are_bounded() {
+        let mut world = World::cluster();
+        let repository = world.repository("r", 1, Settings::default());
+        let names: Vec<String> = (0..=TAGS_PER_DELETE_MAX).map(|number| format!("t{number}")).collect();
+        let puts = names.chunks(TAGS_PER_PUSH_MAX).map(|names| {
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            PutManifest { tags: tags(&names), ..manifest(&repository, b"m") }.into()
+        });
+        assert_eq!(world.propose(puts.collect()).refusal, None);
+        assert!(matches!(world.refused(delete(&repository, b"m")), Refusal::LimitReached { .. }));
+        let one = tags(&[&names[0]]).remove(0);
+        world.ok(tag::DeleteTag { repository: repository.clone(), tag: one, expected: None });
+        world.ok(delete(&repository, b"m"));
+    }
+
+    // A8, A11: a fixed tag does not move, and a push that sets it to what it names leaves its version alone.
+    #[test]
+    fn fixed_tags() {
+        let mut world = World::cluster();
+        let settings = Settings { mutability: Mutability::Immutable, sparse: false };
+        let repository = world.repository("r", 1, settings);
+        let put = |bytes: &[u8]| PutManifest { tags: tags(&["v1"]), ..manifest(&repository, bytes) };
+        world.ok(put(b"1"));
+        let first = tag::read(&world.tables, &repository, &tags(&["v1"])[0]);
+        world.ok(put(b"1"));
+        assert_eq!(tag::read(&world.tables, &repository, &tags(&["v1"])[0]), first);
+        assert!(matches!(world.refused(put(b"2")), Refusal::TagImmutable { .. }));
+        assert_eq!(read(&world.tables, &repository, &Digest::sha256(b"2")), None);
+    }
+}

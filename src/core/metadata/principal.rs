@@ -439,3 +439,121 @@ impl Apply for DeletePolicy {
         Ok(Reply::Done)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metadata::command::Command;
+    use crate::metadata::testing::World;
+
+    const REGISTRY: RegistryId = RegistryId::DEFAULT;
+
+    fn put_user(name: &str, kind: UserKind, enabled: bool) -> PutUser {
+        PutUser { registry: REGISTRY, name: name.to_owned(), kind, enabled, must_be_new: false }
+    }
+
+    fn delete_user(name: &str) -> DeleteUser {
+        DeleteUser { registry: REGISTRY, name: name.to_owned() }
+    }
+
+    fn put_key(user: &str, key_id: &str) -> PutKey {
+        let row = KeyRow {
+            registry: REGISTRY,
+            user: user.to_owned(),
+            sealed_secret: vec![1],
+            secret_hash: [2; 32],
+            enabled: true,
+            created_at_ms: 0,
+            expires_at_ms: 0,
+        };
+        PutKey { key_id: key_id.to_owned(), row }
+    }
+
+    fn put_policy(principal: &str, name: &str) -> PutPolicy {
+        let document = "{}".to_owned();
+        PutPolicy { registry: REGISTRY, principal: principal.to_owned(), name: name.to_owned(), document }
+    }
+
+    // Every change of users, keys and policies raises the version; a refusal does not.
+    #[test]
+    fn changes_raise_the_version() {
+        let mut world = World::cluster();
+        let changes: Vec<Command> = vec![
+            put_user("ann", UserKind::Ordinary, true).into(),
+            put_key("ann", "K1").into(),
+            put_policy("ann", "p").into(),
+            put_policy(ANONYMOUS, "p").into(),
+            DeleteKey { registry: REGISTRY, user: "ann".into(), key_id: "K1".into() }.into(),
+            DeletePolicy { registry: REGISTRY, principal: "ann".into(), name: "p".into() }.into(),
+            delete_user("ann").into(),
+        ];
+        for (number, change) in (1..).zip(changes) {
+            world.ok(change.clone());
+            assert_eq!(auth_version(&world.tables), AuthVersion(number), "{change:?}");
+        }
+        for bad in ["ann", ANONYMOUS] {
+            assert!(matches!(world.refused(delete_user(bad)), Refusal::PrincipalUnknown { .. }));
+        }
+        assert_eq!(auth_version(&world.tables), AuthVersion(7));
+    }
+
+    // A user goes with everything of it and nothing of others; one made anew under the name has nothing.
+    #[test]
+    fn delete_takes_all() {
+        let mut world = World::cluster();
+        for user in ["ann", "anna"] {
+            world.ok(put_user(user, UserKind::Ordinary, true));
+            for number in 0..KEYS_PER_USER_MAX {
+                world.ok(put_key(user, &format!("{user}{number}")));
+            }
+            assert!(matches!(world.refused(put_key(user, "onemore")), Refusal::LimitReached { .. }));
+            for number in 0..POLICIES_PER_PRINCIPAL_MAX {
+                world.ok(put_policy(user, &format!("p{number}")));
+            }
+            assert!(matches!(world.refused(put_policy(user, "onemore")), Refusal::LimitReached { .. }));
+        }
+        world.ok(delete_user("ann"));
+        world.ok(put_user("ann", UserKind::Ordinary, true));
+        assert_eq!(keys_of(&world.tables, REGISTRY, "ann"), []);
+        assert_eq!(policies(&world.tables, REGISTRY, "ann"), []);
+        assert_eq!(key(&world.tables, "ann0"), None);
+        assert_eq!(keys_of(&world.tables, REGISTRY, "anna").len(), KEYS_PER_USER_MAX);
+        assert_eq!(policies(&world.tables, REGISTRY, "anna").len(), POLICIES_PER_PRINCIPAL_MAX);
+    }
+
+    // A12: a key belongs to its owner on every path. Ids and names are bounded.
+    #[test]
+    fn keys_have_one_owner() {
+        let mut world = World::cluster();
+        for user in ["ann", "bob"] {
+            world.ok(put_user(user, UserKind::Ordinary, true));
+        }
+        world.ok(put_key("ann", "K1"));
+        assert!(matches!(world.refused(put_key("bob", "K1")), Refusal::PrincipalExists { .. }));
+        assert!(matches!(world.refused(put_key("eve", "K2")), Refusal::PrincipalUnknown { .. }));
+        let stolen = DeleteKey { registry: REGISTRY, user: "bob".into(), key_id: "K1".into() };
+        assert!(matches!(world.refused(stolen), Refusal::PrincipalUnknown { .. }));
+        for bad in ["", "a b", "a\0b", &"x".repeat(KEY_ID_BYTES_MAX + 1)] {
+            assert!(matches!(world.refused(put_key("ann", bad)), Refusal::ParameterInvalid { .. }), "{bad}");
+        }
+        for bad in ["", ANONYMOUS, "a/b", "a\0b"] {
+            let refusal = world.refused(put_user(bad, UserKind::Ordinary, true));
+            assert!(matches!(refusal, Refusal::ParameterInvalid { .. }), "{bad}");
+        }
+    }
+
+    // The last enabled root can neither go nor be disabled; with another one it can.
+    #[test]
+    fn the_last_root_stays() {
+        let mut world = World::cluster();
+        world.ok(put_user("root", UserKind::Root, true));
+        world.ok(put_user("spare", UserKind::Root, false));
+        assert_eq!(world.refused(delete_user("root")), Refusal::LastAdministrator);
+        assert_eq!(world.refused(put_user("root", UserKind::Root, false)), Refusal::LastAdministrator);
+        assert!(matches!(world.refused(put_user("root", UserKind::Ordinary, true)), Refusal::PrincipalExists { .. }));
+        world.ok(put_user("spare", UserKind::Root, true));
+        world.ok(put_user("root", UserKind::Root, false));
+        world.ok(delete_user("root"));
+        assert_eq!(world.refused(delete_user("spare")), Refusal::LastAdministrator);
+    }
+}

@@ -218,3 +218,73 @@ impl Apply for DeleteTag {
         Ok(Reply::Deleted { tags: vec![moved] })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metadata::manifest::PutManifest;
+    use crate::metadata::testing::{World, manifest, tags};
+
+    fn world() -> (World, RepositoryKey, Tag) {
+        let mut world = World::cluster();
+        let repository = world.repository("r", 1, Default::default());
+        (world, repository, tags(&["latest"]).remove(0))
+    }
+
+    fn put(world: &mut World, repository: &RepositoryKey, bytes: &[u8]) {
+        world.ok(PutManifest { tags: tags(&["latest"]), ..manifest(repository, bytes) });
+    }
+
+    // The journal keeps the last changes and no more, in order, with who and when; a push of the same is no change.
+    #[test]
+    fn journals_are_bounded() {
+        let (mut world, repository, tag) = world();
+        for number in 0..TAG_JOURNAL_MAX as u64 + 20 {
+            world.principal = format!("p{number}");
+            let bytes = (number % 2).to_be_bytes();
+            put(&mut world, &repository, &bytes);
+            let before = read(&world.tables, &repository, &tag).unwrap();
+            put(&mut world, &repository, &bytes);
+            let after = read(&world.tables, &repository, &tag).unwrap();
+            assert!(after.version > before.version && after.change == before.change);
+        }
+        let rows = journal(&world.tables, &repository, &tag);
+        assert_eq!(rows.len(), TAG_JOURNAL_MAX);
+        assert!(rows.is_sorted_by_key(|row| (row.version, row.index, row.at_ms)));
+        assert_eq!((rows[0].principal.as_str(), rows.last().unwrap().principal.as_str()), ("p20", "p119"));
+    }
+
+    // A delete ends a life, the next one follows it; the number of changes goes on, also when only the journal knows.
+    #[test]
+    fn lives() {
+        let (mut world, repository, tag) = world();
+        let delete = |expected| DeleteTag { repository: repository.clone(), tag: tag.clone(), expected };
+        assert!(matches!(world.refused(delete(None)), Refusal::ManifestUnknown { .. }));
+        for life in 1..4u64 {
+            put(&mut world, &repository, b"1");
+            let row = read(&world.tables, &repository, &tag).unwrap();
+            assert_eq!(row.change, 2 * life - 1);
+            let deletes: Vec<JournalRow> = journal(&world.tables, &repository, &tag);
+            let last_delete = deletes.iter().rev().find(|row| row.digest.is_none());
+            assert_eq!(row.base, last_delete.map_or(Version::default(), |row| row.version));
+            assert!(matches!(world.refused(delete(Some(Digest::sha256(b"2")))), Refusal::TagMoved { .. }));
+            world.ok(delete(Some(Digest::sha256(b"1"))));
+            assert_eq!(of_manifest(&world.tables, &repository, &Digest::sha256(b"1"), 9), []);
+        }
+    }
+
+    // Versions of a slot rise even when the leader's clock stands still or falls back.
+    #[test]
+    fn versions_rise() {
+        let (mut world, repository, tag) = world();
+        let mut last = Version::default();
+        for at_ms in [50_000, 50_000, 1, 60_000, 2] {
+            world.at_ms = at_ms;
+            put(&mut world, &repository, &at_ms.to_be_bytes());
+            let version = read(&world.tables, &repository, &tag).unwrap().version;
+            assert!(version > last, "{at_ms}");
+            last = version;
+        }
+        assert!(last.hlc >= 60_000);
+    }
+}

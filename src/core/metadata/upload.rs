@@ -220,3 +220,72 @@ impl Apply for ForgetUploads {
         Ok(Reply::Purged(dropped))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metadata::testing::{World, upload};
+
+    const PAIR: (NodeId, Option<NodeId>) = (NodeId(1), Some(NodeId(2)));
+    const NEXT: (NodeId, Option<NodeId>) = (NodeId(2), Some(NodeId(3)));
+
+    fn take(epoch: u32, before: (NodeId, Option<NodeId>), after: (NodeId, Option<NodeId>)) -> TakeUpload {
+        TakeUpload { upload: upload(1), epoch, before, after }
+    }
+
+    fn finish(epoch: u32, bytes: &[u8]) -> FinishUpload {
+        FinishUpload { upload: upload(1), epoch, digest: Digest::sha256(bytes), holders: PAIR }
+    }
+
+    fn close() -> CloseUpload {
+        CloseUpload { upload: upload(1), holders: PAIR, deduplicated: None }
+    }
+
+    // A takeover is a compare-and-set that keeps one holder; the older epoch can do nothing any more.
+    #[test]
+    fn takeovers() {
+        let mut world = World::cluster();
+        let strangers = (NodeId(3), Some(NodeId(4)));
+        assert_eq!(world.refused(take(1, PAIR, strangers)), Refusal::UploadUnknown);
+        assert!(matches!(world.refused(take(1, PAIR, (NodeId(1), Some(NodeId(1))))), Refusal::UploadInvalid { .. }));
+        assert_eq!(world.refused(take(2, PAIR, NEXT)), Refusal::StaleEpoch { current: 1 });
+        assert_eq!(world.ok(take(1, PAIR, NEXT)), Reply::Epoch(2));
+        assert_eq!(world.refused(take(1, PAIR, NEXT)), Refusal::StaleEpoch { current: 2 });
+        assert_eq!(world.refused(take(2, PAIR, NEXT)), Refusal::StaleEpoch { current: 2 });
+        assert_eq!(world.refused(finish(1, b"x")), Refusal::StaleEpoch { current: 2 });
+        assert_eq!(world.ok(finish(2, b"x")), Reply::Done);
+        let row = read(&world.tables, &upload(1)).unwrap();
+        assert_eq!((row.epoch, row.primary, row.backup), (2, NEXT.0, NEXT.1));
+        assert_eq!(world.refused(take(2, NEXT, PAIR)), Refusal::UploadUnknown);
+    }
+
+    // B3: of a finish and a close one wins, whichever comes first; a repeat of the winner succeeds.
+    #[test]
+    fn finish_or_close() {
+        let mut world = World::cluster();
+        assert_eq!(world.refused(finish(2, b"x")), Refusal::StaleEpoch { current: 1 });
+        assert_eq!(world.ok(finish(1, b"x")), Reply::Done);
+        assert_eq!(world.ok(finish(1, b"x")), Reply::Unchanged);
+        assert_eq!(world.refused(finish(1, b"y")), Refusal::UploadUnknown);
+        assert_eq!(world.refused(close()), Refusal::UploadUnknown);
+
+        let mut world = World::cluster();
+        assert_eq!(world.ok(close()), Reply::Done);
+        assert_eq!(world.ok(close()), Reply::Unchanged);
+        assert_eq!(world.refused(finish(1, b"x")), Refusal::UploadUnknown);
+        assert_eq!(world.refused(take(1, PAIR, NEXT)), Refusal::UploadUnknown);
+    }
+
+    // Expiry goes by ticks alone, and what is over by age is neither taken, finished nor written down.
+    #[test]
+    fn expiry() {
+        let clock = |tick| ClockRow { now_ms: 0, tick, tick_ms: 3_600_000 };
+        for (tick, is_over) in [(0, false), (48, false), (49, true), (1000, true)] {
+            assert_eq!(expired(&upload(1), &clock(tick)), is_over, "{tick}");
+        }
+        let ahead = UploadId { tick: 100, random: 1 };
+        assert!(!expired(&ahead, &clock(7)));
+        let short = ClockRow { now_ms: 0, tick: 2, tick_ms: u64::MAX };
+        assert!(!expired(&upload(1), &short), "an upload lives for two ticks at least");
+    }
+}

@@ -186,6 +186,7 @@ impl BlobStore for MemoryStore {
         if upload.writer.is_some() {
             return Err(StoreError::Busy);
         }
+        upload.touched_at_ms = self.0.now_ms();
         let actual = match upload.phase {
             UploadPhase::Sealed(sealed) => sealed,
             UploadPhase::Receiving => Digest::of(digest.algorithm(), &upload.bytes),
@@ -197,7 +198,6 @@ impl BlobStore for MemoryStore {
             return Err(StoreError::DigestMismatch { actual });
         }
         upload.phase = UploadPhase::Sealed(digest);
-        upload.touched_at_ms = self.0.now_ms();
         Ok(upload.bytes.len() as u64)
     }
 
@@ -208,10 +208,13 @@ impl BlobStore for MemoryStore {
         let Ok(upload) = state.upload(id) else {
             return state.blobs.get(&key).map(|stored| stored.stat()).ok_or(StoreError::UploadUnknown);
         };
+        if upload.writer.is_some() {
+            return Err(StoreError::Busy);
+        }
+        upload.touched_at_ms = self.0.now_ms();
         match upload.phase {
             UploadPhase::Sealed(sealed) if sealed == digest => {}
             UploadPhase::Sealed(actual) => return Err(StoreError::DigestMismatch { actual }),
-            UploadPhase::Receiving if upload.writer.is_some() => return Err(StoreError::Busy),
             UploadPhase::Receiving => return Err(StoreError::NotSealed),
         }
         let bytes = Bytes::copy_from_slice(&upload.bytes);

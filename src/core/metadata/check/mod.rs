@@ -75,7 +75,7 @@ fn row(tables: &impl TablesRead, key: &[u8], value: &[u8]) -> Found {
     match table {
         table::CLUSTER..=table::KEY_OF if slot == SYSTEM => system::row(tables, table, key, value),
         _ if slot >= SLOTS => Err(format!("table {table:#04x} has no place in slot {slot}")),
-        table::NAME..=table::DELETED => content::row(tables, slot, table, key, value),
+        table::NAME..=table::LOOSE_USE => content::row(tables, slot, table, key, value),
         table::UPLOAD..=table::NEED => blob::row(tables, slot, table, key, value),
         _ => Err(format!("table {table:#04x} does not exist")),
     }

@@ -57,7 +57,8 @@ fn a_row_that_goes_is_missed() {
 /// Rows of a deleted repository are on their way out: some may be missing.
 fn is_live(world: &World, key: &[u8]) -> bool {
     let (slot, table) = keys::place(key).unwrap();
-    let inside = (table::MANIFEST..=table::LOOSE_USE).contains(&table) && table != table::SLOT_CLOCK;
+    let inside =
+        (table::MANIFEST..=table::LOOSE_USE).contains(&table) && ![table::SLOT_CLOCK, table::DELETED].contains(&table);
     let id = keys::of_repository_in(key).filter(|_| inside && slot != SYSTEM);
     let deleted = |id| get::<RepositoryRow>(&world.tables, &keys::repository(slot, id)).is_some_and(|row| row.deleted);
     !id.is_some_and(deleted)
