@@ -55,6 +55,7 @@ pub(super) async fn start_transfer(
         node: identity.node,
         listen: settings.listen_address(Door::Blob),
         bind_source: settings.node.bind_source,
+        tls: pems.map(super::tls_source),
         settings: transfer::Settings::default(),
     };
     let epochs = Arc::new(Epochs(metadata.clone()));

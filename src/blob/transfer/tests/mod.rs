@@ -103,7 +103,8 @@ impl Node {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let store = self.open_store().await;
         let settings = Settings { ping_interval_ms: 50, progress_timeout_ms: 1000, ..Settings::default() };
-        let config = Config { cluster: CLUSTER, node: self.id, listen: self.address, bind_source: None, tls: None, settings };
+        let config =
+            Config { cluster: CLUSTER, node: self.id, listen: self.address, bind_source: None, tls: None, settings };
         let config = Config { bind_source: Some(self.address.ip()), ..config };
         let (stores, epochs) = (vec![Arc::clone(&store)], Arc::clone(epochs) as Arc<dyn EpochSource>);
         let faults = Arc::clone(&self.faults) as Arc<dyn Observer>;
@@ -249,12 +250,8 @@ pub(super) fn directory_of(nodes: &[Transfer]) -> Directory {
         zone: ZoneName::parse(&format!("zone-{id}")).unwrap(),
         blob_address: node.local_address().to_string().into(),
     });
-    let place = |node: NodeId| StorePlace {
-        id: StoreId(node.0 * 10),
-        node,
-        weight: NonZeroU32::MIN,
-        state: StoreState::Up,
-    };
+    let place =
+        |node: NodeId| StorePlace { id: StoreId(node.0 * 10), node, weight: NonZeroU32::MIN, state: StoreState::Up };
     Directory::new(seats, ids().map(place)).unwrap()
 }
 
