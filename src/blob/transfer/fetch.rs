@@ -15,6 +15,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
 use futures_util::future::{BoxFuture, FutureExt as _};
 use futures_util::stream::{self, BoxStream, FuturesUnordered, StreamExt as _};
+use metrics::Counter;
 use registry_core::vocabulary::ids::{NodeId, StoreId};
 use registry_core::vocabulary::names::ZoneName;
 
@@ -132,19 +133,24 @@ struct Reader {
     current: Option<Copy>,
     /// Blocks that came with the opening.
     first: Option<Blocks>,
+    /// Counts bytes by the place they come from.
+    fetched: Counter,
 }
 
 impl Reader {
     fn new(inner: Arc<Inner>, blob: BlobSource, range: &Range<u64>) -> Reader {
         let waiting = candidates(&inner, &blob.replicas);
         let unsure = blob.replicas.len();
-        Reader { inner, blob, at: range.start, until: range.end, waiting, unsure, current: None, first: None }
+        let (at, until, fetched) = (range.start, range.end, Counter::noop());
+        Reader { inner, blob, at, until, waiting, unsure, current: None, first: None, fetched }
     }
 
     /// Opens the best copy that answers, at the present offset; asks a second one as well when the first is slow.
     async fn open(&mut self) -> TransferResult<()> {
         let delay = self.inner.hedger.begin();
         let mut running = FuturesUnordered::new();
+        // Whom `running` asks: a slow one that loses the race is no bad copy, and may be needed later.
+        let mut asked: Vec<Candidate> = Vec::new();
         let mut may_hedge = true;
         let mut slow_zone = None;
         loop {
@@ -153,23 +159,32 @@ impl Reader {
                     return Err(TransferError::NoCopy { is_missing: self.unsure == 0 });
                 };
                 slow_zone.clone_from(&candidate.zone);
+                asked.push(candidate.clone());
                 running.push(self.attempt(candidate));
             }
             tokio::select! {
-                Some((candidate, result)) = running.next() => match result {
-                    Ok((first, copy)) => {
-                        self.first = Some(first);
-                        self.current = Some(copy);
-                        return Ok(());
+                Some((candidate, result)) = running.next() => {
+                    asked.retain(|other| other.store != candidate.store);
+                    match result {
+                        Ok((first, copy)) => {
+                            self.waiting.extend(asked);
+                            self.fetched = fetched_from(&self.inner, &copy.candidate);
+                            self.first = Some(first);
+                            self.current = Some(copy);
+                            return Ok(());
+                        }
+                        Err(error) => self.fail(candidate, &error).await,
                     }
-                    Err(error) => self.fail(candidate, &error).await,
-                },
+                }
                 () = tokio::time::sleep(delay), if may_hedge && !self.waiting.is_empty() => {
                     may_hedge = false;
                     if self.inner.hedger.try_take() {
+                        metrics::counter!("portolan_blob_fetch_hedges_total").increment(1);
                         let other_zone = self.waiting.iter().position(|candidate| candidate.zone != slow_zone);
-                        let candidate = self.waiting.remove(other_zone.unwrap_or(0));
-                        running.extend(candidate.map(|candidate| self.attempt(candidate)));
+                        if let Some(candidate) = self.waiting.remove(other_zone.unwrap_or(0)) {
+                            asked.push(candidate.clone());
+                            running.push(self.attempt(candidate));
+                        }
                     }
                 }
             }
@@ -201,6 +216,7 @@ impl Reader {
     /// A copy failed; it may be tried again later if it was only out of reach.
     async fn fail(&mut self, mut candidate: Candidate, error: &TransferError) {
         let is_own = candidate.node == self.inner.holder.node;
+        metrics::counter!("portolan_blob_fetch_failovers_total").increment(1);
         tracing::debug!(store = %candidate.store, blob = %self.blob.key, offset = self.at, %error, "a copy failed");
         match error.store_error() {
             Some(store_error) => {
@@ -229,6 +245,7 @@ impl Reader {
             let failed = match self.take_blocks().await {
                 Ok(bytes) => {
                     self.at += bytes.len() as u64;
+                    self.fetched.increment(bytes.len() as u64);
                     return Some(Ok(bytes));
                 }
                 Err(error) => error,
@@ -284,6 +301,15 @@ async fn open_copy(
     let own = move |error| TransferError::Store { node, error };
     let (first, rest) = source::local(store, span).await.map_err(own)?;
     Ok((first, rest.map(move |blocks| blocks.map_err(own)).boxed()))
+}
+
+fn fetched_from(inner: &Inner, candidate: &Candidate) -> Counter {
+    let from = match &candidate.zone {
+        _ if candidate.node == inner.holder.node => "own disk".to_owned(),
+        Some(zone) => zone.to_string(),
+        None => "unknown".to_owned(),
+    };
+    metrics::counter!("portolan_blob_fetched_bytes_total", "from" => from)
 }
 
 fn garbled(inner: &Inner, candidate: &Candidate, key: BlobKey) -> TransferError {

@@ -34,8 +34,8 @@ pub(super) async fn local(
     let (reader, first) = blocking(move || {
         let reader = store.open(&key)?;
         if reader.size_bytes() != size_bytes {
-            let detail = "its size is not the recorded one";
-            return Err(StoreError::Damaged { key: Box::new(key), offset: 0, detail });
+            // Not called damage: whoever asks could be wrong, and must not make this node give up a good copy.
+            return Err(StoreError::SizeMismatch { expected: size_bytes, actual: reader.size_bytes() });
         }
         let first = reader.read_blocks(at, step(at, until))?;
         Ok((reader, first))

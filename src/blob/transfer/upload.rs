@@ -37,7 +37,8 @@ pub struct Append {
     /// other one back. 0 means none yet: only then the holders may make the staging.
     pub acknowledged: u64,
     /// Where the client says the chunk belongs (`Content-Range`); another end of the staged bytes is answered with
-    /// `OffsetMismatch` before the body is read. `None`: wherever the upload ends.
+    /// `OffsetMismatch` before the body is read. `None`: after `acknowledged`; what a chunk without an answer left behind
+    /// it is cut off, because the client sends it again.
     pub offset: Option<u64>,
 }
 

@@ -55,6 +55,22 @@ async fn throughput() {
     }
 }
 
+// 100 MiB pushed to one node without a backup: what the store alone costs.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement"]
+async fn throughput_alone() {
+    let region = Region::start(&["a"]).await;
+    let bytes = noise(1, 100 << 20);
+    let holders = Holders { primary: NodeId(1), backup: None };
+    for round in 1..=3 {
+        let meter = Meter::start();
+        region.transfer(1).append(fresh(upload(round), holders), body(&bytes, 64 << 10)).await.unwrap();
+        meter.print("append alone", bytes.len());
+        region.transfer(1).seal_and_place(upload(round), 1, Digest::sha256(&bytes), holders).await.unwrap();
+        meter.print("push alone", bytes.len());
+    }
+}
+
 // Small blobs, synced on two nodes, 32 at once.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement"]

@@ -21,6 +21,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
 use crate::blob::store::fs::{FsStore, Identity};
+use crate::blob::store::memory::{MemoryDisk, MemoryStore};
 use crate::blob::store::{BlobKey, BlobStore, Options};
 
 use super::*;
@@ -30,6 +31,7 @@ mod measure;
 mod push;
 mod read;
 mod takeover;
+mod tls;
 
 pub(super) const CLUSTER: ClusterId = ClusterId(0xc1);
 
@@ -101,7 +103,8 @@ impl Node {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let store = self.open_store().await;
         let settings = Settings { ping_interval_ms: 50, progress_timeout_ms: 1000, ..Settings::default() };
-        let config = Config { cluster: CLUSTER, node: self.id, listen: self.address, bind_source: None, tls: None, settings };
+        let config =
+            Config { cluster: CLUSTER, node: self.id, listen: self.address, bind_source: None, tls: None, settings };
         let config = Config { bind_source: Some(self.address.ip()), ..config };
         let (stores, epochs) = (vec![Arc::clone(&store)], Arc::clone(epochs) as Arc<dyn EpochSource>);
         let faults = Arc::clone(&self.faults) as Arc<dyn Observer>;
@@ -221,6 +224,42 @@ impl Region {
         assert_eq!(placed.stores, [StoreId(10), StoreId(20)], "{:?}", placed.failed);
         BlobSource { key: BlobKey::new(digest, upload), size_bytes: bytes.len() as u64, replicas: placed.stores }
     }
+}
+
+/// A node on a disk in memory, on the runtime of the test.
+pub(super) async fn memory_node(
+    number: u64,
+    disk: &MemoryDisk,
+    epochs: &Arc<Epochs>,
+    port: u16,
+    tls: Option<TlsSource>,
+) -> Transfer {
+    let store = MemoryStore::open(disk, StoreId(number * 10), Options::new(Arc::new(|| 0)));
+    let settings = Settings { ping_interval_ms: 50, progress_timeout_ms: 1000, ..Settings::default() };
+    let listen = format!("127.0.9.{}:{port}", 100 + number).parse().unwrap();
+    let config = Config { cluster: CLUSTER, node: NodeId(number), listen, bind_source: None, tls, settings };
+    let epochs = Arc::clone(epochs) as Arc<dyn EpochSource>;
+    Transfer::start(config, vec![Arc::new(store)], epochs, Arc::new(Faults::default())).await.unwrap()
+}
+
+/// The directory of nodes 1, 2, 3, …, each in a zone of its own.
+pub(super) fn directory_of(nodes: &[Transfer]) -> Directory {
+    let ids = || (1..=nodes.len() as u64).map(NodeId);
+    let seats = ids().zip(nodes).map(|(id, node)| NodeSeat {
+        id,
+        zone: ZoneName::parse(&format!("zone-{id}")).unwrap(),
+        blob_address: node.local_address().to_string().into(),
+    });
+    let place =
+        |node: NodeId| StorePlace { id: StoreId(node.0 * 10), node, weight: NonZeroU32::MIN, state: StoreState::Up };
+    Directory::new(seats, ids().map(place)).unwrap()
+}
+
+/// Makes nodes 1, 2, 3, … known to each other.
+pub(super) async fn meet(nodes: &[Transfer]) {
+    nodes.iter().for_each(|node| node.set_directory(directory_of(nodes)));
+    let ids = || (1..=nodes.len() as u64).map(NodeId);
+    until("all nodes see each other", || nodes.iter().all(|node| ids().all(|id| node.is_reachable(id)))).await;
 }
 
 pub(super) fn pair(primary: u64, backup: u64) -> Holders {

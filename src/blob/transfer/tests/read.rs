@@ -140,6 +140,25 @@ async fn slow_peer_is_hedged() {
     assert!(began.elapsed() > Duration::from_millis(650), "{:?}", began.elapsed());
 }
 
+// The copy that lost the race to a hedge is still good for the rest when the winner dies.
+#[tokio::test(flavor = "multi_thread")]
+async fn hedge_winner_dies() {
+    let mut region = Region::start(&["c", "b", "c"]).await;
+    let cable = Cable::to(region.node(1).address).await;
+    region.connect(&BTreeMap::from([(NodeId(1), cable.address)])).await;
+    let bytes = noise(11, 30_000_000);
+    let blob = region.push(upload(11), &bytes).await;
+    cable.delay(Duration::from_millis(400));
+    let mut stream = region.transfer(3).fetch(blob.clone(), 0..blob.size_bytes).await.unwrap();
+    let mut read = stream.next().await.unwrap().unwrap().to_vec();
+    cable.delay(Duration::ZERO);
+    region.kill(2);
+    while let Some(part) = stream.next().await {
+        read.extend_from_slice(&part.unwrap());
+    }
+    assert!(read == bytes);
+}
+
 // The line stalls in the middle: after the time limit on progress the other copy goes on.
 #[tokio::test(flavor = "multi_thread")]
 async fn stalled_line() {

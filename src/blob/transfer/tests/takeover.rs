@@ -3,7 +3,7 @@
 use super::cable::Cable;
 use super::*;
 use crate::blob::store::StoreError;
-use crate::blob::store::memory::{MemoryDisk, MemoryStore};
+use crate::blob::store::memory::MemoryDisk;
 
 /// The registry's steps after a holder was lost: a new pair, the command (here: the table of epochs), fence, refill.
 async fn take_over(region: &Region, asked: u64, id: UploadId, epoch: u64, survivor: u64) -> (Holders, u64) {
@@ -199,17 +199,17 @@ async fn power_cut_loses_nothing_acknowledged() {
         let epochs: Arc<Epochs> = Arc::default();
         let mut nodes = Vec::new();
         for (number, disk) in (1..).zip(&disks) {
-            nodes.push(memory_node(number, disk, &epochs, "0").await);
+            nodes.push(memory_node(number, disk, &epochs, 0, None).await);
         }
         meet(&nodes).await;
         let appended = nodes[0].append(fresh(id, holders), body(&bytes, 10_000)).await.unwrap();
         assert!(appended.is_acknowledgeable());
 
         let index = broken as usize - 1;
-        let port = nodes[index].local_address().port().to_string();
+        let port = nodes[index].local_address().port();
         nodes[index].shutdown().await;
         disks[index].crash(&mut |_, len| Some(len / 2));
-        nodes[index] = memory_node(broken, &disks[index], &epochs, &port).await;
+        nodes[index] = memory_node(broken, &disks[index], &epochs, port, None).await;
         meet(&nodes).await;
 
         let result = nodes[0].append(next(id, holders, 500_000), stream::empty().boxed()).await;
@@ -227,32 +227,4 @@ async fn power_cut_loses_nothing_acknowledged() {
         let placed = nodes[0].seal_and_place(id, 2, Digest::sha256(&bytes), after).await.unwrap();
         assert_eq!(placed.stores.len(), 2, "{:?}", placed.failed);
     }
-}
-
-async fn memory_node(number: u64, disk: &MemoryDisk, epochs: &Arc<Epochs>, port: &str) -> Transfer {
-    let store = MemoryStore::open(disk, StoreId(number * 10), Options::new(Arc::new(|| 0)));
-    let settings = Settings { ping_interval_ms: 50, progress_timeout_ms: 1000, ..Settings::default() };
-    let listen = format!("127.0.9.{}:{port}", 100 + number).parse().unwrap();
-    let config = Config { cluster: CLUSTER, node: NodeId(number), listen, bind_source: None, tls: None, settings };
-    let epochs = Arc::clone(epochs) as Arc<dyn EpochSource>;
-    Transfer::start(config, vec![Arc::new(store)], epochs, Arc::new(Faults::default())).await.unwrap()
-}
-
-async fn meet(nodes: &[Transfer]) {
-    let ids = || (1..=nodes.len() as u64).map(NodeId);
-    for node in nodes {
-        let seats = ids().zip(nodes).map(|(id, node)| NodeSeat {
-            id,
-            zone: ZoneName::parse(&format!("zone-{id}")).unwrap(),
-            blob_address: node.local_address().to_string().into(),
-        });
-        let stores = ids().map(|node| StorePlace {
-            id: StoreId(node.0 * 10),
-            node,
-            weight: NonZeroU32::MIN,
-            state: StoreState::Up,
-        });
-        node.set_directory(Directory::new(seats, stores).unwrap());
-    }
-    until("all nodes see each other", || nodes.iter().all(|node| ids().all(|id| node.is_reachable(id)))).await;
 }
