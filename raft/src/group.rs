@@ -285,23 +285,39 @@ impl Group {
         let _ends = self.0.core.raft.trigger().snapshot().await.is_err();
     }
 
-    /// Ends this node's part: hands leadership on if it leads, stops listening, closes the log. The directory may be used
-    /// again when this returns true; false means that something still held the log after ten seconds.
-    pub async fn shutdown(&self) -> bool {
+    /// Ends this node's part: hands leadership on if it leads, stops the engine and the listener. At most about fifteen
+    /// seconds. The log stays open until the last handle is dropped; see [`Group::closed`].
+    pub async fn shutdown(&self) {
         self.hand_over().await;
         self.0.core.ending.send_replace(true);
         let core = self.0.core.clone();
         let _stopped = self.on_runtime(async move { core.raft.shutdown().await.is_ok() }).await;
-        self.halt().await
+        self.halt().await;
     }
 
-    /// Ends at once, as a crash would, save that the log is closed.
-    pub(crate) async fn halt(&self) -> bool {
+    /// Ends at once, as a crash would.
+    pub async fn halt(&self) {
         self.0.core.ending.send_replace(true);
         let runtime = self.0.runtime.lock().take();
-        let Some(runtime) = runtime else { return true };
-        let ended = move || runtime.shutdown_timeout(Duration::from_secs(10));
-        tokio::task::spawn_blocking(ended).await.is_ok()
+        if let Some(runtime) = runtime {
+            let ended = move || runtime.shutdown_timeout(Duration::from_secs(10));
+            drop(tokio::task::spawn_blocking(ended).await);
+        }
+    }
+
+    /// Waits, after the end, until the directory may be used again by the same process; false if something still holds it
+    /// when `patience` is over.
+    pub async fn closed(self, patience: Duration) -> bool {
+        let log = self.0.core.log.lifetime();
+        drop(self);
+        let deadline = tokio::time::Instant::now() + patience;
+        while log.strong_count() > 0 {
+            if tokio::time::Instant::now() >= deadline {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        true
     }
 
     async fn hand_over(&self) {

@@ -15,6 +15,7 @@ use crate::core::{Core, Leader, boottime_ms};
 use crate::metrics;
 use crate::network::net::Class;
 use crate::network::wire::{self, kind};
+use crate::types::Position;
 
 /// No leader with a quorum confirmed in time; nothing is known about how old this node's state is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,22 +37,52 @@ impl Reads {
         let at = self.confirmed_at_ms.load(Ordering::Acquire);
         (at > 0).then_some(at)
     }
+
+    /// Queues a read for the next round; `None` when too many wait.
+    fn queue(&self, max: usize) -> Option<oneshot::Receiver<u64>> {
+        let (answer, wait) = oneshot::channel();
+        let mut waiting = self.waiting.lock();
+        if waiting.len() >= max {
+            return None;
+        }
+        waiting.push(answer);
+        if waiting.len() == 1 {
+            self.arrived.notify_one();
+        }
+        Some(wait)
+    }
+
+    /// Waits for a read, at most for `patience`, and runs one round for all that wait by then. False if it failed: who still
+    /// waits takes part in the next one.
+    async fn serve(&self, patience: Duration, round: impl AsyncFnOnce() -> Option<u64>) -> bool {
+        if self.waiting.lock().is_empty() {
+            // without a reader the round is run all the same, to know how old the state is
+            let _arrived = tokio::time::timeout(patience, self.arrived.notified()).await.is_ok();
+        }
+        let mut due = std::mem::take(&mut *self.waiting.lock());
+        let began = Instant::now();
+        let index = round().await;
+        metrics::read_round(due.len(), began.elapsed(), index.is_some());
+        let Some(index) = index else {
+            due.retain(|read| !read.is_closed());
+            self.waiting.lock().append(&mut due);
+            return false;
+        };
+        for read in due {
+            let _gave_up = read.send(index).is_err();
+        }
+        true
+    }
+
+    fn confirm(&self, began_at_ms: u64) {
+        self.confirmed_at_ms.fetch_max(began_at_ms.max(1), Ordering::AcqRel);
+    }
 }
 
 impl Core {
     /// The index a read that begins now has to see.
     pub(crate) async fn read_index(&self, limit: Duration) -> Result<u64, Unavailable> {
-        let (answer, wait) = oneshot::channel();
-        {
-            let mut waiting = self.reads.waiting.lock();
-            if waiting.len() >= self.limits.reads {
-                return Err(Unavailable);
-            }
-            waiting.push(answer);
-            if waiting.len() == 1 {
-                self.reads.arrived.notify_one();
-            }
-        }
+        let wait = self.reads.queue(self.limits.reads).ok_or(Unavailable)?;
         match tokio::time::timeout(limit, wait).await {
             Ok(Ok(index)) => Ok(index),
             Ok(Err(_)) | Err(_) => Err(Unavailable),
@@ -60,18 +91,22 @@ impl Core {
 
     /// Waits until this node has applied `index`.
     pub(crate) async fn wait_applied(&self, index: u64, limit: Duration) -> Result<(), Unavailable> {
-        let reached = |applied: &Option<crate::types::Position>| applied.is_some_and(|applied| applied.index >= index);
-        let mut applied = self.applied.clone();
-        if reached(&applied.borrow()) {
+        if self.has_applied(index) {
             return Ok(());
         }
+        let mut applied = self.applied.clone();
+        let reached = |applied: &Option<Position>| applied.is_some_and(|applied| applied.index >= index);
         match tokio::time::timeout(limit, applied.wait_for(reached)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(Unavailable),
         }
     }
 
-    async fn round(&self) -> Option<u64> {
+    fn has_applied(&self, index: u64) -> bool {
+        self.applied.borrow().is_some_and(|applied| applied.index >= index)
+    }
+
+    async fn ask_leader(&self) -> Option<u64> {
         match self.leader()? {
             Leader::Here => {
                 let confirmed = self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await.ok()?;
@@ -86,55 +121,71 @@ impl Core {
         }
     }
 
-    /// Notes that the state is as new as a round that began then.
-    fn confirmed(&self, began_at_ms: u64, index: u64) {
-        if self.applied.borrow().is_some_and(|applied| applied.index >= index) {
-            self.reads.confirmed_at_ms.fetch_max(began_at_ms.max(1), Ordering::AcqRel);
+    async fn round(self: &Arc<Self>) -> Option<u64> {
+        let began_at_ms = boottime_ms();
+        let index = self.ask_leader().await?;
+        if self.has_applied(index) {
+            self.reads.confirm(began_at_ms);
+        } else {
+            let core = self.clone();
+            tokio::spawn(async move {
+                let limit = Duration::from_millis(core.limits.confirm_every_ms);
+                if core.wait_applied(index, limit).await.is_ok() {
+                    core.reads.confirm(began_at_ms);
+                }
+            });
         }
+        Some(index)
     }
 }
 
-/// Runs rounds, one after the other, as long as reads arrive; and now and then without any, to know how old the state is.
+/// Runs rounds, one after the other, as long as reads arrive; and now and then without any.
 pub(crate) async fn run(core: Arc<Core>) {
-    let idle = Duration::from_millis(core.limits.confirm_every_ms);
     // the first round does not wait for a reader: a node is ready once it knows how old its state is
     let mut patience = Duration::ZERO;
     loop {
-        let mut due = std::mem::take(&mut *core.reads.waiting.lock());
-        if due.is_empty() {
-            let arrived = tokio::time::timeout(patience, core.reads.arrived.notified()).await;
-            if arrived.is_ok() {
-                continue;
-            }
-        }
-        let (began, began_at_ms) = (Instant::now(), boottime_ms());
-        let index = core.round().await;
-        metrics::read_round(due.len(), began.elapsed(), index.is_some());
-        let Some(index) = index else {
-            // who still waits takes part in the next round; who gave up is forgotten
-            due.retain(|read| !read.is_closed());
-            core.reads.waiting.lock().append(&mut due);
+        if core.reads.serve(patience, async || core.round().await).await {
+            patience = Duration::from_millis(core.limits.confirm_every_ms);
+        } else {
             core.await_leader_change().await;
             patience = Duration::from_millis(core.timing.heartbeat_ms);
-            continue;
-        };
-        patience = idle;
-        for read in due {
-            let _gave_up = read.send(index).is_err();
-        }
-        core.confirmed(began_at_ms, index);
-        if core.reads.confirmed_at_ms().is_none_or(|at| at < began_at_ms) {
-            note_when_applied(core.clone(), began_at_ms, index);
         }
     }
 }
 
-/// The round's index is not applied yet: note it when it is.
-fn note_when_applied(core: Arc<Core>, began_at_ms: u64, index: u64) {
-    tokio::spawn(async move {
-        let limit = Duration::from_millis(core.limits.confirm_every_ms);
-        if core.wait_applied(index, limit).await.is_ok() {
-            core.confirmed(began_at_ms, index);
-        }
-    });
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A read that arrives while a round is under way is answered by the next one: the first may have asked its quorum
+    // before a write that the reader has seen.
+    #[tokio::test]
+    async fn a_read_uses_only_a_round_that_began_after_it() {
+        let reads = Arc::new(Reads::default());
+        let mut first = reads.queue(10).unwrap();
+        let late = Mutex::new(None);
+        let round = async || {
+            *late.lock() = reads.queue(10);
+            Some(5)
+        };
+        assert!(reads.serve(Duration::ZERO, round).await);
+        assert_eq!(first.try_recv(), Ok(5));
+        let mut late = late.into_inner().unwrap();
+        assert!(late.try_recv().is_err(), "it was answered by a round that began before it");
+        assert!(reads.serve(Duration::ZERO, async || Some(9)).await);
+        assert_eq!(late.try_recv(), Ok(9));
+    }
+
+    // One round answers all that wait; a failed one answers nobody and forgets only who gave up.
+    #[tokio::test]
+    async fn one_round_serves_all() {
+        let reads = Reads::default();
+        let mut waiting: Vec<_> = (0..100).map(|_| reads.queue(100).unwrap()).collect();
+        assert!(reads.queue(100).is_none(), "the queue has a bound");
+        drop(waiting.pop());
+        assert!(!reads.serve(Duration::ZERO, async || None).await);
+        assert_eq!(reads.waiting.lock().len(), 99);
+        assert!(reads.serve(Duration::ZERO, async || Some(3)).await);
+        assert!(waiting.iter_mut().all(|read| read.try_recv() == Ok(3)));
+    }
 }

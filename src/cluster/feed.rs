@@ -23,7 +23,8 @@ pub struct Seated {
 pub fn read(metadata: &Metadata) -> (Vec<Seated>, Topology) {
     metadata.peek(|view| {
         let nodes = node::list(view).into_iter().filter(|(_, row)| row.state != NodeState::Removed);
-        let seat = |(node, row): (NodeId, node::NodeRow)| Seated { node, zone: row.zone, blob_address: row.blob_address };
+        let seat =
+            |(node, row): (NodeId, node::NodeRow)| Seated { node, zone: row.zone, blob_address: row.blob_address };
         (nodes.map(seat).collect(), node::topology(view))
     })
 }

@@ -58,7 +58,7 @@ pub enum FoundingError {
 impl Cluster {
     /// Makes this node the first voter of a new cluster. A second founding is refused.
     pub async fn found(&self, founding: Founding) -> Result<Founded, FoundingError> {
-        if self.metadata.peek(cluster::read).is_some() {
+        if self.metadata.peek(|view| cluster::read(view)).is_some() {
             return Err(FoundingError::Exists);
         }
         let group = self.metadata.group();

@@ -49,7 +49,9 @@ pub enum IdentityError {
         error: std::io::Error,
     },
     /// The file is not one of ours.
-    #[error("{path} can't be read as a node's identity: {detail}; restore it, or join as a new node with an empty directory")]
+    #[error(
+        "{path} can't be read as a node's identity: {detail}; restore it, or join as a new node with an empty directory"
+    )]
     Damaged {
         /// Which file.
         path: PathBuf,

@@ -93,7 +93,8 @@ impl RawSettings {
             if let Some((section, key)) = known.section(section).and_then(|s| Some((s, known.key(s, key)?))) {
                 self.values.insert((section, key), Raw { given: Given::Word(value.to_owned()), origin });
             } else if known.section(section).is_some() || nearest(section, known.sections()).is_some() {
-                let near = nearest(&lower, known.variables().iter().map(String::as_str));
+                let variables = known.variables();
+                let near = nearest(&lower, variables.iter().map(String::as_str));
                 let near = near.map(|near| format!("; did you mean {PREFIX}{}?", near.to_uppercase()));
                 let hint = near.unwrap_or_else(|| "; see `portolan config reference` for all settings".to_owned());
                 self.refuse(origin, format!("no such setting{hint}"));

@@ -46,6 +46,12 @@ macro_rules! section {
         #[derive(Clone, Debug)]
         pub struct $name { $( $(#[doc = $doc])* pub $field: $type, )* }
 
+        impl Default for $name {
+            fn default() -> $name {
+                $name { $( $field: $default, )* }
+            }
+        }
+
         impl $crate::config::section::Section for $name {
             const NAME: &'static str = $section;
             const DOCS: &'static [&'static str] = &[$($section_doc),*];

@@ -26,7 +26,7 @@ use super::files::PRIVATE_FILE_MODE;
 pub const AUDIT: &str = "audit";
 
 /// How log lines look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
 pub enum LogFormat {
     /// For people.
     Text,

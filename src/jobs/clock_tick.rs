@@ -51,13 +51,13 @@ impl Reconciler for ClockTick {
     }
 
     fn period(&self) -> Duration {
-        let tick_ms = self.metadata.peek(clock::read).tick_ms.max(TICK_MS_MIN);
+        let tick_ms = self.metadata.peek(|view| clock::read(view)).tick_ms.max(TICK_MS_MIN);
         Duration::from_millis((tick_ms / 4).clamp(50, 5000))
     }
 
     fn step(&self) -> StepFuture<'_> {
         Box::pin(async {
-            let clock = self.metadata.peek(clock::read);
+            let clock = self.metadata.peek(|view| clock::read(view));
             if clock.tick_ms == 0 || !self.due(Duration::from_millis(clock.tick_ms.max(TICK_MS_MIN))) {
                 return Step::IDLE;
             }

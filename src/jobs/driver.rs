@@ -101,12 +101,7 @@ impl Driver {
     }
 }
 
-async fn drive(
-    reconciler: impl Reconciler,
-    shutdown: Shutdown,
-    statuses: Arc<Mutex<Vec<JobStatus>>>,
-    slot: usize,
-) {
+async fn drive(reconciler: impl Reconciler, shutdown: Shutdown, statuses: Arc<Mutex<Vec<JobStatus>>>, slot: usize) {
     let mut signal = reconciler.signal();
     let mut failures = 0u32;
     loop {
@@ -145,8 +140,11 @@ async fn drive(
 }
 
 async fn woken(signal: &mut Option<watch::Receiver<u64>>) {
-    match signal {
-        Some(receiver) if receiver.changed().await.is_ok() => {}
-        Some(_) | None => std::future::pending().await,
+    let is_woken = match signal {
+        Some(receiver) => receiver.changed().await.is_ok(),
+        None => false,
+    };
+    if !is_woken {
+        std::future::pending().await
     }
 }

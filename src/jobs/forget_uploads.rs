@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use registry_core::metadata::clock;
 use registry_core::metadata::command::Command;
 use registry_core::metadata::keys::SLOTS;
 use registry_core::metadata::upload::{self, ForgetUploads as Forget};
-use registry_core::metadata::clock;
 
 use super::driver::{Reconciler, Step, StepFuture};
 use crate::metadata::Metadata;

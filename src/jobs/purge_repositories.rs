@@ -30,9 +30,8 @@ impl PurgeRepositories {
 
     async fn purge(&self, key: RepositoryKey) -> Result<(), ProposeError> {
         let dropped = self.metadata.peek(|view| repository::holds(view, &key, HOLDS_PER_STEP));
-        let drop = |(digest, hold): &(Digest, UseId)| {
-            DropUse { digest: *digest, repository: key.clone(), hold: *hold }.into()
-        };
+        let drop =
+            |(digest, hold): &(Digest, UseId)| DropUse { digest: *digest, repository: key.clone(), hold: *hold }.into();
         let mut commands: Vec<Command> = dropped.iter().map(drop).collect();
         commands.push(PurgeRepository { key, dropped }.into());
         self.metadata.propose(&self.principal, commands).await.map(|_| ())
@@ -53,9 +52,9 @@ impl Reconciler for PurgeRepositories {
             if !self.metadata.leadership().is_leader {
                 return Step::IDLE;
             }
-            let deleted = self.metadata.peek(|view| {
-                (0..SLOTS).find_map(|slot| repository::deleted(view, slot, 1).into_iter().next())
-            });
+            let deleted = self
+                .metadata
+                .peek(|view| (0..SLOTS).find_map(|slot| repository::deleted(view, slot, 1).into_iter().next()));
             let Some(key) = deleted else { return Step::IDLE };
             match self.purge(key).await {
                 Ok(()) => Step { done: 1, failed: 0, more: true },

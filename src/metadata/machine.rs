@@ -35,11 +35,8 @@ fn failed(error: impl std::fmt::Display) -> MachineError {
 impl StateMachine for MetadataMachine {
     fn apply(&self, entries: &[Committed], meta: &[u8]) -> Result<Vec<Bytes>, MachineError> {
         let Some(last) = entries.last() else { return Ok(Vec::new()) };
-        let entry = |entry| {
-            let Committed { index, at_ms, payload, .. } = entry;
-            Entry { index: *index, at_ms: *at_ms, payload }
-        };
-        let batch: Vec<Entry<'_>> = entries.iter().map(entry).collect();
+        let batch: Vec<Entry<'_>> =
+            entries.iter().map(|at| Entry { index: at.index, at_ms: at.at_ms, payload: &at.payload }).collect();
         let applied = self.machine.lock().apply(&Live(&self.state.live()), &batch).map_err(failed)?;
         let touched = self.watch.touched(applied.writes.keys().map(|key| keys::kind(key)));
         self.state.write(applied.writes, last.index, meta).map_err(failed)?;

@@ -60,7 +60,7 @@ impl Metadata {
 
     /// Who leads, as this node knows.
     pub fn leadership(&self) -> Leadership {
-        let seen = self.0.group.leadership();
+        let seen = *self.0.group.watch_leader().borrow();
         let is_leader = seen.is_self_ready;
         Leadership { term: seen.term, leader: seen.leader.map(NodeId), is_leader }
     }

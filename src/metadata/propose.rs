@@ -45,7 +45,9 @@ impl From<ProposeError> for Refusal {
     fn from(error: ProposeError) -> Refusal {
         match error {
             ProposeError::Refused { refusal, .. } => *refusal,
-            ProposeError::Unavailable | ProposeError::Unknown => Refusal::Unavailable { retry_after_ms: RETRY_AFTER_MS },
+            ProposeError::Unavailable | ProposeError::Unknown => {
+                Refusal::Unavailable { retry_after_ms: RETRY_AFTER_MS }
+            }
         }
     }
 }
@@ -68,10 +70,7 @@ impl Metadata {
         }
         let (index, outcome) = self.offer(payload).await?;
         match outcome.refusal {
-            None => Ok(Accepted {
-                revision: Revision { index, ..self.peek(revision) },
-                replies: outcome.replies,
-            }),
+            None => Ok(Accepted { revision: Revision { index, ..self.peek(revision) }, replies: outcome.replies }),
             // an id too old to be told from a new one: nothing is known about an earlier copy
             Some(Refusal::ProposalExpired) => Err(ProposeError::Unknown),
             Some(refusal) => Err(ProposeError::Refused { refusal: Box::new(refusal), replies: outcome.replies }),

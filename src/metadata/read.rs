@@ -32,7 +32,9 @@ impl From<ReadError> for Refusal {
     fn from(error: ReadError) -> Refusal {
         match error {
             ReadError::Unavailable => Refusal::Unavailable { retry_after_ms: RETRY_AFTER_MS },
-            ReadError::FromTheFuture => Refusal::ParameterInvalid { parameter: "revision".into(), detail: error.to_string() },
+            ReadError::FromTheFuture => {
+                Refusal::ParameterInvalid { parameter: "revision".into(), detail: error.to_string() }
+            }
         }
     }
 }
@@ -60,11 +62,7 @@ impl Metadata {
     }
 
     /// Looks at a view that is consistent enough.
-    pub async fn read<R>(
-        &self,
-        consistency: Consistency,
-        read: impl FnOnce(&View<'_>) -> R,
-    ) -> Result<R, ReadError> {
+    pub async fn read<R>(&self, consistency: Consistency, read: impl FnOnce(&View<'_>) -> R) -> Result<R, ReadError> {
         self.ready(consistency).await?;
         Ok(self.peek(read))
     }

@@ -75,11 +75,8 @@ fn held(tables: &impl TablesRead, revision: Revision, permit: &Permit, digest: &
     let unknown = || Refusal::BlobUnknown { digest: *digest };
     let link = link::read(tables, &repository, digest).ok_or_else(unknown)?;
     let row = blob::read(tables, digest).filter(|row| !row.stores.is_empty()).ok_or_else(unknown)?;
-    let source = BlobSource {
-        key: BlobKey::new(*digest, row.generation),
-        size_bytes: row.size_bytes,
-        replicas: row.stores,
-    };
+    let source =
+        BlobSource { key: BlobKey::new(*digest, row.generation), size_bytes: row.size_bytes, replicas: row.stores };
     let is_referenced = manifest::holder(tables, &repository, digest).is_some();
     let age_ticks = clock::read(tables).tick.saturating_sub(link.touched_tick);
     Ok(Held { repository, link, source, is_referenced, age_ticks, revision })
@@ -169,7 +166,12 @@ impl Registry {
     }
 
     /// Pushes a blob whose digest is known beforehand, in one request.
-    pub async fn push_blob(&self, permit: &Permit, digest: &Digest, stream: ByteStream) -> Result<At<BlobInfo>, Refusal> {
+    pub async fn push_blob(
+        &self,
+        permit: &Permit,
+        digest: &Digest,
+        stream: ByteStream,
+    ) -> Result<At<BlobInfo>, Refusal> {
         let repository = self.ensure_repository(permit).await?;
         let parts = stream.map(|part| part.map_err(BodyError::new)).boxed();
         let peeked = body::peek(parts, PACK_BLOB_BYTES_MAX).await;

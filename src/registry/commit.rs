@@ -2,13 +2,15 @@
 //!
 //! One envelope, in the order that keeps `Link ⇒ Use ⇒ record` true even if its parts were separate entries.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use registry_core::decide::permit::Permit;
 use registry_core::metadata::blob::{self, AddUse, BlobRow, CommitBlob};
 use registry_core::metadata::command::Command;
 use registry_core::metadata::link::{self, Link};
-use registry_core::metadata::repository::{self, RepositoryKey};
 use registry_core::metadata::node;
+use registry_core::metadata::repository::{self, RepositoryKey};
 use registry_core::metadata::upload::{CloseUpload, FinishUpload};
 use registry_core::vocabulary::ids::{Revision, StoreId, UploadId, UseId};
 use registry_core::vocabulary::{Digest, Refusal};
@@ -16,9 +18,12 @@ use registry_core::vocabulary::{Digest, Refusal};
 use super::uploads::{Session, pair, refusal};
 use super::{At, BlobInfo, Registry, unavailable};
 use crate::blob::store::{BlobKey, StoreError};
-use crate::blob::transfer::TransferError;
 use crate::ground::random;
 use crate::metadata::{ProposeError, revision};
+
+/// How often another pair of holders is tried for a small blob, and the pause before: a ping's time.
+const PLACEMENTS_MAX: usize = 4;
+const PLACEMENT_PAUSE: Duration = Duration::from_millis(400);
 
 /// What came of sealing an upload.
 pub(super) enum Sealed {
@@ -136,7 +141,7 @@ impl Registry {
                 Some(StoreError::DigestMismatch { actual }) => {
                     // the bytes are wrong for ever: the upload ends, and its bytes go at once (B4)
                     self.close(session, None).await?;
-                    return Err(Refusal::DigestMismatch { claimed: *digest, actual: *actual });
+                    return Err(Refusal::DigestMismatch { claimed: *digest, actual: Box::new(*actual) });
                 }
                 Some(StoreError::UploadUnknown) => match self.linked(permit, digest) {
                     Some(done) => return Ok(Sealed::Committed(done)),
@@ -183,7 +188,7 @@ impl Registry {
     ) -> Result<At<BlobInfo>, Refusal> {
         let actual = Digest::of(digest.algorithm(), &bytes);
         if actual != *digest {
-            return Err(Refusal::DigestMismatch { claimed: *digest, actual });
+            return Err(Refusal::DigestMismatch { claimed: *digest, actual: Box::new(actual) });
         }
         let size_bytes = bytes.len() as u64;
         if let Some(done) = self.deduplicate(permit, repository, digest, size_bytes).await? {
@@ -191,24 +196,36 @@ impl Registry {
         }
         let generation = self.new_upload();
         let key = BlobKey::new(*digest, generation);
-        let holders = self.transfer().choose_holders(generation).map_err(|error| refusal(&error))?;
-        let mut placed = match self.transfer().put_small(key, bytes.clone(), holders).await {
-            Ok(placed) => placed,
-            Err(error) => return Err(refusal(&error)),
-        };
-        if !self.is_durable(&placed.stores) {
-            // a holder was lost on the way: one more try with another partner of the one that has it
-            let Some(survivor) = holders.nodes().find(|node| placed.failed.iter().all(|(lost, _)| lost != node)) else {
-                return Err(unavailable());
-            };
-            let partner = self.transfer().choose_partner(generation, survivor).map_err(|error| refusal(&error))?;
-            let again: Result<_, TransferError> = self.transfer().put_small(key, bytes, partner).await;
-            placed = again.map_err(|error| refusal(&error))?;
-        }
-        if !self.is_durable(&placed.stores) {
-            return Err(unavailable());
-        }
-        let durable = Durable { digest, size_bytes, generation, stores: placed.stores };
+        let stores = self.place_small(key, bytes).await?;
+        let durable = Durable { digest, size_bytes, generation, stores };
         self.commit(permit, repository, durable, None).await
+    }
+
+    /// Puts a small blob where 201 needs it; when a holder is lost on the way, with another one.
+    async fn place_small(&self, key: BlobKey, bytes: Bytes) -> Result<Vec<StoreId>, Refusal> {
+        let mut stores = Vec::new();
+        let mut last = unavailable();
+        for attempt in 0..PLACEMENTS_MAX {
+            if attempt > 0 {
+                tokio::time::sleep(PLACEMENT_PAUSE).await;
+            }
+            let holders = match self.transfer().choose_holders(key.generation) {
+                Ok(holders) => holders,
+                Err(error) => {
+                    last = refusal(&error);
+                    continue;
+                }
+            };
+            match self.transfer().put_small(key, bytes.clone(), holders).await {
+                Ok(placed) => stores.extend(placed.stores),
+                Err(error) => last = refusal(&error),
+            }
+            stores.sort_unstable();
+            stores.dedup();
+            if self.is_durable(&stores) {
+                return Ok(stores);
+            }
+        }
+        Err(last)
     }
 }

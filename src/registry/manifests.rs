@@ -146,7 +146,7 @@ impl Registry {
             Reference::Digest(claimed) => {
                 let actual = Digest::of(claimed.algorithm(), &put.body);
                 if actual != *claimed {
-                    return Err(Refusal::DigestMismatch { claimed: *claimed, actual });
+                    return Err(Refusal::DigestMismatch { claimed: *claimed, actual: Box::new(actual) });
                 }
                 actual
             }
@@ -308,7 +308,8 @@ fn referrers_in(
         let rows = referrer::list(tables, repository, subject, after.as_ref(), limit);
         let is_last = rows.len() < limit;
         after = rows.last().map(|(digest, _)| *digest).or(after);
-        let wanted = |row: &referrer::ReferrerRow| artifact_type.is_none() || row.artifact_type.as_deref() == artifact_type;
+        let wanted =
+            |row: &referrer::ReferrerRow| artifact_type.is_none() || row.artifact_type.as_deref() == artifact_type;
         found.extend(rows.into_iter().filter(|(_, row)| wanted(row)));
         if is_last || found.len() >= limit {
             found.truncate(limit);

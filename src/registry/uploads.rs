@@ -19,7 +19,7 @@ use registry_core::vocabulary::{Digest, Refusal};
 use super::commit::Sealed;
 use super::{At, BlobInfo, ByteStream, Registry, unavailable};
 use crate::blob::store::StoreError;
-use crate::blob::transfer::{Append, Appended, Body, BodyError, Holders, Peeked, TransferError, body};
+use crate::blob::transfer::{Append, Appended, Body, BodyError, Holders, Peeked, Staged, TransferError, body};
 use crate::ground::random;
 
 /// How often a step is repeated after a holder was lost.
@@ -103,12 +103,12 @@ pub(super) fn refusal(error: &TransferError) -> Refusal {
 
 impl Registry {
     fn sealer(&self) -> Result<Sealer, Refusal> {
-        let row = self.metadata().peek(cluster::read).ok_or_else(unavailable)?;
+        let row = self.metadata().peek(|view| cluster::read(view)).ok_or_else(unavailable)?;
         Ok(Sealer::of(&row, Purpose::Upload))
     }
 
     pub(super) fn new_upload(&self) -> UploadId {
-        UploadId { tick: self.metadata().peek(clock::read).tick, random: random::number128() }
+        UploadId { tick: self.metadata().peek(|view| clock::read(view)).tick, random: random::number128() }
     }
 
     /// Begins an upload. Makes the repository if the permit allows it and it is not there.
@@ -197,14 +197,13 @@ impl Registry {
             epoch: u64::from(session.epoch),
             holders: session.holders,
             algorithm: Algorithm::Sha256,
-            may_begin: session.token.acknowledged_bytes == 0,
+            acknowledged: session.token.acknowledged_bytes,
             offset,
         };
         match self.transfer().append(append, body).await {
             Ok(appended) if appended.is_acknowledgeable() => Ok(appended.offset),
             Ok(Appended { offset, .. }) => {
-                let survivor = session.holders.primary;
-                self.take_over(session, survivor).await?;
+                self.recover(session).await?;
                 Ok(offset)
             }
             Err(error) if error.is_holder_lost() => {
@@ -221,7 +220,10 @@ impl Registry {
     /// Brings an upload into a state where both holders have the same bytes; answers how many.
     async fn recover(&self, session: &mut Session) -> Result<u64, Refusal> {
         let staged = self.transfer().probe(session.upload, session.holders).await;
-        let good: Vec<_> = staged.iter().filter_map(|(_, answer)| answer.as_ref().ok()).collect();
+        // a holder that has less than was acknowledged lost some in a power cut: the other one is the survivor
+        let acknowledged = session.token.acknowledged_bytes;
+        let has_all = |staged: &&Staged| staged.offset >= acknowledged;
+        let good: Vec<_> = staged.iter().filter_map(|(_, answer)| answer.as_ref().ok()).filter(has_all).collect();
         let wanted = session.holders.nodes().count();
         match good.iter().map(|staged| staged.offset).min() {
             None => Err(if staged.iter().any(|(_, answer)| matches!(answer, Err(error) if !is_unknown(error))) {
@@ -231,17 +233,18 @@ impl Registry {
             }),
             Some(offset) if good.len() == wanted => Ok(offset),
             Some(_) => {
-                let survivor = good[0].node;
+                let survivor = *good[0];
                 self.take_over(session, survivor).await
             }
         }
     }
 
     /// Gives an upload a new pair of holders around the survivor; answers what both have.
-    async fn take_over(&self, session: &mut Session, survivor: NodeId) -> Result<u64, Refusal> {
+    async fn take_over(&self, session: &mut Session, survivor: Staged) -> Result<u64, Refusal> {
         let mut last = unavailable();
         for _ in 0..TAKEOVERS_MAX {
-            let after = self.transfer().choose_partner(session.upload, survivor).map_err(|error| refusal(&error))?;
+            let after =
+                self.transfer().choose_partner(session.upload, survivor.node).map_err(|error| refusal(&error))?;
             let command = TakeUpload {
                 upload: session.upload,
                 epoch: session.epoch,
@@ -252,11 +255,11 @@ impl Registry {
             let Some(Reply::Epoch(epoch)) = accepted.replies.first() else { return Err(Refusal::Changed) };
             session.epoch = *epoch;
             session.holders = after;
-            let fenced = self.transfer().fence(survivor, session.upload, u64::from(*epoch)).await;
+            let fenced = self.transfer().fence(survivor.node, session.upload, u64::from(*epoch)).await;
             let staged = fenced.map_err(|error| refusal(&error))?;
-            tracing::info!(upload = %session.upload, epoch, %survivor, "an upload was given a new holder");
-            let Some(partner) = after.nodes().find(|node| *node != survivor) else { return Ok(staged.offset) };
-            match self.transfer().refill(survivor, partner, session.upload, u64::from(*epoch)).await {
+            tracing::info!(upload = %session.upload, epoch, survivor = %survivor.node, "an upload was given a new holder");
+            let Some(partner) = after.nodes().find(|node| *node != survivor.node) else { return Ok(staged.offset) };
+            match self.transfer().refill(survivor.node, partner, session.upload, u64::from(*epoch)).await {
                 Ok(staged) => return Ok(staged.offset),
                 Err(error) => last = refusal(&error),
             }
@@ -328,12 +331,7 @@ impl Registry {
     }
 
     /// The answer to a repeated request whose first answer was lost.
-    fn finished(
-        &self,
-        permit: &Permit,
-        session: &Session,
-        digest: &Digest,
-    ) -> Result<Option<At<BlobInfo>>, Refusal> {
+    fn finished(&self, permit: &Permit, session: &Session, digest: &Digest) -> Result<Option<At<BlobInfo>>, Refusal> {
         match session.state {
             UploadState::Open => Ok(None),
             UploadState::Closed => Err(Refusal::UploadUnknown),

@@ -107,18 +107,9 @@ impl LogStore {
         self.0.edges.lock().vote
     }
 
-    /// Waits until the log is closed, once every other handle is gone; gives up after `patience`.
-    pub(crate) fn close(self, patience: std::time::Duration) -> bool {
-        let db = Arc::downgrade(&self.0.db);
-        drop(self);
-        let deadline = std::time::Instant::now() + patience;
-        while db.strong_count() > 0 {
-            if std::time::Instant::now() >= deadline {
-                return false;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(5));
-        }
-        true
+    /// Becomes empty when the last handle is gone and the log is closed.
+    pub(crate) fn lifetime(&self) -> std::sync::Weak<impl Sized + use<>> {
+        Arc::downgrade(&self.0.db)
     }
 }
 

@@ -89,6 +89,11 @@ impl std::fmt::Debug for Dial {
 
 /// A channel that connects when it is used, and again when the connection has broken. Needs a Tokio runtime.
 pub fn connect(dial: Dial) -> io::Result<Channel> {
+    connect_with(dial, |endpoint| endpoint)
+}
+
+/// As [`connect`], with HTTP/2 settings of the caller's own: many streams on one connection want other windows than one.
+pub fn connect_with(dial: Dial, tune: impl FnOnce(Endpoint) -> Endpoint) -> io::Result<Channel> {
     let uri: Uri = format!("http://{}", dial.addr).parse().map_err(io::Error::other)?;
     let endpoint = Endpoint::from(uri)
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
@@ -97,7 +102,7 @@ pub fn connect(dial: Dial) -> io::Result<Channel> {
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
     let dial = Arc::new(dial);
-    Ok(endpoint.connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
+    Ok(tune(endpoint).connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
         let dial = dial.clone();
         async move { open(&dial).await.map(TokioIo::new) }
     })))

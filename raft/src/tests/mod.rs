@@ -1,1 +1,8 @@
-//! Tests.
+//! Nodes over real sockets, on real disks.
+
+mod cluster;
+mod faults;
+mod identity;
+mod members;
+mod snapshots;
+mod tls;

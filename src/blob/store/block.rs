@@ -3,10 +3,7 @@
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{StoreError, StoreResult};
-
-/// Bytes covered by one sum. Source: §5.4.
-pub const BLOCK_BYTES: usize = 64 * 1024;
+use super::{BLOCK_BYTES, StoreError, StoreResult};
 
 /// Most bytes one read returns.
 pub const READ_BYTES_MAX: usize = 1024 * 1024;
@@ -64,7 +61,7 @@ pub(crate) fn cover(offset: u64, len: usize, size_bytes: u64) -> StoreResult<(u6
     }
     let block = BLOCK_BYTES as u64;
     let begin = offset / block * block;
-    let end = offset.saturating_add(len as u64).min(size_bytes).div_ceil(block).saturating_mul(block);
+    let end = offset.saturating_add(len.max(1) as u64).min(size_bytes).div_ceil(block).saturating_mul(block);
     let end = end.min(begin + READ_BYTES_MAX as u64).min(size_bytes);
     // At most READ_BYTES_MAX.
     Ok((begin, end.saturating_sub(begin) as usize))
@@ -125,7 +122,8 @@ mod tests {
             (39 * block, 3 * BLOCK_BYTES, (39 * block, BLOCK_BYTES + 10)),
             (size - 1, usize::MAX, (40 * block, 10)),
             (7, 0, (0, BLOCK_BYTES)),
-            (0, 0, (0, 0)),
+            (0, 0, (0, BLOCK_BYTES)),
+            (block, 0, (block, BLOCK_BYTES)),
         ] {
             assert_eq!(cover(offset, len, size).unwrap(), want, "{offset} {len}");
         }

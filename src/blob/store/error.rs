@@ -115,16 +115,21 @@ impl StoreError {
     /// Wraps an error of the operating system; lack of space becomes [`StoreError::NoSpace`].
     pub(crate) fn io(what: impl AsRef<str>, source: impl Into<io::Error>) -> StoreError {
         let source = source.into();
-        match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::NoSpace,
-            _ => StoreError::Io { what: what.as_ref().into(), source: Arc::new(source) },
+        if is_full(&source) {
+            return StoreError::NoSpace;
         }
+        StoreError::Io { what: what.as_ref().into(), source: Arc::new(source) }
     }
 
     /// Whether the copy itself is bad, so that it should be quarantined and repaired.
     pub fn is_damage(&self) -> bool {
         matches!(self, StoreError::Damaged { .. })
     }
+}
+
+/// Whether the file system, or the quota on it, has no room.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Why a volume could not be opened. The node must not start with it.

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use registry_core::vocabulary::digest::{Algorithm, Digest};
 use registry_core::vocabulary::ids::{StoreId, UploadId};
+pub use registry_core::vocabulary::limits::{BLOCK_BYTES, PACK_BLOB_BYTES_MAX};
 
 mod block;
 mod error;
@@ -29,9 +30,11 @@ pub mod memory;
 mod settings;
 mod status;
 mod step;
+#[cfg(test)]
+mod suite;
 mod tally;
 
-pub use block::{BLOCK_BYTES, Blocks, READ_BYTES_MAX, block_sum};
+pub use block::{Blocks, READ_BYTES_MAX, block_sum};
 pub use error::{OpenError, StoreError};
 pub use key::BlobKey;
 pub use lock::DigestLock;
@@ -41,9 +44,6 @@ pub use status::{
     WalkPage,
 };
 pub use step::{Step, StepHook};
-
-/// Blobs up to this size live in packs and may be handed over in one call. Source: §5.2.
-pub const PACK_BLOB_BYTES_MAX: usize = 64 * 1024;
 
 /// Shorthand for results of the store.
 pub type StoreResult<T> = Result<T, StoreError>;
@@ -216,7 +216,7 @@ pub trait BlobReader: Send + Sync {
     /// Its size in bytes.
     fn size_bytes(&self) -> u64;
 
-    /// The verified blocks that cover `offset .. offset + len`, cut to the blob's size and to [`READ_BYTES_MAX`] bytes
+    /// The verified blocks that cover `offset .. offset + len` (at least the block of `offset`), cut to the blob's size and to [`READ_BYTES_MAX`] bytes
     /// from the first block on. The bytes returned are the buffer that was checked.
     ///
     /// Errors: `Damaged` with the offset of the first bad block; `OutOfRange` at or beyond the end (but for an empty

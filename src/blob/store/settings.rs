@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use registry_core::vocabulary::limits::{WATERMARK_FULL_PERCENT, WATERMARK_REFUSE_PERCENT, WATERMARK_URGENT_PERCENT};
+
 use super::step::{StepHook, Steps};
 use super::{Pressure, StoreError, StoreResult};
 
@@ -36,9 +38,9 @@ impl Default for Settings {
             segment_bytes_max: 64 << 20,
             open_files_max: 512,
             sums_bytes_max: 64 << 20,
-            full_percent: 85,
-            refuse_percent: 92,
-            urgent_percent: 95,
+            full_percent: WATERMARK_FULL_PERCENT,
+            refuse_percent: WATERMARK_REFUSE_PERCENT,
+            urgent_percent: WATERMARK_URGENT_PERCENT,
         }
     }
 }

@@ -66,7 +66,7 @@ impl Tally {
                 self.now.block = Xxh3Default::new();
             }
         }
-        if self.now.offset % MARK_EVERY_BYTES == 0 {
+        if self.now.offset.is_multiple_of(MARK_EVERY_BYTES) {
             self.mark();
         }
     }
@@ -117,7 +117,7 @@ impl Tally {
     /// The digest and all block sums, the last partial block included.
     pub(crate) fn finish(&self) -> (Digest, Vec<u64>) {
         let mut sums = self.sums.clone();
-        if self.now.offset % BLOCK_BYTES as u64 != 0 {
+        if !self.now.offset.is_multiple_of(BLOCK_BYTES as u64) {
             sums.push(self.now.block.digest());
         }
         (self.now.digest.clone().finish(), sums)

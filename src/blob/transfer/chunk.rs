@@ -106,7 +106,9 @@ impl PrimaryChunk {
         let backup = self.mirror.finish(offset, broken.is_none()).await?;
         match (broken, &backup) {
             (None, _) => Ok(Appended { offset, backup }),
-            (Some(error), Mirrored::Alone | Mirrored::Equal) => Err(TransferError::Body { error, offset: Some(offset) }),
+            (Some(error), Mirrored::Alone | Mirrored::Equal) => {
+                Err(TransferError::Body { error, offset: Some(offset) })
+            }
             (Some(error), Mirrored::Lost(_)) => Err(TransferError::Body { error, offset: None }),
         }
     }

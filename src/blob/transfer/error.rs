@@ -58,7 +58,7 @@ pub enum TransferError {
     /// No pair of holders can be formed now.
     #[error(transparent)]
     NoPair(#[from] NoPair),
-    /// No replica of the blob is good and within reach. `missing` when every one of them answered that it has none.
+    /// No replica of the blob is good and within reach.
     #[error("no good copy of the blob is within reach")]
     NoCopy {
         /// All replicas answered, none has it.

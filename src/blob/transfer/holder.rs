@@ -67,6 +67,7 @@ pub(super) struct Holder {
     mirrors: Arc<Semaphore>,
     fetches: Arc<Semaphore>,
     pub(super) patience: Duration,
+    writer_wait: Duration,
 }
 
 impl Holder {
@@ -90,6 +91,8 @@ impl Holder {
             mirrors: Arc::new(Semaphore::new(settings.appends_max * 2)),
             fetches: Arc::new(Semaphore::new(settings.fetches_max)),
             patience: Duration::from_millis(settings.progress_timeout_ms),
+            // Whoever opened the stream must still be there to hear that somebody else writes.
+            writer_wait: Duration::from_millis(WRITER_WAIT_MS.min(settings.progress_timeout_ms * 3 / 5)),
         }
     }
 
@@ -100,6 +103,12 @@ impl Holder {
     /// Room for one more stream of blocks to another node.
     pub(super) fn admit_fetch(&self) -> TransferResult<OwnedSemaphorePermit> {
         self.admit(&self.fetches)
+    }
+
+    /// How many streams of blocks other nodes have open here.
+    #[cfg(test)]
+    pub(super) fn fetches_open(&self) -> usize {
+        Settings::default().fetches_max - self.fetches.available_permits()
     }
 
     // ---- uploads -------------------------------------------------------------------------------------------------
@@ -144,7 +153,7 @@ impl Holder {
                 Ok((store.store_id(), store.place_upload(upload, digest)?.size_bytes))
             })
         };
-        let placed = until_free(place).await.at(self.node)?;
+        let placed = until_free(self.writer_wait, place).await.at(self.node)?;
         self.known.lock().remove(&upload);
         Ok(placed)
     }
@@ -185,7 +194,10 @@ impl Holder {
         };
         let start = mirror.offset().map_or(appender.end(), |offset| offset.min(appender.end()));
         if open.offset.is_some_and(|offset| offset != start) {
-            return Err(TransferError::Store { node: self.node, error: StoreError::OffsetMismatch { expected: start } });
+            return Err(TransferError::Store {
+                node: self.node,
+                error: StoreError::OffsetMismatch { expected: start },
+            });
         }
         if appender.end() != start {
             appender.truncate(start).await.at(self.node)?;
@@ -213,7 +225,7 @@ impl Holder {
             let volumes = self.volumes.clone();
             blocking(move || open_writer(&volumes, open))
         };
-        let writer = until_free(attempt).await.at(self.node)?;
+        let writer = until_free(self.writer_wait, attempt).await.at(self.node)?;
         self.remember(open.upload);
         Ok(Appender::new(writer))
     }
@@ -260,7 +272,10 @@ impl Holder {
             let want = (own.offset - at).min(TRANSFER_BATCH_BYTES as u64) as usize;
             let bytes = self.with_store(own.store, move |store| store.read_upload(upload, epoch, at, want)).await?;
             if bytes.is_empty() {
-                return Err(TransferError::Store { node: self.node, error: StoreError::OffsetMismatch { expected: at } });
+                return Err(TransferError::Store {
+                    node: self.node,
+                    error: StoreError::OffsetMismatch { expected: at },
+                });
             }
             let len = bytes.len() as u64;
             leg.send(at, vec![bytes]).await?;
@@ -356,11 +371,14 @@ fn open_writer(volumes: &Volumes, open: Open) -> StoreResult<Box<dyn UploadWrite
 }
 
 /// Repeats a call while another writer is there: that of a connection which just broke goes soon.
-async fn until_free<T, F: Future<Output = StoreResult<T>>>(mut call: impl FnMut() -> F) -> StoreResult<T> {
+async fn until_free<T, F: Future<Output = StoreResult<T>>>(
+    longest: Duration,
+    mut call: impl FnMut() -> F,
+) -> StoreResult<T> {
     let began = Instant::now();
     loop {
         match call().await {
-            Err(StoreError::Busy) if began.elapsed() < Duration::from_millis(WRITER_WAIT_MS) => {
+            Err(StoreError::Busy) if began.elapsed() < longest => {
                 tokio::time::sleep(BUSY_POLL).await;
             }
             result => return result,

@@ -76,7 +76,7 @@ pub(super) fn body_of(frames: Streaming<AppendRequest>) -> Body {
 }
 
 fn broken<L>(detail: &str) -> Either<L, stream::Iter<std::array::IntoIter<Result<Bytes, BodyError>, 1>>> {
-    stream::iter([Err(BodyError::new(detail))]).right_stream()
+    Either::Right(stream::iter([Err(BodyError::new(detail))]))
 }
 
 /// Writes batches on a blocking thread, one behind: while one is written, the next one arrives.

@@ -43,7 +43,7 @@ impl Leg {
     async fn try_open(peer: &Arc<Peer>, open: AppendOpen, patience: Duration) -> TransferResult<Leg> {
         let (frames, queue) = mpsc::channel(TRANSFER_QUEUED_FRAMES_MAX);
         // The queue is empty, so this doesn't wait.
-        let _ = frames.send(frame(append_request::Part::Open(open))).await;
+        drop(frames.send(frame(append_request::Part::Open(open))).await);
         let mut client = peer.bulk();
         let begin = async {
             let mut replies = client.append(ReceiverStream::new(queue)).await?.into_inner();

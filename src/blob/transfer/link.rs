@@ -1,10 +1,14 @@
-//! Connections between nodes. The one place to change when they get certificates.
+//! Connections between nodes: mutual TLS and source addresses come from the consensus package, windows from here.
 
-use std::net::{IpAddr, SocketAddr};
+use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
+use raft::TlsSource;
+use raft::network::transport::{self, Dial};
+use registry_core::vocabulary::ids::{ClusterId, NodeId};
 use registry_core::vocabulary::limits::{TRANSFER_STREAMS_MAX, TRANSFER_WINDOW_BYTES};
-use tonic::transport::{Channel, Endpoint, Server};
+use tonic::transport::{Channel, Server};
 
 /// A connection that answers no ping for this long after one was sent is dead, and so are its streams: a new writer must
 /// not wait for one whose node was cut off.
@@ -20,34 +24,42 @@ const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS;
 /// Fewer, larger frames cost less.
 const HTTP2_FRAME_BYTES: u32 = 256 * 1024;
 
-/// A channel that connects on first use and again after each loss.
-pub(super) fn connect(address: &str, bind_source: Option<IpAddr>) -> Result<Channel, tonic::transport::Error> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))?
-        .local_address(bind_source)
-        .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(PING_EVERY)
-        .keep_alive_timeout(PING_TIMEOUT)
-        .keep_alive_while_idle(true)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_frame_size(HTTP2_FRAME_BYTES);
-    Ok(endpoint.connect_lazy())
+/// How this node connects to others.
+#[derive(Clone)]
+pub(super) struct Dialer {
+    pub(super) cluster: ClusterId,
+    pub(super) bind_source: Option<IpAddr>,
+    pub(super) tls: Option<TlsSource>,
+}
+
+impl Dialer {
+    /// A channel that connects on first use and again after each loss. With TLS the certificate must name `node`.
+    pub(super) fn connect(&self, node: NodeId, address: &str) -> io::Result<Channel> {
+        let dial = Dial {
+            addr: address.to_owned(),
+            bind_source: self.bind_source,
+            tls: self.tls.clone(),
+            expect: Some((self.cluster.0, node.0)),
+            connect_timeout: CONNECT_TIMEOUT,
+        };
+        transport::connect_with(dial, |endpoint| {
+            endpoint
+                .http2_keep_alive_interval(PING_EVERY)
+                .keep_alive_timeout(PING_TIMEOUT)
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(CONNECTION_WINDOW)
+                .max_frame_size(HTTP2_FRAME_BYTES)
+        })
+    }
 }
 
 /// A server with the same settings.
 pub(super) fn server() -> Server {
     Server::builder()
-        .tcp_nodelay(true)
         .http2_keepalive_interval(Some(PING_EVERY))
         .http2_keepalive_timeout(Some(PING_TIMEOUT))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(STREAMS)
         .max_frame_size(HTTP2_FRAME_BYTES)
-}
-
-/// Listens; the address may name port 0.
-pub(super) async fn listen(address: SocketAddr) -> std::io::Result<tokio::net::TcpListener> {
-    tokio::net::TcpListener::bind(address).await
 }

@@ -18,12 +18,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use raft::TlsSource;
+use raft::network::transport;
 use registry_core::vocabulary::ids::{ClusterId, NodeId, StoreId, UploadId};
 use registry_core::vocabulary::limits::TRANSFER_MESSAGE_BYTES_MAX;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::service::interceptor::InterceptedService;
 
@@ -49,6 +50,9 @@ mod volumes;
 mod wire;
 mod write;
 
+#[cfg(test)]
+mod tests;
+
 use hedge::Hedger;
 use holder::Holder;
 use peers::Peers;
@@ -68,7 +72,7 @@ pub use upload::{Append, Appended, Holders, Mirrored, Placed, Staged};
 pub type TransferResult<T> = Result<T, TransferError>;
 
 /// Who this node is, and its numbers.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Config {
     /// Whose bytes these are; another cluster's calls are refused.
     pub cluster: ClusterId,
@@ -78,6 +82,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Address that every outgoing socket binds.
     pub bind_source: Option<IpAddr>,
+    /// This node's certificate and the authorities to trust; `None` only on loopback.
+    pub tls: Option<TlsSource>,
     /// What an operator tunes.
     pub settings: Settings,
 }
@@ -118,7 +124,8 @@ pub trait EpochSource: Send + Sync + 'static {
     ///
     /// A holder asks before the first append to an upload that it did not open in this life of the process: it may have
     /// been away while the other one was given a new partner (§5.3, 4).
-    fn current_epoch(&self, upload: UploadId) -> futures_util::future::BoxFuture<'_, Result<Option<u64>, EpochUnknown>>;
+    fn current_epoch(&self, upload: UploadId)
+    -> futures_util::future::BoxFuture<'_, Result<Option<u64>, EpochUnknown>>;
 }
 
 /// No quorum could be asked.
@@ -149,6 +156,12 @@ pub struct Transfer {
     inner: Arc<Inner>,
 }
 
+impl std::fmt::Debug for Transfer {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("Transfer")
+    }
+}
+
 struct Inner {
     peers: Arc<Peers>,
     holder: Arc<Holder>,
@@ -171,12 +184,11 @@ impl Transfer {
         epochs: Arc<dyn EpochSource>,
         observer: Arc<dyn Observer>,
     ) -> std::io::Result<Transfer> {
-        let listener = link::listen(config.listen).await?;
+        let listener = TcpListener::bind(config.listen).await?;
         let local_address = listener.local_addr()?;
         let peers = Arc::new(Peers::new(&config));
         let settings = &config.settings;
-        let holder =
-            Holder::new(config.node, Volumes::new(stores), Arc::clone(&peers), epochs, observer, settings);
+        let holder = Holder::new(config.node, Volumes::new(stores), Arc::clone(&peers), epochs, observer, settings);
         let inner = Arc::new(Inner {
             peers,
             holder: Arc::new(holder),
@@ -188,10 +200,11 @@ impl Transfer {
             stop: CancellationToken::new(),
             tasks: Mutex::default(),
         });
-        let serve = tokio::spawn(serve(listener, Arc::clone(&inner.holder), inner.stop.clone()));
-        let watch = tokio::spawn(watch(Arc::clone(&inner), Duration::from_millis(settings.ping_interval_ms)));
-        inner.tasks.lock().extend([serve, watch]);
-        Ok(Transfer { inner })
+        let transfer = Transfer { inner };
+        let serve = tokio::spawn(serve(listener, config.tls.clone(), transfer.clone()));
+        let watch = tokio::spawn(watch(transfer.clone(), Duration::from_millis(settings.ping_interval_ms)));
+        transfer.inner.tasks.lock().extend([serve, watch]);
+        Ok(transfer)
     }
 
     /// The address it listens on.
@@ -216,7 +229,7 @@ impl Transfer {
         let tasks = std::mem::take(&mut *self.inner.tasks.lock());
         for task in tasks {
             // A panic in there was reported when it happened.
-            let _ = task.await;
+            drop(task.await);
         }
     }
 }
@@ -224,15 +237,15 @@ impl Transfer {
 /// Time that streams have to end when the service does.
 const DRAIN: Duration = Duration::from_secs(2);
 
-async fn serve(listener: TcpListener, holder: Arc<Holder>, stop: CancellationToken) {
-    let service = BlobServer::new(Service::new(Arc::clone(&holder)))
+async fn serve(listener: TcpListener, tls: Option<TlsSource>, transfer: Transfer) {
+    let (holder, stop) = (Arc::clone(&transfer.inner.holder), transfer.inner.stop.clone());
+    let service = BlobServer::new(Service::new(transfer))
         .max_decoding_message_size(TRANSFER_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(TRANSFER_MESSAGE_BYTES_MAX);
-    let service = InterceptedService::new(service, move |request| service::check_route(&holder, request));
-    let incoming = TcpListenerStream::new(listener);
-    let serving = link::server()
-        .add_service(service)
-        .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
+    let must_show = tls.is_some();
+    let service = InterceptedService::new(service, move |request| service::check_route(&holder, must_show, request));
+    let router = link::server().add_service(service);
+    let serving = transport::serve(listener, router, tls, stop.clone().cancelled_owned());
     // Streams between nodes may last for hours, and every one of them can be taken up again: after a moment they break.
     let overdue = async {
         stop.cancelled().await;
@@ -247,7 +260,8 @@ async fn serve(listener: TcpListener, holder: Arc<Holder>, stop: CancellationTok
 }
 
 /// Looks at the own volumes and pings the peers, again and again.
-async fn watch(inner: Arc<Inner>, every: Duration) {
+async fn watch(transfer: Transfer, every: Duration) {
+    let inner = &transfer.inner;
     let look = async {
         loop {
             let volumes = inner.holder.volumes.clone();

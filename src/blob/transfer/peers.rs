@@ -1,7 +1,6 @@
 //! The other nodes: connections, round trips, failures, space. Reachability is what they answered, not what is written.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,9 +16,10 @@ use tonic::transport::Channel;
 
 use crate::blob::store::Pressure;
 
+use super::link::Dialer;
 use super::wire::proto::blob_client::BlobClient;
 use super::wire::{self, Route, proto};
-use super::{Directory, PeerHealth, StoreHealth, TransferError, TransferResult, link};
+use super::{Directory, PeerHealth, StoreHealth, TransferError, TransferResult};
 
 /// Weight of the newest sample in a smoothed value.
 const SMOOTHING: f64 = 0.2;
@@ -102,7 +102,7 @@ impl Peer {
 pub(super) struct Peers {
     pub(super) cluster: ClusterId,
     pub(super) node: NodeId,
-    bind_source: Option<IpAddr>,
+    dialer: Dialer,
     ping_interval: Duration,
     directory: ArcSwap<Directory>,
     peers: ArcSwap<BTreeMap<NodeId, Arc<Peer>>>,
@@ -114,7 +114,7 @@ impl Peers {
         Peers {
             cluster: config.cluster,
             node: config.node,
-            bind_source: config.bind_source,
+            dialer: Dialer { cluster: config.cluster, bind_source: config.bind_source, tls: config.tls.clone() },
             ping_interval: Duration::from_millis(config.settings.ping_interval_ms),
             directory: ArcSwap::default(),
             peers: ArcSwap::default(),
@@ -136,17 +136,19 @@ impl Peers {
                 Ok(peer) => {
                     peers.insert(seat.id, peer);
                 }
-                Err(error) => tracing::warn!(node = %seat.id, address = %seat.blob_address, %error, "unusable blob address"),
+                Err(error) => {
+                    tracing::warn!(node = %seat.id, address = %seat.blob_address, %error, "unusable blob address")
+                }
             }
         }
         self.directory.store(Arc::new(directory));
         self.peers.store(Arc::new(peers));
     }
 
-    fn connect(&self, node: NodeId, address: &Arc<str>) -> Result<Peer, tonic::transport::Error> {
+    fn connect(&self, node: NodeId, address: &Arc<str>) -> std::io::Result<Peer> {
         let stamp = Stamp(Route { cluster: self.cluster, from: self.node, to: node });
-        let client = || {
-            let channel = link::connect(address, self.bind_source)?;
+        let client = || -> std::io::Result<Client> {
+            let channel = self.dialer.connect(node, address)?;
             let client = BlobClient::with_interceptor(channel, stamp.clone())
                 .max_decoding_message_size(TRANSFER_MESSAGE_BYTES_MAX)
                 .max_encoding_message_size(TRANSFER_MESSAGE_BYTES_MAX);
@@ -223,7 +225,9 @@ impl Peers {
         let peers = self.peers.load();
         let directory = self.directory.load();
         let health = |node| match peers.get(&node) {
-            None => PeerHealth { node, is_reachable: node == self.node, rtt_us: 0, error_share: 0.0, stores: self.own() },
+            None => {
+                PeerHealth { node, is_reachable: node == self.node, rtt_us: 0, error_share: 0.0, stores: self.own() }
+            }
             Some(peer) => {
                 let gauge = peer.gauge.lock();
                 PeerHealth {

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use futures_util::stream::{BoxStream, StreamExt as _};
+use raft::network::identity::Identity;
+use raft::network::transport::PeerInfo;
 use registry_core::vocabulary::ids::NodeId;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -15,21 +17,23 @@ use super::source::{self, Span};
 use super::wire::proto::blob_server::Blob;
 use super::wire::proto::{self, append_reply, append_request};
 use super::wire::{self, Route, status_of};
-use super::{Appended, Mirrored, TransferError, TransferResult};
+use super::{Appended, BlobSource, Mirrored, Transfer, TransferError, TransferResult};
 
 /// Serves what one node holds.
 pub(super) struct Service {
     holder: Arc<Holder>,
+    transfer: Transfer,
 }
 
 impl Service {
-    pub(super) fn new(holder: Arc<Holder>) -> Service {
-        Service { holder }
+    pub(super) fn new(transfer: Transfer) -> Service {
+        Service { holder: Arc::clone(&transfer.inner.holder), transfer }
     }
 }
 
-/// Refuses calls that are meant for another cluster or node.
-pub(super) fn check_route(holder: &Holder, request: Request<()>) -> Result<Request<()>, Status> {
+/// Refuses calls that are meant for another cluster or node, and calls by nodes that are not in the directory. With TLS
+/// (`must_show`) the certificate says who calls, never the message.
+pub(super) fn check_route(holder: &Holder, must_show: bool, request: Request<()>) -> Result<Request<()>, Status> {
     let reject = |detail: String| status_of(&TransferError::Rejected { node: holder.node, detail: detail.into() });
     let route = Route::read(request.metadata()).ok_or_else(|| reject("the call does not say where it goes".into()))?;
     if route.cluster != holder.peers.cluster {
@@ -37,6 +41,16 @@ pub(super) fn check_route(holder: &Holder, request: Request<()>) -> Result<Reque
     }
     if route.to != holder.node {
         return Err(reject(format!("this is node {}, not {}", holder.node, route.to)));
+    }
+    if must_show {
+        let shown = request.extensions().get::<PeerInfo>().and_then(|peer| peer.identity.as_ref());
+        let is_same = |shown: &Identity| shown.cluster_id == route.cluster.0 && shown.node_id() == Some(route.from.0);
+        if !shown.is_some_and(|shown| is_same(shown)) {
+            return Err(reject(format!("the certificate does not name node {}", route.from)));
+        }
+    }
+    if holder.peers.directory().node(route.from).is_none() {
+        return Err(reject(format!("node {} is not a member", route.from)));
     }
     Ok(request)
 }
@@ -144,6 +158,17 @@ impl Blob for Service {
         let upload = wire::upload_id(request.upload)?;
         answer(self.holder.refill(upload, request.epoch, NodeId(request.partner)).await, Into::into)
     }
+
+    async fn replicate(
+        &self,
+        request: Request<proto::ReplicateRequest>,
+    ) -> Result<Response<proto::PlaceReply>, Status> {
+        let request = request.into_inner();
+        let size_bytes = request.size_bytes;
+        let (from, key) = wire::blob(request.blob.unwrap_or_default())?;
+        let blob = BlobSource { key, size_bytes, replicas: vec![from] };
+        answer(self.transfer.replicate_anywhere_here(blob).await, |store| place_reply((store, size_bytes)))
+    }
 }
 
 type Replies = mpsc::Receiver<Result<proto::AppendReply, Status>>;
@@ -156,7 +181,7 @@ fn reply(part: append_reply::Part) -> proto::AppendReply {
 fn opened(offset: u64) -> (mpsc::Sender<Result<proto::AppendReply, Status>>, Replies) {
     let (sender, replies) = mpsc::channel(2);
     // There is room for two.
-    let _ = sender.try_send(Ok(reply(append_reply::Part::Opened(proto::AppendOpened { offset }))));
+    drop(sender.try_send(Ok(reply(append_reply::Part::Opened(proto::AppendOpened { offset })))));
     (sender, replies)
 }
 
@@ -171,9 +196,10 @@ impl Service {
         let (sender, replies) = opened(chunk.offset());
         // Ends by itself when the frames do; they do when the connection dies.
         tokio::spawn(async move {
-            let done = chunk.run(body_of(frames)).await.map(|appended| reply(append_reply::Part::Done(done(&appended))));
+            let done =
+                chunk.run(body_of(frames)).await.map(|appended| reply(append_reply::Part::Done(done(&appended))));
             // Whoever asked may be gone.
-            let _ = sender.send(done.map_err(|error| status_of(&error))).await;
+            drop(sender.send(done.map_err(|error| status_of(&error))).await);
         });
         Ok(replies)
     }
@@ -185,7 +211,7 @@ impl Service {
         tokio::spawn(async move {
             let held = run_backup(node, appender, frames).await;
             let done = |offset| reply(append_reply::Part::Done(proto::AppendDone { offset, backup_failure: None }));
-            let _ = sender.send(held.map(done).map_err(|error| status_of(&error))).await;
+            drop(sender.send(held.map(done).map_err(|error| status_of(&error))).await);
             drop(room);
         });
         Ok(replies)

@@ -9,10 +9,10 @@ use tokio::task::JoinHandle;
 
 use crate::blob::store::{BlobKey, BlobReader, BlobStore, Blocks, StoreError, StoreResult};
 
+use super::TransferResult;
 use super::peers::Peer;
 use super::volumes::{blocking, joined};
 use super::wire::{self, proto};
-use super::TransferResult;
 
 /// Which bytes of which blob.
 #[derive(Clone, Copy, Debug)]

@@ -13,7 +13,13 @@ use crate::blob::store::{BlobKey, Blocks, Pressure, StoreError};
 
 use super::{Staged, StoreHealth, TransferError, TransferResult};
 
-#[expect(missing_docs, unreachable_pub, clippy::wildcard_enum_match_arm, reason = "generated")]
+#[allow(
+    unused_qualifications,
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    reason = "generated; what it trips over changes"
+)]
 pub(super) mod proto {
     tonic::include_proto!("portolan.blob.v1");
 }
@@ -88,11 +94,7 @@ pub(super) fn blob(request: proto::BlobRequest) -> Result<(StoreId, BlobKey), St
 
 /// Writes which store and which blob.
 pub(super) fn blob_request(store: StoreId, key: &BlobKey) -> proto::BlobRequest {
-    proto::BlobRequest {
-        store: store.0,
-        digest: key.digest.to_string(),
-        generation: Some(key.generation.into()),
-    }
+    proto::BlobRequest { store: store.0, digest: key.digest.to_string(), generation: Some(key.generation.into()) }
 }
 
 /// Reads an algorithm by its stored number.
@@ -225,7 +227,8 @@ pub(super) fn failure(error: &TransferError) -> proto::Failure {
 }
 
 fn store_failure(error: &StoreError) -> proto::Failure {
-    let fill = |kind, number, second_number, text: String| proto::Failure { kind, number, second_number, text, node: 0 };
+    let fill =
+        |kind, number, second_number, text: String| proto::Failure { kind, number, second_number, text, node: 0 };
     let plain = |kind| fill(kind, 0, 0, String::new());
     match error {
         StoreError::UploadUnknown => plain(UPLOAD_UNKNOWN),
@@ -262,7 +265,9 @@ pub(super) fn error_of_failure(node: NodeId, failure: &proto::Failure) -> Option
         REJECTED => TransferError::Rejected { node: said_by, detail: detail() },
         OVERLOADED => TransferError::Overloaded { node: said_by },
         EPOCH_UNKNOWN => TransferError::EpochUnknown { node: said_by },
-        BODY => TransferError::Body { error: super::BodyError::new(failure.text.as_str()), offset: Some(failure.number) },
+        BODY => {
+            TransferError::Body { error: super::BodyError::new(failure.text.as_str()), offset: Some(failure.number) }
+        }
         _ => TransferError::Store { node: said_by, error: store_error(failure)? },
     })
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use registry_core::decide::placement::{UploadPair, choose_upload_pair};
+use registry_core::decide::placement::{NoPair, UploadPair, choose_upload_pair};
 use registry_core::vocabulary::digest::Digest;
 use registry_core::vocabulary::ids::{NodeId, StoreId, UploadId};
 use registry_core::vocabulary::limits::{PACK_BLOB_BYTES_MAX, PLACE_TIMEOUT_MS};
@@ -17,7 +17,7 @@ use super::intake::Intake;
 use super::leg::Leg;
 use super::wire::{self, proto};
 use super::{
-    Append, Appended, Body, Holders, Mirrored, Placed, Staged, Transfer, TransferError, TransferResult,
+    Append, Appended, BlobSource, Body, Holders, Mirrored, Placed, Staged, Transfer, TransferError, TransferResult,
 };
 
 /// Verifying and syncing a whole upload may take long; that the holder is alive is watched by its connection.
@@ -35,18 +35,17 @@ impl Transfer {
 
     /// Chooses a new pair for an upload of which only `survivor` is left; the survivor is its primary.
     ///
-    /// Errors: `NoPair`, `StoreUnknown` and `NodeUnknown` for a survivor that is not in the directory.
-    pub fn choose_partner(&self, upload: UploadId, survivor: &Staged) -> TransferResult<Holders> {
-        self.choose(upload, Some(survivor.store))
+    /// Errors: `NoPair`, `NodeUnknown` for a survivor that has no store in the directory.
+    pub fn choose_partner(&self, upload: UploadId, survivor: NodeId) -> TransferResult<Holders> {
+        let directory = self.inner.peers.directory();
+        let store = directory.topology().stores().find(|store| store.node == survivor);
+        self.choose(upload, Some(store.ok_or(TransferError::NodeUnknown(survivor))?.id))
     }
 
     fn choose(&self, upload: UploadId, survivor: Option<StoreId>) -> TransferResult<Holders> {
         let (peers, local) = (&self.inner.peers, self.inner.holder.node);
         let topology = peers.live_topology();
         let node_of = |store| topology.store(store).map(|place| place.node).ok_or(TransferError::StoreUnknown(store));
-        if let Some(survivor) = survivor {
-            node_of(survivor)?;
-        }
         let is_reachable = |store| node_of(store).is_ok_and(|node| peers.is_reachable(node));
         let UploadPair { primary, backup } = choose_upload_pair(&topology, local, &upload, survivor, is_reachable)?;
         Ok(Holders { primary: node_of(primary)?, backup: backup.map(node_of).transpose()? })
@@ -72,7 +71,8 @@ impl Transfer {
     }
 
     /// Seals an upload on its holders: each verifies `digest` by itself and makes the bytes durable. A repeat only
-    /// confirms, also after a crash of this node.
+    /// confirms, also after a crash of this node. When one holder was lost, a node that could have been chosen instead
+    /// copies the blob from the other one: the placed bytes are final, so this needs no takeover.
     ///
     /// Errors when nobody placed it: `Store` (`DigestMismatch`: the bytes are freed; `Busy`; `Fenced`; …), `Unreachable`.
     pub async fn seal_and_place(
@@ -82,8 +82,35 @@ impl Transfer {
         digest: Digest,
         holders: Holders,
     ) -> TransferResult<Placed> {
-        let answers = holders.nodes().map(|node| async move { (node, self.place_on(node, upload, epoch, digest).await) });
-        Placed::join(join_all(answers).await)
+        let answers =
+            holders.nodes().map(|node| async move { (node, self.place_on(node, upload, epoch, digest).await) });
+        let mut placed = Placed::join(join_all(answers).await)?;
+        if let (&[survivor], [(_, error)]) = (placed.stores.as_slice(), placed.failed.as_slice())
+            && error.is_holder_lost()
+        {
+            let key = BlobKey::new(digest, upload);
+            let blob = BlobSource { key, size_bytes: placed.size_bytes, replicas: vec![survivor] };
+            match self.copy_to_another(blob, survivor).await {
+                Ok(store) => placed.stores.push(store),
+                Err(error) => tracing::warn!(blob = %key, %error, "no other node could copy a blob that lost a holder"),
+            }
+        }
+        Ok(placed)
+    }
+
+    /// Makes the node that the placement would pair with `survivor` copy a blob from there.
+    async fn copy_to_another(&self, blob: BlobSource, survivor: StoreId) -> TransferResult<StoreId> {
+        let pair = self.choose(blob.key.generation, Some(survivor))?;
+        let node = pair.backup.ok_or(TransferError::NoPair(NoPair::Unreachable))?;
+        if node == self.inner.holder.node {
+            return self.replicate_anywhere_here(blob).await;
+        }
+        let peer = self.inner.peers.get(node)?;
+        let request = proto::ReplicateRequest {
+            blob: Some(wire::blob_request(survivor, &blob.key)),
+            size_bytes: blob.size_bytes,
+        };
+        Ok(StoreId(peer.call(PLACE_TIMEOUT, peer.control().replicate(request)).await?.store))
     }
 
     async fn place_on(
@@ -128,11 +155,8 @@ impl Transfer {
             return self.inner.holder.put_small(key, bytes).await;
         }
         let peer = self.inner.peers.get(node)?;
-        let request = proto::PutSmallRequest {
-            digest: key.digest.to_string(),
-            generation: Some(key.generation.into()),
-            bytes,
-        };
+        let request =
+            proto::PutSmallRequest { digest: key.digest.to_string(), generation: Some(key.generation.into()), bytes };
         let reply = peer.call(self.inner.holder.patience, peer.control().put_small(request)).await?;
         Ok((StoreId(reply.store), reply.size_bytes))
     }
@@ -174,8 +198,7 @@ impl Transfer {
                 return self.inner.holder.begin(upload, epoch, algorithm).await;
             }
             let peer = self.inner.peers.get(node)?;
-            let request =
-                proto::BeginRequest { upload: Some(upload.into()), epoch, algorithm: algorithm as u32 };
+            let request = proto::BeginRequest { upload: Some(upload.into()), epoch, algorithm: algorithm as u32 };
             wire::staged(node, peer.call(self.inner.holder.patience, peer.control().begin(request)).await?)
         };
         join_all(append.holders.nodes().map(|node| async move { (node, begin(node).await) })).await

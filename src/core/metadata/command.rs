@@ -92,6 +92,8 @@ commands! {
     23 DeleteKey(principal::DeleteKey),
     24 PutPolicy(principal::PutPolicy),
     25 DeletePolicy(principal::DeletePolicy),
+    26 SetUserEnabled(principal::SetUserEnabled),
+    27 SetKeyEnabled(principal::SetKeyEnabled),
     30 CreateRepository(repository::CreateRepository),
     31 ChangeRepository(repository::ChangeRepository),
     32 DeleteRepository(repository::DeleteRepository),

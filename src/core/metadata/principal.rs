@@ -78,7 +78,7 @@ pub struct PolicyRow {
 impl Stored for PolicyRow {}
 
 /// Counts every change of users, keys and policies.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub struct AuthVersion(pub u64);
 
 impl Stored for AuthVersion {}
@@ -152,12 +152,6 @@ pub fn name_valid(name: &str) -> bool {
     !name.is_empty() && name.len() <= USER_NAME_BYTES_MAX && name.bytes().all(legal)
 }
 
-/// Whether nobody but this user may administer the registry.
-fn last_root(tables: &impl TablesRead, registry: RegistryId, name: &str, row: &UserRow) -> bool {
-    let is_root = |row: &UserRow| row.kind == UserKind::Root && row.enabled;
-    is_root(row) && !users(tables, registry).iter().any(|(other, row)| other != name && is_root(row))
-}
-
 /// Whether this can be an access key's id, as IAM's: letters and digits.
 pub fn key_id_valid(key_id: &str) -> bool {
     !key_id.is_empty() && key_id.len() <= KEY_ID_BYTES_MAX && key_id.bytes().all(|b| b.is_ascii_alphanumeric())
@@ -191,9 +185,7 @@ impl Apply for PutUser {
         match &before {
             Some(_) if self.must_be_new => return Err(exists("user", &self.name)),
             Some(row) if row.kind != self.kind => return Err(exists("user", &self.name)),
-            Some(row) if last_root(tables, self.registry, &self.name, row) && !self.enabled => {
-                return Err(Refusal::LastAdministrator);
-            }
+            Some(_) if !self.enabled => keep_an_administrator(tables, self.registry, &self.name)?,
             None if users(tables, self.registry).len() >= USERS_MAX => {
                 return Err(Refusal::LimitReached { limit: "users".into(), allowed: USERS_MAX as u64 });
             }
@@ -201,6 +193,44 @@ impl Apply for PutUser {
         }
         let created_at_ms = before.map_or(context.clock.now_ms, |row| row.created_at_ms);
         let row = UserRow { kind: self.kind, enabled: self.enabled, created_at_ms };
+        tables.put(keys::user(self.registry, &self.name), codec::encode(&row));
+        changed(tables);
+        Ok(Reply::Done)
+    }
+}
+
+/// Refuses what would leave a registry without an enabled root user.
+fn keep_an_administrator(tables: &impl TablesRead, registry: RegistryId, without: &str) -> Result<(), Refusal> {
+    let is_other = |(name, row): &(String, UserRow)| row.kind == UserKind::Root && row.enabled && name != without;
+    let is_root = user(tables, registry, without).is_some_and(|row| row.kind == UserKind::Root);
+    if is_root && !users(tables, registry).iter().any(is_other) { Err(Refusal::LastAdministrator) } else { Ok(()) }
+}
+
+/// Enables or disables a user that is there: unlike [`PutUser`] it never makes one anew that was deleted meanwhile.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SetUserEnabled {
+    /// Its registry.
+    pub registry: RegistryId,
+    /// Its name.
+    pub name: String,
+    /// Whether its keys and tokens work.
+    pub enabled: bool,
+}
+
+impl Apply for SetUserEnabled {
+    fn slot(&self) -> Slot {
+        SYSTEM
+    }
+
+    fn apply<T: Tables>(self, _: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
+        let Some(mut row) = user(tables, self.registry, &self.name) else { return Err(unknown("user", &self.name)) };
+        if row.enabled == self.enabled {
+            return Ok(Reply::Unchanged);
+        }
+        if !self.enabled {
+            keep_an_administrator(tables, self.registry, &self.name)?;
+        }
+        row.enabled = self.enabled;
         tables.put(keys::user(self.registry, &self.name), codec::encode(&row));
         changed(tables);
         Ok(Reply::Done)
@@ -222,12 +252,10 @@ impl Apply for DeleteUser {
     }
 
     fn apply<T: Tables>(self, _: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
-        let Some(row) = user(tables, self.registry, &self.name) else {
+        if user(tables, self.registry, &self.name).is_none() {
             return Err(unknown("user", &self.name));
-        };
-        if last_root(tables, self.registry, &self.name, &row) {
-            return Err(Refusal::LastAdministrator);
         }
+        keep_an_administrator(tables, self.registry, &self.name)?;
         for (key_id, _) in keys_of(tables, self.registry, &self.name) {
             tables.delete(keys::access_key(&key_id));
             tables.delete(keys::key_of(self.registry, &self.name, &key_id));
@@ -280,6 +308,37 @@ impl Apply for PutKey {
             }
         }
         tables.put(keys::key_of(row.registry, &row.user, &self.key_id), Vec::new());
+        tables.put(keys::access_key(&self.key_id), codec::encode(&row));
+        changed(tables);
+        Ok(Reply::Done)
+    }
+}
+
+/// Enables or disables an access key that is there: unlike [`PutKey`] it never makes one anew that was deleted meanwhile.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SetKeyEnabled {
+    /// The registry of its owner.
+    pub registry: RegistryId,
+    /// Its owner; a key of somebody else is unknown.
+    pub user: String,
+    /// Its id.
+    pub key_id: String,
+    /// Whether it works.
+    pub enabled: bool,
+}
+
+impl Apply for SetKeyEnabled {
+    fn slot(&self) -> Slot {
+        SYSTEM
+    }
+
+    fn apply<T: Tables>(self, _: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
+        let found = key(tables, &self.key_id).filter(|row| row.user == self.user && row.registry == self.registry);
+        let Some(mut row) = found else { return Err(unknown("access key", &self.key_id)) };
+        if row.enabled == self.enabled {
+            return Ok(Reply::Unchanged);
+        }
+        row.enabled = self.enabled;
         tables.put(keys::access_key(&self.key_id), codec::encode(&row));
         changed(tables);
         Ok(Reply::Done)

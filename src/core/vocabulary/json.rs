@@ -1,8 +1,8 @@
 //! Strict JSON: one reading only, so that no two parsers can see two documents in the same bytes (M5).
 //!
-//! On top of RFC 8259: no byte order mark, no trailing bytes, no lone surrogates, no duplicate keys at any depth, bounded
-//! depth and number of values. Keys that another parser would take for a known one (Go folds case) are found by
-//! [`Object::refuse_look_alikes`]. The tokenizer is `serde_json`'s; this file only forbids.
+//! On top of RFC 8259: no byte order mark, no trailing bytes, no lone surrogates, no duplicate keys at any depth,
+//! bounded depth and number of values. Keys that another parser would take for a known one (Go folds case) are found
+//! by [`Object::refuse_look_alikes`]. The tokenizer is `serde_json`'s; this file only forbids.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -77,7 +77,8 @@ impl<'a> Object<'a> {
         self.0.len()
     }
 
-    /// The first key that is not one of `known` but that Go's decoder would take for one: it folds case, 'ſ' and 'K' as well.
+    /// The first key that is not one of `known` but that Go's decoder would take for one: it folds case, 'ſ' and 'K'
+    /// as well.
     pub(crate) fn refuse_look_alikes(&self, known: &[&str]) -> Result<(), String> {
         for (key, _) in &self.0 {
             if let Some(known) = known.iter().find(|known| **known != key && folds_to(key, known)) {

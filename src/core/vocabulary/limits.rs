@@ -70,7 +70,8 @@ pub const PACK_BLOB_BYTES_MAX: usize = 64 * KIB;
 pub const BLOCK_BYTES: usize = 64 * KIB;
 /// Largest blob in bytes: 10 TiB; offsets stay far below 2^63.
 pub const BLOB_BYTES_MAX: u64 = 10 * 1024 * 1024 * 1024 * 1024;
-/// Smallest chunk that a client should send but for the last, told as `OCI-Chunk-Min-Length`; smaller ones work as well.
+/// Smallest chunk that a client should send but for the last, told as `OCI-Chunk-Min-Length`; smaller ones work as
+/// well.
 pub const UPLOAD_CHUNK_BYTES_MIN: usize = 64 * KIB;
 /// Age at which an upload is expired, in milliseconds of ticks: no commit of it succeeds from then on.
 pub const UPLOAD_LIFETIME_MS: u64 = 48 * 3600 * 1000;
@@ -134,7 +135,8 @@ pub const PROPOSAL_COMMANDS_MAX: usize = 1024;
 pub const PROPOSALS_QUEUED_MAX: usize = 4096;
 /// Log entries for which a request id is remembered (W): a command older than this against its base is refused.
 pub const REQUEST_WINDOW_ENTRIES: u64 = 200_000;
-/// Tags told of in one proposal's outcome after which its next command is refused: outcomes are state, and are read back.
+/// Tags told of in one proposal's outcome after which its next command is refused: outcomes are state, and are read
+/// back.
 pub const OUTCOME_TAGS_MAX: usize = 4096;
 /// Age up to which a node answers pulls by digest from its own state, in milliseconds.
 pub const STALE_MAX_MS: u64 = 60_000;
@@ -163,6 +165,31 @@ pub const TAGS_PER_PUSH_MAX: usize = 10;
 pub const ADMIN_BODY_BYTES_MAX: usize = MIB;
 /// Milliseconds a client is told to wait when the cluster has no leader or is full.
 pub const RETRY_AFTER_MS: u32 = 1000;
+
+// Credentials. Source: security cases T3, T8.
+
+/// Failed attempts of an account or an address before delays begin.
+pub const GUESSES_FREE: u32 = 5;
+/// Delay of the next attempt after that, in milliseconds; it doubles with each further failure.
+pub const GUESS_DELAY_MS: u64 = 100;
+/// Longest delay of an attempt, in milliseconds: nobody is ever locked out.
+pub const GUESS_DELAY_MS_MAX: u64 = 5000;
+/// Time in which the count of failures halves, in milliseconds.
+pub const GUESS_FADE_MS: u64 = 60_000;
+/// Accounts and addresses whose failures a node remembers.
+pub const GUESSES_TRACKED_MAX: usize = 20_000;
+/// Attempts that wait at once on a node; the next one is answered with 429.
+pub const GUESSES_WAITING_MAX: usize = 1000;
+/// Shortest life of a bearer token in seconds (clients expect at least this).
+pub const TOKEN_LIFETIME_S_MIN: u64 = 60;
+/// Longest life of a bearer token in seconds.
+pub const TOKEN_LIFETIME_S_MAX: u64 = 12 * 3600;
+/// Clocks of two nodes, or of a node over time, may differ by this much for bearer tokens, in milliseconds.
+pub const TOKEN_SKEW_MS: u64 = 60_000;
+/// Access keys, known or not, whose owner's rights a node keeps compiled.
+pub const CREDENTIALS_CACHED_MAX: usize = 20_000;
+/// Repositories for which a principal's rights are kept decided.
+pub const DECISIONS_CACHED_MAX: usize = 4096;
 
 // Policies. Source: ECR quotas (10,240 characters for repository and registry policies).
 
@@ -218,7 +245,8 @@ pub const REFUSAL_DIGESTS_MAX: usize = 16;
 
 const _: () = {
     assert!(MANIFEST_INLINE_BYTES_MAX <= MANIFEST_BYTES_MAX);
-    // An inline manifest travels in one command; its parsed descriptors (≤ 80 bytes each: digest, size, kind) beside it.
+    // An inline manifest travels in one command; its parsed descriptors (≤ 80 bytes each: digest, size, kind) beside
+    // it.
     assert!(MANIFEST_INLINE_BYTES_MAX + MANIFEST_DESCRIPTORS_MAX * 80 < PROPOSAL_BYTES_MAX);
     assert!(PROPOSAL_BYTES_MAX < RPC_MESSAGE_BYTES_MAX);
     // A descriptor takes at least five JSON values, and usually a dozen.

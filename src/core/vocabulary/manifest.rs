@@ -39,13 +39,14 @@ stored_enum! {
         Blob = 1,
         /// A manifest that the repository must hold.
         Manifest = 2,
-        /// Content that need not be here: a layer its owner distributes, or an entry of an index that is no manifest. Kept
-        /// where it is present.
+        /// Content that need not be here: a layer its owner distributes, or an entry of an index that is no manifest.
+        /// Kept where it is present.
         Foreign = 3,
     }
 }
 
-/// One content that a manifest names, repeated ones folded together. The subject is not among them: it may arrive later.
+/// One content that a manifest names, repeated ones folded together. The subject is not among them: it may arrive
+/// later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode)]
 pub struct Referenced {
     /// Its digest.
@@ -206,7 +207,8 @@ const MANIFEST_KEYS: &[&str] = &[
 ];
 
 impl ParsedManifest {
-    /// Reads a manifest. `content_type` is that of the request, or the stored media type when stored bytes are read again.
+    /// Reads a manifest. `content_type` is that of the request, or the stored media type when stored bytes are read
+    /// again.
     pub fn parse(bytes: &[u8], content_type: Option<&MediaType>) -> Result<ParsedManifest, ManifestError> {
         if bytes.len() > MANIFEST_BYTES_MAX {
             return Err(ManifestError::TooLarge);
@@ -283,7 +285,8 @@ impl ParsedManifest {
     }
 }
 
-/// A layer of a foreign type that says where else it may be had need not be uploaded; without `urls` nobody could get it.
+/// A layer of a foreign type that says where else it may be had need not be uploaded; without `urls` nobody could get
+/// it.
 fn blob_kind(descriptor: &Descriptor) -> ContentKind {
     if descriptor.media_type.is_foreign_layer() && !descriptor.urls.is_empty() {
         ContentKind::Foreign
@@ -292,7 +295,8 @@ fn blob_kind(descriptor: &Descriptor) -> ContentKind {
     }
 }
 
-/// BuildKit's cache indexes list layers and a configuration: only entries with manifest types are looked for (clients §3).
+/// BuildKit's cache indexes list layers and a configuration: only entries with manifest types are looked for (clients
+/// §3).
 fn child_kind(descriptor: &Descriptor) -> ContentKind {
     if descriptor.media_type.is_manifest() { ContentKind::Manifest } else { ContentKind::Foreign }
 }

@@ -8,8 +8,8 @@ use super::text::text;
 /// Why a string is not the name of a zone or a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a zone or region name has 1 to {PLACE_NAME_BYTES_MAX} lower-case letters, digits and '-', and begins and ends with a \
-     letter or digit"
+    "a zone or region name has 1 to {PLACE_NAME_BYTES_MAX} lower-case letters, digits and '-', and begins and \
+     ends with a letter or digit"
 )]
 pub struct PlaceNameError;
 

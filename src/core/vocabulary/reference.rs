@@ -21,7 +21,8 @@ pub enum ReferenceError {
 
 /// What names a manifest within a repository.
 ///
-/// No tag contains a colon and every digest does, so the two never overlap (M16): a digest is never looked up among tags.
+/// No tag contains a colon and every digest does, so the two never overlap (M16): a digest is never looked up among
+/// tags.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode)]
 pub enum Reference {
     /// A tag.

@@ -1,9 +1,9 @@
 //! Refusals: every expected no, in one closed list.
 //!
-//! A refusal is a result of the protocol, replicated like any other; a *fault* (something broke) is not one. Each surface
-//! has one total `match` over this enum, so that a new refusal does not compile until every surface has words for it.
-//! Unless a variant says otherwise, nothing was changed. Numbers are stored: append, never renumber, never reuse.
-//! A second digest in a variant is boxed, which keeps every `Result` that may carry a refusal small.
+//! A refusal is a result of the protocol, replicated like any other; a *fault* (something broke) is not one. Each
+//! surface has one total `match` over this enum, so that a new refusal does not compile until every surface has words
+//! for it. Unless a variant says otherwise, nothing was changed. Numbers are stored: append, never renumber, never
+//! reuse. A second digest in a variant is boxed, which keeps every `Result` that may carry a refusal small.
 
 use super::digest::Digest;
 use super::ids::{NodeId, RegistryId, StoreId};
@@ -70,7 +70,8 @@ stored_enum! {
         /// A condition of the request (`If-Match`, `If-None-Match`) does not hold (412).
         #[error("the condition of the request does not hold")]
         PreconditionFailed = 9,
-        /// The proposal is older than the window in which request ids are remembered. Whether an earlier copy was applied is unknown.
+        /// The proposal is older than the window in which request ids are remembered. Whether an earlier copy was
+        /// applied is unknown.
         #[error("the proposal is too old to be applied exactly once; its outcome is unknown")]
         ProposalExpired = 10,
         /// Another cluster feature level is needed for this command.
@@ -109,8 +110,8 @@ stored_enum! {
         } = 22,
         /// A repository with images is deleted only by force.
         #[error(
-            "The repository with name '{name}' in registry with id '{registry}' cannot be deleted because it still contains \
-             images"
+            "The repository with name '{name}' in registry with id '{registry}' cannot be deleted because it still \
+             contains images"
         )]
         RepositoryNotEmpty {
             /// The name asked for.
@@ -140,7 +141,10 @@ stored_enum! {
         } = 42,
         /// Blobs or child manifests that the repository does not hold (A5, M11). The lists are cut at
         /// [`REFUSAL_DIGESTS_MAX`] together; `more` counts the rest.
-        #[error("the manifest names {} blobs or manifests that the repository does not hold", blobs.len() + manifests.len() + *more as usize)]
+        #[error(
+            "the manifest names {} blobs or manifests that the repository does not hold",
+            blobs.len() + manifests.len() + *more as usize
+        )]
         ManifestReferencesUnknown {
             /// Blobs that are missing.
             blobs: Vec<Digest>,
@@ -189,8 +193,8 @@ stored_enum! {
         } = 60,
         /// The tag exists and may not move (A11).
         #[error(
-            "The image tag '{tag}' already exists in the '{repository}' repository and cannot be overwritten because the tag \
-             is immutable."
+            "The image tag '{tag}' already exists in the '{repository}' repository and cannot be overwritten because \
+             the tag is immutable."
         )]
         TagImmutable {
             /// The tag.
@@ -226,7 +230,8 @@ stored_enum! {
             /// What is wrong with it.
             detail: String,
         } = 82,
-        /// The bytes received do not hash to the digest given (B4). An upload that ends so is closed and its bytes are freed.
+        /// The bytes received do not hash to the digest given (B4). An upload that ends so is closed and its bytes
+        /// are freed.
         #[error("the content received has the digest {actual}, not {claimed}")]
         DigestMismatch {
             /// What the client said.
@@ -367,7 +372,8 @@ impl Refusal {
     }
 }
 
-/// Free text for a refusal, cut at [`DETAIL_BYTES_MAX`] and without control characters, so that it is safe in a log line.
+/// Free text for a refusal, cut at [`DETAIL_BYTES_MAX`] and without control characters, so that it is safe in a log
+/// line.
 pub fn detail(text: impl std::fmt::Display) -> String {
     let text = text.to_string();
     let mut out = String::with_capacity(text.len().min(DETAIL_BYTES_MAX));
@@ -426,7 +432,8 @@ mod tests {
             Refusal::TagImmutable { tag: Tag::parse("v1").unwrap(), repository: RepositoryName::parse("r").unwrap() };
         assert_eq!(
             refusal.to_string(),
-            "The image tag 'v1' already exists in the 'r' repository and cannot be overwritten because the tag is immutable."
+            "The image tag 'v1' already exists in the 'r' repository and cannot be overwritten because the tag is \
+             immutable."
         );
     }
 

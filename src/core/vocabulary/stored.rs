@@ -1,7 +1,7 @@
 //! Enums whose numbers are stored: written out at each variant, free to stand in any order.
 //!
-//! `bincode`'s derive numbers variants by position and ignores `= 7`, so a variant inserted in the middle would silently
-//! change every record. Here the number is what the source says: a `u16`, then the fields in order.
+//! `bincode`'s derive numbers variants by position and ignores `= 7`, so a variant inserted in the middle would
+//! silently change every record. Here the number is what the source says: a `u16`, then the fields in order.
 
 /// Declares an enum with unit and struct variants, each with its stored number, and encodes it by that number.
 ///

@@ -40,7 +40,8 @@ impl Timestamp {
         Timestamp::from_ms(self.0.saturating_add(ms))
     }
 
-    /// Parses RFC 3339 (`2026-01-02T03:04:05[.678](Z|±hh:mm)`) or a date alone (`2026-01-02`, midnight UTC), from 1970 on.
+    /// Parses RFC 3339 (`2026-01-02T03:04:05[.678](Z|±hh:mm)`) or a date alone (`2026-01-02`, midnight UTC), from
+    /// 1970 on.
     ///
     /// Source: ISO 8601 as the policy language's date operators take it. Digits finer than a millisecond are dropped.
     pub fn parse(text: &str) -> Option<Timestamp> {

@@ -96,7 +96,7 @@ impl Dir {
         match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(FileStat {
                 size_bytes: u64::try_from(stat.st_size).unwrap_or(0),
-                links: stat.st_nlink as u64,
+                links: stat.st_nlink,
                 modified_at_ms: u64::try_from(stat.st_mtime).unwrap_or(0).saturating_mul(1000),
                 is_file: rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file(),
             })),
@@ -122,11 +122,6 @@ impl Dir {
     /// Makes the names in this directory durable.
     pub(super) fn sync(&self) -> io::Result<()> {
         Ok(rustix::fs::fsync(&self.fd)?)
-    }
-
-    /// Makes the whole file system durable.
-    pub(super) fn sync_file_system(&self) -> io::Result<()> {
-        Ok(rustix::fs::syncfs(&self.fd)?)
     }
 
     /// Size and free bytes of the file system, as `df` counts them: blocks reserved for root are nobody's.

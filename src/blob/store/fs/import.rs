@@ -95,12 +95,14 @@ impl Import {
                 let volume = &self.inner.volume;
                 volume.make_durable(&copy.name, &copy.file, &sums).map_err(|failed| failed.error)?;
                 let held = self.inner.locks.lock(&key.digest);
-                if let Some(stat) = self.inner.stat(&key)? {
+                if let Some(stat) = self.inner.confirm_locked(&held, &key)? {
                     return Ok(stat);
                 }
-                let stat = volume.publish(&held, &copy.name, &key, self.size_bytes)?;
-                self.waiting = Waiting::Nowhere;
-                Ok(stat)
+                let published = volume.publish(&held, &copy.name, &key, self.size_bytes);
+                if published.as_ref().map_or_else(|failed| failed.spoiled, |_| true) {
+                    self.waiting = Waiting::Nowhere;
+                }
+                published.map_err(|failed| failed.error)
             }
         }
     }

@@ -59,6 +59,10 @@ impl Inner {
         entries: &mut Vec<WalkEntry>,
     ) -> StoreResult<Option<Position>> {
         let dir = self.volume.shard_at(shard);
+        // What the inventory reports may be recorded; on a failed volume it is only a view.
+        if after.is_empty() && self.volume.failure().is_none() {
+            self.volume.settle(shard)?;
+        }
         let names = dir.names().map_err(|error| dir.error("list", ".", error))?;
         for name in names.iter().filter(|name| name.as_str() > after) {
             if entries.len() == limit {

@@ -52,6 +52,8 @@ mod place;
 mod staged;
 mod store;
 mod sums;
+#[cfg(test)]
+mod tests;
 mod upload;
 mod uploads;
 mod volume;

@@ -10,9 +10,7 @@ use bytes::Bytes;
 use super::buffers::Buffers;
 use super::sums::Sums;
 use crate::blob::store::block::cover;
-use crate::blob::store::{
-    BLOCK_BYTES, BlobKey, BlobReader, Blocks, READ_BYTES_MAX, StoreError, StoreResult, block_sum,
-};
+use crate::blob::store::{BLOCK_BYTES, BlobKey, BlobReader, Blocks, StoreError, StoreResult, block_sum};
 
 /// Bytes read and then checked while they are still in the second-level cache.
 const PIECE_BYTES: usize = 256 << 10;

@@ -20,7 +20,7 @@ pub(super) fn sum_name(name: &str) -> String {
 /// Why a placing did not succeed, and what became of the bytes.
 pub(super) struct PlaceError {
     pub(super) error: StoreError,
-    /// A sync of the bytes failed: they must not be synced again, so they are worthless.
+    /// The staged bytes are of no more use: a sync of them failed and must not be tried again, or they have moved.
     pub(super) spoiled: bool,
 }
 
@@ -48,8 +48,15 @@ impl Volume {
         }
     }
 
-    /// Gives the durable staged file `name` its final name, and makes that durable.
-    pub(super) fn publish(&self, held: &DigestLock, name: &str, key: &BlobKey, size: u64) -> StoreResult<BlobStat> {
+    /// Gives the durable staged file `name` its final name, and makes that durable. If that can't be synced the copy is
+    /// given up: a later sync might lie about it.
+    pub(super) fn publish(
+        &self,
+        held: &DigestLock,
+        name: &str,
+        key: &BlobKey,
+        size: u64,
+    ) -> Result<BlobStat, PlaceError> {
         debug_assert_eq!(held.digest(), &key.digest);
         self.writable()?;
         let shard = self.shard(key);
@@ -61,8 +68,16 @@ impl Volume {
         };
         rename(Step::SumRename, &sum_name(name), &sum_name(&final_name))?;
         rename(Step::FileRename, name, &final_name)?;
-        self.sync_dir(Step::DirSync, shard)?;
-        self.before(Step::Placed).map_err(|error| shard.error("place", &final_name, error))?;
+        self.sync_dir(Step::DirSync, shard).map_err(|error| {
+            self.drop_file(shard, &final_name);
+            self.drop_file(shard, &sum_name(&final_name));
+            self.release(size + Sums::encoded_bytes(size));
+            PlaceError { error, spoiled: true }
+        })?;
+        self.before(Step::Placed).map_err(|error| {
+            // Visible and durable, only not told: a repeat confirms it.
+            PlaceError { error: shard.error("place", &final_name, error), spoiled: true }
+        })?;
         Ok(BlobStat { size_bytes: size, home: Home::File })
     }
 

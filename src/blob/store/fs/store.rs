@@ -42,9 +42,8 @@ impl Inner {
     /// Places the sealed bytes of an upload.
     pub(super) fn place_upload(&self, id: UploadId, digest: Digest) -> StoreResult<BlobStat> {
         let key = BlobKey::new(digest, id);
-        let upload = match self.uploads.get(id) {
-            Ok(upload) => upload,
-            Err(_) => return self.confirm(&key).map_err(|error| unknown_if_absent(error)),
+        let Ok(upload) = self.uploads.get(id) else {
+            return self.confirm(&key).map_err(unknown_if_absent);
         };
         let (leased, finish, len) = upload.finish(None)?;
         let sums = match finish {
@@ -73,11 +72,17 @@ impl Inner {
             return Err(failed.error);
         }
         let held = self.locks.lock(&digest);
-        let stat = self.volume.publish(&held, &name, &key, len)?;
+        let published = self.volume.publish(&held, &name, &key, len);
         drop(held);
-        upload.end(Some(&leased), Remains::Moved)?;
-        self.uploads.forget(&upload);
-        Ok(stat)
+        match published {
+            Err(failed) if !failed.spoiled => Err(failed.error),
+            // Placed, or given up: either way there is no staging any more.
+            published => {
+                upload.end(Some(&leased), Remains::Moved)?;
+                self.uploads.forget(&upload);
+                published.map_err(|failed| failed.error)
+            }
+        }
     }
 
     /// Stores a small blob after checking it.
@@ -86,9 +91,8 @@ impl Inner {
         if actual != key.digest {
             return Err(StoreError::DigestMismatch { actual });
         }
-        let _held = self.locks.lock(&key.digest);
-        self.volume.writable()?;
-        if let Some(stat) = self.stat(key)? {
+        let held = self.locks.lock(&key.digest);
+        if let Some(stat) = self.confirm_locked(&held, key)? {
             return Ok(stat);
         }
         self.packs.put(key, bytes)
@@ -105,12 +109,20 @@ impl Inner {
         Ok(stat.map(|stat| BlobStat { size_bytes: stat.size_bytes, home: Home::File }))
     }
 
-    /// What is visible was synced before it got its name, or by the sync of the whole file system at open; only a
-    /// placing under way is not, and that one holds the lock.
     pub(super) fn confirm(&self, key: &BlobKey) -> StoreResult<BlobStat> {
-        let _held = self.locks.lock(&key.digest);
+        let held = self.locks.lock(&key.digest);
+        self.confirm_locked(&held, key)?.ok_or(StoreError::NotFound)
+    }
+
+    /// Whether a durable copy is here. The bytes of a visible file were synced before it got its name; the name is
+    /// synced by who placed it, who holds the lock meanwhile, or settled now.
+    pub(super) fn confirm_locked(&self, _held: &DigestLock, key: &BlobKey) -> StoreResult<Option<BlobStat>> {
         self.volume.writable()?;
-        self.stat(key)?.ok_or(StoreError::NotFound)
+        let stat = self.stat(key)?;
+        if stat.is_some_and(|stat| stat.home == Home::File) {
+            self.volume.settle(key.shard())?;
+        }
+        Ok(stat)
     }
 
     pub(super) fn open(&self, key: &BlobKey) -> StoreResult<Arc<dyn BlobReader>> {

@@ -3,15 +3,23 @@
 use std::fs::File;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use registry_core::vocabulary::ids::{ClusterId, StoreId};
 
 use super::dir::Dir;
 use super::marker::{self, Identity};
+use crate::blob::store::error::is_full;
 use crate::blob::store::settings::Options;
 use crate::blob::store::{BlobKey, OpenError, Pressure, Step, StoreError, StoreResult};
+
+/// One of the 256 directories of blob files.
+struct Shard {
+    dir: Dir,
+    /// Whether the names that an earlier life left are durable: it may have been killed between rename and sync.
+    settled: AtomicBool,
+}
 
 /// An open volume.
 pub(super) struct Volume {
@@ -21,7 +29,7 @@ pub(super) struct Volume {
     pub(super) packs: Dir,
     pub(super) quarantine: Dir,
     root: Dir,
-    shards: Vec<Dir>,
+    shards: Vec<Shard>,
     failed: OnceLock<Arc<str>>,
     /// Bytes stored, counted only under a configured capacity.
     used_bytes: AtomicU64,
@@ -41,12 +49,15 @@ impl Volume {
         let rooms = (|| {
             root.make_private()?;
             let blobs = root.make("blobs")?;
-            let shards =
-                (0..=u8::MAX).map(|shard| blobs.make(&format!("{shard:02x}"))).collect::<io::Result<Vec<_>>>()?;
+            let shard =
+                |number| Ok(Shard { dir: blobs.make(&format!("{number:02x}"))?, settled: AtomicBool::new(false) });
+            let shards = (0..=u8::MAX).map(shard).collect::<io::Result<Vec<_>>>()?;
             let rooms = (root.make("staging")?, root.make("pack")?, root.make("quarantine")?, shards);
-            blobs.sync()?;
-            // A name that outlived a killed process counts from now on as durable, so it has to be.
-            root.sync_file_system()?;
+            // Names that outlived a killed process count from now on as durable, so they have to be; those of blobs
+            // are settled when they are first asked for.
+            for dir in [&blobs, &root, &rooms.0, &rooms.1] {
+                dir.sync()?;
+            }
             Ok(rooms)
         })();
         let (staging, packs, quarantine, shards) = rooms.map_err(|error| root.error("prepare", ".", error))?;
@@ -70,12 +81,24 @@ impl Volume {
 
     /// The directory of a blob's file.
     pub(super) fn shard(&self, key: &BlobKey) -> &Dir {
-        &self.shards[usize::from(key.shard())]
+        self.shard_at(key.shard())
     }
 
     /// One of the 256 directories.
     pub(super) fn shard_at(&self, shard: u8) -> &Dir {
-        &self.shards[usize::from(shard)]
+        &self.shards[usize::from(shard)].dir
+    }
+
+    /// Makes the names that an earlier life left in a directory durable, once: then whatever is visible in it and not
+    /// locked is durable.
+    pub(super) fn settle(&self, shard: u8) -> StoreResult<()> {
+        self.writable()?;
+        let Shard { dir, settled } = &self.shards[usize::from(shard)];
+        if !settled.load(Ordering::Acquire) {
+            dir.sync().map_err(|error| self.fail(&format!("sync directory {}", dir.path()), &error))?;
+            settled.store(true, Ordering::Release);
+        }
+        Ok(())
     }
 
     pub(super) fn now_ms(&self) -> u64 {
@@ -112,13 +135,8 @@ impl Volume {
 
     /// Syncs a file whose bytes can still be given up. Lack of space is then no failure of the volume; anything else is.
     pub(super) fn sync_file(&self, step: Step, file: &File, what: &str) -> StoreResult<()> {
-        match self.before(step).and_then(|()| Ok(rustix::fs::fdatasync(file)?)) {
-            Ok(()) => Ok(()),
-            Err(error) => match StoreError::io(what, io::Error::from(error.kind())) {
-                StoreError::NoSpace => Err(StoreError::NoSpace),
-                _ => Err(self.fail(what, &error)),
-            },
-        }
+        let synced = self.before(step).and_then(|()| Ok(rustix::fs::fdatasync(file)?));
+        synced.map_err(|error| if is_full(&error) { StoreError::NoSpace } else { self.fail(what, &error) })
     }
 
     /// Makes names durable; there is nothing to give up when this fails.
@@ -172,7 +190,7 @@ impl Volume {
 
     fn count_used(&self) -> StoreResult<()> {
         let mut used = 0;
-        for dir in self.shards.iter().chain([&self.staging, &self.packs, &self.quarantine]) {
+        for dir in self.shards.iter().map(|shard| &shard.dir).chain([&self.staging, &self.packs, &self.quarantine]) {
             for name in dir.names().map_err(|error| dir.error("list", ".", error))? {
                 let stat = dir.stat(&name).map_err(|error| dir.error("stat", &name, error))?;
                 used += stat.map_or(0, |stat| stat.size_bytes);

@@ -10,8 +10,8 @@ use crate::vocabulary::ids::{NodeId, StoreId};
 use crate::vocabulary::limits::REPLICAS_TARGET;
 use crate::vocabulary::names::ZoneName;
 
-/// What to do about one blob. Copies first, deletes later: whoever acts on it drops `surplus` and `leaving` only once the
-/// rest is confirmed.
+/// What to do about one blob. Copies first, deletes later: whoever acts on it drops `surplus` and `leaving` only once
+/// the rest is confirmed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assignment {
     /// Copies that stay where they are.

@@ -2,8 +2,10 @@
 //!
 //! A pure function of (digest, topology, copies that exist): it returns stores *and the reason*. It never knows who is
 //! reachable: what is chosen, and what 201 means, follow the configured topology. Nothing moves merely because the hash
-//! would choose differently today; the hash decides only new copies. Start at [`assign`]; [`topology`] is the input,
-//! [`quorum`] says when a write is durable, [`race`] how stores are ranked, [`upload`] who holds an upload.
+//! would choose differently today; the hash decides only new copies.
+//!
+//! Start at [`assign`]; [`Topology`] is the input, [`write_rule`] says when a write is durable,
+//! [`choose_upload_pair`] who holds an upload; `race` ranks the stores.
 //!
 //! Source: consensus-and-faults §5.2, §5.3, §5.6.
 

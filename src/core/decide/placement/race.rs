@@ -1,12 +1,14 @@
 //! Weighted rendezvous hashing in whole numbers.
 //!
-//! Each store draws u = hash(key, store) / 2^64 and arrives at −ln(u) / weight, which is an exponential race: a store is
-//! first with probability weight / sum of weights, a change of one store's weight moves only what enters or leaves that
-//! store, and the first arrival of each zone is that zone's own winner. `argmax weight / −ln(u)` is the same order.
+//! Each store draws u = hash(key, store) / 2^64 and arrives at −ln(u) / weight, which is an exponential race: a store
+//! is first with probability weight / sum of weights, a change of one store's weight moves only what enters or leaves
+//! that store, and the first arrival of each zone is that zone's own winner. `argmax weight / −ln(u)` is the same
+//! order.
 //!
 //! Floating-point logarithms differ between machines and library versions, and placement must not. So −log2 is computed
-//! bit by bit in 64-bit fixed point (the base of the logarithm does not change the order), and two arrivals are compared
-//! by cross-multiplication, without a division. Changing anything here moves data: the test has golden values.
+//! bit by bit in 64-bit fixed point (the base of the logarithm does not change the order), and two arrivals are
+//! compared by cross-multiplication, without a division. Changing anything here moves data: the test has golden
+//! values.
 
 use std::cmp::Ordering;
 
@@ -46,8 +48,8 @@ impl Arrival {
 fn negative_log2(hash: u64) -> u64 {
     let hash = hash.max(1);
     let shift = hash.leading_zeros();
-    // One integer bit, 63 fraction bits: a number in [1, 2). Squaring it doubles its logarithm; each time it passes 2 the
-    // next bit of the logarithm is 1.
+    // One integer bit, 63 fraction bits: a number in [1, 2). Squaring it doubles its logarithm; each time it passes 2
+    // the next bit of the logarithm is 1.
     let mut mantissa = hash << shift;
     let mut fraction = 0u64;
     for _ in 0..FRACTION_BITS {

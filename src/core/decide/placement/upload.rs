@@ -1,7 +1,7 @@
 //! Who holds an upload whose digest is not known yet: the node that was asked, and one in another zone.
 //!
-//! Unlike [`assign`](super::assign()) this looks at reachability, for an upload must go on now; but the pair still satisfies
-//! the rule of 201, which reachability never lowers.
+//! Unlike [`assign`](super::assign()) this looks at reachability, for an upload must go on now; but the pair still
+//! satisfies the rule of 201, which reachability never lowers.
 
 use super::quorum::write_rule;
 use super::race;
@@ -42,8 +42,8 @@ impl From<NoPair> for Refusal {
 /// Chooses the holders of an upload that `local` was asked to begin (or of one that lost its holders: then `survivor`
 /// stays and is not asked whether it takes new blobs).
 ///
-/// The primary is the survivor, else a store of this node, else of its zone, else any; the backup stands in another zone
-/// where two are configured, else on another node. Among equals the weighted hash of the upload's id decides.
+/// The primary is the survivor, else a store of this node, else of its zone, else any; the backup stands in another
+/// zone where two are configured, else on another node. Among equals the weighted hash of the upload's id decides.
 pub fn choose_upload_pair(
     topology: &Topology,
     local: NodeId,

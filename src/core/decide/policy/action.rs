@@ -108,7 +108,8 @@ impl ActionSet {
         ActionSet(self.0 | other.0)
     }
 
-    /// The actions that a name with `*` and `?` covers; `None` if it covers none, which is a mistake of whoever wrote it.
+    /// The actions that a name with `*` and `?` covers; `None` if it covers none, which is a mistake of whoever wrote
+    /// it.
     pub(super) fn matching(name: &str) -> Option<ActionSet> {
         let pattern = Pattern::wildcards(&name.to_ascii_lowercase());
         let is_covered = |action: &&Action| pattern.matches(&action.name().to_ascii_lowercase());

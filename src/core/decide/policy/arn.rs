@@ -112,6 +112,17 @@ impl ResourcePattern {
         Ok(ResourcePattern::Repository(Box::new(parts)))
     }
 
+    /// Whether what it matches depends on the request.
+    pub(super) fn has_variable(&self) -> bool {
+        match self {
+            ResourcePattern::Everything => false,
+            ResourcePattern::Repository(parts) => {
+                let RepositoryPattern { partition, service, region, registry, path } = &**parts;
+                [partition, service, region, registry, path].into_iter().any(Pattern::has_variable)
+            }
+        }
+    }
+
     pub(super) fn matches(&self, resource: &Resource, value_of: &dyn Fn(&ConditionKey) -> Option<String>) -> bool {
         match (self, resource.path()) {
             (ResourcePattern::Everything, _) => true,

@@ -1,5 +1,5 @@
-//! Conditions: `{"<operator>": {"<key>": value or [values]}}`. All operators and keys must hold; the values of one key are
-//! alternatives, of which none may hold for a negated operator.
+//! Conditions: `{"<operator>": {"<key>": value or [values]}}`. All operators and keys must hold; the values of one
+//! key are alternatives, of which none may hold for a negated operator.
 //!
 //! Source: ecr-api §8.2. Values are checked when the policy is written: a number that is none never becomes a condition
 //! that silently fails.
@@ -120,6 +120,11 @@ impl Condition {
         Ok(Condition { operator: parsed, key, values: values? })
     }
 
+    /// Whether it asks for nothing but this key, and for fixed truth values of it.
+    pub(super) fn is_only_on(&self, key: &ConditionKey) -> bool {
+        self.key == *key && self.values.iter().all(|value| matches!(value, Value::Bool(_)))
+    }
+
     /// Whether the condition holds for a request whose keys `lookup` answers (`None`: the key is absent).
     pub(super) fn holds(&self, lookup: &dyn Fn(&ConditionKey) -> Option<Vec<String>>) -> bool {
         let request = lookup(&self.key).filter(|values| !values.is_empty());
@@ -173,7 +178,8 @@ impl Value {
         }
     }
 
-    /// Whether a value of the request matches this one. A value that does not read as the operator's type matches nothing.
+    /// Whether a value of the request matches this one. A value that does not read as the operator's type matches
+    /// nothing.
     fn matches(&self, request: &str, test: Test, value_of: &dyn Fn(&ConditionKey) -> Option<String>) -> bool {
         match (self, test) {
             (Value::Text(pattern), Test::Text { ignore_case: true, .. }) => {

@@ -76,6 +76,19 @@ impl Policy {
         self.statements.is_empty()
     }
 
+    /// Whether its answers follow from principal, action, resource and [`ConditionKey::TAG_EXISTS`] alone, whatever else the
+    /// request is: then they may be kept for as long as the policy is.
+    pub fn is_constant(&self) -> bool {
+        let has_variable = |list: &[ResourcePattern]| list.iter().any(ResourcePattern::has_variable);
+        self.statements.iter().all(|statement| {
+            let is_varying = match &statement.resources {
+                None => false,
+                Some(Except::Only(list) | Except::AllBut(list)) => has_variable(list),
+            };
+            !is_varying && statement.conditions.iter().all(|condition| condition.is_only_on(&ConditionKey::TAG_EXISTS))
+        })
+    }
+
     /// The first statement of this effect that applies, and how it covers the principal.
     pub(super) fn first(&self, effect: Effect, at_least: Cover, question: &Question<'_>) -> Option<usize> {
         let applies = |statement: &Statement| {

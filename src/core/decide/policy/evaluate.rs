@@ -1,11 +1,11 @@
 //! The decision: may this principal do this to that, and which statement says so.
 //!
-//! Source: ecr-api §8.3. In order: an explicit deny anywhere is a no; the root user of the registry may; in the registry of
-//! the principal an identity policy or a resource policy that names the principal is enough, across registries both are
-//! needed; a boundary and a session policy must allow as well; silence is a no.
+//! Source: ecr-api §8.3. In order: an explicit deny anywhere is a no; the root user of the registry may; in the
+//! registry of the principal an identity policy or a resource policy that names the principal is enough, across
+//! registries both are needed; a boundary and a session policy must allow as well; silence is a no.
 //!
-//! Who has a credential never gets less than who has none (A22): where silence would be the answer, what the policies give
-//! to the anonymous principal counts too. The denies of the anonymous principal bind nobody else.
+//! Who has a credential never gets less than who has none (A22): where silence would be the answer, what the policies
+//! give to the anonymous principal counts too. The denies of the anonymous principal bind nobody else.
 
 use std::fmt;
 
@@ -102,8 +102,9 @@ pub fn decide(request: &Request<'_>, policies: &Policies<'_>) -> Decision {
     }
 }
 
-/// What the principal may do with tags of a repository: `PutImage`, asked once as for a new tag and once as for one that
-/// exists and points elsewhere. The only way by which pushes ask, so that no door forgets the difference (A8, A9).
+/// What the principal may do with tags of a repository: `PutImage`, asked once as for a new tag and once as for one
+/// that exists and points elsewhere. The only way by which pushes ask, so that no door forgets the difference (A8,
+/// A9).
 pub fn tag_rights(request: &Request<'_>, policies: &Policies<'_>) -> TagRights {
     let may = |exists: &str| {
         let mut context = request.context.clone();
@@ -196,8 +197,8 @@ impl Asked<'_> {
 }
 
 impl Request<'_> {
-    /// The values of a condition key: those that principal, resource and time give by themselves, else the context's. The
-    /// context cannot override the former.
+    /// The values of a condition key: those that principal, resource and time give by themselves, else the context's.
+    /// The context cannot override the former.
     fn values(&self, key: &ConditionKey) -> Option<Vec<String>> {
         let one = |value: Option<String>| value.map(|value| vec![value]);
         match key.as_str() {
@@ -223,8 +224,8 @@ impl Decision {
         }
     }
 
-    /// The answer as a result; a no in ECR's words (ecr-api §1.3). Whether the caller may learn that the repository exists
-    /// is for whoever asks to decide.
+    /// The answer as a result; a no in ECR's words (ecr-api §1.3). Whether the caller may learn that the repository
+    /// exists is for whoever asks to decide.
     pub fn into_result(self, request: &Request<'_>) -> Result<(), Refusal> {
         let Request { principal, action, resource, .. } = request;
         let why = match self {

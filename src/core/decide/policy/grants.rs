@@ -143,8 +143,8 @@ impl fmt::Display for Grant {
     }
 }
 
-/// The identity policy that these grants stand for, as JSON text. Its statements carry the grants as their names. It may
-/// come out longer than a policy may be: then parsing it says so.
+/// The identity policy that these grants stand for, as JSON text. Its statements carry the grants as their names. It
+/// may come out longer than a policy may be: then parsing it says so.
 pub fn compile(grants: &[Grant]) -> String {
     let mut statements = Vec::new();
     for Grant { rights, pattern } in grants {

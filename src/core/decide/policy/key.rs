@@ -54,8 +54,8 @@ impl ConditionKey {
     pub const TOKEN_ISSUE_TIME: ConditionKey = ConditionKey(Cow::Borrowed("aws:TokenIssueTime"));
     /// Names of the resource tags in the request.
     pub const TAG_KEYS: ConditionKey = ConditionKey(Cow::Borrowed("aws:TagKeys"));
-    /// Ours: whether the tag that a push sets exists and points elsewhere; set by [`tag_rights`](super::tag_rights) only.
-    /// A policy that asks for "false" allows to create tags and not to move them (A8).
+    /// Ours: whether the tag that a push sets exists and points elsewhere; set by [`tag_rights`](super::tag_rights)
+    /// only. A policy that asks for "false" allows to create tags and not to move them (A8).
     pub const TAG_EXISTS: ConditionKey = ConditionKey(Cow::Borrowed("portolan:TagExists"));
 
     /// Parses a key; its case does not matter, but for the part behind a slash.

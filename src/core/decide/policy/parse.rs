@@ -1,5 +1,5 @@
-//! From JSON text to a policy. Strict: whatever is not understood makes the whole policy invalid, with a message that names
-//! the element, so that no rule is ever weaker than its author believes (A23).
+//! From JSON text to a policy. Strict: whatever is not understood makes the whole policy invalid, with a message that
+//! names the element, so that no rule is ever weaker than its author believes (A23).
 
 use super::action::ActionSet;
 use super::arn::ResourcePattern;

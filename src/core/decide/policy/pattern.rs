@@ -1,5 +1,5 @@
-//! Patterns: text with `*`, `?` and `${variables}`. Matching is greedy with one place to come back to, so that no pattern
-//! and no text cost more than their product (L8).
+//! Patterns: text with `*`, `?` and `${variables}`. Matching is greedy with one place to come back to, so that no
+//! pattern and no text cost more than their product (L8).
 
 use std::str::Chars;
 
@@ -77,10 +77,10 @@ impl Pattern {
         glob(&self.tokens, text)
     }
 
-    /// Whether the whole text matches, the variables filled in as plain characters. A variable without a value and without a
-    /// default matches nothing.
+    /// Whether the whole text matches, the variables filled in as plain characters. A variable without a value and
+    /// without a default matches nothing.
     pub(super) fn matches_with(&self, text: &str, value_of: &dyn Fn(&ConditionKey) -> Option<String>) -> bool {
-        if !self.tokens.iter().any(|token| matches!(token, Token::Variable { .. })) {
+        if !self.has_variable() {
             return self.matches(text);
         }
         let mut tokens = Vec::with_capacity(self.tokens.len());
@@ -104,6 +104,11 @@ impl Pattern {
             .collect();
         parts.shrink_to_fit();
         (parts.len() == count).then_some(parts)
+    }
+
+    /// Whether it holds a variable.
+    pub(super) fn has_variable(&self) -> bool {
+        self.tokens.iter().any(|token| matches!(token, Token::Variable { .. }))
     }
 
     /// Whether it is `*` alone.

@@ -69,8 +69,8 @@ impl fmt::Display for Principal {
 /// One entry of `Principal` or `NotPrincipal`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum PrincipalPattern {
-    /// `*`: whoever has a credential. It covers a request without one only in a deny: anonymous access is never given by the
-    /// way, only by its own name.
+    /// `*`: whoever has a credential. It covers a request without one only in a deny: anonymous access is never given
+    /// by the way, only by its own name.
     Everyone,
     /// A whole registry: `000000000012` or its root ARN.
     Registry(RegistryId),

@@ -1,8 +1,8 @@
 //! Token scopes: `repository:team/app:pull,push`, as clients ask for them and tokens carry them.
 //!
-//! Source: distribution's token scope grammar; T6, A17, A18. A token carries exactly what was asked for *and* granted, per
-//! repository; each action of the policy language belongs to one scope action, so that a route that maps to an action
-//! needs no second table.
+//! Source: distribution's token scope grammar; T6, A17, A18. A token carries exactly what was asked for *and*
+//! granted, per repository; each action of the policy language belongs to one scope action, so that a route that maps
+//! to an action needs no second table.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -52,8 +52,8 @@ pub struct Scopes(BTreeMap<ScopeResource, BTreeSet<ScopeAction>>);
 impl Scopes {
     /// Parses the values of every `scope` parameter; each may hold several scopes with single spaces between them.
     ///
-    /// A well-formed resource or action that does not exist here is left out: it is simply not granted. `*` asks for every
-    /// action there is.
+    /// A well-formed resource or action that does not exist here is left out: it is simply not granted. `*` asks for
+    /// every action there is.
     pub fn parse<'t>(parameters: impl IntoIterator<Item = &'t str>) -> Result<Scopes, ScopeError> {
         let mut scopes = Scopes::default();
         let mut count = 0;
@@ -180,8 +180,8 @@ impl ScopeAction {
         }
     }
 
-    /// Actions of the policy language of which the caller must have one for this scope action to be granted at all. Each
-    /// request is decided again by its own action.
+    /// Actions of the policy language of which the caller must have one for this scope action to be granted at all.
+    /// Each request is decided again by its own action.
     pub fn granted_by(self) -> &'static [Action] {
         match self {
             ScopeAction::Pull => &[Action::BatchGetImage, Action::GetDownloadUrlForLayer, Action::ListImages],

@@ -295,7 +295,8 @@ fn grants_table() {
     assert_eq!(decision.to_string(), "allowed by identity-based policy 'p', statement 1 'write:team/*'");
 }
 
-// A25: across registries both sides must allow; naming the whole registry delegates, at home it gives nothing by itself.
+// A25: across registries both sides must allow; naming the whole registry delegates, at home it gives nothing by
+// itself.
 #[test]
 fn a25_across_registries() {
     let stranger =
@@ -393,9 +394,10 @@ proptest! {
     // No text makes the parser panic, and a policy that parses decides without a panic.
     #[test]
     fn total(at in 0usize..400, cut in 0usize..30, insert in "[\\[\\]{}:,\"a-zA-Z0-9*?$/ ]{0,10}") {
-        let mut text = r#"{"Version":"2012-10-17","Statement":[{"Sid":"x","Effect":"Allow","Action":["ecr:Put*","ecr:Get*"],
-            "NotResource":"arn:aws:ecr:*:*:repository/${aws:username}/*","Condition":{"StringLike":{"aws:UserAgent":["a*","b"]},
-            "ForAnyValue:StringEquals":{"aws:TagKeys":"k"},"IpAddress":{"aws:SourceIp":"10.0.0.0/8"}}}]}"#.to_owned();
+        let mut text = r#"{"Version":"2012-10-17","Statement":[{"Sid":"x","Effect":"Allow","Action":["ecr:Put*"],
+            "NotResource":"arn:aws:ecr:*:*:repository/${aws:username}/*",
+            "Condition":{"StringLike":{"aws:UserAgent":["a*","b"]},"IpAddress":{"aws:SourceIp":"10.0.0.0/8"},
+            "ForAnyValue:StringEquals":{"aws:TagKeys":"k"}}}]}"#.to_owned();
         let at = at.min(text.len());
         let end = (at + cut).min(text.len());
         text.replace_range(at..end, &insert);

@@ -70,7 +70,10 @@ fn docker_documents() {
     );
     let manifest = parse(&docker("application/vnd.docker.distribution.manifest.v2+json", &members)).unwrap();
     assert_eq!((manifest.kind, manifest.subject, manifest.artifact_type), (ManifestKind::DockerManifest, None, None));
-    let platform = r#","platform":{"architecture":"arm","os":"linux","variant":"v7","os.version":"1","os.features":["x"],"features":["sse"]}"#;
+    let platform = concat!(
+        r#","platform":{"architecture":"arm","os":"linux","variant":"v7","os.version":"1","os.features":["x"],"#,
+        r#""features":["sse"]}"#
+    );
     let members =
         format!(r#""manifests":[{}]"#, entry("application/vnd.docker.distribution.manifest.v2+json", 2, platform));
     let manifest = parse(&docker("application/vnd.docker.distribution.manifest.list.v2+json", &members)).unwrap();
@@ -87,9 +90,12 @@ fn docker_documents() {
 // Artifact type: stated, else the configuration's; an index has only the stated one (clients §7).
 #[test]
 fn effective_artifact_type() {
+    let empty = format!(r#"{{"mediaType":"application/vnd.oci.empty.v1+json","digest":"{EMPTY}","size":2}}"#);
+    let with_data = empty.replace('}', r#","data":"e30="}"#);
+    let subject = entry(IMAGE, 7, "");
     let artifact = format!(
-        r#"{{"schemaVersion":2,"mediaType":"{IMAGE}","artifactType":"application/vnd.example","config":{{"mediaType":"application/vnd.oci.empty.v1+json","digest":"{EMPTY}","size":2,"data":"e30="}},"layers":[{{"mediaType":"application/vnd.oci.empty.v1+json","digest":"{EMPTY}","size":2}}],"subject":{},"annotations":{{"a":"b"}}}}"#,
-        entry(IMAGE, 7, "")
+        r#"{{"schemaVersion":2,"mediaType":"{IMAGE}","artifactType":"application/vnd.example","config":{with_data},
+            "layers":[{empty}],"subject":{subject},"annotations":{{"a":"b"}}}}"#
     );
     let manifest = parse(&artifact).unwrap();
     assert_eq!(manifest.artifact_type.unwrap().as_str(), "application/vnd.example");

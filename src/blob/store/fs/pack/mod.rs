@@ -123,6 +123,13 @@ impl Packs {
         segment.read_unchecked(location.offset, location.len)
     }
 
+    /// The file that holds a record, and where its blob begins in it.
+    #[cfg(test)]
+    pub(super) fn find_bytes(&self, key: &BlobKey) -> Option<(String, u64)> {
+        let found = self.shared.find(key)?;
+        Some((segment::segment_name(found.segment), u64::from(found.offset) + record::HEADER_BYTES as u64))
+    }
+
     /// Bytes of all segments, and how many of them belong to records that were removed or replaced since open.
     pub(super) fn usage(&self) -> (u64, u64) {
         let segments = self.shared.segments.read();

@@ -80,8 +80,7 @@ fn cut_tail(place: Place, file: &File, len: u64, end: u64) -> io::Result<()> {
         file.write_all_at(&place.encode_head(), 0)?;
     } else if end < len {
         file.set_len(end)?;
-    } else {
-        return Ok(());
     }
+    // Also what an earlier life wrote and was killed before it could sync: from now on it counts.
     Ok(rustix::fs::fdatasync(file)?)
 }

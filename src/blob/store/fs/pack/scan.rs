@@ -33,11 +33,13 @@ pub(super) fn scan(place: Place, file: &File, len: u64) -> io::Result<Scan> {
     found.damaged += u64::from(!place.is_head(&head));
     let mut at = HEAD_BYTES as u64;
     let mut gap = false;
+    // Whether the gap holds a record that was written to its end.
+    let mut was_written = false;
     while let Some(entry) = next_header(place, file, at, len)? {
         gap |= u64::from(entry.offset) != at;
         if entry.end() <= len && holds_its_blob(file, &entry)? {
             found.damaged += u64::from(gap);
-            gap = false;
+            (gap, was_written) = (false, false);
             at = entry.end();
             found.end = at;
             found.entries.push(entry);
@@ -45,10 +47,11 @@ pub(super) fn scan(place: Place, file: &File, len: u64) -> io::Result<Scan> {
             // Its length may be right, but a header inside its bytes would be somebody's upload, not ours: the
             // checksum's seed says so. Look right behind the header.
             gap = true;
-            found.damaged += u64::from(entry.end() <= len);
+            was_written |= entry.end() <= len;
             at = u64::from(entry.offset) + ALIGN;
         }
     }
+    found.damaged += u64::from(was_written);
     Ok(found)
 }
 

@@ -194,7 +194,8 @@ proptest! {
         prop_assert!(nodes.len() <= REPLICAS_TARGET);
         let now: Vec<_> = good.map(|choice| choice.store).collect();
         let second = assign(&topology, &digest(number), &now);
-        prop_assert!(second.add.is_empty() && second.surplus.is_empty() && second.leaving.is_empty(), "{:?} {:?}", first, second);
+        let is_settled = second.add.is_empty() && second.surplus.is_empty() && second.leaving.is_empty();
+        prop_assert!(is_settled, "{:?} {:?}", first, second);
         prop_assert_eq!(first.waiting, second.waiting);
     }
 }

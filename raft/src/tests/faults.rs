@@ -1,0 +1,86 @@
+//! Nodes that end, come back, or are alone.
+
+use std::time::{Duration, Instant};
+
+use crate::testing::{Cluster, PATIENCE, add};
+use crate::{ProposeError, Unavailable};
+
+// The leader ends: the others elect another one, nothing acknowledged is lost, and the former leader catches up.
+#[tokio::test(flavor = "multi_thread")]
+async fn survives_its_leader() {
+    let mut cluster = Cluster::start(3, |_| {}).await;
+    for _ in 0..20 {
+        cluster.group(0).propose(add("x", 1), PATIENCE).await.unwrap();
+    }
+    let first = cluster.leader().await;
+    cluster.kill(first).await;
+    let began = Instant::now();
+    let second = cluster.leader().await;
+    assert_ne!(first, second);
+    eprintln!("a new leader after {:?}", began.elapsed());
+    for at in cluster.alive() {
+        cluster.group(at).propose(add("x", 1), PATIENCE).await.unwrap();
+    }
+    cluster.restart(first).await.unwrap();
+    cluster.converge().await;
+    for at in 0..3 {
+        assert_eq!(cluster.machine(at).get("x"), 22);
+    }
+}
+
+// All nodes end at once and come back with everything that was acknowledged.
+#[tokio::test(flavor = "multi_thread")]
+async fn survives_a_restart_of_all() {
+    let mut cluster = Cluster::start(3, |_| {}).await;
+    for round in 1..=3_u64 {
+        for _ in 0..10 {
+            cluster.group(1).propose(add("x", 1), PATIENCE).await.unwrap();
+        }
+        for at in 0..3 {
+            cluster.kill(at).await;
+        }
+        for at in 0..3 {
+            cluster.restart(at).await.unwrap();
+        }
+        cluster.converge().await;
+        assert_eq!(cluster.machine(2).get("x"), 10 * round);
+    }
+}
+
+// A node without a quorum answers neither writes nor reads, and says so in time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_minority_refuses_in_time() {
+    let mut cluster = Cluster::start(3, |_| {}).await;
+    cluster.group(0).propose(add("x", 1), PATIENCE).await.unwrap();
+    let alone = cluster.leader().await;
+    for at in 0..3 {
+        if at != alone {
+            cluster.kill(at).await;
+        }
+    }
+    let limit = Duration::from_secs(3);
+    let began = Instant::now();
+    let proposed = cluster.group(alone).propose(add("x", 1), limit).await;
+    assert!(matches!(proposed, Err(ProposeError::Unavailable | ProposeError::Unknown)), "{proposed:?}");
+    assert_eq!(cluster.group(alone).linearize(limit).await, Err(Unavailable));
+    // its lease is over by now: what it takes no more is certainly not applied
+    assert_eq!(cluster.group(alone).propose(add("x", 1), limit).await, Err(ProposeError::Unavailable));
+    assert!(began.elapsed() < limit * 3 + Duration::from_secs(3), "it took {:?}", began.elapsed());
+}
+
+// A graceful end hands leadership on: the others need no election timeout to take proposals.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_graceful_end_hands_over() {
+    let mut cluster = Cluster::start(3, |config| {
+        config.timing.election_min_ms = 4_000;
+        config.timing.election_max_ms = 8_000;
+    })
+    .await;
+    let leader = cluster.leader().await;
+    let running = cluster.nodes[leader].running.take().unwrap();
+    running.group.shutdown().await;
+    let began = Instant::now();
+    let other = cluster.alive()[0];
+    cluster.group(other).propose(add("x", 1), PATIENCE).await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(4), "the others waited for an election: {:?}", began.elapsed());
+}

@@ -1,0 +1,155 @@
+//! Who may take part, and who may not.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tonic::Code;
+
+use crate::identity::Memory;
+use crate::network::net::{Class, Net, NetSettings};
+use crate::network::wire::{self, Change, kind};
+use crate::testing::{Cluster, PATIENCE, add, eventually};
+use crate::{GroupConfig, IdentityError, StartError};
+
+fn stranger(cluster_id: u128, lineage: u64, node_id: u64) -> std::sync::Arc<Net> {
+    Net::new(NetSettings {
+        cluster_id,
+        lineage,
+        node_id,
+        start: 1,
+        memory: Memory::default(),
+        bind_source: None,
+        tls: None,
+        connect_timeout: Duration::from_secs(1),
+        snapshot_rate: 1,
+    })
+}
+
+// Each call is checked for cluster, lineage, addressee and membership before its body is looked at.
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_are_refused() {
+    let cluster = Cluster::start(1, |_| {}).await;
+    let addr = cluster.member(0).raft_addr;
+    let propose = || (kind::PROPOSE, wire::proposals([add("x", 1)].iter()));
+    let vote = || {
+        let request = openraft::raft::VoteRequest::new(crate::types::Vote::new(1000, 9), None);
+        (kind::VOTE, wire::vote_request(&request))
+    };
+    let join = || {
+        let member = crate::Member { node_id: 8, ..crate::Member::default() };
+        (kind::JOIN, wire::change(&Change::AddLearner(member)))
+    };
+    let cases = [
+        ("another cluster", 0xC2, 7, 9, 1, vote()),
+        ("another lineage", 0xC1, 8, 9, 1, vote()),
+        ("another addressee", 0xC1, 7, 9, 2, vote()),
+        ("a proposal of no member", 0xC1, 7, 9, 1, propose()),
+        ("a read of no member", 0xC1, 7, 9, 1, (kind::READ_INDEX, Bytes::new())),
+        ("a change by no member", 0xC1, 7, 9, 1, (kind::CHANGE, wire::change(&Change::Remove(1)))),
+        ("joining for somebody else", 0xC1, 7, 9, 0, join()),
+    ];
+    for (name, cluster_id, lineage, from, to, question) in cases {
+        let net = stranger(cluster_id, lineage, from);
+        let answer = net.call((to, &addr), Class::Forward, question, PATIENCE).await;
+        assert_eq!(answer.unwrap_err().code(), Code::PermissionDenied, "{name}");
+    }
+    assert_eq!(cluster.group(0).status().term, cluster.group(0).watch_leader().borrow().term);
+    cluster.group(0).propose(add("x", 1), PATIENCE).await.unwrap();
+    assert_eq!(cluster.machine(0).get("x"), 1);
+}
+
+// A directory serves only the node, cluster and lineage it was made for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_has_one_owner() {
+    let mut cluster = Cluster::start(1, |_| {}).await;
+    cluster.kill(0).await;
+    let wrong: [fn(&mut GroupConfig); 3] =
+        [|config| config.cluster_id = 0xC2, |config| config.lineage = 8, |config| config.node_id = 2];
+    for change in wrong {
+        let right = cluster.nodes[0].config.clone();
+        change(&mut cluster.nodes[0].config);
+        let refused = cluster.restart(0).await;
+        let foreign = matches!(refused, Err(StartError::Identity(IdentityError::Foreign { .. })));
+        assert!(foreign, "{refused:?}");
+        cluster.nodes[0].config = right;
+    }
+    cluster.restart(0).await.unwrap();
+    cluster.leader().await;
+}
+
+// Without certificates only loopback is served.
+#[tokio::test(flavor = "multi_thread")]
+async fn plaintext_is_for_loopback() {
+    let mut cluster = Cluster::start(1, |_| {}).await;
+    cluster.kill(0).await;
+    cluster.nodes[0].config.listen = "10.0.0.1:1".parse().unwrap();
+    let refused = cluster.restart(0).await;
+    assert!(matches!(refused, Err(StartError::Insecure(_))), "{refused:?}");
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for path in crate::files::walk(from).unwrap() {
+        let target = to.join(&path);
+        std::fs::create_dir_all(target.parent().unwrap()).unwrap();
+        std::fs::copy(from.join(&path), target).unwrap();
+    }
+}
+
+// A directory that was restored from an old image takes no part: it has forgotten votes and entries. The others go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_from_the_past_takes_no_part() {
+    // `restarts` between image and restoring: with none, only the forgotten entries give it away
+    for restarts in [0, 1] {
+        let mut cluster = Cluster::start(3, |_| {}).await;
+        cluster.group(0).propose(add("x", 1), PATIENCE).await.unwrap();
+        cluster.converge().await;
+        let old = cluster.follower().await;
+        cluster.kill(old).await;
+        let dir = cluster.node_dir(old);
+        let image = dir.with_extension("image");
+        copy(&dir, &image);
+        for _ in 0..=restarts {
+            cluster.restart(old).await.unwrap();
+            cluster.converge().await;
+            for _ in 0..10 {
+                cluster.group(old).propose(add("x", 1), PATIENCE).await.unwrap();
+            }
+            cluster.converge().await;
+            cluster.kill(old).await;
+        }
+        std::fs::remove_dir_all(&dir).unwrap();
+        copy(&image, &dir);
+        cluster.restart(old).await.unwrap();
+        let group = cluster.group(old).clone();
+        eventually("it is found out", move || group.status().suspect).await;
+        assert!(!cluster.group(old).status().admitted);
+        let applied = cluster.group(old).applied_index();
+        let leader = cluster.leader().await;
+        assert_ne!(leader, old);
+        cluster.group(leader).propose(add("x", 1), PATIENCE).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(cluster.group(old).applied_index(), applied, "it was fed");
+    }
+}
+
+// A started voter neither votes nor takes entries before a majority has answered its hello.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_gate_waits_for_a_majority() {
+    let mut cluster = Cluster::start(3, |_| {}).await;
+    for at in 0..3 {
+        cluster.kill(at).await;
+    }
+    cluster.restart(0).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(!cluster.group(0).status().admitted);
+    let net = stranger(0xC1, 7, 2);
+    let request = openraft::raft::VoteRequest::new(crate::types::Vote::new(1000, 2), None);
+    let question = (kind::VOTE, wire::vote_request(&request));
+    let answer = net.call((1, &cluster.member(0).raft_addr), Class::Pulse, question, PATIENCE).await;
+    assert!(answer.is_err(), "it voted: {answer:?}");
+    cluster.restart(1).await.unwrap();
+    cluster.leader().await;
+    assert!(cluster.group(0).status().admitted && cluster.group(1).status().admitted);
+}

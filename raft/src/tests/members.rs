@@ -1,0 +1,91 @@
+//! Joining, promoting, leaving, handing over.
+
+use crate::ChangeError;
+use crate::testing::{Cluster, PATIENCE, add, eventually};
+
+fn id(cluster: &Cluster, at: usize) -> u64 {
+    cluster.nodes[at].config.node_id
+}
+
+// Leadership goes where it is told, whichever node is asked; to a stranger it doesn't.
+#[tokio::test(flavor = "multi_thread")]
+async fn leadership_is_handed_over() {
+    let cluster = Cluster::start(3, |_| {}).await;
+    for to in [1, 2, 0] {
+        let asked = cluster.follower().await;
+        cluster.group(asked).transfer_leader(id(&cluster, to), PATIENCE).await.unwrap();
+        assert_eq!(cluster.leader().await, to);
+        cluster.group(asked).propose(add("x", 1), PATIENCE).await.unwrap();
+    }
+    let stranger = cluster.group(0).transfer_leader(99, PATIENCE).await;
+    assert!(matches!(stranger, Err(ChangeError::Rejected(_))), "{stranger:?}");
+}
+
+// A new node joins through any member, is fed, is made a voter, counts, and is removed; a former one takes its place.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_joins_and_leaves() {
+    let mut cluster = Cluster::start(3, |_| {}).await;
+    for _ in 0..50 {
+        cluster.group(0).propose(add("x", 1), PATIENCE).await.unwrap();
+    }
+    let new = cluster.add_node().await;
+    let seed = cluster.member(cluster.follower().await).raft_addr;
+    cluster.group(new).join(vec!["127.0.0.1:1".into(), seed], cluster.member(new), PATIENCE).await.unwrap();
+    cluster.converge().await;
+    let status = cluster.group(new).status();
+    assert_eq!((status.voters, status.learners), (vec![1, 2, 3], vec![4]));
+    assert_eq!(cluster.machine(new).get("x"), 50);
+
+    cluster.group(new).change_voters([1, 2, 4], PATIENCE).await.unwrap();
+    let status = cluster.group(cluster.leader().await).status();
+    assert_eq!((status.voters, status.learners), (vec![1, 2, 4], vec![3]));
+    // without node 2 the new voter is needed
+    cluster.group(0).transfer_leader(1, PATIENCE).await.unwrap();
+    cluster.kill(1).await;
+    cluster.group(0).propose(add("x", 1), PATIENCE).await.unwrap();
+    cluster.restart(1).await.unwrap();
+
+    cluster.group(1).remove(3, PATIENCE).await.unwrap();
+    cluster.group(1).remove(4, PATIENCE).await.unwrap();
+    cluster.group(1).remove(4, PATIENCE).await.unwrap();
+    let status = cluster.group(cluster.leader().await).status();
+    assert_eq!((status.voters, status.learners), (vec![1, 2], vec![]));
+    cluster.kill(2).await;
+    cluster.kill(3).await;
+    cluster.group(1).propose(add("x", 1), PATIENCE).await.unwrap();
+    cluster.converge().await;
+}
+
+// A node that lags is not made a voter: the quorum would be weaker until it has caught up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lagging_node_is_not_promoted() {
+    let mut cluster = Cluster::start(1, |config| config.limits.promotion_lag = 0).await;
+    let new = cluster.add_node().await;
+    let member = cluster.member(new);
+    cluster.kill(new).await;
+    cluster.group(0).add_learner(member, PATIENCE).await.unwrap();
+    let promoted = cluster.group(0).change_voters([1, 2], PATIENCE).await;
+    assert!(matches!(promoted, Err(ChangeError::Rejected(_))), "{promoted:?}");
+    cluster.restart(new).await.unwrap();
+    let leader = cluster.group(0).clone();
+    let caught_up = move || {
+        let status = leader.status();
+        status.matched.get(&2).copied().flatten() == status.last_log_index
+    };
+    eventually("the learner has caught up", caught_up).await;
+    cluster.group(0).change_voters([1, 2], PATIENCE).await.unwrap();
+}
+
+// The leader itself can be removed; another one takes over.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_leader_is_removed() {
+    let mut cluster = Cluster::start(3, |_| {}).await;
+    let leader = cluster.leader().await;
+    let other = cluster.follower().await;
+    cluster.group(other).remove(id(&cluster, leader), PATIENCE).await.unwrap();
+    let watched = cluster.group(other).clone();
+    let gone = id(&cluster, leader);
+    eventually("another leads", move || watched.status().leader.is_some_and(|now| now != gone)).await;
+    cluster.kill(leader).await;
+    cluster.group(other).propose(add("x", 1), PATIENCE).await.unwrap();
+}

@@ -1,0 +1,225 @@
+//! What happens to every request before and after its app: limits, identity, accounting.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::http::header::{
+    AUTHORIZATION, CONTENT_TYPE, EXPECT, HOST, HeaderName, HeaderValue, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{Request, Response, StatusCode, Version};
+use hyper::body::{Body as HttpBody, Incoming};
+use registry_core::vocabulary::limits::{AUTHORIZATION_BYTES_MAX, HEADERS_MAX, REQUEST_TARGET_BYTES_MAX};
+
+use super::App;
+use super::access_log::Completion;
+use super::activity::Activity;
+use super::body::{RequestBody, ResponseBody};
+use super::proxy;
+use super::request::{RequestIds, RequestInfo, adopted_id};
+use super::settings::{Settings, host_of};
+use super::slots::RequestSlots;
+
+/// The header that carries the id of a request.
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Seconds after which a client that met an overload may come back.
+const OVERLOAD_RETRY_AFTER_S: u64 = 1;
+
+/// What all connections of a listener share.
+pub(super) struct Shared {
+    pub(super) settings: Settings,
+    pub(super) requests: Arc<RequestSlots>,
+    ids: RequestIds,
+}
+
+impl Shared {
+    pub(super) fn new(settings: Settings) -> Arc<Shared> {
+        let requests = RequestSlots::new(settings.requests_max);
+        Arc::new(Shared { settings, requests, ids: RequestIds::new() })
+    }
+}
+
+/// One connection as its requests see it.
+#[derive(Clone)]
+pub(super) struct Front<A> {
+    pub(super) app: A,
+    pub(super) shared: Arc<Shared>,
+    pub(super) peer: SocketAddr,
+    pub(super) local: SocketAddr,
+    pub(super) is_tls: bool,
+    pub(super) activity: Arc<Activity>,
+}
+
+impl<A: App> Front<A> {
+    /// Answers one request.
+    pub(super) async fn handle(self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+        let started_at = Instant::now();
+        let settings = &self.shared.settings;
+        let info = self.info(&request);
+        let slot = self.shared.requests.take();
+        self.activity.request_began();
+        self.activity.response_began();
+        let mut completion = Completion {
+            info: info.clone(),
+            started_at,
+            listener: settings.name,
+            method: request.method().clone(),
+            path: settings.access_log.then(|| request.uri().path().to_owned()),
+            status: StatusCode::OK,
+            activity: Arc::clone(&self.activity),
+            slot: None,
+        };
+        let mut response = match (refuse(settings, &request), slot) {
+            (Some(refusal), _) => refusal.into_response(),
+            (None, None) => OVERLOADED.into_response(),
+            (None, Some(slot)) => {
+                completion.slot = Some(slot);
+                self.app.respond(self.prepare(request, info.clone())).await
+            }
+        };
+        completion.status = response.status();
+        let headers = response.headers_mut();
+        if let Some(id) = info.id_header() {
+            headers.insert(X_REQUEST_ID, id);
+        }
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        Ok(response.map(|body| Body::new(ResponseBody::new(body, completion))))
+    }
+
+    fn info(&self, request: &Request<Incoming>) -> RequestInfo {
+        let settings = &self.shared.settings;
+        let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+        let host = host.or_else(|| request.uri().authority().map(|authority| authority.as_str()));
+        let peer = self.peer.ip();
+        let provenance = proxy::provenance(&settings.trusted_proxies, peer, self.is_tls, host, request.headers());
+        let adopted = if provenance.proxied { adopted_id(request.headers().get(X_REQUEST_ID)) } else { None };
+        let id = adopted.unwrap_or_else(|| self.shared.ids.make());
+        RequestInfo::new(id, self.peer, self.local, provenance)
+    }
+
+    fn prepare(&self, request: Request<Incoming>, info: RequestInfo) -> Request<Body> {
+        let (mut parts, body) = request.into_parts();
+        let body = if body.is_end_stream() {
+            Body::empty()
+        } else {
+            let may_linger = parts.version < Version::HTTP_2 && !parts.headers.contains_key(EXPECT);
+            let stall_timeout = self.shared.settings.stall_timeout;
+            let activity = Arc::clone(&self.activity);
+            Body::new(RequestBody::new(body, info.clone(), activity, stall_timeout, may_linger))
+        };
+        parts.extensions.insert(info);
+        Request::from_parts(parts, body)
+    }
+}
+
+/// A no that needs no app. Its body has the shape that registry clients print.
+struct FrontRefusal {
+    status: StatusCode,
+    code: &'static str,
+    message: &'static str,
+    retry_after_s: Option<u64>,
+}
+
+const OVERLOADED: FrontRefusal = FrontRefusal {
+    status: StatusCode::SERVICE_UNAVAILABLE,
+    code: "UNAVAILABLE",
+    message: "too many requests are under way on this node; try again",
+    retry_after_s: Some(OVERLOAD_RETRY_AFTER_S),
+};
+
+impl FrontRefusal {
+    fn into_response(self) -> Response<Body> {
+        metrics::counter!("portolan_http_requests_refused_total", "reason" => self.code).increment(1);
+        let body = format!(r#"{{"errors":[{{"code":"{}","message":"{}","detail":null}}]}}"#, self.code, self.message);
+        let mut response = Response::new(Body::from(body));
+        *response.status_mut() = self.status;
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(seconds) = self.retry_after_s {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+/// Limits that hold for every request, whatever it wants (T5, L9, H8).
+fn refuse<B>(settings: &Settings, request: &Request<B>) -> Option<FrontRefusal> {
+    let no = |status, code, message| Some(FrontRefusal { status, code, message, retry_after_s: None });
+    let headers = request.headers();
+    let target_bytes = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    if target_bytes > REQUEST_TARGET_BYTES_MAX {
+        return no(StatusCode::URI_TOO_LONG, "UNSUPPORTED", "the path and query of the request are too long");
+    }
+    if headers.len() > HEADERS_MAX {
+        return no(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "UNSUPPORTED", "the request has too many headers");
+    }
+    if headers.get_all(AUTHORIZATION).iter().any(|value| value.len() > AUTHORIZATION_BYTES_MAX) {
+        return no(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "UNAUTHORIZED", "the credential is too long");
+    }
+    if !settings.hosts.is_empty() && !is_our_host(&settings.hosts, request) {
+        return no(StatusCode::MISDIRECTED_REQUEST, "UNSUPPORTED", "this listener does not answer to that host name");
+    }
+    None
+}
+
+fn is_our_host<B>(hosts: &[String], request: &Request<B>) -> bool {
+    let header = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+    let Some(host) = header.or_else(|| request.uri().authority().map(|authority| authority.as_str())) else {
+        return false;
+    };
+    let name = host_of(host);
+    hosts.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::HttpSection;
+
+    fn settings(hosts: &[&str]) -> Settings {
+        let hosts = hosts.iter().map(|host| (*host).to_owned()).collect();
+        Settings { hosts, ..Settings::new("test", &HttpSection::default(), false) }
+    }
+
+    fn request(target: &str, headers: &[(HeaderName, String)]) -> Request<()> {
+        let mut request = Request::new(());
+        *request.uri_mut() = target.parse().unwrap();
+        for (name, value) in headers {
+            request.headers_mut().append(name.clone(), value.parse().unwrap());
+        }
+        request
+    }
+
+    // T5, L9: a credential of 16 KiB passes, and what is longer than any client needs does not.
+    #[test]
+    fn limits_table() {
+        let settings = settings(&[]);
+        let status = |request: &Request<()>| refuse(&settings, request).map(|refusal| refusal.status.as_u16());
+        let authorization = |bytes: usize| request("/v2/", &[(AUTHORIZATION, "a".repeat(bytes))]);
+        assert_eq!(status(&authorization(AUTHORIZATION_BYTES_MAX)), None);
+        assert_eq!(status(&authorization(AUTHORIZATION_BYTES_MAX + 1)), Some(431));
+        let target = |bytes: usize| request(&format!("/{}", "a".repeat(bytes - 1)), &[]);
+        assert_eq!(status(&target(REQUEST_TARGET_BYTES_MAX)), None);
+        assert_eq!(status(&target(REQUEST_TARGET_BYTES_MAX + 1)), Some(414));
+        let many = |count: usize| request("/", &vec![(X_REQUEST_ID, "x".to_owned()); count]);
+        assert_eq!(status(&many(HEADERS_MAX)), None);
+        assert_eq!(status(&many(HEADERS_MAX + 1)), Some(431));
+    }
+
+    // H8: with names configured, only these are answered to, in any case and with any port.
+    #[test]
+    fn hosts_table() {
+        let settings = settings(&["reg.example", "[::1]"]);
+        let passes = |request: Request<()>| refuse(&settings, &request).is_none();
+        for good in ["reg.example", "REG.example:5000", "[::1]", "[::1]:5000"] {
+            assert!(passes(request("/v2/", &[(HOST, good.to_owned())])), "{good}");
+        }
+        for bad in ["evil.example", "reg.example.evil", "", "reg.example:80@evil"] {
+            assert!(!passes(request("/v2/", &[(HOST, bad.to_owned())])), "{bad}");
+        }
+        assert!(!passes(request("/v2/", &[])));
+        assert!(passes(request("http://reg.example/v2/", &[])));
+        assert!(!passes(request("http://reg.example/v2/", &[(HOST, "evil.example".to_owned())])));
+    }
+}

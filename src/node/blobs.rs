@@ -1,0 +1,113 @@
+//! Builds the blob plane of a node.
+
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use registry_core::decide::placement::Topology;
+use registry_core::metadata::blob::UnconfirmReplica;
+use registry_core::metadata::upload;
+use registry_core::vocabulary::ids::{StoreId, UploadId};
+
+use super::NodeError;
+use crate::blob::store::fs::{self, FsStore};
+use crate::blob::store::{self, BlobKey, BlobStore};
+use crate::blob::transfer::{self, CopyFault, Directory, EpochSource, EpochUnknown, NodeSeat, Observer, Transfer};
+use crate::cluster::feed::Seated;
+use crate::cluster::{Cluster, Identity};
+use crate::config::{Door, Settings};
+use crate::ground::reload::Reloading;
+use crate::ground::tls::NodePems;
+use crate::ground::{Clock as _, SystemClock};
+use crate::metadata::{Consistency, Metadata};
+
+/// Opens the volume: the registered one and no other, or at first use whatever is there.
+pub(super) async fn open(
+    settings: &Settings,
+    identity: &Identity,
+    is_known: bool,
+) -> Result<Arc<dyn BlobStore>, NodeError> {
+    let claim = match is_known {
+        true => fs::Identity::Known(identity.store),
+        false => fs::Identity::FirstUse(identity.store),
+    };
+    let mut options = store::Options::new(Arc::new(|| SystemClock.wall_ms()));
+    options.settings.capacity_bytes = settings.blobs.capacity.map(|size| size.0);
+    options.settings.full_percent = settings.blobs.full_percent;
+    options.settings.refuse_percent = settings.blobs.refuse_percent;
+    options.settings.urgent_percent = settings.blobs.urgent_percent;
+    let (dir, cluster) = (settings.blobs_dir(), identity.cluster);
+    let opened = tokio::task::spawn_blocking(move || FsStore::open(&dir, cluster, claim, options)).await;
+    let store = opened.map_err(|error| NodeError::Io(error.to_string()))??;
+    Ok(Arc::new(store))
+}
+
+/// Begins to serve the volume to the other nodes.
+pub(super) async fn start_transfer(
+    settings: &Settings,
+    identity: &Identity,
+    pems: Option<Arc<Reloading<NodePems>>>,
+    store: Arc<dyn BlobStore>,
+    metadata: &Metadata,
+) -> Result<Transfer, NodeError> {
+    let config = transfer::Config {
+        cluster: identity.cluster,
+        node: identity.node,
+        listen: settings.listen_address(Door::Blob),
+        bind_source: settings.node.bind_source,
+        settings: transfer::Settings::default(),
+    };
+    let epochs = Arc::new(Epochs(metadata.clone()));
+    let observer = Arc::new(BadCopies { metadata: metadata.clone(), principal: Cluster::principal(identity.node) });
+    let started = Transfer::start(config, vec![store], epochs, observer).await;
+    started.map_err(|error| NodeError::Io(format!("listen.blob {}: {error}", settings.listen_address(Door::Blob))))
+}
+
+/// Tells the transfer room who is where.
+pub(super) fn set_directory(transfer: &Transfer, nodes: Vec<Seated>, topology: &Topology) {
+    let seats = nodes.into_iter().map(|seated| NodeSeat {
+        id: seated.node,
+        zone: seated.zone,
+        blob_address: seated.blob_address.into(),
+    });
+    match Directory::new(seats, topology.stores().copied()) {
+        Ok(directory) => transfer.set_directory(directory),
+        Err(error) => tracing::error!(%error, "the registered topology contradicts itself"),
+    }
+}
+
+/// An upload's epoch by a linearizable read.
+struct Epochs(Metadata);
+
+impl EpochSource for Epochs {
+    fn current_epoch(&self, upload: UploadId) -> BoxFuture<'_, Result<Option<u64>, EpochUnknown>> {
+        async move {
+            let row = self.0.read(Consistency::Linearizable, |view| upload::read(view, &upload)).await;
+            Ok(row.map_err(|_| EpochUnknown)?.map(|row| u64::from(row.epoch)))
+        }
+        .boxed()
+    }
+}
+
+/// Takes a copy that turned out bad out of its record, so that it is made again.
+struct BadCopies {
+    metadata: Metadata,
+    principal: String,
+}
+
+impl Observer for BadCopies {
+    fn bad_copy(&self, store: StoreId, key: BlobKey, fault: CopyFault) {
+        metrics::counter!("portolan_bad_copies_total").increment(1);
+        tracing::warn!(digest = %key.digest, %store, ?fault, "a copy can't be used; it will be made again");
+        if fault == CopyFault::Garbled {
+            return;
+        }
+        let (metadata, principal) = (self.metadata.clone(), self.principal.clone());
+        tokio::spawn(async move {
+            let command = UnconfirmReplica { digest: key.digest, generation: key.generation, store };
+            if let Err(error) = metadata.propose(&principal, vec![command.into()]).await {
+                tracing::warn!(%error, "a bad copy is still in its record");
+            }
+        });
+    }
+}

@@ -1,0 +1,91 @@
+//! Opens a node's doors for clients and operators.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use registry_core::vocabulary::ids::RegistryId;
+use tokio::task::JoinHandle;
+
+use super::{NodeError, Parts};
+use crate::api::oci::Oci;
+use crate::auth::{RootKey, parse_key_file};
+use crate::config::Door;
+use crate::ground::tls::{Acceptor, ServerFiles};
+use crate::ground::{Secret, sockets};
+use crate::http::{self, TlsSource};
+
+/// The running listeners.
+pub(super) struct Serving {
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Serving {
+    /// Waits until the requests under way have ended; each listener bounds its own draining.
+    pub(super) async fn finish(self, drain: Duration) {
+        let all = futures_util::future::join_all(self.tasks);
+        if tokio::time::timeout(drain + Duration::from_secs(2), all).await.is_err() {
+            tracing::warn!("a listener did not end in time");
+        }
+    }
+}
+
+/// Starts the listeners.
+pub(super) async fn start(parts: &Arc<Parts>) -> Result<Serving, NodeError> {
+    let mut tasks = Vec::new();
+    let app = Oci::new(parts.registry.clone(), parts.auth.clone(), RegistryId::DEFAULT);
+    tasks.push(open(parts, Door::Public, "public", parts.settings.public_tls(), app)?);
+    Ok(Serving { tasks })
+}
+
+fn open(
+    parts: &Parts,
+    door: Door,
+    name: &'static str,
+    files: Option<ServerFiles>,
+    app: impl http::App,
+) -> Result<JoinHandle<()>, NodeError> {
+    let listener = sockets::listen(parts.settings.listen_address(door), door.setting())?;
+    let tls: Option<TlsSource> = match files {
+        Some(files) => {
+            let acceptor = Acceptor::start(name, files, parts.shutdown.clone()).map_err(NodeError::Tls)?;
+            Some(Arc::new(move || acceptor.config()))
+        }
+        None => None,
+    };
+    let settings = http::Settings::new(name, &parts.settings.http, parts.settings.log.access);
+    let shutdown = parts.shutdown.clone();
+    let stop = async move { shutdown.requested().await };
+    Ok(tokio::spawn(http::serve(listener, app, settings, tls, stop)))
+}
+
+/// The first access key as the configuration brings it.
+fn brought(parts: &Parts) -> Result<Option<RootKey>, String> {
+    let auth = &parts.settings.auth;
+    let text = match (&auth.root_key_file, &auth.root_key) {
+        (Some(path), _) => {
+            let text = std::fs::read_to_string(path);
+            Some(Secret::new(text.map_err(|error| format!("auth.root_key_file {}: {error}", path.display()))?))
+        }
+        (None, Some(key)) => Some(key.clone()),
+        (None, None) => None,
+    };
+    let Some(text) = text else { return Ok(None) };
+    let (key_id, secret) = parse_key_file(text.expose()).map_err(|error| error.to_string())?;
+    Ok(Some(RootKey { key_id, secret }))
+}
+
+/// Makes the root user and its first key, if there is none; a key that was made up is shown, this once.
+pub(super) async fn first_key(parts: &Parts) -> Result<Option<String>, String> {
+    let brought = brought(parts)?;
+    let is_brought = brought.is_some();
+    match parts.auth.bootstrap(brought).await.map_err(|refusal| refusal.to_string())? {
+        Some(_) if is_brought => Ok(None),
+        Some(RootKey { key_id, secret }) => Ok(Some(format!(
+            "The first access key of this cluster, shown this once:\n\n  user      {key_id}\n  password  {}\n\nLog in with:  \
+             docker login -u {key_id} {}\n",
+            secret.expose(),
+            parts.seat.public_url
+        ))),
+        None => Ok(None),
+    }
+}
