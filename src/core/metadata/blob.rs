@@ -350,9 +350,8 @@ impl Apply for UnconfirmReplica {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metadata::command::Command;
     use crate::metadata::link::{Link, Unlink};
-    use crate::metadata::testing::{World, mount, push, upload};
+    use crate::metadata::testing::{World, mount, push_parts, upload};
 
     fn digest() -> Digest {
         Digest::sha256(b"layer")
@@ -360,11 +359,8 @@ mod tests {
 
     /// Only the commit out of a push.
     fn commit(repository: &RepositoryKey, number: u64, stores: &[u64], replace: bool) -> CommitBlob {
-        let is_commit = |command| match command {
-            Command::CommitBlob(commit) => Some(CommitBlob { replace, ..commit }),
-            _ => None,
-        };
-        push(repository, b"layer", number, stores).into_iter().find_map(is_commit).unwrap()
+        let (_, commit, _) = push_parts(repository, b"layer", number, stores);
+        CommitBlob { replace, ..commit }
     }
 
     fn world() -> (World, RepositoryKey) {

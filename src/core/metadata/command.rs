@@ -35,6 +35,9 @@ macro_rules! commands {
         }
 
         impl Command {
+            /// Every command's name, in the order of the list.
+            pub const NAMES: &[&str] = &[$(stringify!($name),)*];
+
             /// The stored number.
             pub fn number(&self) -> u16 {
                 match self { $(Command::$name(_) => $number,)* }

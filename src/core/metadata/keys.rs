@@ -55,42 +55,59 @@ pub const SLOTS: Slot = 1024;
 /// Rows that exist once per group; any command may read them.
 pub const SYSTEM: Slot = u16::MAX;
 
-/// Table numbers; stored, so a number is never used twice.
-pub(crate) mod table {
-    pub(crate) const CLUSTER: u8 = 0x01;
-    pub(crate) const CLOCK: u8 = 0x02;
-    pub(crate) const NODE: u8 = 0x03;
-    pub(crate) const STORE: u8 = 0x04;
-    pub(crate) const USER: u8 = 0x05;
-    pub(crate) const KEY: u8 = 0x06;
-    pub(crate) const POLICY: u8 = 0x07;
-    pub(crate) const AUTH_VERSION: u8 = 0x08;
-    pub(crate) const REQUEST: u8 = 0x09;
-    pub(crate) const STATE_DIGEST: u8 = 0x0a;
-    pub(crate) const DIGEST_ASKED: u8 = 0x0b;
-    pub(crate) const OWN_DIGEST: u8 = 0x0c;
-    pub(crate) const DIGEST_REPORT: u8 = 0x0d;
-    pub(crate) const TOPOLOGY: u8 = 0x0e;
-    pub(crate) const KEY_OF: u8 = 0x0f;
-    pub(crate) const NAME: u8 = 0x20;
-    pub(crate) const REPOSITORY: u8 = 0x21;
-    pub(crate) const MANIFEST: u8 = 0x22;
-    pub(crate) const MANIFEST_BYTES: u8 = 0x23;
-    pub(crate) const TAG: u8 = 0x24;
-    pub(crate) const TAG_JOURNAL: u8 = 0x25;
-    pub(crate) const MANIFEST_TAG: u8 = 0x26;
-    pub(crate) const REFERRER: u8 = 0x27;
-    pub(crate) const LINK: u8 = 0x28;
-    pub(crate) const REF: u8 = 0x29;
-    pub(crate) const MANIFEST_REFERENCES: u8 = 0x2a;
-    pub(crate) const SLOT_CLOCK: u8 = 0x2b;
-    pub(crate) const DELETED: u8 = 0x2c;
-    pub(crate) const LOOSE_USE: u8 = 0x2d;
-    pub(crate) const UPLOAD: u8 = 0x40;
-    pub(crate) const BLOB: u8 = 0x60;
-    pub(crate) const USE: u8 = 0x61;
-    pub(crate) const CLOSED_GENERATION: u8 = 0x62;
-    pub(crate) const NEED: u8 = 0x63;
+macro_rules! tables {
+    ($($name:ident = $number:literal,)*) => {
+        /// Table numbers; stored, so a number is never used twice.
+        pub(crate) mod table {
+            $(pub(crate) const $name: u8 = $number;)*
+        }
+
+        /// Every table with its number, for tools that show rows.
+        pub const TABLE_NAMES: &[(u8, &str)] = &[$(($number, stringify!($name)),)*];
+    };
+}
+
+tables! {
+    CLUSTER = 0x01,
+    CLOCK = 0x02,
+    NODE = 0x03,
+    STORE = 0x04,
+    USER = 0x05,
+    KEY = 0x06,
+    POLICY = 0x07,
+    AUTH_VERSION = 0x08,
+    REQUEST = 0x09,
+    STATE_DIGEST = 0x0a,
+    DIGEST_ASKED = 0x0b,
+    OWN_DIGEST = 0x0c,
+    DIGEST_REPORT = 0x0d,
+    TOPOLOGY = 0x0e,
+    KEY_OF = 0x0f,
+    NAME = 0x20,
+    REPOSITORY = 0x21,
+    MANIFEST = 0x22,
+    MANIFEST_BYTES = 0x23,
+    TAG = 0x24,
+    TAG_JOURNAL = 0x25,
+    MANIFEST_TAG = 0x26,
+    REFERRER = 0x27,
+    LINK = 0x28,
+    REF = 0x29,
+    MANIFEST_REFERENCES = 0x2a,
+    SLOT_CLOCK = 0x2b,
+    DELETED = 0x2c,
+    LOOSE_USE = 0x2d,
+    UPLOAD = 0x40,
+    BLOB = 0x60,
+    USE = 0x61,
+    CLOSED_GENERATION = 0x62,
+    NEED = 0x63,
+}
+
+/// The name of the table that a key belongs to.
+pub fn table_name(key: &[u8]) -> Option<&'static str> {
+    let number = key.get(2)?;
+    TABLE_NAMES.iter().find(|(table, _)| table == number).map(|(_, name)| *name)
 }
 
 /// What somebody may be waiting for, by the key of a written row.

@@ -23,6 +23,7 @@ use crate::vocabulary::ids::{
 };
 use crate::vocabulary::manifest::{ContentKind, Referenced};
 use crate::vocabulary::media_type::MediaType;
+use crate::vocabulary::names::ZoneName;
 use crate::vocabulary::refusal::Refusal;
 use crate::vocabulary::repository_name::RepositoryName;
 use crate::vocabulary::tag::Tag;
@@ -144,16 +145,9 @@ impl World {
 
     /// Registers a node and a store of the same number.
     pub fn add_node(&mut self, number: u64, zone: &str) {
-        self.ok(RegisterNode {
-            node: NodeId(number),
-            zone: crate::vocabulary::names::ZoneName::parse(zone).unwrap(),
-            raft_address: format!("127.0.0.{number}:7401"),
-            blob_address: format!("127.0.0.{number}:7402"),
-            public_url: format!("http://127.0.0.{number}:7400"),
-            version: "test".to_owned(),
-            feature_level: FEATURE_LEVEL,
-        });
-        self.ok(RegisterStore { store: StoreId(number), node: NodeId(number), weight: 100 });
+        for command in node(number, zone) {
+            self.ok(command);
+        }
     }
 
     /// One envelope as one entry.
@@ -247,6 +241,20 @@ pub fn repository_key(name: &str, number: u128) -> RepositoryKey {
     RepositoryKey { registry: RegistryId::DEFAULT, name, id: RepositoryId(number) }
 }
 
+/// What registers a node and a store of the same number.
+pub fn node(number: u64, zone: &str) -> Vec<Command> {
+    let register = RegisterNode {
+        node: NodeId(number),
+        zone: ZoneName::parse(zone).expect("a test's zones are zones"),
+        raft_address: format!("127.0.0.{number}:7401"),
+        blob_address: format!("127.0.0.{number}:7402"),
+        public_url: format!("http://127.0.0.{number}:7400"),
+        version: "test".to_owned(),
+        feature_level: FEATURE_LEVEL,
+    };
+    vec![register.into(), RegisterStore { store: StoreId(number), node: NodeId(number), weight: 100 }.into()]
+}
+
 /// The upload of that number, begun in tick 0.
 pub fn upload(number: u64) -> UploadId {
     UploadId { tick: 0, random: number.into() }
@@ -254,14 +262,23 @@ pub fn upload(number: u64) -> UploadId {
 
 /// The envelope of a push: these bytes, sealed on these stores.
 pub fn push(repository: &RepositoryKey, bytes: &[u8], number: u64, stores: &[u64]) -> Vec<Command> {
-    let (digest, size_bytes, hold) = (Digest::sha256(bytes), bytes.len() as u64, UseId(number));
-    let stores: Vec<StoreId> = stores.iter().map(|store| StoreId(*store)).collect();
-    let upload = upload(number);
+    let (finish, commit, link) = push_parts(repository, bytes, number, stores);
+    vec![finish.into(), commit.into(), link.into()]
+}
+
+/// The parts of a push, to be changed before they are proposed.
+pub fn push_parts(
+    repository: &RepositoryKey,
+    bytes: &[u8],
+    number: u64,
+    stores: &[u64],
+) -> (FinishUpload, CommitBlob, Link) {
+    let (digest, size_bytes, hold, upload) = (Digest::sha256(bytes), bytes.len() as u64, UseId(number), upload(number));
+    let stores = stores.iter().map(|store| StoreId(*store)).collect();
     let finish = FinishUpload { upload, epoch: 1, digest, holders: (NodeId(1), Some(NodeId(2))) };
-    let repository = repository.clone();
     let commit =
         CommitBlob { digest, size_bytes, upload, stores, repository: repository.clone(), hold, replace: false };
-    vec![finish.into(), commit.into(), Link { repository, digest, size_bytes, hold }.into()]
+    (finish, commit, Link { repository: repository.clone(), digest, size_bytes, hold })
 }
 
 /// The envelope of a mount.

@@ -1,0 +1,245 @@
+//! Stored bytes never change by accident: one sample of every command, row, reply and outcome.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use registry_core::decide::tag_move::{Mutability, TagFilter, TagFilters, TagRights};
+use registry_core::metadata::blob::{AddUse, CommitBlob, ConfirmReplica, DropUse, UnconfirmReplica};
+use registry_core::metadata::clock::Tick;
+use registry_core::metadata::cluster::{self, InitCluster, ReportDigest, TakeDigest};
+use registry_core::metadata::command::{Command, Proposal};
+use registry_core::metadata::keys;
+use registry_core::metadata::link::{ForgetUse, Link, TouchLink, Unlink};
+use registry_core::metadata::manifest::{DeleteManifest, PutManifest};
+use registry_core::metadata::need::ReviewNeeds;
+use registry_core::metadata::node::{NodeState, RegisterNode, RegisterStore, SetNodeState};
+use registry_core::metadata::principal::{
+    DeleteKey, DeletePolicy, DeleteUser, KeyRow, PutKey, PutPolicy, PutUser, UserKind,
+};
+use registry_core::metadata::reply::{Outcome, Reply, TagMove};
+use registry_core::metadata::repository::{
+    ChangeRepository, CreateRepository, DeleteRepository, PurgeRepository, RepositoryKey, Settings,
+};
+use registry_core::metadata::tag::{DeleteTag, Version};
+use registry_core::metadata::testing::{self, World, reference, repository_key, tags, upload};
+use registry_core::metadata::upload::{CloseUpload, FinishUpload, ForgetUploads, TakeUpload};
+use registry_core::vocabulary::ids::{ClusterId, Lineage, NodeId, RegistryId, RepositoryId, RequestId, StoreId, UseId};
+use registry_core::vocabulary::manifest::ContentKind;
+use registry_core::vocabulary::names::ZoneName;
+use registry_core::vocabulary::{Digest, Refusal};
+
+use crate::files::{compare, names};
+
+const VARIABLE: &str = "UPDATE_GOLDEN";
+
+/// Hexadecimal, 32 bytes a line.
+fn hex(bytes: &[u8]) -> String {
+    let line = |line: &[u8]| line.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n";
+    bytes.chunks(32).map(line).collect()
+}
+
+fn finish(problems: Vec<String>) {
+    assert!(problems.is_empty(), "\n{}", problems.join("\n"));
+}
+
+const REGISTRY: RegistryId = RegistryId::DEFAULT;
+
+fn digest() -> Digest {
+    Digest::sha256(b"content")
+}
+
+fn key() -> RepositoryKey {
+    repository_key("team/app", 0x0102)
+}
+
+fn system_commands() -> Vec<Command> {
+    let note = cluster::own_digest(&World::busy().tables).unwrap();
+    let zone = ZoneName::parse("zone-a").unwrap();
+    vec![
+        InitCluster {
+            cluster: ClusterId(1),
+            lineage: Lineage(2),
+            region: "here".into(),
+            region_number: 3,
+            token_secret: [4; 32],
+            tick_ms: 10_800_000,
+            feature_level: 1,
+        }
+        .into(),
+        Tick { expected: 300 }.into(),
+        TakeDigest {}.into(),
+        ReportDigest { node: NodeId(1), note: cluster::DigestNote { index: note.index, ..note } }.into(),
+        RegisterNode {
+            node: NodeId(5),
+            zone,
+            raft_address: "h:7401".into(),
+            blob_address: "h:7402".into(),
+            public_url: "https://h:7400".into(),
+            version: "0.1.0".into(),
+            feature_level: 1,
+        }
+        .into(),
+        RegisterStore { store: StoreId(6), node: NodeId(5), weight: 100 }.into(),
+        SetNodeState { node: NodeId(5), state: NodeState::Draining }.into(),
+    ]
+}
+
+fn principal_commands() -> Vec<Command> {
+    let (registry, user) = (REGISTRY, || "ann".to_owned());
+    let row = KeyRow {
+        registry,
+        user: user(),
+        sealed_secret: vec![1, 2],
+        secret_hash: [3; 32],
+        enabled: true,
+        created_at_ms: 4,
+        expires_at_ms: 5,
+    };
+    vec![
+        PutUser { registry, name: user(), kind: UserKind::Root, enabled: true, must_be_new: false }.into(),
+        DeleteUser { registry, name: user() }.into(),
+        PutKey { key_id: "AKIA1".into(), row }.into(),
+        DeleteKey { registry, user: user(), key_id: "AKIA1".into() }.into(),
+        PutPolicy { registry, principal: user(), name: "pull".into(), document: "{}".into() }.into(),
+        DeletePolicy { registry, principal: user(), name: "pull".into() }.into(),
+    ]
+}
+
+fn content_commands() -> Vec<Command> {
+    let filters = TagFilters::new([TagFilter::parse("v*").unwrap()]).unwrap();
+    let settings = Settings { mutability: Mutability::ImmutableWithExclusion(filters), sparse: true };
+    let tag = || tags(&["v1"]).remove(0);
+    let put = PutManifest {
+        references: vec![
+            reference(b"blob", ContentKind::Blob),
+            reference(b"manifest", ContentKind::Manifest),
+            reference(b"foreign", ContentKind::Foreign),
+        ],
+        subject: Some(Digest::of(registry_core::vocabulary::digest::Algorithm::Sha512, b"subject")),
+        artifact_type: Some("application/vnd.example".into()),
+        annotations: Some(vec![("key".into(), "value".into())]),
+        tags: tags(&["v1"]),
+        rights: TagRights { create: true, update: false },
+        expected: Some(None),
+        ..testing::manifest(&key(), b"manifest bytes")
+    };
+    vec![
+        CreateRepository { key: key(), settings: settings.clone(), must_be_new: true }.into(),
+        ChangeRepository { key: key(), settings }.into(),
+        DeleteRepository { key: key(), force: true }.into(),
+        PurgeRepository { key: key(), dropped: vec![(digest(), UseId(7))] }.into(),
+        put.into(),
+        DeleteManifest { repository: key(), digest: digest() }.into(),
+        DeleteTag { repository: key(), tag: tag(), expected: Some(digest()) }.into(),
+        Link { repository: key(), digest: digest(), size_bytes: 300, hold: UseId(7) }.into(),
+        Unlink { repository: key(), digest: digest(), hold: UseId(7) }.into(),
+        TouchLink { repository: key(), digest: digest() }.into(),
+        ForgetUse { repository: key(), digest: digest(), hold: UseId(7) }.into(),
+    ]
+}
+
+fn blob_commands() -> Vec<Command> {
+    let pair = (NodeId(1), Some(NodeId(2)));
+    let (upload, digest, hold) = (upload(9), digest(), UseId(7));
+    let (generation, store) = (upload, StoreId(6));
+    vec![
+        TakeUpload { upload, epoch: 1, before: pair, after: (NodeId(2), None) }.into(),
+        FinishUpload { upload, epoch: 2, digest, holders: pair }.into(),
+        CloseUpload { upload, holders: pair, deduplicated: Some(digest) }.into(),
+        ForgetUploads { slot: 1023 }.into(),
+        CommitBlob { digest, size_bytes: 70_000, upload, stores: vec![store], repository: key(), hold, replace: true }
+            .into(),
+        AddUse { digest, size_bytes: 7, repository: key(), hold }.into(),
+        DropUse { digest, repository: key(), hold }.into(),
+        ConfirmReplica { digest, generation, store }.into(),
+        UnconfirmReplica { digest, generation, store }.into(),
+        ReviewNeeds { digest, gone: vec![ZoneName::parse("zone-z").unwrap()] }.into(),
+    ]
+}
+
+// Every command of the list has a sample whose bytes are kept; a proposal of it reads back.
+#[test]
+fn commands() {
+    let samples = [system_commands(), principal_commands(), content_commands(), blob_commands()].concat();
+    let sampled: BTreeSet<&str> = samples.iter().map(Command::name).collect();
+    let listed: BTreeSet<&str> = Command::NAMES.iter().copied().collect();
+    assert_eq!(sampled, listed, "every command has one sample");
+    let mut problems = Vec::new();
+    for command in samples {
+        let name = command.name();
+        let proposal = Proposal {
+            request: RequestId(0x0a0b),
+            base: 300,
+            min_level: 1,
+            principal: "ann".into(),
+            commands: vec![command],
+        };
+        let bytes = proposal.encode();
+        assert_eq!(Proposal::decode(&bytes).unwrap(), proposal);
+        problems.extend(compare("golden/command", &format!("{name}.hex"), &hex(&bytes), VARIABLE).err());
+    }
+    let kept: BTreeSet<String> = names("golden/command", "hex").into_iter().collect();
+    let strange = kept.iter().filter(|name| !listed.contains(name.as_str()));
+    problems.extend(strange.map(|name| format!("tests/golden/command/{name}.hex: no such command")));
+    finish(problems);
+}
+
+// Every table has a row whose key and value are kept.
+#[test]
+fn rows() {
+    let world = World::busy();
+    let mut by_table: BTreeMap<&str, String> = BTreeMap::new();
+    for (key, value) in world.tables.rows() {
+        let text = by_table.entry(keys::table_name(key).expect("every row has a table")).or_default();
+        *text += &format!("key\n{}value\n{}\n", hex(key), hex(value));
+    }
+    let filled: BTreeSet<&str> = by_table.keys().copied().collect();
+    let listed: BTreeSet<&str> = keys::TABLE_NAMES.iter().map(|(_, name)| *name).collect();
+    assert_eq!(filled, listed, "every table has a row");
+    let mut problems = Vec::new();
+    for (name, text) in by_table {
+        problems.extend(compare("golden/row", &format!("{name}.hex"), &text, VARIABLE).err());
+    }
+    finish(problems);
+}
+
+/// The reply's name, here and not in the library, so that a new one does not compile without a sample.
+fn reply_name(reply: &Reply) -> &'static str {
+    match reply {
+        Reply::Done => "Done",
+        Reply::Unchanged => "Unchanged",
+        Reply::Repository { .. } => "Repository",
+        Reply::Manifest { .. } => "Manifest",
+        Reply::Deleted { .. } => "Deleted",
+        Reply::Blob { .. } => "Blob",
+        Reply::Epoch(_) => "Epoch",
+        Reply::Purged(_) => "Purged",
+    }
+}
+
+// Every reply, and an outcome with a refusal, keep their bytes.
+#[test]
+fn outcomes() {
+    let version = Version { home_epoch: 1, hlc: 300, region: 2 };
+    let moved = || TagMove { tag: tags(&["v1"]).remove(0), previous: Some(digest()), version };
+    let replies = vec![
+        Reply::Done,
+        Reply::Unchanged,
+        Reply::Repository { id: RepositoryId(0x0102), created: true },
+        Reply::Manifest { created: true, tags: vec![moved()] },
+        Reply::Deleted { tags: vec![moved()] },
+        Reply::Blob { generation: upload(9) },
+        Reply::Epoch(2),
+        Reply::Purged(1000),
+    ];
+    let mut problems = Vec::new();
+    let mut check = |name: &str, outcome: Outcome| {
+        let bytes = outcome.encode();
+        assert_eq!(Outcome::decode(&bytes).unwrap(), outcome);
+        problems.extend(compare("golden/reply", &format!("{name}.hex"), &hex(&bytes), VARIABLE).err());
+    };
+    for reply in replies {
+        check(reply_name(&reply), Outcome { replies: vec![reply], refusal: None });
+    }
+    check("Refused", Outcome { replies: vec![Reply::Done], refusal: Some(Refusal::BlobUnknown { digest: digest() }) });
+    finish(problems);
+}

@@ -1,0 +1,11 @@
+//! The metadata core from outside: random workloads, readable traces, golden bytes.
+//!
+//! One binary. `UPDATE_TRACES=1` and `UPDATE_GOLDEN=1` rewrite what is compared; review the difference.
+
+#![allow(missing_docs, reason = "tests")]
+
+mod files;
+mod golden;
+mod random;
+mod script;
+mod traces;
