@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Every setting's variable begins with this.
-pub const PREFIX: &str = "PORTOLAN_";
+pub(super) const PREFIX: &str = "PORTOLAN_";
 
 /// Variables, by name.
 #[derive(Clone, Debug, Default)]
@@ -54,15 +54,15 @@ mod tests {
     // The data directory never depends on where the process was started.
     #[test]
     fn state_dir() {
-        let table: [(&[(&str, &str)], Option<&str>); 4] = [
-            (&[("XDG_STATE_HOME", "/x"), ("HOME", "/h")], Some("/x/portolan")),
-            (&[("XDG_STATE_HOME", "relative"), ("HOME", "/h")], Some("/h/.local/state/portolan")),
-            (&[("HOME", "/h"), ("XDG_STATE_HOME", "")], Some("/h/.local/state/portolan")),
-            (&[("HOME", "")], None),
+        let table = [
+            ("/x", "/h", Some("/x/portolan")),
+            ("relative", "/h", Some("/h/.local/state/portolan")),
+            ("", "/h", Some("/h/.local/state/portolan")),
+            ("", "", None),
         ];
-        for (variables, expected) in table {
-            let environment = Environment::of(variables.iter().copied());
-            assert_eq!(environment.state_dir(), expected.map(PathBuf::from), "{variables:?}");
+        for (state, home, expected) in table {
+            let environment = Environment::of([("XDG_STATE_HOME", state), ("HOME", home)]);
+            assert_eq!(environment.state_dir(), expected.map(PathBuf::from), "{state:?} {home:?}");
         }
     }
 }

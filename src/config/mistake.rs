@@ -67,12 +67,14 @@ impl fmt::Display for Mistakes {
 impl std::error::Error for Mistakes {}
 
 /// The known word that is most like `word`, when one is near enough to be meant.
-pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase();
-    let scored = known.into_iter().map(|candidate| (strsim::damerau_levenshtein(&word, candidate), candidate));
-    let (distance, candidate) = scored.min_by_key(|(distance, _)| *distance)?;
-    let is_part = word.len() >= 4 && (candidate.contains(&word) || word.contains(candidate));
-    (distance <= 1 + candidate.len() / 4 || is_part).then_some(candidate)
+    let known: Vec<&str> = known.into_iter().collect();
+    let scored = known.iter().map(|candidate| (strsim::damerau_levenshtein(&word, candidate), *candidate));
+    let near = scored.min_by_key(|(distance, _)| *distance).filter(|(distance, near)| *distance <= 1 + near.len() / 4);
+    let part =
+        || known.iter().copied().find(|known| word.len() >= 4 && (known.contains(&word) || word.contains(known)));
+    near.map(|(_, near)| near).or_else(part)
 }
 
 #[cfg(test)]

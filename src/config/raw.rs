@@ -14,7 +14,7 @@ const FOREIGN: &[&str] = &["CONFIG", "ADMIN", "CREDENTIALS_FILE", "ACCESS_KEY_ID
 
 /// A value as it was written.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Given {
+pub(super) enum Given {
     /// From the environment or a flag: it is for the setting's type to read.
     Word(String),
     /// A string of the file.
@@ -31,7 +31,7 @@ pub enum Given {
 
 /// A value and where it stands.
 #[derive(Clone, Debug)]
-pub struct Raw {
+pub(super) struct Raw {
     /// The value.
     pub given: Given,
     /// Where it stands.
@@ -40,7 +40,7 @@ pub struct Raw {
 
 /// Values by section and key; a later source replaces an earlier one.
 #[derive(Debug, Default)]
-pub struct RawSettings {
+pub(super) struct RawSettings {
     /// What was given.
     pub values: BTreeMap<(&'static str, &'static str), Raw>,
     /// What could not be understood.
@@ -55,7 +55,7 @@ impl RawSettings {
     }
 
     /// Takes in a configuration file's text.
-    pub fn add_file(&mut self, known: &Known, path: &Path, text: &str) {
+    pub(super) fn add_file(&mut self, known: &Known, path: &Path, text: &str) {
         let line_of =
             |offset: usize| 1 + text.as_bytes()[..offset.min(text.len())].iter().filter(|b| **b == b'\n').count();
         let at = |offset: usize| Origin::File { path: path.to_owned(), line: line_of(offset) };
@@ -85,7 +85,7 @@ impl RawSettings {
     }
 
     /// Takes in the environment.
-    pub fn add_environment(&mut self, known: &Known, environment: &Environment) {
+    pub(super) fn add_environment(&mut self, known: &Known, environment: &Environment) {
         for (name, value) in environment.ours() {
             let origin = Origin::Environment(format!("{PREFIX}{name}"));
             let lower = name.to_lowercase();
@@ -94,7 +94,7 @@ impl RawSettings {
                 self.values.insert((section, key), Raw { given: Given::Word(value.to_owned()), origin });
             } else if known.section(section).is_some() || nearest(section, known.sections()).is_some() {
                 let variables = known.variables();
-                let near = nearest(&lower, variables.iter().map(String::as_str));
+                let near = nearest(&lower, variables.iter().map(String::as_str)).filter(|_| !key.is_empty());
                 let near = near.map(|near| format!("; did you mean {PREFIX}{}?", near.to_uppercase()));
                 let hint = near.unwrap_or_else(|| "; see `portolan config reference` for all settings".to_owned());
                 self.refuse(origin, format!("no such setting{hint}"));
@@ -106,7 +106,7 @@ impl RawSettings {
     }
 
     /// Takes in flags: their names as typed, the `section.key` they set, and the value.
-    pub fn add_flags(&mut self, known: &Known, flags: &[(String, String, String)]) {
+    pub(super) fn add_flags(&mut self, known: &Known, flags: &[(String, String, String)]) {
         for (flag, path, value) in flags {
             let origin = Origin::Flag(flag.clone());
             let Some((section, key)) = path.split_once('.') else {

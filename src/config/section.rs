@@ -9,7 +9,7 @@ use super::value::Value;
 
 /// One setting, for lists of all settings.
 #[derive(Clone, Copy, Debug)]
-pub struct Field {
+pub(super) struct Field {
     /// Its key inside the section.
     pub key: &'static str,
     /// Lines of its explanation.
@@ -21,7 +21,7 @@ pub struct Field {
 }
 
 /// A section of the configuration.
-pub trait Section: Sized {
+pub(super) trait Section: Sized {
     /// Its name.
     const NAME: &'static str;
     /// Lines of its explanation.
@@ -87,7 +87,7 @@ pub(super) use section;
 
 /// Hands out what was given, typed, and gathers mistakes on the way.
 #[derive(Debug)]
-pub struct Reader {
+pub(super) struct Reader {
     values: BTreeMap<(&'static str, &'static str), Raw>,
     /// Where each setting that was given stands.
     pub origins: BTreeMap<(&'static str, &'static str), Origin>,
@@ -97,13 +97,13 @@ pub struct Reader {
 
 impl Reader {
     /// Over what was given.
-    pub fn new(raw: RawSettings) -> Reader {
+    pub(super) fn new(raw: RawSettings) -> Reader {
         let origins = raw.values.iter().map(|(name, raw)| (*name, raw.origin.clone())).collect();
         Reader { values: raw.values, origins, mistakes: raw.mistakes }
     }
 
     /// The value of a setting; its default when it was not given or is wrong.
-    pub fn take<T: Value + PartialOrd>(
+    pub(super) fn take<T: Value + PartialOrd>(
         &mut self,
         section: &'static str,
         key: &'static str,
@@ -171,7 +171,7 @@ fn shown(given: &Given) -> String {
 
 /// A section without its values.
 #[derive(Clone, Copy, Debug)]
-pub struct Listing {
+pub(super) struct Listing {
     /// Its name.
     pub name: &'static str,
     /// Lines of its explanation.
@@ -182,33 +182,33 @@ pub struct Listing {
 
 impl Listing {
     /// Of a section.
-    pub fn of<S: Section>() -> Listing {
+    pub(super) fn of<S: Section>() -> Listing {
         Listing { name: S::NAME, docs: S::DOCS, fields: S::FIELDS }
     }
 }
 
 /// Every section with its fields: to find names in, and to propose one.
 #[derive(Debug)]
-pub struct Known(pub Vec<Listing>);
+pub(super) struct Known(pub Vec<Listing>);
 
 impl Known {
     /// The section of this name.
-    pub fn section(&self, name: &str) -> Option<&'static str> {
+    pub(super) fn section(&self, name: &str) -> Option<&'static str> {
         self.0.iter().map(|section| section.name).find(|section| *section == name)
     }
 
     /// Names of all sections.
-    pub fn sections(&self) -> impl Iterator<Item = &'static str> {
+    pub(super) fn sections(&self) -> impl Iterator<Item = &'static str> {
         self.0.iter().map(|section| section.name)
     }
 
     /// The settings of a section; none when there is no such section.
-    pub fn fields(&self, section: &str) -> &'static [Field] {
+    pub(super) fn fields(&self, section: &str) -> &'static [Field] {
         self.0.iter().find(|listed| listed.name == section).map_or(&[], |listed| listed.fields)
     }
 
     /// The key of this name in a section.
-    pub fn key(&self, section: &str, name: &str) -> Option<&'static str> {
+    pub(super) fn key(&self, section: &str, name: &str) -> Option<&'static str> {
         self.keys(section).find(|key| *key == name)
     }
 
@@ -217,7 +217,7 @@ impl Known {
     }
 
     /// `section_key` of every setting.
-    pub fn variables(&self) -> Vec<String> {
+    pub(super) fn variables(&self) -> Vec<String> {
         let of = |listed: &Listing| {
             let name = listed.name;
             listed.fields.iter().map(move |field| format!("{name}_{}", field.key))
@@ -226,7 +226,7 @@ impl Known {
     }
 
     /// The sentence for a section that does not exist, or that was written as a single value.
-    pub fn unknown_section(&self, name: &str, is_table: bool) -> String {
+    pub(super) fn unknown_section(&self, name: &str, is_table: bool) -> String {
         if let Some(section) = self.section(name) {
             return format!("{section} is a section; write [{section}] and its settings below");
         }
@@ -240,7 +240,7 @@ impl Known {
     }
 
     /// The sentence for a key that does not exist.
-    pub fn unknown_key(&self, section: &str, key: &str) -> String {
+    pub(super) fn unknown_key(&self, section: &str, key: &str) -> String {
         if let Some(near) = nearest(key, self.keys(section)) {
             return format!("no setting {key} in [{section}]; did you mean {near}?");
         }

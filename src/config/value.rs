@@ -13,7 +13,7 @@ use crate::ground::Secret;
 use crate::ground::telemetry::LogFormat;
 
 /// A type of setting. Errors are the end of the sentence that begins with the setting and what was given.
-pub trait Value: Sized {
+pub(super) trait Value: Sized {
     /// Whether it may only come from the environment, and is never shown.
     const IS_SECRET: bool = false;
 

@@ -137,7 +137,9 @@ mod tests {
         let load = move |_: Option<&u32>| {
             let text = std::fs::read_to_string(&path).map_err(|error| error.to_string())?;
             text.parse()
-                .inspect_err(|_| drop(count.fetch_add(1, std::sync::atomic::Ordering::SeqCst)))
+                .inspect_err(|_| {
+                    count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                })
                 .map_err(|error| format!("{text:?}: {error}"))
         };
         let shutdown = Shutdown::new();

@@ -54,11 +54,17 @@ pub enum ListenError {
 /// # Errors
 /// When the kernel refuses; must run inside a tokio runtime.
 pub fn listen(address: SocketAddr, setting: &'static str) -> Result<TcpListener, ListenError> {
-    try_listen(address).map_err(|source| match source.kind() {
-        io::ErrorKind::AddrInUse => ListenError::InUse { address, setting },
-        io::ErrorKind::AddrNotAvailable => ListenError::NotHere { address, setting },
-        io::ErrorKind::PermissionDenied => ListenError::Denied { address, setting },
-        _ => ListenError::Other { address, setting, source },
+    try_listen(address).map_err(|source| {
+        let kind = source.kind();
+        if kind == io::ErrorKind::AddrInUse {
+            ListenError::InUse { address, setting }
+        } else if kind == io::ErrorKind::AddrNotAvailable {
+            ListenError::NotHere { address, setting }
+        } else if kind == io::ErrorKind::PermissionDenied {
+            ListenError::Denied { address, setting }
+        } else {
+            ListenError::Other { address, setting, source }
+        }
     })
 }
 

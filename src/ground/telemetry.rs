@@ -50,15 +50,10 @@ pub struct Logging {
 pub enum LogError {
     /// The filter's grammar.
     #[error(
-        "log filter {filter:?} is not understood ({problem}); write a level, as \"info\", or directives, as \
-        \"info,portolan::blob=debug\""
+        "log.level = {0:?} is not understood; write \"error\", \"warn\", \"info\", \"debug\" or \"trace\", or one for \
+         each part, as \"info,portolan::blob=debug\""
     )]
-    Filter {
-        /// As configured.
-        filter: String,
-        /// What is wrong with it.
-        problem: String,
-    },
+    Filter(String),
     /// The audit file.
     #[error("audit file {} can't be opened: {source}; make its directory writable for this user", path.display())]
     AuditFile {
@@ -90,7 +85,7 @@ pub fn check_filter(filter: &str) -> Result<(), LogError> {
 
 fn parse_filter(filter: &str) -> Result<EnvFilter, LogError> {
     let parsed = EnvFilter::builder().parse(filter);
-    parsed.map_err(|error| LogError::Filter { filter: filter.to_owned(), problem: error.to_string() })
+    parsed.map_err(|_| LogError::Filter(filter.to_owned()))
 }
 
 fn subscriber<W>(logging: &Logging, writer: W) -> Result<impl Subscriber + Send + Sync + 'static, LogError>
@@ -313,7 +308,7 @@ mod tests {
     #[test]
     fn bad_filter() {
         let text = check_filter("info,portolan=loud").unwrap_err().to_string();
-        assert!(text.contains("\"info,portolan=loud\"") && text.contains("write a level"), "{text}");
+        assert!(text.contains("\"info,portolan=loud\"") && text.contains("write \"error\""), "{text}");
         check_filter("warn,portolan::blob=debug").unwrap();
     }
 

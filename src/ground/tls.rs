@@ -248,3 +248,6 @@ pub fn load_node_files(files: &NodeFiles) -> Result<NodePems, String> {
     let key_pem = Secret::new(read(&files.key)?);
     Ok(NodePems { ca_pem: read(&files.ca)?, cert_pem: read(&files.cert)?, key_pem, identity })
 }
+
+#[cfg(test)]
+mod tests;

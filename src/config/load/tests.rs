@@ -143,8 +143,8 @@ fn bad_files() {
         ),
         (
             "[log]\nlevel = \"loud=loud\"",
-            "portolan.toml:2: log filter \"loud=loud\" is not understood (invalid filter directive); write a level, as \
-             \"info\", or directives, as \"info,portolan::blob=debug\"",
+            "portolan.toml:2: log.level = \"loud=loud\" is not understood; write \"error\", \"warn\", \"info\", \"debug\" or \
+             \"trace\", or one for each part, as \"info,portolan::blob=debug\"",
         ),
     ];
     for (file, expected) in table {
