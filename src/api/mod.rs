@@ -2,4 +2,5 @@
 //!
 //! No rule of the product stands here: what two surfaces have in common lives in `registry` or further in.
 
+pub mod admin;
 pub mod oci;

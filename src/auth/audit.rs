@@ -6,14 +6,12 @@
 
 use std::net::IpAddr;
 
-use registry_core::vocabulary::Refusal;
 use registry_core::vocabulary::ids::Revision;
 use registry_core::vocabulary::refusal::detail;
 
 use super::caller::{Caller, CredentialKind};
 
-/// The `target` of audit events.
-pub const TARGET: &str = "audit";
+const TARGET: &str = crate::ground::telemetry::AUDIT;
 
 /// An act to be recorded.
 #[derive(Clone, Copy, Debug)]
@@ -34,9 +32,9 @@ impl Act<'_> {
         self.record("accepted", &revision.to_string(), "");
     }
 
-    /// It was refused; nothing was changed.
-    pub fn refused(&self, refusal: &Refusal) {
-        self.record("refused", "", &refusal.to_string());
+    /// It was refused, and unless the reason says so nothing was changed.
+    pub fn refused(&self, reason: &str) {
+        self.record("refused", "", reason);
     }
 
     fn record(&self, result: &'static str, revision: &str, reason: &str) {
@@ -57,6 +55,28 @@ impl Act<'_> {
             "audit"
         );
     }
+}
+
+/// What was done, or refused with a reason, before anybody could be authenticated: founding a cluster, joining one.
+pub fn before_anybody(
+    by: &str,
+    address: IpAddr,
+    request_id: &str,
+    action: &'static str,
+    resource: &str,
+    refused: Option<&str>,
+) {
+    tracing::info!(
+        target: TARGET,
+        principal = detail(by),
+        %address,
+        request_id,
+        action,
+        resource = detail(resource),
+        result = if refused.is_some() { "refused" } else { "accepted" },
+        reason = detail(refused.unwrap_or("")),
+        "audit"
+    );
 }
 
 /// A credential that did not hold, of an access key that exists or of none.

@@ -36,6 +36,11 @@ impl Auth {
     pub async fn bootstrap(&self, brought: Option<RootKey>) -> Result<Option<RootKey>, Refusal> {
         bootstrap(&self.0.state, brought).await
     }
+
+    /// Whether this node knows of a root user: then nothing is open any more without a credential.
+    pub fn has_root(&self) -> bool {
+        self.0.state.peek(|tables, _| principal::user(&tables, RegistryId::DEFAULT, ROOT).is_some())
+    }
 }
 
 async fn bootstrap(state: &State, brought: Option<RootKey>) -> Result<Option<RootKey>, Refusal> {

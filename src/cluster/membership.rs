@@ -23,6 +23,18 @@ pub enum MembershipError {
     Propose(#[from] ProposeError),
 }
 
+impl MembershipError {
+    /// Whether the same change may succeed later, or has already: look at the members and ask again.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            MembershipError::Change(ChangeError::Unavailable | ChangeError::Unknown)
+            | MembershipError::Propose(ProposeError::Unavailable | ProposeError::Unknown) => true,
+            MembershipError::Change(ChangeError::Rejected(_))
+            | MembershipError::Propose(ProposeError::Refused { .. }) => false,
+        }
+    }
+}
+
 impl Cluster {
     /// Has this node join the cluster of which some node listens at one of the `seeds` (consensus addresses).
     pub async fn join(&self, seeds: Vec<String>, me: Member) -> Result<(), MembershipError> {

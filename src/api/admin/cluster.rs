@@ -1,0 +1,264 @@
+//! The cluster: what it looks like from here, founding, membership, leadership.
+
+use axum::body::Body;
+use axum::extract::Path;
+use axum::http::{Response, StatusCode};
+use registry_core::decide::placement::Degradation;
+use registry_core::decide::policy;
+use registry_core::metadata::node::NodeState;
+use registry_core::vocabulary::Refusal;
+use registry_core::vocabulary::ids::NodeId;
+use registry_core::vocabulary::limits::RETRY_AFTER_MS;
+use serde::{Deserialize, Serialize};
+
+use super::answer;
+use super::error::Failure;
+use super::exchange::{Document, Exchange};
+use super::users::NewKeyDocument;
+use crate::cluster::{ClusterStatus, Founded, FoundingError, MembershipError, NodeStatus, StoreStatus};
+
+type Answer = Result<Response<Body>, Failure>;
+
+/// Consensus addresses given to a joining node.
+const SEEDS_MAX: usize = 32;
+
+#[derive(Serialize)]
+struct StatusDocument {
+    node: String,
+    cluster: Option<ClusterDocument>,
+    term: u64,
+    leader: Option<String>,
+    applied_index: u64,
+    last_log_index: u64,
+    admitted: bool,
+    nodes: Vec<NodeDocument>,
+    write_rule: RuleDocument,
+}
+
+/// The cluster's row without its secrets: written out field by field, so that a new secret never slips in.
+#[derive(Serialize)]
+struct ClusterDocument {
+    id: String,
+    lineage: String,
+    region: String,
+    region_number: u16,
+    feature_level: u16,
+    created_at: String,
+}
+
+#[derive(Serialize)]
+struct NodeDocument {
+    id: String,
+    zone: Option<String>,
+    state: Option<&'static str>,
+    raft_address: Option<String>,
+    blob_address: Option<String>,
+    public_url: Option<String>,
+    version: Option<String>,
+    registered_at: Option<String>,
+    votes: bool,
+    member: bool,
+    leads: bool,
+    matched_index: Option<u64>,
+    stores: Vec<StoreDocument>,
+}
+
+#[derive(Serialize)]
+struct StoreDocument {
+    id: String,
+    weight: u32,
+}
+
+/// What 201 needs before it is sent.
+#[derive(Serialize)]
+struct RuleDocument {
+    zones: usize,
+    nodes: usize,
+    copies: usize,
+    degradation: Option<&'static str>,
+}
+
+fn node_document(node: NodeStatus, leader: Option<NodeId>) -> NodeDocument {
+    let state = node.row.as_ref().map(|row| match row.state {
+        NodeState::Active => "active",
+        NodeState::Draining => "draining",
+        NodeState::Removed => "removed",
+    });
+    let store = |store: StoreStatus| StoreDocument {
+        id: store.id.to_string(),
+        weight: store.row.weight,
+    };
+    let row = node.row;
+    NodeDocument {
+        id: node.id.to_string(),
+        state,
+        zone: row.as_ref().map(|row| row.zone.to_string()),
+        raft_address: row.as_ref().map(|row| row.raft_address.clone()),
+        blob_address: row.as_ref().map(|row| row.blob_address.clone()),
+        public_url: row.as_ref().map(|row| row.public_url.clone()),
+        version: row.as_ref().map(|row| row.version.clone()),
+        registered_at: row.as_ref().map(|row| answer::time(row.registered_at_ms)),
+        votes: node.votes,
+        member: node.is_member,
+        leads: leader == Some(node.id),
+        matched_index: node.matched_index,
+        stores: node.stores.into_iter().map(store).collect(),
+    }
+}
+
+fn status_document(status: ClusterStatus) -> StatusDocument {
+    let leader = status.leader;
+    let cluster = status.cluster.map(|row| ClusterDocument {
+        id: row.cluster.to_string(),
+        lineage: row.lineage.to_string(),
+        region: row.region,
+        region_number: row.region_number,
+        feature_level: row.feature_level,
+        created_at: answer::time(row.created_at_ms),
+    });
+    let rule = status.write_rule;
+    let degradation = rule.degradation.map(|degradation| match degradation {
+        Degradation::NoStore => "no_store",
+        Degradation::OneNode => "one_node",
+        Degradation::OneZone => "one_zone",
+        Degradation::TwoZones => "two_zones",
+    });
+    StatusDocument {
+        node: status.node.to_string(),
+        cluster,
+        term: status.term,
+        leader: leader.map(|leader| leader.to_string()),
+        applied_index: status.applied_index,
+        last_log_index: status.last_log_index,
+        admitted: status.is_admitted,
+        nodes: status.nodes.into_iter().map(|node| node_document(node, leader)).collect(),
+        write_rule: RuleDocument { zones: rule.zones, nodes: rule.nodes, copies: rule.copies, degradation },
+    }
+}
+
+/// `GET /v1/cluster`: what this node knows, also before the cluster is founded and without a quorum.
+pub(super) async fn status(exchange: Exchange) -> Answer {
+    if !(exchange.is_unfounded() && exchange.may_found()) {
+        exchange.administrator(policy::Action::ReadCluster).await?;
+    }
+    Ok(answer::json(StatusCode::OK, &status_document(exchange.admin().cluster.status())))
+}
+
+#[derive(Serialize)]
+struct InitDocument<'a> {
+    cluster: String,
+    region: &'a str,
+    /// The root user's first access key, shown this once; `null` when the operator brought it along.
+    root_key: Option<NewKeyDocument<'a>>,
+}
+
+/// Body of `POST /v1/cluster/init`: everything about the new cluster stands in the node's configuration.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Init {}
+
+/// `POST /v1/cluster/init`: founds the cluster with this node as its first, and makes the first access key.
+///
+/// Open to processes on the same machine until it has succeeded; afterwards refused. A founding that broke off between
+/// its steps is completed.
+pub(super) async fn init(exchange: Exchange, Document(Init {}): Document<Init>) -> Answer {
+    if !(exchange.is_unfounded() && exchange.may_found()) {
+        exchange.administrator(policy::Action::ManageCluster).await?;
+        return Err(Refusal::ClusterInitialised.into());
+    }
+    let ended = found(&exchange).await;
+    exchange.audited_by_nobody("cluster.init", &exchange.admin().founding.cluster.to_string(), &ended);
+    ended
+}
+
+async fn found(exchange: &Exchange) -> Answer {
+    let admin = exchange.admin();
+    match admin.cluster.found(admin.founding.clone()).await {
+        Ok(Founded::Now | Founded::Completed) | Err(FoundingError::Exists) => {}
+        Err(FoundingError::Consensus(why)) => return Err(Failure::Conflict(why)),
+        Err(FoundingError::Propose(error)) => return Err(Refusal::from(error).into()),
+    }
+    let is_brought = admin.root_key.is_some();
+    let Some(made) = admin.auth.bootstrap(admin.root_key.clone()).await? else {
+        return Err(Refusal::ClusterInitialised.into());
+    };
+    let shown = NewKeyDocument { key_id: &made.key_id, secret: made.secret.expose() };
+    let status = admin.cluster.status();
+    let cluster = status.cluster.map_or(admin.founding.cluster, |row| row.cluster).to_string();
+    let root_key = (!is_brought).then_some(shown);
+    Ok(answer::json(StatusCode::CREATED, &InitDocument { cluster, region: &admin.founding.region, root_key }))
+}
+
+/// Body of `POST /v1/cluster/join`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Join {
+    /// Consensus addresses (`host:port`) of nodes of the cluster.
+    seeds: Vec<String>,
+}
+
+/// `POST /v1/cluster/join`: this node asks to be taken into a cluster. The cluster's authority, by the certificates of the
+/// nodes, decides.
+pub(super) async fn join(exchange: Exchange, Document(Join { seeds }): Document<Join>) -> Answer {
+    if !(exchange.is_unfounded() && exchange.may_found()) {
+        exchange.administrator(policy::Action::ManageCluster).await?;
+    }
+    if seeds.is_empty() || seeds.len() > SEEDS_MAX {
+        return Err(Failure::Body(format!("seeds: 1 to {SEEDS_MAX} consensus addresses of nodes, host:port")));
+    }
+    let resource = seeds.join(",");
+    let admin = exchange.admin();
+    let ended = admin.cluster.join(seeds, admin.founding.member.clone()).await.map_err(membership);
+    exchange.audited_by_nobody("cluster.join", &resource, &ended);
+    ended?;
+    Ok(done())
+}
+
+/// Body of `POST /v1/cluster/transfer`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Transfer {
+    /// The node that shall lead.
+    to: String,
+}
+
+/// `POST /v1/cluster/transfer`
+pub(super) async fn transfer(exchange: Exchange, Document(Transfer { to }): Document<Transfer>) -> Answer {
+    let caller = exchange.caller().await?;
+    let ended = async {
+        exchange.auth().permit_admin(&caller, policy::Action::ManageCluster)?;
+        exchange.admin().cluster.transfer(parse_node(&to)?).await.map_err(membership)
+    };
+    let ended: Result<(), Failure> = ended.await;
+    exchange.audited(&caller, "cluster.transfer", &to, |()| caller.revision(), ended)?;
+    Ok(done())
+}
+
+/// `DELETE /v1/cluster/nodes/{id}`: removes a member for good.
+pub(super) async fn remove(exchange: Exchange, Path(id): Path<String>) -> Answer {
+    let caller = exchange.caller().await?;
+    let ended = async {
+        exchange.auth().permit_admin(&caller, policy::Action::ManageCluster)?;
+        exchange.admin().cluster.remove(parse_node(&id)?, caller.name()).await.map_err(membership)
+    };
+    let ended: Result<(), Failure> = ended.await;
+    exchange.audited(&caller, "node.remove", &id, |()| caller.revision(), ended)?;
+    Ok(done())
+}
+
+fn parse_node(text: &str) -> Result<NodeId, Failure> {
+    NodeId::parse(text).ok_or_else(|| Failure::Body(format!("'{text}' is no node id: 16 hexadecimal digits")))
+}
+
+fn membership(error: MembershipError) -> Failure {
+    if error.is_passing() {
+        return Refusal::Unavailable { retry_after_ms: RETRY_AFTER_MS }.into();
+    }
+    Failure::Conflict(error.to_string())
+}
+
+fn done() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+}

@@ -1,0 +1,96 @@
+//! The admin API: JSON over its own listener, for operators and the command line.
+//!
+//! Parses, asks auth for the caller and its right, calls one method of auth, registry or cluster, and renders. Never on
+//! the public listener (A28). Everything but liveness needs an access key or an operator's certificate; only before the
+//! cluster is founded may a process on the same machine found it or have the node join. Unknown fields are refused (A14).
+//! Every change, made or refused, is audited. Start at [`Admin::router`].
+//!
+//! | Path | Methods |
+//! |---|---|
+//! | `/livez`, `/readyz`, `/startupz` | GET, without a credential |
+//! | `/metrics` | GET |
+//! | `/v1/cluster` | GET |
+//! | `/v1/cluster/init`, `/join`, `/transfer` | POST |
+//! | `/v1/cluster/nodes/{id}` | DELETE |
+//! | `/v1/users`, `/v1/users/{user}` | GET, POST / GET, PATCH, DELETE |
+//! | `/v1/users/{user}/keys`, `…/{key}` | GET, POST / PATCH, DELETE |
+//! | `/v1/users/{user}/policies`, `…/{policy}` | GET / PUT, DELETE |
+//! | `/v1/users/{user}/grants` | PUT |
+//! | `/v1/whoami`, `/v1/explain` | GET / POST |
+//! | `/v1/repositories`, `/v1/repositories/{name}` | GET, POST / GET, PATCH, DELETE |
+//!
+//! `{user}` may be `anonymous` for policies and grants: what requests without a credential may do.
+
+mod answer;
+mod cluster;
+mod error;
+mod exchange;
+mod health;
+mod repositories;
+mod users;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{delete, get, patch, post, put};
+use registry_core::vocabulary::limits::ADMIN_BODY_BYTES_MAX;
+
+use crate::auth::{Auth, RootKey};
+use crate::cluster::{Cluster, Founding};
+use crate::ground::Shutdown;
+use crate::ground::telemetry::Metrics;
+use crate::registry::Registry;
+
+/// What the admin API is built from.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Who may.
+    pub auth: Auth,
+    /// The repositories.
+    pub registry: Registry,
+    /// This node among the others.
+    pub cluster: Cluster,
+    /// What `init` would found, prepared by the node: ids, region, its own membership.
+    pub founding: Founding,
+    /// The first access key, if the operator brought one along.
+    pub root_key: Option<RootKey>,
+    /// What `/metrics` shows; `None` where another recorder was installed.
+    pub metrics: Option<Metrics>,
+    /// The wish to stop: a node that drains is not ready.
+    pub shutdown: Shutdown,
+}
+
+impl Admin {
+    /// The routes, for the admin listener.
+    pub fn router(self) -> Router {
+        Router::new()
+            .route("/livez", get(health::live))
+            .route("/readyz", get(health::ready))
+            .route("/startupz", get(health::started))
+            .route("/metrics", get(health::metrics))
+            .route("/v1/cluster", get(cluster::status))
+            .route("/v1/cluster/init", post(cluster::init))
+            .route("/v1/cluster/join", post(cluster::join))
+            .route("/v1/cluster/transfer", post(cluster::transfer))
+            .route("/v1/cluster/nodes/{id}", delete(cluster::remove))
+            .route("/v1/whoami", get(users::whoami))
+            .route("/v1/explain", post(users::explain))
+            .route("/v1/users", get(users::list).post(users::create))
+            .route("/v1/users/{user}", get(users::show).patch(users::change).delete(users::remove))
+            .route("/v1/users/{user}/keys", get(users::keys).post(users::create_key))
+            .route("/v1/users/{user}/keys/{key}", patch(users::change_key).delete(users::remove_key))
+            .route("/v1/users/{user}/policies", get(users::policies))
+            .route("/v1/users/{user}/policies/{policy}", put(users::put_policy).delete(users::remove_policy))
+            .route("/v1/users/{user}/grants", put(users::put_grants))
+            .route("/v1/repositories", get(repositories::list).post(repositories::create))
+            .route(
+                "/v1/repositories/{*name}",
+                get(repositories::show).patch(repositories::change).delete(repositories::remove),
+            )
+            .fallback(error::no_such_path)
+            .method_not_allowed_fallback(error::no_such_method)
+            .layer(DefaultBodyLimit::max(ADMIN_BODY_BYTES_MAX))
+            .with_state(Arc::new(self))
+    }
+}

@@ -1,0 +1,266 @@
+//! Repositories and their settings.
+
+use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query};
+use axum::http::{Response, StatusCode};
+use registry_core::decide::tag_move::{Mutability, TagFilter, TagFilterError, TagFilters};
+use registry_core::metadata::repository::Settings;
+use registry_core::vocabulary::limits::{PAGE_ENTRIES_DEFAULT, PAGE_ENTRIES_MAX};
+use registry_core::vocabulary::{Refusal, RepositoryName};
+use serde::{Deserialize, Serialize};
+
+use super::answer;
+use super::error::Failure;
+use super::exchange::{Document, Exchange};
+use super::users::{Paging, paging};
+use crate::auth::Action;
+use crate::registry::{At, Consistency, RepositoryInfo};
+
+type Answer = Result<Response<Body>, Failure>;
+
+/// Whether tags may move. Words as ECR has them, in lower case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Mode {
+    Mutable,
+    Immutable,
+    MutableWithExclusion,
+    ImmutableWithExclusion,
+}
+
+/// Settings as they are shown and given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SettingsDocument {
+    mutability: Mode,
+    #[serde(default)]
+    exclusions: Vec<String>,
+    #[serde(default)]
+    sparse: bool,
+}
+
+impl From<&Settings> for SettingsDocument {
+    fn from(settings: &Settings) -> SettingsDocument {
+        let filters = |filters: &TagFilters| filters.iter().map(|filter| filter.as_str().to_owned()).collect();
+        let (mutability, exclusions) = match &settings.mutability {
+            Mutability::Mutable => (Mode::Mutable, Vec::new()),
+            Mutability::Immutable => (Mode::Immutable, Vec::new()),
+            Mutability::MutableWithExclusion(list) => (Mode::MutableWithExclusion, filters(list)),
+            Mutability::ImmutableWithExclusion(list) => (Mode::ImmutableWithExclusion, filters(list)),
+        };
+        SettingsDocument { mutability, exclusions, sparse: settings.sparse }
+    }
+}
+
+impl SettingsDocument {
+    fn parse(self) -> Result<Settings, Failure> {
+        let SettingsDocument { mutability, exclusions, sparse } = self;
+        let is_plain = matches!(mutability, Mode::Mutable | Mode::Immutable);
+        if is_plain && !exclusions.is_empty() {
+            return Err(Failure::Body("exclusions go with mutable_with_exclusion or immutable_with_exclusion".into()));
+        }
+        let filters = || -> Result<TagFilters, TagFilterError> {
+            let filters: Result<Vec<TagFilter>, TagFilterError> =
+                exclusions.iter().map(|filter| TagFilter::parse(filter)).collect();
+            TagFilters::new(filters?)
+        };
+        let filters = || filters().map_err(|error| Failure::Body(error.to_string()));
+        let mutability = match mutability {
+            Mode::Mutable => Mutability::Mutable,
+            Mode::Immutable => Mutability::Immutable,
+            Mode::MutableWithExclusion => Mutability::MutableWithExclusion(filters()?),
+            Mode::ImmutableWithExclusion => Mutability::ImmutableWithExclusion(filters()?),
+        };
+        Ok(Settings { mutability, sparse })
+    }
+}
+
+#[derive(Serialize)]
+struct RepositoryDocument {
+    registry: String,
+    name: String,
+    id: String,
+    created_at: String,
+    created_by: String,
+    settings: SettingsDocument,
+}
+
+impl From<&RepositoryInfo> for RepositoryDocument {
+    fn from(found: &RepositoryInfo) -> RepositoryDocument {
+        RepositoryDocument {
+            registry: found.key.registry.to_string(),
+            name: found.key.name.to_string(),
+            id: found.key.id.to_string(),
+            created_at: answer::time(found.created_at_ms),
+            created_by: found.created_by.clone(),
+            settings: SettingsDocument::from(&found.settings),
+        }
+    }
+}
+
+fn parse_name(text: &str) -> Result<RepositoryName, Failure> {
+    RepositoryName::parse(text).map_err(|error| Refusal::NameInvalid { detail: error.to_string() }.into())
+}
+
+fn shown(status: StatusCode, found: &At<RepositoryInfo>) -> Response<Body> {
+    answer::at(answer::json(status, &RepositoryDocument::from(&found.value)), found.revision)
+}
+
+#[derive(Serialize)]
+struct Repositories {
+    repositories: Vec<String>,
+    more: bool,
+}
+
+/// `GET /v1/repositories`: the names the caller may see, in byte order; hidden ones do not show in the pages (A19).
+pub(super) async fn list(exchange: Exchange, query: Result<Query<Paging>, QueryRejection>) -> Answer {
+    let caller = exchange.caller().await?;
+    let Paging { after, n } = paging(query)?;
+    let limit = n.unwrap_or(PAGE_ENTRIES_DEFAULT).min(PAGE_ENTRIES_MAX);
+    if limit == 0 {
+        return Err(Refusal::PageInvalid.into());
+    }
+    let registry = caller.registry();
+    let visible = |name: &RepositoryName| exchange.auth().may_see(&caller, registry, name);
+    let consistency = Consistency::AtLeast(caller.revision());
+    let page =
+        exchange.admin().registry.list_repositories(registry, after.as_deref(), limit, &visible, consistency).await?;
+    let repositories = page.value.items.iter().map(ToString::to_string).collect();
+    let document = Repositories { repositories, more: page.value.more };
+    Ok(answer::at(answer::json(StatusCode::OK, &document), page.revision))
+}
+
+/// Body of `POST /v1/repositories`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CreateRepository {
+    name: String,
+    #[serde(default)]
+    settings: Option<SettingsDocument>,
+}
+
+/// `POST /v1/repositories`
+pub(super) async fn create(exchange: Exchange, Document(wish): Document<CreateRepository>) -> Answer {
+    let caller = exchange.caller().await?;
+    let name = parse_name(&wish.name)?;
+    let settings = wish.settings.map_or(Ok(Settings::default()), SettingsDocument::parse)?;
+    let ended = match exchange.auth().permit(&caller, Action::Create, caller.registry(), &name) {
+        Ok(permit) => exchange.admin().registry.create_repository(&permit, settings).await.map_err(Failure::from),
+        Err(refused) => Err(refused.into()),
+    };
+    let made = exchange.audited(&caller, "repository.create", name.as_str(), |made: &At<_>| made.revision, ended)?;
+    Ok(shown(StatusCode::CREATED, &made))
+}
+
+/// `GET /v1/repositories/{name}`
+pub(super) async fn show(exchange: Exchange, Path(name): Path<String>) -> Answer {
+    let caller = exchange.caller().await?;
+    let name = parse_name(&name)?;
+    let registry = caller.registry();
+    exchange.auth().permit(&caller, Action::Describe, registry, &name)?;
+    let consistency = Consistency::AtLeast(caller.revision());
+    Ok(shown(StatusCode::OK, &exchange.admin().registry.repository(registry, &name, consistency).await?))
+}
+
+/// Body of `PATCH /v1/repositories/{name}`: what is left out stays.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ChangeRepository {
+    #[serde(default)]
+    mutability: Option<Mode>,
+    #[serde(default)]
+    exclusions: Option<Vec<String>>,
+    #[serde(default)]
+    sparse: Option<bool>,
+}
+
+/// `PATCH /v1/repositories/{name}`
+pub(super) async fn change(
+    exchange: Exchange,
+    Path(name): Path<String>,
+    Document(wish): Document<ChangeRepository>,
+) -> Answer {
+    let caller = exchange.caller().await?;
+    let name = parse_name(&name)?;
+    let ended = change_settings(&exchange, &caller, &name, wish).await;
+    let changed =
+        exchange.audited(&caller, "repository.change", name.as_str(), |changed: &At<_>| changed.revision, ended)?;
+    Ok(shown(StatusCode::OK, &changed))
+}
+
+async fn change_settings(
+    exchange: &Exchange,
+    caller: &crate::auth::Caller,
+    name: &RepositoryName,
+    wish: ChangeRepository,
+) -> Result<At<RepositoryInfo>, Failure> {
+    let registry = &exchange.admin().registry;
+    let permit = exchange.auth().permit(caller, Action::Configure, caller.registry(), name)?;
+    let present = registry.repository(caller.registry(), name, Consistency::AtLeast(caller.revision())).await?;
+    let mut settings = SettingsDocument::from(&present.value.settings);
+    if let Some(mutability) = wish.mutability {
+        settings.mutability = mutability;
+        settings.exclusions.clear();
+    }
+    if let Some(exclusions) = wish.exclusions {
+        settings.exclusions = exclusions;
+    }
+    settings.sparse = wish.sparse.unwrap_or(settings.sparse);
+    Ok(registry.change_repository(&permit, settings.parse()?).await?)
+}
+
+/// Parameters of `DELETE /v1/repositories/{name}`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Force {
+    /// Delete it also when it holds images.
+    #[serde(default)]
+    force: bool,
+}
+
+/// `DELETE /v1/repositories/{name}`
+pub(super) async fn remove(
+    exchange: Exchange,
+    Path(name): Path<String>,
+    query: Result<Query<Force>, QueryRejection>,
+) -> Answer {
+    let caller = exchange.caller().await?;
+    let name = parse_name(&name)?;
+    let Query(Force { force }) = query.map_err(|error| Failure::Body(error.body_text()))?;
+    let ended = match exchange.auth().permit(&caller, Action::Remove, caller.registry(), &name) {
+        Ok(permit) => exchange.admin().registry.delete_repository(&permit, force).await.map_err(Failure::from),
+        Err(refused) => Err(refused.into()),
+    };
+    let gone = exchange.audited(&caller, "repository.delete", name.as_str(), |gone: &At<_>| gone.revision, ended)?;
+    Ok(shown(StatusCode::OK, &gone))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Settings read back what they show; filters stand only where they mean something.
+    #[test]
+    fn settings_table() {
+        for (text, want) in [
+            (r#"{"mutability":"mutable"}"#, true),
+            (r#"{"mutability":"immutable","sparse":true}"#, true),
+            (r#"{"mutability":"immutable_with_exclusion","exclusions":["latest","dev-*"]}"#, true),
+            (r#"{"mutability":"mutable_with_exclusion","exclusions":["v*"]}"#, true),
+            (r#"{"mutability":"immutable","exclusions":["v*"]}"#, false),
+            (r#"{"mutability":"mutable_with_exclusion"}"#, false),
+            (r#"{"mutability":"mutable_with_exclusion","exclusions":["a b"]}"#, false),
+        ] {
+            let document: SettingsDocument = serde_json::from_str(text).unwrap();
+            let parsed = document.clone().parse();
+            assert_eq!(parsed.is_ok(), want, "{text}");
+            if let Ok(settings) = parsed {
+                assert_eq!(SettingsDocument::from(&settings), document, "{text}");
+            }
+        }
+        for bad in ["{}", r#"{"mutability":"MUTABLE"}"#, r#"{"mutability":"mutable","owner":"me"}"#] {
+            assert!(serde_json::from_str::<SettingsDocument>(bad).is_err(), "{bad}");
+        }
+    }
+}
