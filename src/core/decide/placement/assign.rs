@@ -140,19 +140,12 @@ impl<'t> Plan<'t> {
     fn fill(&mut self, ranked: &[&StorePlace], is_eligible: impl Fn(&StorePlace) -> bool) {
         for copies_before in 0..self.zone_share() {
             for (at, store) in ranked.iter().enumerate() {
-                // Copies that wait for their zone keep their place: a second copy of a zone may not take it.
-                let room =
-                    if copies_before == 0 { REPLICAS_TARGET } else { REPLICAS_TARGET - self.zones_without_copy() };
                 let is_free = self.in_zone(store) == copies_before && !self.nodes.contains(&store.node);
-                if self.copies < room && is_free && is_eligible(store) {
+                if self.copies < REPLICAS_TARGET && is_free && is_eligible(store) {
                     self.take(store, at + 1);
                 }
             }
         }
-    }
-
-    fn zones_without_copy(&self) -> usize {
-        self.zones.len().min(REPLICAS_TARGET).saturating_sub(self.per_zone.len())
     }
 
     fn take(&mut self, store: &StorePlace, rank: usize) {

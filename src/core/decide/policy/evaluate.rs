@@ -5,7 +5,8 @@
 //! registries both are needed; a boundary and a session policy must allow as well; silence is a no.
 //!
 //! Who has a credential never gets less than who has none (A22): where silence would be the answer, what the policies
-//! give to the anonymous principal counts too. The denies of the anonymous principal bind nobody else.
+//! give to the anonymous principal counts too, within boundary and session. The denies of the anonymous principal
+//! bind nobody else.
 
 use std::fmt;
 
@@ -91,10 +92,6 @@ pub fn decide(request: &Request<'_>, policies: &Policies<'_>) -> Decision {
     }
     let own = Asked { request, policies, identity: ("identity-based", &policies.identity) }.decide();
     let Decision::NotAllowed(why) = own else { return own };
-    // A boundary or a session policy is the most there is: nothing may be added behind it.
-    if policies.boundary.is_some() || policies.session.is_some() {
-        return Decision::NotAllowed(why);
-    }
     let nobody = Request { principal: &Principal::Anonymous, ..*request };
     match (Asked { request: &nobody, policies, identity: ("anonymous", &policies.anonymous) }).decide() {
         allowed @ (Decision::Allowed(_) | Decision::AllowedToRoot) => allowed,

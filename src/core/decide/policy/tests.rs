@@ -315,6 +315,11 @@ fn a25_across_registries() {
     assert!(pull(&stranger).identity(&all).repository(&theirs).is_allowed());
     assert!(!pull(&stranger).identity(&all).repository(&ours).is_allowed());
     assert!(!pull(&user("ann")).repository(&ours).is_allowed(), "at home the registry only delegates");
+    let take = on_repository(r#""Effect":"Deny","Principal":{"AWS":"000000000000"},"Action":"ecr:BatchGetImage""#);
+    assert!(
+        !pull(&user("ann")).identity(&all).repository(&take).is_allowed(),
+        "what it takes, it takes from everybody"
+    );
     let root = Principal::Root { registry: RegistryId::parse(OTHER).unwrap() };
     assert!(!pull(&root).is_allowed(), "root of another registry is nobody here");
     assert!(pull(&root).repository(&theirs).is_allowed());
@@ -345,6 +350,8 @@ fn boundary_and_session() {
             assert!(!alone.is_allowed(), "it gives nothing");
             let open = Case::new(user("ann"), Action::PutImage, "a").anonymous(&all).bound(is_session, &read);
             assert!(!open.is_allowed(), "nor does anonymous past it");
+            let open = Case::new(user("ann"), Action::BatchGetImage, "a").anonymous(&all).bound(is_session, &read);
+            assert!(open.is_allowed(), "within it, what anonymous may is given");
         }
     }
 }
