@@ -1,0 +1,144 @@
+//! `portolan cluster`.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::client::{Client, part};
+use super::connection::ConnectionArguments;
+use super::error::CliError;
+use super::output::Printer;
+use crate::ground::files::{self, PRIVATE_FILE_MODE};
+
+#[derive(Debug, Args)]
+pub(super) struct ClusterArguments {
+    #[command(flatten)]
+    connection: ConnectionArguments,
+    #[command(subcommand)]
+    command: ClusterCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum ClusterCommand {
+    /// Found a cluster with this node as its first. Shows the first access key, this once.
+    Init {
+        /// Write the access key into this file ("ID:SECRET", mode 0600) instead of showing it.
+        #[arg(long, value_name = "FILE")]
+        save_credentials: Option<PathBuf>,
+    },
+    /// Show the nodes, who leads, and how far each has come.
+    Status,
+    /// Have this node (the one named by --admin) join a cluster.
+    Join {
+        /// Consensus address of a node of the cluster, host:port; once for each.
+        #[arg(long = "seed", required = true, value_name = "HOST:PORT")]
+        seeds: Vec<String>,
+    },
+    /// Hand leadership to a node.
+    Transfer {
+        /// The node's id.
+        node: String,
+    },
+    /// Remove a node for good. Its id is never used again.
+    Remove {
+        /// The node's id.
+        node: String,
+    },
+}
+
+pub(super) async fn run(arguments: ClusterArguments, printer: Printer) -> Result<(), CliError> {
+    let client = Client::admin(&arguments.connection)?;
+    match arguments.command {
+        ClusterCommand::Init { save_credentials } => init(&client, save_credentials.as_deref(), printer).await,
+        ClusterCommand::Status => status(&client.get("/v1/cluster").await?, printer),
+        ClusterCommand::Join { seeds } => {
+            client.post("/v1/cluster/join", &json!({ "seeds": seeds })).await?;
+            printer.done("joined; `portolan cluster status` shows when it has caught up")
+        }
+        ClusterCommand::Transfer { node } => {
+            client.post("/v1/cluster/transfer", &json!({ "to": node })).await?;
+            printer.done(&format!("{node} leads"))
+        }
+        ClusterCommand::Remove { node } => {
+            client.call(Method::DELETE, &format!("/v1/cluster/nodes/{}", part(&node)), None).await?;
+            printer.done(&format!("{node} is removed"))
+        }
+    }
+}
+
+async fn init(client: &Client, save: Option<&Path>, printer: Printer) -> Result<(), CliError> {
+    // Refused before anything is founded: a key that can't be written is a key lost.
+    if let Some(path) = save.filter(|path| path.exists()) {
+        return Err(CliError::usage(format!("{} is there already; name another file", path.display())));
+    }
+    let mut made = client.post("/v1/cluster/init", &json!({})).await?;
+    if let Some(path) = save {
+        save_credentials(path, &mut made)?;
+    }
+    if printer.is_json() {
+        return printer.json(&made);
+    }
+    let text = |path: &str| made.pointer(path).and_then(Value::as_str).unwrap_or("-");
+    printer.done(&format!("cluster {} is founded in region {}", text("/cluster"), text("/region")))?;
+    match (save, made.pointer("/root_key/secret")) {
+        (Some(path), _) => printer.done(&format!("its first access key is in {}", path.display())),
+        (None, Some(_)) => printer.done(&format!(
+            "\nits first access key, shown this once:\n\n  id      {}\n  secret  {}\n",
+            text("/root_key/key_id"),
+            text("/root_key/secret")
+        )),
+        (None, None) => printer.done("its first access key is the one from the configuration"),
+    }
+}
+
+/// Moves the secret from the answer into a file. When that fails it is left in the answer, and shown.
+fn save_credentials(path: &Path, made: &mut Value) -> Result<(), CliError> {
+    let field = |name: &str| made.pointer(&format!("/root_key/{name}")).and_then(Value::as_str);
+    let (Some(key_id), Some(secret)) = (field("key_id"), field("secret")) else { return Ok(()) };
+    let line = format!("{key_id}:{secret}\n");
+    match files::create_new(path, line.as_bytes(), PRIVATE_FILE_MODE) {
+        Ok(()) => {
+            made["root_key"]["secret"] = Value::Null;
+            Ok(())
+        }
+        Err(error) => Err(CliError::failed(format!(
+            "the cluster is founded, but {} can't be written ({error}); keep its first access key from here: {key_id}:{secret}",
+            path.display()
+        ))),
+    }
+}
+
+fn status(document: &Value, printer: Printer) -> Result<(), CliError> {
+    if printer.is_json() {
+        return printer.json(document);
+    }
+    if document.get("cluster").is_none_or(Value::is_null) {
+        return printer.done("this node belongs to no cluster yet: run `portolan cluster init`, or `cluster join`");
+    }
+    let summary = [
+        ("cluster", "cluster.id"),
+        ("region", "cluster.region"),
+        ("term", "term"),
+        ("leader", "leader"),
+        ("asked", "node"),
+        ("applied", "applied_index"),
+        ("copies for 201", "write_rule.copies"),
+        ("zones for 201", "write_rule.zones"),
+        ("degraded", "write_rule.degradation"),
+    ];
+    printer.one(document, &summary)?;
+    printer.done("")?;
+    let columns = [
+        ("NODE", "id"),
+        ("ZONE", "zone"),
+        ("STATE", "state"),
+        ("LEADS", "leads"),
+        ("VOTES", "votes"),
+        ("MATCHED", "matched_index"),
+        ("VERSION", "version"),
+        ("URL", "public_url"),
+    ];
+    printer.list(document, "nodes", &columns)
+}

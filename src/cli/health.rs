@@ -1,0 +1,41 @@
+//! `portolan health`: for containers without a shell. Needs no credential.
+
+use clap::{Args, ValueEnum};
+use reqwest::Method;
+use reqwest::header::HeaderMap;
+
+use super::client::Client;
+use super::connection::ConnectionArguments;
+use super::error::CliError;
+use super::output;
+
+#[derive(Debug, Args)]
+pub(super) struct HealthArguments {
+    #[command(flatten)]
+    connection: ConnectionArguments,
+    /// What to ask.
+    #[arg(value_enum, default_value_t = Question::Ready)]
+    question: Question,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Question {
+    /// Does it answer?
+    Live,
+    /// Has it come up?
+    Started,
+    /// May requests be sent to it?
+    Ready,
+}
+
+pub(super) async fn run(arguments: HealthArguments) -> Result<(), CliError> {
+    let path = match arguments.question {
+        Question::Live => "/livez",
+        Question::Started => "/startupz",
+        Question::Ready => "/readyz",
+    };
+    let client = Client::new(&arguments.connection.admin()?, None)?;
+    let answer = client.send(Method::GET, path, HeaderMap::new(), None).await?;
+    let text = String::from_utf8_lossy(&answer.body).trim().to_owned();
+    if answer.status.is_success() { output::show(&output::safe(&text)) } else { Err(CliError::failed(text)) }
+}

@@ -1,0 +1,122 @@
+//! `portolan server`: configuration in, a node until it is told to stop.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::io::AsyncReadExt;
+
+use super::error::CliError;
+use crate::config::{Loaded, Settings, Sources};
+use crate::ground::telemetry::{self, Logging};
+use crate::ground::{Shutdown, files};
+
+#[derive(Debug, Args)]
+pub(super) struct ServerArguments {
+    #[command(flatten)]
+    pub(super) configuration: ConfigurationArguments,
+    /// Stop when standard input ends: for a parent that wants no orphans.
+    #[arg(long, hide = true)]
+    stop_with_stdin: bool,
+}
+
+/// Where settings come from, for every command that reads them.
+#[derive(Clone, Debug, Default, Args)]
+pub(super) struct ConfigurationArguments {
+    /// Configuration file (TOML); also from PORTOLAN_CONFIG.
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Directory for everything the node keeps.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// A setting, as node.zone=a; once for each. See `portolan config reference`.
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    settings: Vec<String>,
+}
+
+impl ConfigurationArguments {
+    /// Everything that is set, from all sources.
+    pub(super) fn sources(&self) -> Sources {
+        let mut sources = Sources::of_process();
+        if let Some(file) = &self.config {
+            sources.file = Some(file.clone());
+        }
+        if let Some(dir) = &self.data_dir {
+            let value = dir.display().to_string();
+            sources.flags.push(("--data-dir".to_owned(), "node.data_dir".to_owned(), value));
+        }
+        for setting in &self.settings {
+            let (path, value) = setting.split_once('=').unwrap_or((setting, ""));
+            sources.flags.push((format!("--set {path}"), path.to_owned(), value.to_owned()));
+        }
+        sources
+    }
+
+    /// The settings, or all mistakes.
+    pub(super) fn load(&self) -> Result<Loaded, CliError> {
+        self.sources().load().map_err(|mistakes| CliError::usage(mistakes.to_string()))
+    }
+}
+
+pub(super) fn run(arguments: &ServerArguments) -> Result<(), CliError> {
+    let Loaded { settings, warnings, .. } = arguments.configuration.load()?;
+    prepare_audit_dir(&settings)?;
+    let logging = Logging {
+        format: settings.log.format,
+        filter: settings.log.level.clone(),
+        audit_file: settings.log.audit_file.clone(),
+    };
+    telemetry::start_logs(&logging).map_err(|error| CliError::usage(error.to_string()))?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    raise_open_files(settings.http.max_connections);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| CliError::failed(format!("no runtime: {error}")))?;
+    let ended = runtime.block_on(serve(settings, arguments.stop_with_stdin));
+    // What is left on blocking threads by now has had its time.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    ended
+}
+
+async fn serve(settings: Settings, stop_with_stdin: bool) -> Result<(), CliError> {
+    let shutdown = Shutdown::on_signals().map_err(|error| CliError::failed(format!("no signals: {error}")))?;
+    if stop_with_stdin {
+        let wish = shutdown.clone();
+        tokio::spawn(async move {
+            let mut sink = [0; 64];
+            while matches!(tokio::io::stdin().read(&mut sink).await, Ok(1..)) {}
+            wish.request();
+        });
+    }
+    let ended = Box::pin(crate::node::run(settings, shutdown)).await;
+    ended.map_err(|error| CliError::failed(error.to_string()))
+}
+
+fn prepare_audit_dir(settings: &Settings) -> Result<(), CliError> {
+    let Some(dir) = settings.log.audit_file.as_deref().and_then(std::path::Path::parent) else { return Ok(()) };
+    if dir.as_os_str().is_empty() {
+        return Ok(());
+    }
+    let told = |error| CliError::failed(format!("log.audit_file: {} can't be made: {error}", dir.display()));
+    files::create_private_dir(dir).map_err(told)
+}
+
+/// Takes as many open files as the system grants, and says so when that is less than the connections want.
+fn raise_open_files(connections: u32) {
+    let limit = getrlimit(Resource::Nofile);
+    if let (Some(current), maximum) = (limit.current, limit.maximum)
+        && maximum.is_none_or(|maximum| current < maximum)
+        // What remains is the former limit, which is told below when it is too small.
+        && setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_err()
+    {
+        tracing::debug!("the limit of open files stays at {current}");
+    }
+    let wanted = u64::from(connections) + 1024;
+    if let Some(granted) = getrlimit(Resource::Nofile).current.filter(|granted| *granted < wanted) {
+        tracing::warn!(
+            "the limit of open files is {granted}, below the {wanted} that http.max_connections = {connections} may need; \
+             raise it (ulimit -n, LimitNOFILE=) or lower the setting"
+        );
+    }
+}
