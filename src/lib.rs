@@ -19,6 +19,7 @@
 pub mod api;
 pub mod auth;
 pub mod blob;
+pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod ground;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::io::AsyncReadExt;
+use std::io::Read as _;
 
 use super::error::CliError;
 use crate::config::{Loaded, Settings, Sources};
@@ -83,9 +83,10 @@ async fn serve(settings: Settings, stop_with_stdin: bool) -> Result<(), CliError
     let shutdown = Shutdown::on_signals().map_err(|error| CliError::failed(format!("no signals: {error}")))?;
     if stop_with_stdin {
         let wish = shutdown.clone();
-        tokio::spawn(async move {
+        // a thread of its own: a read of standard input can't be broken off, and must not hold the runtime up
+        std::thread::spawn(move || {
             let mut sink = [0; 64];
-            while matches!(tokio::io::stdin().read(&mut sink).await, Ok(1..)) {}
+            while matches!(std::io::stdin().read(&mut sink), Ok(1..)) {}
             wish.request();
         });
     }

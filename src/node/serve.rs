@@ -7,6 +7,7 @@ use registry_core::vocabulary::ids::RegistryId;
 use tokio::task::JoinHandle;
 
 use super::{NodeError, Parts};
+use crate::api::admin::Admin;
 use crate::api::oci::Oci;
 use crate::auth::{RootKey, parse_key_file};
 use crate::config::Door;
@@ -34,6 +35,16 @@ pub(super) async fn start(parts: &Arc<Parts>) -> Result<Serving, NodeError> {
     let mut tasks = Vec::new();
     let app = Oci::new(parts.registry.clone(), parts.auth.clone(), RegistryId::DEFAULT);
     tasks.push(open(parts, Door::Public, "public", parts.settings.public_tls(), app)?);
+    let admin = Admin {
+        auth: parts.auth.clone(),
+        registry: parts.registry.clone(),
+        cluster: parts.cluster.clone(),
+        founding: parts.founding(),
+        root_key: brought(parts).map_err(NodeError::RootKey)?,
+        metrics: parts.metrics.clone(),
+        shutdown: parts.shutdown.clone(),
+    };
+    tasks.push(open(parts, Door::Admin, "admin", parts.settings.admin_tls(), admin.router())?);
     Ok(Serving { tasks })
 }
 

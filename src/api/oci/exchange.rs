@@ -95,7 +95,7 @@ impl<'a> Exchange<'a> {
             Ok(permit) => Ok(Change { permit, caller, request_id, act, resource }),
             Err(refused) => {
                 if let Refused::Refusal(refusal) = &refused {
-                    Act { caller: &caller, request_id, action: act, resource: &resource }.refused(refusal);
+                    Act { caller: &caller, request_id, action: act, resource: &resource }.refused(&refusal.to_string());
                 }
                 Err(refused.into())
             }
@@ -163,7 +163,7 @@ impl Change<'_> {
 
     /// Tells the audit that it was not made.
     pub(super) fn refused(&self, refusal: Refusal) -> Failure {
-        self.audit().refused(&refusal);
+        self.audit().refused(&refusal.to_string());
         refusal.into()
     }
 
