@@ -116,7 +116,8 @@ impl Client {
             return Ok(Value::Null);
         }
         let parsed = serde_json::from_slice(&answer.body);
-        parsed.map_err(|error| CliError::failed(format!("{} answers with something else than JSON: {error}", self.base)))
+        parsed
+            .map_err(|error| CliError::failed(format!("{} answers with something else than JSON: {error}", self.base)))
     }
 
     pub(super) async fn get(&self, path: &str) -> Result<Value, CliError> {
@@ -176,9 +177,8 @@ fn certificates(path: &Path) -> Result<Vec<reqwest::Certificate>, CliError> {
 }
 
 fn identity(cert: &Path, key: &Path) -> Result<reqwest::Identity, CliError> {
-    let read = |path: &Path| {
-        std::fs::read(path).map_err(|error| CliError::usage(format!("{}: {error}", path.display())))
-    };
+    let read =
+        |path: &Path| std::fs::read(path).map_err(|error| CliError::usage(format!("{}: {error}", path.display())));
     let mut pem = read(cert)?;
     pem.push(b'\n');
     pem.extend(read(key)?);
@@ -216,13 +216,7 @@ mod tests {
     #[tokio::test]
     async fn nobody_there() {
         crate::ground::tls::install_provider();
-        let endpoint = Endpoint {
-            base: "http://127.0.0.1:1".into(),
-            at: None,
-            ca: None,
-            also_ca: None,
-            client: None,
-        };
+        let endpoint = Endpoint { base: "http://127.0.0.1:1".into(), at: None, ca: None, also_ca: None, client: None };
         let told = Client::new(&endpoint, None).unwrap().get("/livez").await.unwrap_err().to_string();
         assert!(told.starts_with("http://127.0.0.1:1 can't be reached") && told.contains("--admin"), "{told}");
     }

@@ -217,9 +217,7 @@ async fn delete(client: &Client, at: &str, name: &str, printer: Printer) -> Resu
 async fn key(client: &Client, command: KeyCommand, printer: Printer) -> Result<(), CliError> {
     let of = |user: &str, key_id: &str| format!("{}/keys/{}", at(user), part(key_id));
     match command {
-        KeyCommand::List { user } => {
-            printer.list(&client.get(&format!("{}/keys", at(&user))).await?, "keys", &KEY)
-        }
+        KeyCommand::List { user } => printer.list(&client.get(&format!("{}/keys", at(&user))).await?, "keys", &KEY),
         KeyCommand::Create { user, lifetime, save_credentials } => {
             create_key(client, &user, lifetime, save_credentials.as_deref(), printer).await
         }

@@ -84,10 +84,7 @@ fn node_document(node: NodeStatus, leader: Option<NodeId>) -> NodeDocument {
         NodeState::Draining => "draining",
         NodeState::Removed => "removed",
     });
-    let store = |store: StoreStatus| StoreDocument {
-        id: store.id.to_string(),
-        weight: store.row.weight,
-    };
+    let store = |store: StoreStatus| StoreDocument { id: store.id.to_string(), weight: store.row.weight };
     let row = node.row;
     NodeDocument {
         id: node.id.to_string(),

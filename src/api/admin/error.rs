@@ -62,7 +62,8 @@ impl IntoResponse for Failure {
     fn into_response(self) -> Response<Body> {
         match self {
             Failure::Unauthenticated => {
-                let message = "an access key with the right to administer is needed: id and secret as Basic credentials";
+                let message =
+                    "an access key with the right to administer is needed: id and secret as Basic credentials";
                 let mut response = render(StatusCode::UNAUTHORIZED, "unauthenticated", message);
                 let challenge = HeaderValue::from_static("Basic realm=\"portolan-admin\",charset=\"UTF-8\"");
                 response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
@@ -117,9 +118,7 @@ pub(super) fn words(refusal: &Refusal) -> (StatusCode, &'static str) {
         Refusal::ManifestInvalid { .. } | Refusal::ManifestReferencesUnknown { .. } | Refusal::SizeMismatch { .. } => {
             (StatusCode::BAD_REQUEST, "manifest_invalid")
         }
-        Refusal::ManifestTooLarge { .. } | Refusal::BlobTooLarge { .. } => {
-            (StatusCode::PAYLOAD_TOO_LARGE, "too_large")
-        }
+        Refusal::ManifestTooLarge { .. } | Refusal::BlobTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
         Refusal::ManifestTypeConflict { .. } | Refusal::ManifestReferenced { .. } | Refusal::ImageExists { .. } => {
             (StatusCode::CONFLICT, "manifest_conflict")
         }

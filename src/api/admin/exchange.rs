@@ -9,8 +9,8 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap};
 use registry_core::decide::policy;
-use registry_core::vocabulary::ids::Revision;
 use registry_core::vocabulary::Refusal;
+use registry_core::vocabulary::ids::Revision;
 use serde::de::DeserializeOwned;
 
 use super::Admin;

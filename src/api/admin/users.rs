@@ -185,8 +185,7 @@ pub(super) async fn change_key(
 /// `DELETE /v1/users/{user}/keys/{key}`
 pub(super) async fn remove_key(exchange: Exchange, Path((user, key)): Path<(String, String)>) -> Answer {
     let resource = format!("{user}/{key}");
-    let act =
-        exchange.change("key.delete", &resource, async |auth, caller| auth.delete_key(caller, &user, &key).await);
+    let act = exchange.change("key.delete", &resource, async |auth, caller| auth.delete_key(caller, &user, &key).await);
     Ok(answer::changed(act.await?))
 }
 
@@ -237,8 +236,7 @@ pub(super) async fn put_grants(
 ) -> Answer {
     let grants: Result<Vec<Grant>, GrantError> = wish.grants.iter().map(|grant| grant.parse()).collect();
     let grants = grants.map_err(|error| Failure::Body(error.to_string()))?;
-    let act =
-        exchange.change("grants.put", &user, async |auth, caller| auth.put_grants(caller, &user, &grants).await);
+    let act = exchange.change("grants.put", &user, async |auth, caller| auth.put_grants(caller, &user, &grants).await);
     Ok(answer::changed(act.await?))
 }
 
@@ -323,6 +321,8 @@ pub(super) struct Paging {
 }
 
 /// Query parameters, or why they are none.
-pub(super) fn paging(query: Result<Query<Paging>, axum::extract::rejection::QueryRejection>) -> Result<Paging, Failure> {
+pub(super) fn paging(
+    query: Result<Query<Paging>, axum::extract::rejection::QueryRejection>,
+) -> Result<Paging, Failure> {
     query.map(|Query(paging)| paging).map_err(|error| Failure::Body(error.body_text()))
 }

@@ -27,7 +27,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(super) async fn found(plan: &Plan, credential: &Credential) -> Result<bool, CliError> {
     let until = Instant::now() + PATIENCE;
     let founder = plan.nodes.first().ok_or_else(|| CliError::usage("there is no node to start"))?;
-    let clients: Vec<Client> = plan.nodes.iter().map(|node| client(plan, node, credential)).collect::<Result<_, _>>()?;
+    let clients: Vec<Client> =
+        plan.nodes.iter().map(|node| client(plan, node, credential)).collect::<Result<_, _>>()?;
     for (node, client) in plan.nodes.iter().zip(&clients) {
         wait(until, &format!("node {} does not answer", node.name), async || is_ok(client, "/livez").await).await?;
     }

@@ -117,11 +117,8 @@ mod tests {
         prepare(&plan).unwrap();
         let load = || {
             let of = |node: &PlannedNode| {
-                let sources = Sources {
-                    file: Some(node.config_file()),
-                    environment: Environment::default(),
-                    flags: Vec::new(),
-                };
+                let sources =
+                    Sources { file: Some(node.config_file()), environment: Environment::default(), flags: Vec::new() };
                 let loaded = sources.load().unwrap();
                 assert_eq!(loaded.warnings, Vec::<String>::new());
                 let files = loaded.settings.cluster_tls().unwrap();
