@@ -103,11 +103,6 @@ impl Granted {
         self.repositories.iter().any(|(name, bits)| bits & bit(needed) != 0 && name == repository)
     }
 
-    /// Whether the token reaches this repository at all.
-    pub(super) fn reaches(&self, repository: &RepositoryName) -> bool {
-        self.repositories.iter().any(|(name, _)| name == repository)
-    }
-
     /// Whether the token may be used for the catalog.
     pub(super) fn covers_catalog(&self) -> bool {
         self.catalog

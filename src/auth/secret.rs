@@ -125,6 +125,7 @@ impl SecretKeys {
     }
 
     /// Opens [`SecretKeys::seal`]; `None` for another key's form, or one sealed under a secret that is gone.
+    #[cfg_attr(not(test), expect(dead_code, reason = "request signatures need the secret itself; their issue comes"))]
     pub(super) fn open(&self, key_id: &str, sealed: &[u8]) -> Option<Secret<String>> {
         let (&[SEALED_FORMAT], rest) = sealed.split_first_chunk::<1>()? else { return None };
         let (nonce, text) = rest.split_first_chunk::<NONCE_LEN>()?;

@@ -52,10 +52,10 @@ impl BlobContent {
         self,
         range: Range<u64>,
     ) -> Result<impl Stream<Item = Result<Bytes, TransferError>> + Send + use<>, Refusal> {
-        self.transfer.fetch(self.source, range).await.map_err(|error| match error {
+        self.transfer.fetch(self.source, range).await.map_err(|error| {
             // every copy is lost: a push of the same bytes heals it, and clients push what they are told is missing
-            TransferError::NoCopy { is_missing: true } => Refusal::BlobUnknown { digest: self.info.digest },
-            other => refusal(&other),
+            let is_lost = matches!(error, TransferError::NoCopy { is_missing: true });
+            if is_lost { Refusal::BlobUnknown { digest: self.info.digest } } else { refusal(&error) }
         })
     }
 }

@@ -27,10 +27,7 @@ pub(super) enum Failure {
 
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Failure {
-        match refusal {
-            Refusal::Unauthenticated => Failure::Unauthenticated,
-            refusal => Failure::Refusal(refusal),
-        }
+        if refusal == Refusal::Unauthenticated { Failure::Unauthenticated } else { Failure::Refusal(refusal) }
     }
 }
 

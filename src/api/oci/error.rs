@@ -276,7 +276,7 @@ mod tests {
             (Refusal::TagImmutable { tag, repository: name }, 400, "TAG_INVALID", None),
             (Refusal::BlobUnknown { digest }, 404, "BLOB_UNKNOWN", None),
             (Refusal::DigestInvalid { detail: "x".into() }, 400, "DIGEST_INVALID", None),
-            (Refusal::DigestMismatch { claimed: digest, actual: digest }, 400, "DIGEST_INVALID", None),
+            (Refusal::DigestMismatch { claimed: digest, actual: Box::new(digest) }, 400, "DIGEST_INVALID", None),
             (Refusal::UploadUnknown, 404, "BLOB_UPLOAD_UNKNOWN", None),
             (Refusal::UploadInvalid { detail: "x".into() }, 400, "BLOB_UPLOAD_INVALID", None),
             (Refusal::UploadBusy, 409, "BLOB_UPLOAD_INVALID", None),

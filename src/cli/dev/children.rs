@@ -99,11 +99,15 @@ fn spawn(binary: &Path, node: &PlannedNode, settings: &[String]) -> Result<Child
     let (out, error) = open().map_err(|error| unwritable(&path, &error))?;
     let mut command = Command::new(binary);
     command.arg("server").arg("--config").arg(node.config_file()).arg("--stop-with-stdin");
-    settings.iter().for_each(|setting| drop(command.arg("--set").arg(setting)));
+    for setting in settings {
+        command.arg("--set").arg(setting);
+    }
     // What is set for one node in this environment would be set for all of them.
     let ours =
         std::env::vars_os().map(|(name, _)| name).filter(|name| name.as_encoded_bytes().starts_with(b"PORTOLAN_"));
-    ours.for_each(|name| drop(command.env_remove(name)));
+    for name in ours {
+        command.env_remove(name);
+    }
     // A process group of its own: ctrl-C reaches this process alone, which then ends the nodes in order.
     command.stdin(Stdio::piped()).stdout(out).stderr(error).process_group(0);
     command.spawn().map_err(|error| CliError::failed(format!("node {} can't be started: {error}", node.name)))

@@ -1,7 +1,6 @@
 //! From nodes that run to a cluster that is ready. Every step is remembered by a file, so that a start that broke off is
 //! taken up where it was.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::header::HeaderMap;
@@ -60,7 +59,7 @@ fn client(plan: &Plan, node: &PlannedNode, credential: &Credential) -> Result<Cl
     Client::new(&endpoint, Some(credential.clone()))
 }
 
-fn mark(path: &PathBuf) -> Result<(), CliError> {
+fn mark(path: &std::path::Path) -> Result<(), CliError> {
     files::write_atomic(path, b"", PRIVATE_FILE_MODE).map_err(|error| unwritable(path, &error))
 }
 

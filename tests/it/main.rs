@@ -1,0 +1,4 @@
+//! Integration tests against real processes: one binary, linked once.
+
+mod failover;
+mod support;
