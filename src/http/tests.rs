@@ -145,8 +145,9 @@ async fn both_protocols_are_spoken() {
     let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let config = builder.with_root_certificates(roots).with_no_client_auth();
     let client = |protocols: &[&str]| {
-        let alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
-        reqwest::Client::builder().use_preconfigured_tls(rustls::ClientConfig { alpn_protocols, ..config.clone() })
+        let mut config = config.clone();
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+        reqwest::Client::builder().use_preconfigured_tls(config)
     };
     let localhost = |protocols| client(protocols).resolve("localhost", secure.address);
     let port = secure.address.port();

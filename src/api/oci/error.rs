@@ -20,6 +20,8 @@ use crate::http::RequestInfo;
 pub(super) enum Failure {
     /// 401: who asks must say, or say again with more.
     Unauthenticated(Challenge),
+    /// 401 of the token service: who asks must show an access key.
+    KeyWanted(Challenge),
     /// An expected no.
     Refusal(Refusal),
     /// No endpoint has this path.
@@ -69,18 +71,9 @@ impl Failure {
         match self {
             Failure::Refusal(refusal) => of_refusal(&refusal),
             Failure::Unauthenticated(challenge) => {
-                let message = match challenge.error {
-                    None => "authentication required",
-                    Some(ChallengeError::InvalidToken) => {
-                        "the credential does not hold: it is wrong, expired or withdrawn"
-                    }
-                    Some(ChallengeError::InsufficientScope) => "the token does not reach far enough for this",
-                };
-                let entry = Entry { code: "UNAUTHORIZED", message: message.to_owned(), detail: Value::Null };
-                let mut response = render(StatusCode::UNAUTHORIZED, vec![entry]);
-                response.headers_mut().insert(WWW_AUTHENTICATE, auth.challenge(&challenge, &info.origin()));
-                response
+                unauthenticated(&challenge, auth.challenge(&challenge, &info.origin()))
             }
+            Failure::KeyWanted(challenge) => unauthenticated(&challenge, auth.challenge_for_key(&info.origin())),
             Failure::NoSuchEndpoint => {
                 let message = "there is no such endpoint".to_owned();
                 render(StatusCode::NOT_FOUND, vec![Entry { code: "UNSUPPORTED", message, detail: Value::Null }])
@@ -94,6 +87,18 @@ impl Failure {
             }
         }
     }
+}
+
+fn unauthenticated(challenge: &Challenge, header: HeaderValue) -> Response<Body> {
+    let message = match challenge.error {
+        None => "authentication required",
+        Some(ChallengeError::InvalidToken) => "the credential does not hold: it is wrong, expired or withdrawn",
+        Some(ChallengeError::InsufficientScope) => "the token does not reach far enough for this",
+    };
+    let entry = Entry { code: "UNAUTHORIZED", message: message.to_owned(), detail: Value::Null };
+    let mut response = render(StatusCode::UNAUTHORIZED, vec![entry]);
+    response.headers_mut().insert(WWW_AUTHENTICATE, header);
+    response
 }
 
 fn render(status: StatusCode, errors: Vec<Entry>) -> Response<Body> {

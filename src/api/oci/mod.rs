@@ -18,6 +18,7 @@ mod range;
 mod referrers;
 mod route;
 mod tags;
+mod token;
 mod uploads;
 
 use std::sync::Arc;
@@ -90,6 +91,7 @@ async fn route(exchange: &Exchange<'_>, parts: &Parts, body: Body) -> Result<Res
     let is_head = method == Method::HEAD;
     match route {
         Route::Base => base::check(exchange).await,
+        Route::Token => token::issue(exchange).await,
         Route::Catalog => catalog::list(exchange).await,
         Route::Tags { name } => tags::list(exchange, name).await,
         Route::Referrers { name, digest } => referrers::list(exchange, name, digest).await,

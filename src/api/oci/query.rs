@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 
+use registry_core::vocabulary::limits::TOKEN_SCOPES_MAX;
 use registry_core::vocabulary::{Digest, Refusal};
 
 /// Parameters looked at in one request.
-const PARAMETERS_MAX: usize = 64;
+const PARAMETERS_MAX: usize = 2 * TOKEN_SCOPES_MAX;
 
 /// The query of a request.
 #[derive(Clone, Copy, Debug)]
@@ -25,12 +26,13 @@ impl<'a> Query<'a> {
 
     /// All values of a parameter. `+` stands for itself: no value here holds a blank, and media types hold `+`.
     pub(super) fn all(self, name: &'static str) -> impl Iterator<Item = Result<Cow<'a, str>, Refusal>> {
-        self.pairs().filter(move |(key, _)| *key == name).map(move |(_, value)| {
-            percent_encoding::percent_decode_str(value).decode_utf8().map_err(|_| Refusal::ParameterInvalid {
-                parameter: name.to_owned(),
-                detail: "it is not UTF-8".to_owned(),
-            })
-        })
+        self.pairs().filter(move |(key, _)| *key == name).map(move |(_, value)| decode(name, value))
+    }
+
+    /// All values of a parameter that holds words: `+` stands for the blank between them, as forms have it.
+    pub(super) fn words(self, name: &'static str) -> impl Iterator<Item = Result<String, Refusal>> {
+        let values = self.pairs().filter(move |(key, _)| *key == name);
+        values.map(move |(_, value)| decode(name, &value.replace('+', " ")).map(Cow::into_owned))
     }
 
     /// The value of a parameter that is given once at most; an empty one counts as none.
@@ -55,6 +57,12 @@ impl<'a> Query<'a> {
     }
 }
 
+fn decode<'v>(name: &'static str, value: &'v str) -> Result<Cow<'v, str>, Refusal> {
+    percent_encoding::percent_decode_str(value)
+        .decode_utf8()
+        .map_err(|_| Refusal::ParameterInvalid { parameter: name.to_owned(), detail: "it is not UTF-8".to_owned() })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,11 +85,7 @@ mod tests {
             ("last=%ff", Err(())),
         ] {
             let found = Query::new(Some(query)).one("last");
-            assert_eq!(
-                found.as_ref().map(Option::as_deref).map_err(|_| ()),
-                value.as_ref().map(|v| *v).map_err(|()| ()),
-                "{query}"
-            );
+            assert_eq!(found.as_ref().map(Option::as_deref).map_err(|_| ()), value, "{query}");
         }
     }
 
@@ -96,6 +100,15 @@ mod tests {
             let found = Query::new(Some(&bad)).digest("digest");
             assert!(matches!(found, Err(Refusal::DigestInvalid { .. })), "{bad}: {found:?}");
         }
+    }
+
+    // Scopes come apart at blanks however a client writes these, and `%2B` is a plus all the same.
+    #[test]
+    fn words_table() {
+        let query = Query::new(Some("scope=a:b:c+d:e:f&x=y&scope=g%20h&scope=i%2Bj&scope="));
+        let words: Vec<String> = query.words("scope").map(Result::unwrap).collect();
+        assert_eq!(words, ["a:b:c d:e:f", "g h", "i+j", ""]);
+        assert!(Query::new(Some("scope=%ff")).words("scope").all(|word| word.is_err()));
     }
 
     // L9: a query of a thousand parameters is looked at only so far.

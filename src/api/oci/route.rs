@@ -10,11 +10,16 @@ use axum::http::Method;
 /// What all paths of this surface begin with.
 const PREFIX: &str = "/v2";
 
+/// The path of the token service behind it: no repository has it, for endpoints of repositories have two elements more.
+const TOKEN: &str = "/token";
+
 /// An endpoint with its parts as text: not checked yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Route<'a> {
     /// `/v2/`: is this the API, and does my credential hold?
     Base,
+    /// `/v2/token`: the token service.
+    Token,
     /// `/v2/_catalog`: which repositories are there?
     Catalog,
     /// `/v2/<name>/tags/list`
@@ -77,6 +82,7 @@ impl<'a> Route<'a> {
         let rest = path.strip_prefix(PREFIX)?;
         match rest {
             "" | "/" => return Some(Route::Base),
+            TOKEN => return Some(Route::Token),
             "/_catalog" | "/_catalog/" => return Some(Route::Catalog),
             _ => {}
         }
@@ -105,6 +111,7 @@ impl<'a> Route<'a> {
     pub(super) fn label(&self) -> &'static str {
         match self {
             Route::Base => "base",
+            Route::Token => "token",
             Route::Catalog => "catalog",
             Route::Tags { .. } => "tags",
             Route::Manifest { .. } => "manifest",
@@ -118,6 +125,8 @@ impl<'a> Route<'a> {
     /// The methods of the endpoint, as `Allow` lists them.
     pub(super) fn allow(&self) -> &'static str {
         match self {
+            // A client that tries POST first goes on with GET after a 405 (clients §1).
+            Route::Token => "GET",
             Route::Base | Route::Catalog | Route::Tags { .. } | Route::Referrers { .. } => "GET, HEAD",
             Route::Manifest { .. } => "GET, HEAD, PUT, DELETE",
             Route::Blob { .. } => "GET, HEAD, DELETE",
@@ -139,6 +148,13 @@ fn named<'a>(name: &'a str, route: impl FnOnce(&'a str) -> Route<'a>) -> Option<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::TOKEN_PATH;
+
+    // Challenges name the path that is routed here.
+    #[test]
+    fn token_path_is_routed() {
+        assert_eq!(Route::parse(TOKEN_PATH), Some(Route::Token));
+    }
 
     // clients §2: names may contain the words of the API, so a path is read from the right.
     #[test]
@@ -148,6 +164,8 @@ mod tests {
             ("/v2", Route::Base),
             ("/v2/", Route::Base),
             ("/v2/_catalog", Route::Catalog),
+            ("/v2/token", Route::Token),
+            ("/v2/token/tags/list", Route::Tags { name: "token" }),
             ("/v2/a/tags/list", Route::Tags { name: "a" }),
             ("/v2/tags/list/tags/list", Route::Tags { name: "tags/list" }),
             ("/v2/a/manifests/latest", Route::Manifest { name: "a", reference: "latest" }),
@@ -213,6 +231,7 @@ mod tests {
     fn method_table() {
         for (route, allowed) in [
             (Route::Base, &["GET", "HEAD"][..]),
+            (Route::Token, &["GET"]),
             (Route::Tags { name: "a" }, &["GET", "HEAD"]),
             (Route::Manifest { name: "a", reference: "b" }, &["GET", "HEAD", "PUT", "DELETE"]),
             (Route::Blob { name: "a", digest: "b" }, &["GET", "HEAD", "DELETE"]),
