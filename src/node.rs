@@ -29,6 +29,8 @@ use crate::jobs::forget_uploads::ForgetUploads;
 use crate::jobs::promote_voters::PromoteVoters;
 use crate::jobs::purge_repositories::PurgeRepositories;
 use crate::jobs::repair_replicas::RepairReplicas;
+use crate::jobs::review_needs::ReviewNeeds;
+use crate::jobs::settle_uses::SettleUses;
 use crate::jobs::state_digest::StateDigest;
 use crate::metadata::Metadata;
 use crate::metadata::machine::MetadataMachine;
@@ -264,6 +266,8 @@ fn start_jobs(parts: &Arc<Parts>) {
     driver.start(ClockTick::new(metadata.clone(), principal.clone()), shutdown.clone());
     driver.start(ForgetUploads::new(metadata.clone(), principal.clone()), shutdown.clone());
     driver.start(PurgeRepositories::new(metadata.clone(), principal.clone()), shutdown.clone());
+    driver.start(ReviewNeeds::new(metadata.clone(), principal.clone()), shutdown.clone());
+    driver.start(SettleUses::new(metadata.clone(), principal.clone()), shutdown.clone());
     driver.start(StateDigest::new(metadata.clone(), identity.node, principal.clone()), shutdown.clone());
     driver.start(PromoteVoters::new(metadata.clone(), parts.cluster.clone()), shutdown.clone());
     let repair = RepairReplicas::new(metadata.clone(), transfer.clone(), seat.zone.clone(), stores, principal);

@@ -9,6 +9,8 @@ pub mod forget_uploads;
 pub mod promote_voters;
 pub mod purge_repositories;
 pub mod repair_replicas;
+pub mod review_needs;
+pub mod settle_uses;
 pub mod state_digest;
 
 pub use driver::{Driver, JobStatus, Reconciler, Step};

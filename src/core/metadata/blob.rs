@@ -14,7 +14,7 @@ use super::tables::{Tables, TablesRead};
 use super::upload;
 use crate::decide::placement::{Topology, write_rule};
 use crate::vocabulary::digest::Digest;
-use crate::vocabulary::ids::{StoreId, UploadId, UseId};
+use crate::vocabulary::ids::{RepositoryId, StoreId, UploadId, UseId};
 use crate::vocabulary::limits::BLOB_BYTES_MAX;
 use crate::vocabulary::refusal::Refusal;
 
@@ -67,6 +67,11 @@ pub fn users(tables: &impl TablesRead, digest: &Digest, limit: usize) -> Vec<Rep
     // a repository may have several uses for a while: they stand side by side
     users.dedup_by_key(|repository| repository.id);
     users
+}
+
+/// Whether a repository has this use of a record.
+pub fn is_used(tables: &impl TablesRead, digest: &Digest, repository: RepositoryId, hold: UseId) -> bool {
+    tables.contains(&keys::blob_use(digest, repository, hold))
 }
 
 pub use super::need::needs;

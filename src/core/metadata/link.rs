@@ -3,12 +3,13 @@
 use bincode::{Decode, Encode};
 
 use super::apply::Context;
+use super::blob::{self, DropUse};
 use super::codec::{self, Stored};
-use super::command::Apply;
+use super::command::{Apply, Command};
 use super::keys::{self, Slot, table};
 use super::reply::Reply;
 use super::repository::{self, RepositoryKey};
-use super::tables::{Row, Tables, TablesRead};
+use super::tables::{Row, Tables, TablesRead, after_prefix};
 use crate::vocabulary::digest::Digest;
 use crate::vocabulary::ids::{RepositoryId, UseId};
 use crate::vocabulary::limits::REQUEST_WINDOW_ENTRIES;
@@ -51,6 +52,33 @@ pub fn loose_uses(tables: &impl TablesRead, slot: Slot, limit: usize) -> Vec<(Re
         (repository, digest, hold, codec::row(value))
     };
     rows.iter().map(read).collect()
+}
+
+/// What settles the loose uses of a slot at an applied index, at most `limit` commands: those still on record are dropped,
+/// those out of the window are forgotten. Deleted repositories are left to their purge.
+pub fn settlement(tables: &impl TablesRead, slot: Slot, applied_index: u64, limit: usize) -> Vec<Command> {
+    let mut from = keys::of_slot(slot, table::LOOSE_USE);
+    let end = after_prefix(&from);
+    let mut commands = Vec::new();
+    while commands.len() < limit {
+        let rows = tables.range(&from, &end, 256);
+        let Some((last, _)) = rows.last() else { break };
+        from = [&last[..], &[0]].concat();
+        for (key, value) in &rows {
+            let (id, digest, hold) = keys::loose_use_in(key).expect("a loose use's key ends with it");
+            let LooseRow { since_index } = codec::row(value);
+            let found = repository::by_id(tables, slot, id).filter(|(_, row)| !row.deleted);
+            let Some((repository, _)) = found else { continue };
+            if blob::is_used(tables, &digest, id, hold) {
+                commands.push(DropUse { digest, repository: repository.clone(), hold }.into());
+            }
+            if applied_index.saturating_sub(since_index) > REQUEST_WINDOW_ENTRIES {
+                commands.push(ForgetUse { repository, digest, hold }.into());
+            }
+        }
+    }
+    commands.truncate(limit);
+    commands
 }
 
 /// From now on no link may stand on this use, so that it can be dropped without one arriving late. Work for a reconciler.
@@ -189,8 +217,6 @@ pub(crate) fn touch(tables: &mut impl Tables, repository: &RepositoryKey, digest
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metadata::blob::DropUse;
-    use crate::metadata::command::Command;
     use crate::metadata::manifest::{DeleteManifest, PutManifest};
     use crate::metadata::testing::{World, manifest, mount, reference, repository_key};
     use crate::vocabulary::manifest::ContentKind;
@@ -212,7 +238,7 @@ mod tests {
         let drop: Command = DropUse { digest, repository: repository.clone(), hold: UseId(1) }.into();
         assert_eq!(world.propose(vec![unlink(1).into(), drop]).refusal, None);
         assert_eq!(world.refused(unlink(1)), Refusal::BlobUnknown { digest });
-        assert_eq!(super::super::blob::users(&world.tables, &digest, 9), []);
+        assert_eq!(blob::users(&world.tables, &digest, 9), []);
         let touch = TouchLink { repository: repository.clone(), digest };
         assert_eq!(world.refused(touch), Refusal::BlobUnknown { digest });
         assert_eq!(world.propose(mount(&repository, b"x", 2)).refusal, None);
@@ -228,10 +254,15 @@ mod tests {
         let since_index = world.index;
         let loose = loose_uses(&world.tables, repository.slot(), 9);
         assert_eq!(loose, [(repository.id, digest, UseId(1), LooseRow { since_index })]);
-        world.ok(DropUse { digest, repository: repository.clone(), hold: UseId(1) });
+        let drop: Command = DropUse { digest, repository: repository.clone(), hold: UseId(1) }.into();
+        let due = |world: &World| settlement(&world.tables, repository.slot(), world.index, 9);
+        assert_eq!(due(&world), std::slice::from_ref(&drop));
+        world.ok(drop);
+        assert_eq!(due(&world), []);
         let forget = ForgetUse { repository: repository.clone(), digest, hold: UseId(1) };
         assert_eq!(world.refused(forget.clone()), Refusal::Changed);
-        world.index = since_index + REQUEST_WINDOW_ENTRIES;
+        world.index = since_index + REQUEST_WINDOW_ENTRIES + 1;
+        assert_eq!(due(&world), [forget.clone().into()]);
         assert_eq!(world.ok(forget.clone()), Reply::Done);
         assert_eq!(world.ok(forget), Reply::Unchanged);
     }

@@ -93,6 +93,12 @@ pub fn live(tables: &impl TablesRead, key: &RepositoryKey) -> Option<RepositoryR
     (!row.deleted && row.name == key.name && row.registry == key.registry).then_some(row)
 }
 
+/// The repository of an id in a slot, also one that was deleted and waits to be purged.
+pub fn by_id(tables: &impl TablesRead, slot: Slot, id: RepositoryId) -> Option<(RepositoryKey, RepositoryRow)> {
+    let row: RepositoryRow = codec::row(&tables.get(&keys::repository(slot, id))?);
+    Some((RepositoryKey { registry: row.registry, name: row.name.clone(), id }, row))
+}
+
 /// The refusal for a repository that is not there.
 pub fn unknown(registry: RegistryId, name: &RepositoryName) -> Refusal {
     Refusal::RepositoryUnknown { name: name.clone(), registry }
@@ -233,9 +239,7 @@ pub fn deleted(tables: &impl TablesRead, slot: Slot, limit: usize) -> Vec<Reposi
     let rows = tables.prefix(&keys::of_slot(slot, table::DELETED), limit);
     let read = |(key, _): &Row| {
         let id = keys::repository_in(key).expect("the key of a deleted repository ends with its id");
-        let row = tables.get(&keys::repository(slot, id)).expect("a repository's own row goes last");
-        let RepositoryRow { registry, name, .. } = codec::row(&row);
-        RepositoryKey { registry, name, id }
+        by_id(tables, slot, id).expect("a repository's own row goes last").0
     };
     rows.iter().map(read).collect()
 }

@@ -13,7 +13,7 @@ use registry_core::metadata::manifest::{DeleteManifest, PutManifest};
 use registry_core::metadata::need::ReviewNeeds;
 use registry_core::metadata::node::{NodeState, RegisterNode, RegisterStore, SetNodeState};
 use registry_core::metadata::principal::{
-    DeleteKey, DeletePolicy, DeleteUser, KeyRow, PutKey, PutPolicy, PutUser, UserKind,
+    DeleteKey, DeletePolicy, DeleteUser, KeyRow, PutKey, PutPolicy, PutUser, SetKeyEnabled, SetUserEnabled, UserKind,
 };
 use registry_core::metadata::reply::{Outcome, Reply, TagMove};
 use registry_core::metadata::repository::{
@@ -97,6 +97,8 @@ fn principal_commands() -> Vec<Command> {
     vec![
         PutUser { registry, name: user(), kind: UserKind::Root, enabled: true, must_be_new: false }.into(),
         DeleteUser { registry, name: user() }.into(),
+        SetUserEnabled { registry, name: user(), enabled: false }.into(),
+        SetKeyEnabled { registry, user: user(), key_id: "AKIA1".into(), enabled: true }.into(),
         PutKey { key_id: "AKIA1".into(), row }.into(),
         DeleteKey { registry, user: user(), key_id: "AKIA1".into() }.into(),
         PutPolicy { registry, principal: user(), name: "pull".into(), document: "{}".into() }.into(),

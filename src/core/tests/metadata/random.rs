@@ -13,11 +13,11 @@ use registry_core::metadata::cluster::{FEATURE_LEVEL, InitCluster, TakeDigest};
 use registry_core::metadata::codec;
 use registry_core::metadata::command::{Command, Proposal};
 use registry_core::metadata::keys::SLOTS;
-use registry_core::metadata::link::{self, ForgetUse, TouchLink, Unlink};
+use registry_core::metadata::link::{self, TouchLink, Unlink};
 use registry_core::metadata::manifest::{self, DeleteManifest, PutManifest};
 use registry_core::metadata::need;
 use registry_core::metadata::node::{NodeState, SetNodeState};
-use registry_core::metadata::principal::{DeleteUser, PutUser, UserKind};
+use registry_core::metadata::principal::{DeleteUser, PutUser, SetUserEnabled, UserKind};
 use registry_core::metadata::reply::{Outcome, Reply};
 use registry_core::metadata::repository::{
     self, CreateRepository, DeleteRepository, PurgeRepository, RepositoryKey, Settings,
@@ -244,16 +244,8 @@ impl Run {
 
     /// Drops loose uses of a slot, as a reconciler would.
     fn settle(&self, at: u8) -> Vec<Command> {
-        let repository = self.repository(at);
-        let loose = link::loose_uses(&self.world.tables, repository.slot(), 3).into_iter();
-        let of_it = loose.filter(|(id, ..)| *id == repository.id);
-        of_it
-            .flat_map(|(_, digest, hold, _)| {
-                let drop = DropUse { digest, repository: repository.clone(), hold };
-                let forget = ForgetUse { repository: repository.clone(), digest, hold };
-                [drop.into(), forget.into()]
-            })
-            .collect()
+        // as if the window were over, which makes forgetting too early possible: that is refused
+        link::settlement(&self.world.tables, self.repository(at).slot(), u64::MAX, 6)
     }
 
     fn purge(&self, limit: usize) -> Vec<Command> {
@@ -315,6 +307,7 @@ impl Run {
                 let kind = if three > 128 { UserKind::Root } else { UserKind::Ordinary };
                 vec![PutUser { registry, name, kind, enabled: !three.is_multiple_of(5), must_be_new: false }.into()]
             }
+            _ if three < 128 => vec![SetUserEnabled { registry, name, enabled: three < 64 }.into()],
             _ => vec![DeleteUser { registry, name }.into()],
         }
     }

@@ -16,7 +16,8 @@ use registry_core::metadata::manifest::{self, DeleteManifest, PutManifest};
 use registry_core::metadata::need;
 use registry_core::metadata::node::{self, NodeState, SetNodeState};
 use registry_core::metadata::principal::{
-    self, DeleteKey, DeletePolicy, DeleteUser, KeyRow, PutKey, PutPolicy, PutUser, UserKind,
+    self, DeleteKey, DeletePolicy, DeleteUser, KeyRow, PutKey, PutPolicy, PutUser, SetKeyEnabled, SetUserEnabled,
+    UserKind,
 };
 use registry_core::metadata::referrer;
 use registry_core::metadata::repository::{
@@ -204,6 +205,13 @@ impl Script {
                     expires_at_ms: 0,
                 };
                 PutKey { key_id: text(2), row }.into()
+            }
+            "enable-user" | "disable-user" => {
+                SetUserEnabled { registry, name: text(1), enabled: line.word(0) == "enable-user" }.into()
+            }
+            "enable-key" | "disable-key" => {
+                let enabled = line.word(0) == "enable-key";
+                SetKeyEnabled { registry, user: text(1), key_id: text(2), enabled }.into()
             }
             "delete-key" => DeleteKey { registry, user: text(1), key_id: text(2) }.into(),
             "policy" => PutPolicy { registry, principal: text(1), name: text(2), document: "{}".into() }.into(),

@@ -1,0 +1,97 @@
+//! Looks over the needs of old blobs when the topology has changed: a node that joins is to get its copies, one that was
+//! removed is to be replaced. Where nothing is out of line, nothing is proposed.
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use registry_core::metadata::command::Command;
+use registry_core::metadata::keys::{SLOTS, Slot};
+use registry_core::metadata::need::{self, Outdated};
+use registry_core::vocabulary::Digest;
+use tokio::sync::watch;
+
+use super::driver::{Reconciler, Step, StepFuture};
+use crate::metadata::Metadata;
+
+/// Records compared at once.
+const RECORDS_PER_PAGE: usize = 256;
+/// Pages compared in one step; most slots of a small registry have less than one.
+const PAGES_PER_STEP: usize = 64;
+/// Commands after which a step proposes what it has.
+const COMMANDS_PER_STEP: usize = 512;
+
+/// Where a round has come to.
+#[derive(Clone, Copy, Debug, Default)]
+struct Position {
+    slot: Slot,
+    after: Option<Digest>,
+}
+
+/// Leader's job: brings needs in line with the topology.
+#[derive(Debug)]
+pub struct ReviewNeeds {
+    metadata: Metadata,
+    principal: String,
+    position: Mutex<Position>,
+}
+
+impl ReviewNeeds {
+    /// For the node that calls itself `principal`.
+    pub fn new(metadata: Metadata, principal: String) -> ReviewNeeds {
+        ReviewNeeds { metadata, principal, position: Mutex::new(Position::default()) }
+    }
+
+    /// What is out of line from a position on, and where to go on.
+    fn look(&self, mut position: Position) -> (Vec<Command>, Position) {
+        let mut commands = Vec::new();
+        for _ in 0..PAGES_PER_STEP {
+            let Position { slot, after } = position;
+            let Outdated { reviews, next } =
+                self.metadata.peek(|view| need::outdated(view, slot, after.as_ref(), RECORDS_PER_PAGE));
+            commands.extend(reviews.into_iter().map(Command::from));
+            position = match next {
+                Some(next) => Position { slot, after: Some(next) },
+                None => Position { slot: slot + 1, after: None },
+            };
+            if commands.len() >= COMMANDS_PER_STEP || position.slot >= SLOTS {
+                break;
+            }
+        }
+        (commands, position)
+    }
+}
+
+impl Reconciler for ReviewNeeds {
+    fn name(&self) -> &'static str {
+        "review_needs"
+    }
+
+    fn period(&self) -> Duration {
+        Duration::from_secs(600)
+    }
+
+    fn signal(&self) -> Option<watch::Receiver<u64>> {
+        Some(self.metadata.watch().topology())
+    }
+
+    fn step(&self) -> StepFuture<'_> {
+        Box::pin(async {
+            if !self.metadata.leadership().is_leader {
+                *self.position.lock() = Position::default();
+                return Step::IDLE;
+            }
+            let from = *self.position.lock();
+            let (commands, next) = self.look(from);
+            let done = commands.len() as u64;
+            if !commands.is_empty()
+                && let Err(error) = self.metadata.propose(&self.principal, commands).await
+            {
+                tracing::debug!(%error, "needs were not reviewed");
+                return Step { done: 0, failed: 1, more: false };
+            }
+            let is_over = next.slot >= SLOTS;
+            *self.position.lock() = if is_over { Position::default() } else { next };
+            Step { done, failed: 0, more: !is_over }
+        })
+    }
+}
