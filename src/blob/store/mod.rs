@@ -118,7 +118,7 @@ pub trait BlobStore: Send + Sync + 'static {
 
     /// Begins to place a copy of a blob that another node holds. Nothing is visible until [`ImportWriter::finish`].
     ///
-    /// Errors: `Busy` while another import of the key runs, `Exists`, `Full` above the urgent watermark.
+    /// Errors: `Busy` while another import of the key runs, `Exists` (durably, as `confirm` says), `Full` above the urgent watermark.
     fn import(&self, key: &BlobKey, size_bytes: u64) -> StoreResult<Box<dyn ImportWriter>>;
 
     // ---- what is here --------------------------------------------------------------------------------------------

@@ -49,6 +49,8 @@ mod note;
 mod open_blob;
 mod pack;
 mod place;
+mod scrub;
+mod serve;
 mod staged;
 mod store;
 mod sums;
@@ -139,8 +141,10 @@ impl BlobStore for FsStore {
 
     fn import(&self, key: &BlobKey, size_bytes: u64) -> StoreResult<Box<dyn ImportWriter>> {
         self.0.volume.admit(Pressure::Urgent)?;
-        if self.0.stat(key)?.is_some() {
-            return Err(StoreError::Exists);
+        match self.0.confirm(key) {
+            Ok(_) => return Err(StoreError::Exists),
+            Err(StoreError::NotFound) => {}
+            Err(error) => return Err(error),
         }
         Ok(Box::new(Import::begin(&self.0, key, size_bytes)?))
     }

@@ -30,6 +30,11 @@ pub(in crate::blob::store) fn pushed_bytes_come_back<S: Subject>() {
                 assert_eq!(store.place_upload(id, digest).unwrap(), stat);
                 assert_eq!(store.seal_upload(id, 1, digest).unwrap(), size as u64);
                 assert_refused!(store.upload(id), StoreError::UploadUnknown);
+                // The same again, from the beginning: confirmed, and nothing is left of it.
+                stage(&*store, id, &bytes, step).unwrap();
+                store.seal_upload(id, 1, digest).unwrap();
+                assert_eq!(store.place_upload(id, digest).unwrap(), stat);
+                assert_refused!(store.upload(id), StoreError::UploadUnknown);
                 let key = BlobKey::new(digest, id);
                 assert_eq!(store.stat(&key).unwrap(), Some(stat));
                 assert_eq!(store.confirm(&key).unwrap(), stat);

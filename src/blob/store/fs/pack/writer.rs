@@ -18,6 +18,8 @@ use crate::blob::store::{BlobKey, Step, StoreResult};
 const BATCH_RECORDS_MAX: usize = 512;
 /// Most bytes under one sync; with the buffer this bounds the writer's memory.
 const BATCH_BYTES_MAX: u64 = 8 << 20;
+/// Offsets in a segment are 32 bits wide; a batch and the footer may go beyond this.
+const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 /// The buffer shrinks back to this after a large batch.
 const BUFFER_KEEP_BYTES: usize = 1 << 20;
 
@@ -117,7 +119,7 @@ impl Writer {
 
     /// The segment that has room for `bytes` more: the open one, or a new one after finishing it.
     fn room(&mut self, bytes: u64) -> StoreResult<Arc<Segment>> {
-        let max = self.shared.volume.options.settings.segment_bytes_max;
+        let max = self.shared.volume.options.settings.segment_bytes_max.min(SEGMENT_BYTES_MAX);
         if let Some(open) = &self.open {
             let len = open.len();
             if len == HEAD_BYTES as u64 || len + bytes <= max {

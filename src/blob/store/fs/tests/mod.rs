@@ -13,6 +13,7 @@ mod damage;
 mod kill;
 mod model;
 mod opening;
+mod small_volume;
 mod throughput;
 
 const CLUSTER: ClusterId = ClusterId(77);

@@ -148,7 +148,8 @@ fn run(seed: u64, acts: usize) {
         let act = act(&mut dice);
         let (ours, model) = (perform(&*subject.store(), &act), perform(&memory, &act));
         history.push(format!("{act:?} -> {ours}"));
-        assert_eq!(ours, model, "seed {seed}, after:\n{}", history.join("\n"));
+        let recent = &history[history.len().saturating_sub(40)..];
+        assert_eq!(ours, model, "seed {seed}, act {}, after:\n{}", history.len(), recent.join("\n"));
         match dice.roll(60) {
             0 => flip_both(&subject, &disk, key(upload_id(u128::from(dice.roll(6)))), &mut history),
             1 if !has_removed_records(&history) => {
