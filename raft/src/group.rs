@@ -431,11 +431,10 @@ struct Parts {
 
 fn spawn_parts(core: &Arc<Core>, parts: Parts) {
     let Parts { listener, tls, leads, forwards, membership } = parts;
-    let is_voter = membership.voter_ids().any(|voter| voter == core.net.node_id);
-    if is_voter {
+    if membership.nodes().next().is_some() {
         tokio::spawn(gate::greet(core.clone(), membership));
     } else {
-        // who doesn't vote can't vote twice; a leader that knows better still refuses it
+        // it knows nobody to greet; frames of who knows it as somebody else close the gate again
         core.gate.open();
         core.raft.runtime_config().elect(true);
     }

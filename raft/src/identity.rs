@@ -192,6 +192,13 @@ impl Memory {
         }
     }
 
+    /// Whether a node that says it lacks the entry at `at` has acknowledged it, or a later one, to the leader of this term:
+    /// then it has lost it since.
+    pub(crate) fn has_lost(&self, node_id: u64, term: u64, at: Position) -> bool {
+        let heard = self.of(node_id);
+        heard.term == term && heard.last >= Some(at)
+    }
+
     /// A node has started and was found to be no older than what was known of it.
     pub(crate) fn heard_start(&self, node_id: u64, hello: Heard) {
         let mut memory = self.0.lock();
@@ -268,6 +275,8 @@ mod tests {
         memory.heard_ack(7, 2, position(2, 50));
         memory.heard_start(7, Heard { start: 4, term: 1, last: None });
         assert_eq!(memory.of(7), Heard { start: 4, term: 3, last: Some(position(3, 10)) });
+        assert!(memory.has_lost(7, 3, position(3, 10)) && memory.has_lost(7, 3, position(2, 4)));
+        assert!(!memory.has_lost(7, 3, position(3, 11)) && !memory.has_lost(7, 4, position(3, 10)));
         memory.heard_term(7, 5);
         let kept = Memory::load(vec![(7, memory.record(7))]).unwrap();
         assert_eq!(kept.of(7), Heard { start: 4, term: 5, last: None });

@@ -11,8 +11,8 @@ use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
 use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2, stream_append_sequential};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
-    TransferLeaderResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError, StreamAppendResult,
+    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use tonic::{Code, Request, Status, Streaming};
 
@@ -20,8 +20,9 @@ use super::net::{Class, Net};
 use super::proto::{Frame, Reply};
 use super::send;
 use super::wire::{self, kind};
+use crate::metrics;
 use crate::snapshot::SnapshotHandle;
-use crate::types::{Peer, Position, Snapshot, Types, Vote};
+use crate::types::{LogId, Peer, Position, Snapshot, Types, Vote};
 
 /// Opening a stream may need a connection and a handshake.
 const STREAM_OPEN_TIMEOUT: Duration = Duration::from_secs(1);
@@ -100,6 +101,19 @@ impl Link {
         answer.map_err(|status| self.failed(&status, action, limit))
     }
 
+    /// A follower that lacks what it has acknowledged must not be fed from there: the engine takes acknowledged entries for
+    /// kept, and so has counted them. Only an operator can tell what else it has lost.
+    fn has_lost(&self, term: u64, at: Option<LogId>) -> Option<RPCError<Types>> {
+        let at = at.map(Position::from)?;
+        if !self.net.memory.has_lost(self.target, term, at) {
+            return None;
+        }
+        metrics::refused("reverted");
+        let target = self.target;
+        tracing::error!(%at, "node {target:016x} has lost entries that it had acknowledged; it is not fed. Remove it");
+        Some(RPCError::Unreachable(Unreachable::from_string("it has lost entries that it had acknowledged")))
+    }
+
     fn unreadable(error: &crate::codec::CodecError) -> RPCError<Types> {
         RPCError::Network(NetworkError::new(error))
     }
@@ -166,8 +180,14 @@ impl<'s> Answers<'s> {
                     self.unanswered.fetch_sub(1, Ordering::AcqRel);
                     let term = self.terms.lock().pop_front();
                     let result = wire::read_stream_result(reply.body).map_err(|error| Link::unreadable(&error))?;
-                    if let (Ok(Some(matching)), Some(term)) = (&result, term) {
-                        self.link.net.memory.heard_ack(self.link.target, term, Position::from(*matching));
+                    match (&result, term) {
+                        (Ok(Some(matching)), Some(term)) => {
+                            self.link.net.memory.heard_ack(self.link.target, term, Position::from(*matching));
+                        }
+                        (Err(StreamAppendError::Conflict(at)), Some(term)) => {
+                            self.link.has_lost(term, Some(*at)).map_or(Ok(()), Err)?;
+                        }
+                        (Ok(None) | Err(StreamAppendError::HigherVote(_)), _) | (_, None) => {}
                     }
                     return Ok(Some(result));
                 }
@@ -189,7 +209,11 @@ impl RaftNetworkV2<Types> for Link {
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
         let question = (kind::APPEND, wire::append_request(&rpc));
         let answer = self.ask(self.class, question, RPCTypes::AppendEntries, &option).await?;
-        wire::read_append_response(answer).map_err(|error| Link::unreadable(&error))
+        let response = wire::read_append_response(answer).map_err(|error| Link::unreadable(&error))?;
+        if response.is_conflict() {
+            self.has_lost(rpc.vote.leader_id.term, rpc.prev_log_id).map_or(Ok(()), Err)?;
+        }
+        Ok(response)
     }
 
     fn stream_append<'s, S>(

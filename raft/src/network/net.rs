@@ -115,6 +115,7 @@ impl Net {
 
     /// Marks a body with both ends of the call.
     pub(crate) fn frame(&self, to: u64, kind: u32, body: Bytes) -> Frame {
+        let known = self.memory.of(to);
         Frame {
             cluster_high: (self.cluster_id >> 64) as u64,
             cluster_low: self.cluster_id as u64,
@@ -122,7 +123,8 @@ impl Net {
             from: self.node_id,
             to,
             start: self.start,
-            known_start: self.memory.of(to).start,
+            known_start: known.start,
+            known_term: known.term,
             kind,
             body,
         }

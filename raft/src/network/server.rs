@@ -68,7 +68,8 @@ impl Core {
             return Err(refuse("node", Status::permission_denied("another node has this address now")));
         }
         self.check_certificate(frame, peer)?;
-        if frame.known_start > self.net.start {
+        let term = self.log.vote().map_or(0, |vote| vote.leader_id.term);
+        if frame.known_start > self.net.start || frame.known_term > term {
             self.gate.close_for_good(frame.from);
         }
         if frame.start < self.net.memory.of(frame.from).start {

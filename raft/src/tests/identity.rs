@@ -134,6 +134,36 @@ async fn a_directory_from_the_past_takes_no_part() {
     }
 }
 
+// A directory that was emptied under the same id is neither fed nor asked for its vote by who has fed it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_emptied_directory_takes_no_part() {
+    let mut cluster = Cluster::start(3, |_| {}).await;
+    for _ in 0..10 {
+        cluster.group(0).propose(add("x", 1), PATIENCE).await.unwrap();
+    }
+    cluster.converge().await;
+    let emptied = cluster.follower().await;
+    cluster.kill(emptied).await;
+    std::fs::remove_dir_all(cluster.node_dir(emptied)).unwrap();
+    cluster.restart(emptied).await.unwrap();
+    let group = cluster.group(emptied).clone();
+    eventually("it is found out", move || group.status().suspect).await;
+    let writer = cluster.leader().await;
+    cluster.group(writer).propose(add("x", 1), PATIENCE).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(cluster.machine(emptied).get("x"), 0);
+    // the way back: out, and in again as somebody else
+    cluster.group(writer).remove(cluster.nodes[emptied].config.node_id, PATIENCE).await.unwrap();
+    cluster.kill(emptied).await;
+    std::fs::remove_dir_all(cluster.node_dir(emptied)).unwrap();
+    cluster.nodes[emptied].config.node_id = 9;
+    cluster.restart(emptied).await.unwrap();
+    let seed = cluster.member(writer).raft_addr;
+    cluster.group(emptied).join(vec![seed], cluster.member(emptied), PATIENCE).await.unwrap();
+    cluster.converge().await;
+    assert_eq!(cluster.machine(emptied).get("x"), 11);
+}
+
 // A started voter neither votes nor takes entries before a majority has answered its hello.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_gate_waits_for_a_majority() {
