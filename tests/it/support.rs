@@ -104,11 +104,8 @@ impl Drop for Cluster {
 
 /// Sends a request with curl: the status, and the body.
 pub(crate) fn curl(key: &str, args: &[&str]) -> (u16, Vec<u8>) {
-    let Output { stdout, .. } = Command::new("curl")
-        .args(["-s", "-m", "20", "-u", key, "-w", "%{http_code}"])
-        .args(args)
-        .output()
-        .unwrap();
+    let Output { stdout, .. } =
+        Command::new("curl").args(["-s", "-m", "20", "-u", key, "-w", "%{http_code}"]).args(args).output().unwrap();
     let (body, status) = stdout.split_at(stdout.len().saturating_sub(3));
     (std::str::from_utf8(status).unwrap().parse().unwrap_or(0), body.to_vec())
 }

@@ -17,9 +17,7 @@ use super::upload::{Finish, Remains};
 use super::uploads::Uploads;
 use super::volume::Volume;
 use crate::blob::store::lock::{DigestLock, DigestLocks};
-use crate::blob::store::{
-    BlobKey, BlobStat, Home, PACK_BLOB_BYTES_MAX, Step, StoreError, StoreResult,
-};
+use crate::blob::store::{BlobKey, BlobStat, Home, PACK_BLOB_BYTES_MAX, Step, StoreError, StoreResult};
 
 pub(super) struct Inner {
     pub(super) volume: Arc<Volume>,
