@@ -27,6 +27,7 @@ check: tools
 
 unit: tools
 	$(ROCKSDB); cargo test --workspace --lib --bins --locked
+	$(ROCKSDB); cargo test -p registry-core --tests --locked
 	$(ROCKSDB); cargo test --locked --test tidy
 
 ## test: everything: check, integration, conformance, real clients that install in minutes

@@ -1,7 +1,7 @@
 //! `portolan image`: tags and manifests, through the registry's own API.
 
 use clap::{Args, Subcommand};
-use registry_core::vocabulary::{Reference, RepositoryName};
+use registry_core::vocabulary::{Digest, Reference, RepositoryName, Tag};
 use reqwest::Method;
 use reqwest::header::{ACCEPT, HeaderMap, HeaderValue, LINK};
 use serde_json::{Value, json};
@@ -66,13 +66,17 @@ fn manifest(repository: &RepositoryName, reference: &Reference) -> String {
 /// A digest follows `@`, a tag the last `:` after the last `/`.
 fn parse(image: &str) -> Result<(RepositoryName, Reference), CliError> {
     let told = || CliError::usage(format!("{image:?} is no image; write repository:tag or repository@digest"));
-    let split = match image.split_once('@') {
-        Some((name, digest)) => Some((name, digest)),
-        None => image.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')),
+    let (name, reference) = match image.split_once('@') {
+        // what stands behind an @ is never looked up among the tags (M16)
+        Some((name, digest)) => (name, Digest::parse(digest).ok().map(Reference::Digest)),
+        None => {
+            let split = image.rsplit_once(':').filter(|(_, tag)| !tag.contains('/'));
+            let (name, tag) = split.ok_or_else(told)?;
+            (name, Tag::parse(tag).ok().map(Reference::Tag))
+        }
     };
-    let (name, reference) = split.ok_or_else(told)?;
     let name = RepositoryName::parse(name).map_err(|_| told())?;
-    Ok((name, Reference::parse(reference).map_err(|_| told())?))
+    Ok((name, reference.ok_or_else(told)?))
 }
 
 async fn list(client: &Client, repository: &str, printer: Printer) -> Result<(), CliError> {

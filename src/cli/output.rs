@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn tables() {
         let entries = [json!({"a": {"b": 1}, "c": true}), json!({"c": ["x", "y"]})];
-        assert_eq!(table(&entries, &[("B", "a.b"), ("C", "c")]), "B   C\n1   yes\n-   x, y");
+        assert_eq!(table(&entries, &[("B", "a.b"), ("C", "c")]), "B  C\n1  yes\n-  x, y");
         assert_eq!(table(&[], &[("B", "a.b")]), "B");
     }
 }

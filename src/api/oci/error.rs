@@ -296,7 +296,8 @@ mod tests {
         }
     }
 
-    // clients §12.10: each missing thing has its own entry, blobs and manifests with their own codes, and the rest is counted.
+    // clients §12.10: each missing thing has its own entry, blobs and manifests with their own codes, and the rest
+    // is counted.
     #[tokio::test]
     async fn missing_references_are_listed() {
         let digests: Vec<Digest> = (0..20_u8).map(|byte| Digest::sha256(&[byte])).collect();

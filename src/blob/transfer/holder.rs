@@ -192,7 +192,9 @@ impl Holder {
                 Err(error) => return Err(error),
             },
         };
-        let start = mirror.offset().map_or(appender.end(), |offset| offset.min(appender.end()));
+        let end = mirror.offset().map_or(appender.end(), |offset| offset.min(appender.end()));
+        // without an offset the chunk follows what was acknowledged: bytes of a chunk that got no answer come again
+        let start = if open.offset.is_some() { end } else { open.acknowledged.min(end) };
         if open.offset.is_some_and(|offset| offset != start) {
             return Err(TransferError::Store {
                 node: self.node,

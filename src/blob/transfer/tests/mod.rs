@@ -239,7 +239,18 @@ pub(super) async fn memory_node(
     let listen = format!("127.0.9.{}:{port}", 100 + number).parse().unwrap();
     let config = Config { cluster: CLUSTER, node: NodeId(number), listen, bind_source: None, tls, settings };
     let epochs = Arc::clone(epochs) as Arc<dyn EpochSource>;
-    Transfer::start(config, vec![Arc::new(store)], epochs, Arc::new(Faults::default())).await.unwrap()
+    let store: Arc<dyn BlobStore> = Arc::new(store);
+    // the listener of the life before may take a moment to go
+    for _ in 0..200 {
+        let faults = Arc::new(Faults::default());
+        match Transfer::start(config.clone(), vec![Arc::clone(&store)], Arc::clone(&epochs), faults).await {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            started => return started.unwrap(),
+        }
+    }
+    panic!("{} stays in use", config.listen)
 }
 
 /// The directory of nodes 1, 2, 3, …, each in a zone of its own.
