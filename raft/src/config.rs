@@ -24,7 +24,8 @@ pub struct GroupConfig {
     pub lineage: u64,
     /// This node; random, made once with its data directory, never reused.
     pub node_id: u64,
-    /// Directory of consensus: log, snapshots, identity. On the same file system as the state, which is copied by hard links.
+    /// Directory of consensus: log, snapshots, identity. On the same file system as the state, which is copied by
+    /// hard links.
     pub dir: PathBuf,
     /// Where to listen.
     pub listen: SocketAddr,
@@ -80,7 +81,8 @@ impl Default for Timing {
 pub struct Limits {
     /// Copy the state after so many entries.
     pub snapshot_every: u64,
-    /// Entries kept below the latest copy. Must cover what is written while a snapshot travels, or its receiver needs another.
+    /// Entries kept below the latest copy. Must cover what is written while a snapshot travels, or its receiver needs
+    /// another.
     pub keep_entries: u64,
     /// Entries purged together.
     pub purge_batch: u64,

@@ -1,6 +1,7 @@
 //! A node's part in the group: the one handle through which the server proposes, reads and changes members.
 //!
-//! It owns a runtime of two threads, on which nothing else runs: hashing and request bodies must never delay a heartbeat.
+//! It owns a runtime of two threads, on which nothing else runs: hashing and request bodies must never delay a
+//! heartbeat.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -305,7 +306,8 @@ impl Group {
         }
     }
 
-    /// Waits, after the end, until the directory may be used again by the same process; false if something still holds it
+    /// Waits, after the end, until the directory may be used again by the same process; false if something still
+    /// holds it
     /// when `patience` is over.
     pub async fn closed(self, patience: Duration) -> bool {
         let log = self.0.core.log.lifetime();

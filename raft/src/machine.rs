@@ -6,14 +6,17 @@ use bytes::Bytes;
 
 /// What consensus replicates onto.
 ///
-/// All calls are synchronous and come from threads made for them, never from an async worker. `apply` and `install` come
+/// All calls are synchronous and come from threads made for them, never from an async worker. `apply` and `install`
+/// come
 /// from one thread, one after the other; `checkpoint` and `inspect` may run beside `apply`.
 pub trait StateMachine: Send + Sync + 'static {
     /// Applies committed entries in order, in **one** atomic batch together with `meta`: opaque bytes that say what was
-    /// applied last and who the members are; store them and give them back. Returns one reply per entry, also for entries
+    /// applied last and who the members are; store them and give them back. Returns one reply per entry, also for
+    /// entries
     /// with an empty payload (their replies are dropped).
     ///
-    /// Entries of one call must see each other's effects. An error or a panic ends the process: a node that applied half a
+    /// Entries of one call must see each other's effects. An error or a panic ends the process: a node that applied
+    /// half a
     /// batch must not go on.
     fn apply(&self, entries: &[Committed], meta: &[u8]) -> Result<Vec<Bytes>, MachineError>;
 
@@ -26,10 +29,12 @@ pub trait StateMachine: Send + Sync + 'static {
     /// Files ending in `.sst` or `.blob` must never change once written; they are shared by hard links.
     fn checkpoint(&self, dir: &Path) -> Result<Vec<u8>, MachineError>;
 
-    /// Opens a copy without changing it and returns its `meta`: how a received snapshot is verified before it is installed.
+    /// Opens a copy without changing it and returns its `meta`: how a received snapshot is verified before it is
+    /// installed.
     fn inspect(&self, dir: &Path) -> Result<Vec<u8>, MachineError>;
 
-    /// Replaces the whole state by the copy in `dir`, which may be renamed away. A crash at any moment leaves the old state
+    /// Replaces the whole state by the copy in `dir`, which may be renamed away. A crash at any moment leaves the old
+    /// state
     /// or the new one. Rebuilds every view that `apply` feeds: applies were skipped.
     fn install(&self, dir: &Path) -> Result<(), MachineError>;
 }
@@ -41,7 +46,8 @@ pub struct Committed {
     pub index: u64,
     /// The term of the leader that wrote it.
     pub term: u64,
-    /// The leader's wall clock when it took the proposal, milliseconds since 1970; 0 for entries of consensus itself. It may
+    /// The leader's wall clock when it took the proposal, milliseconds since 1970; 0 for entries of consensus itself.
+    /// It may
     /// run backwards between leaders.
     pub at_ms: u64,
     /// What was proposed; empty for entries of consensus itself (a new leader's first entry, changes of members).

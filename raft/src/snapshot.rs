@@ -216,7 +216,8 @@ impl Snapshots {
         Ok(())
     }
 
-    /// Accepts a received directory whose files have been checked: opens it and compares what it says with what the leader
+    /// Accepts a received directory whose files have been checked: opens it and compares what it says with what the
+    /// leader
     /// said. Blocking.
     pub(crate) fn received(&self, dir: PathBuf, meta_bytes: &Bytes) -> io::Result<Snapshot> {
         files::sync_tree(&dir)?;

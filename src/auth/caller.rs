@@ -82,7 +82,8 @@ impl Caller {
         self.circumstances.address
     }
 
-    /// The revision its rights were read at. Reading on with `AtLeast(revision)` needs no second round through consensus.
+    /// The revision its rights were read at. Reading on with `AtLeast(revision)` needs no second round through
+    /// consensus.
     pub fn revision(&self) -> Revision {
         self.revision
     }

@@ -12,7 +12,8 @@ pub const TOKEN_PATH: &str = "/v2/token";
 pub const SERVICE: &str = "portolan";
 
 impl Auth {
-    /// The value of `WWW-Authenticate`. `origin` is scheme and host as the client used them, after the trusted-proxy rule
+    /// The value of `WWW-Authenticate`. `origin` is scheme and host as the client used them, after the trusted-proxy
+    /// rule
     /// (`https://registry.example:5000`); a configured public URL takes its place (H8).
     pub fn challenge(&self, challenge: &Challenge, origin: &str) -> HeaderValue {
         let settings = &self.0.settings;

@@ -1,9 +1,11 @@
-//! May they: a caller's wish becomes a permit or a refusal. Pure: everything was read when the caller was authenticated.
+//! May they: a caller's wish becomes a permit or a refusal. Pure: everything was read when the caller was
+//! authenticated.
 //!
 //! The rules, in order (A19, A22):
 //!
 //! - Whatever a request without a credential may do, everybody may, unless an own policy denies it explicitly.
-//! - Allowed, and the token (if it is one) reaches that far: a permit. Allowed, and the token does not: a challenge with
+//! - Allowed, and the token (if it is one) reaches that far: a permit. Allowed, and the token does not: a challenge
+//! with
 //!   the scope to ask for, never 403, so that clients fetch a wider token.
 //! - Not allowed and no credential: a challenge, the same for every repository, existing or not.
 //! - Not allowed and the caller may do something else in the repository: denied.

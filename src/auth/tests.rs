@@ -152,7 +152,8 @@ async fn t9_first_key() {
     assert!(house.caller(&basic("BROUGHTKEY000000", "4f9a0c1be2d35768a9b0c1d2e3f40516")).await.unwrap().is_root());
 }
 
-// A22: anonymous, authenticated without grant, with grant, denied: whoever has a credential never gets less than who has
+// A22: anonymous, authenticated without grant, with grant, denied: whoever has a credential never gets less than who
+// has
 // none, unless a policy takes it.
 #[tokio::test]
 async fn a22_anonymous_and_the_rest() {
@@ -312,7 +313,8 @@ async fn challenges() {
     );
 }
 
-// A16, A21: a withdrawn key, user or right is gone at the next linearizable request, for keys and for tokens given before.
+// A16, A21: a withdrawn key, user or right is gone at the next linearizable request, for keys and for tokens given
+// before.
 #[tokio::test]
 async fn a16_a21_withdrawal() {
     let house = House::new().await;
@@ -366,7 +368,8 @@ async fn t3_expiry() {
     assert!(is_unauthenticated(&house.caller(&token).await));
 }
 
-// The 60 s bound: a merely fresh state may lag for what was withdrawn; what was just given works at once, on every node;
+// The 60 s bound: a merely fresh state may lag for what was withdrawn; what was just given works at once, on every
+// node;
 // and without a quorum known credentials still pull, while a no is never guessed.
 #[tokio::test]
 async fn fresh_reads() {

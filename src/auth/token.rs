@@ -1,7 +1,8 @@
 //! Bearer tokens: made by the token service, accepted by every node of the cluster. Opaque to clients; sealed, not JWT
 //! (decision 0021).
 //!
-//! A token only narrows. Each time it is shown, its access key and its owner must still be there and enabled, and what it
+//! A token only narrows. Each time it is shown, its access key and its owner must still be there and enabled, and
+//! what it
 //! allows is cut with what the owner may do *now*: a withdrawn right is gone everywhere within the 60 s bound of reads,
 //! whatever the token's life (A16, A21).
 
@@ -132,7 +133,8 @@ mod tests {
         assert_eq!((claims.key_id.as_deref(), claims.granted), (Some("PTLNKEY"), granted()));
     }
 
-    // T3, T4: other clusters, restored ones and those with another secret refuse it; one change of the secret is survived.
+    // T3, T4: other clusters, restored ones and those with another secret refuse it; one change of the secret is
+    // survived.
     #[test]
     fn belongs_to_one_cluster() {
         let token = issue(&Tokens::of(&cluster(1, None)));
@@ -152,7 +154,8 @@ mod tests {
         }
     }
 
-    // T1, T2: what makes JWT verifiers trip is not even parsed: there are no headers, no algorithms, no keys in a token.
+    // T1, T2: what makes JWT verifiers trip is not even parsed: there are no headers, no algorithms, no keys in a
+    // token.
     #[test]
     fn json_web_tokens_are_foreign() {
         let tokens = Tokens::of(&cluster(1, None));

@@ -64,7 +64,8 @@ enum Command {
     Version,
 }
 
-/// Parses the arguments, runs the command, and tells how it ended: 0 done, 1 failed, 2 wrong arguments or configuration.
+/// Parses the arguments, runs the command, and tells how it ended: 0 done, 1 failed, 2 wrong arguments or
+/// configuration.
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();

@@ -53,7 +53,8 @@ enum UserCommand {
         /// Its name.
         name: String,
     },
-    /// Say what a user may do; replaces all grants, none takes all away. The user "anonymous" is everyone without a key.
+    /// Say what a user may do; replaces all grants, none takes all away. The user "anonymous" is everyone without a
+    /// key.
     Grant {
         /// Its name.
         name: String,

@@ -99,7 +99,8 @@ impl RawSettings {
                 let hint = near.unwrap_or_else(|| "; see `portolan config reference` for all settings".to_owned());
                 self.refuse(origin, format!("no such setting{hint}"));
             } else if !FOREIGN.contains(&name) {
-                // An orchestrator makes such names for a service called "portolan": refusing them would refuse to start.
+                // An orchestrator makes such names for a service called "portolan": refusing them would refuse to
+                // start.
                 self.warnings.push(format!("{origin} is no setting and is ignored"));
             }
         }

@@ -419,7 +419,8 @@ mod tests {
         }
     }
 
-    // The file is strict about types; words of the environment are read by the setting's type; lists are comma-separated.
+    // The file is strict about types; words of the environment are read by the setting's type; lists are
+    // comma-separated.
     #[test]
     fn strictness() {
         assert_eq!(u32::read(&Given::Number(5)), Ok(5));

@@ -95,7 +95,8 @@ pub enum SecretFileError {
     TooLarge,
 }
 
-/// Reads a secret from a file, without the line end that editors leave; with the warning to give when others may read it.
+/// Reads a secret from a file, without the line end that editors leave; with the warning to give when others may read
+/// it.
 ///
 /// # Errors
 /// When the file can't be read, is empty or is far too long.

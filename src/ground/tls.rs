@@ -210,7 +210,8 @@ pub struct NodePems {
     pub identity: certs::Identity,
 }
 
-/// Loads the node's files, and goes on watching them until `shutdown`; a new certificate for another identity is refused.
+/// Loads the node's files, and goes on watching them until `shutdown`; a new certificate for another identity is
+/// refused.
 ///
 /// # Errors
 /// A sentence with the file and what to do, when they can't be used.

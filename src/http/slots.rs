@@ -119,7 +119,8 @@ impl Drop for RequestSlot {
 mod tests {
     use super::*;
 
-    // H7: neither one address nor all together take more than their share, a proxy counts in all only, and slots come back.
+    // H7: neither one address nor all together take more than their share, a proxy counts in all only, and slots come
+    // back.
     #[test]
     fn connections_are_bounded() {
         let slots = ConnectionSlots::new(4, 2);

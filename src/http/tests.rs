@@ -269,7 +269,8 @@ async fn early_refusal_arrives() {
     assert!(until(&mut stream, "ok").await.contains("200"), "the connection stays in use");
 }
 
-// B14: what two parsers could read in two ways is refused, or read once and the connection closed: never a second request.
+// B14: what two parsers could read in two ways is refused, or read once and the connection closed: never a second
+// request.
 #[tokio::test]
 async fn smuggling_is_refused() {
     let running = start(defaults(), None).await;

@@ -1,7 +1,8 @@
 //! The only door to consensus: proposals go in, consistent views come out.
 //!
 //! Never knows HTTP, JSON or who is calling. Start at [`Metadata`]: [`propose`](Metadata::propose) changes the state,
-//! [`read`](Metadata::read) looks at it; [`tables`] keeps it on disk, [`machine`] joins it to consensus, [`watch`] wakes
+//! [`read`](Metadata::read) looks at it; [`tables`] keeps it on disk, [`machine`] joins it to consensus, [`watch`]
+//! wakes
 //! the reconcilers.
 
 pub mod machine;

@@ -1,4 +1,5 @@
-//! Offering changes. A proposal without an answer is repeated under the same request id until its time is up, so that it
+//! Offering changes. A proposal without an answer is repeated under the same request id until its time is up, so that
+//! it
 //! applies once or is reported as unknown.
 
 use std::time::{Duration, Instant};
@@ -12,6 +13,9 @@ use registry_core::vocabulary::refusal::Refusal;
 
 use super::{Metadata, PATIENCE, revision};
 use crate::ground::random;
+
+/// How long an answer waits for this node to apply what the leader has applied.
+const CATCH_UP: Duration = Duration::from_secs(2);
 
 /// A change was committed and applied.
 #[derive(Clone, Debug)]
@@ -69,6 +73,10 @@ impl Metadata {
             return Err(ProposeError::Refused { refusal, replies: Vec::new() });
         }
         let (index, outcome) = self.offer(payload).await?;
+        // what was just acknowledged must be seen by the next read here, also by one that takes a merely fresh state
+        if self.0.group.wait_applied(index, CATCH_UP).await.is_err() {
+            tracing::debug!(index, "this node lags behind a change it proposed");
+        }
         match outcome.refusal {
             None => Ok(Accepted { revision: Revision { index, ..self.peek(revision) }, replies: outcome.replies }),
             // an id too old to be told from a new one: nothing is known about an earlier copy

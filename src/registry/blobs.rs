@@ -141,7 +141,8 @@ impl Registry {
         Ok(At { value: (), revision: accepted.revision })
     }
 
-    /// Links a blob of another repository. `None` if that can't be: the client uploads it then, and learns nothing else.
+    /// Links a blob of another repository. `None` if that can't be: the client uploads it then, and learns nothing
+    /// else.
     pub async fn mount_blob(
         &self,
         target: &Permit,

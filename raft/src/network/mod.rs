@@ -1,6 +1,8 @@
-//! How nodes talk: our tonic service with opaque frames, one connection per class of traffic, identity from certificates.
+//! How nodes talk: our tonic service with opaque frames, one connection per class of traffic, identity from
+//! certificates.
 //!
-//! The room carries bytes and names who speaks; it decides nothing about consensus. [`transport`] and [`identity`] serve any
+//! The room carries bytes and names who speaks; it decides nothing about consensus. [`transport`] and [`identity`]
+//! serve any
 //! node-to-node service. Start reading at [`wire`], then `client` and `server`.
 
 pub(crate) mod client;

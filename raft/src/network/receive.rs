@@ -177,7 +177,8 @@ mod tests {
         Chunk { file, offset, bytes: Bytes::from_static(contents) }
     }
 
-    // A transfer that broke is resumed by file; a damaged file, a piece out of order and an unfinished snapshot don't pass.
+    // A transfer that broke is resumed by file; a damaged file, a piece out of order and an unfinished snapshot don't
+    // pass.
     #[tokio::test]
     async fn a_broken_transfer_is_resumed_by_file() {
         let dir = tempfile::tempdir().unwrap();

@@ -1,6 +1,7 @@
 //! Mutual TLS between nodes: channels that leave from the node's own address, listeners that know who called.
 //!
-//! Certificates are asked for at every new connection, so that replaced files are used without a restart. Without TLS (only
+//! Certificates are asked for at every new connection, so that replaced files are used without a restart. Without TLS
+//! (only
 //! on loopback) nobody is identified.
 
 use std::io;
@@ -31,7 +32,8 @@ use super::identity::{Identity, peer_identity};
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Handshakes under way at one listener; more wait in the kernel's queue.
 const HANDSHAKES_MAX: usize = 64;
-/// Silence after which a connection is probed, and how long the answer may take: a partition leaves connections hanging.
+/// Silence after which a connection is probed, and how long the answer may take: a partition leaves connections
+/// hanging.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 const STREAM_WINDOW_BYTES: u32 = 8 << 20;
@@ -92,7 +94,8 @@ pub fn connect(dial: Dial) -> io::Result<Channel> {
     connect_with(dial, |endpoint| endpoint)
 }
 
-/// As [`connect`], with HTTP/2 settings of the caller's own: many streams on one connection want other windows than one.
+/// As [`connect`], with HTTP/2 settings of the caller's own: many streams on one connection want other windows than
+/// one.
 pub fn connect_with(dial: Dial, tune: impl FnOnce(Endpoint) -> Endpoint) -> io::Result<Channel> {
     let uri: Uri = format!("http://{}", dial.addr).parse().map_err(io::Error::other)?;
     let endpoint = Endpoint::from(uri)

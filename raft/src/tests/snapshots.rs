@@ -76,7 +76,8 @@ async fn purging_stays_behind_the_copy() {
     eventually("one copy is kept", move || copies() == 1).await;
 }
 
-// The live state is lost, the copy is not: the node starts from the copy and the log after it. Without the copy there is a
+// The live state is lost, the copy is not: the node starts from the copy and the log after it. Without the copy there
+// is a
 // gap, and it refuses.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_state_is_restored_from_the_copy() {

@@ -109,7 +109,8 @@ impl Exchange {
         Ok(caller)
     }
 
-    /// Whether there is nobody yet who could be authenticated: no cluster, or one whose founding broke off before its first
+    /// Whether there is nobody yet who could be authenticated: no cluster, or one whose founding broke off before its
+    /// first
     /// access key.
     pub(super) fn is_unfounded(&self) -> bool {
         !self.auth().has_root()

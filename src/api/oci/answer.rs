@@ -1,6 +1,7 @@
 //! Responses: the headers this surface may send, and the few shapes its answers have.
 //!
-//! Every header of an answer is set here or by a constant of this file, so what leaves is a short list (A20): no name of
+//! Every header of an answer is set here or by a constant of this file, so what leaves is a short list (A20): no name
+//! of
 //! another repository, no key of a store, no word of a node.
 
 use std::fmt::Display;
@@ -17,7 +18,8 @@ use super::conditions;
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 /// Digest of the content that is answered with, pushed or named.
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
-/// Revision of the cluster's log that an answer was read or committed at; a client may send it back to read its own write.
+/// Revision of the cluster's log that an answer was read or committed at; a client may send it back to read its own
+/// write.
 pub(super) const REVISION: HeaderName = HeaderName::from_static("portolan-revision");
 /// `stale-ok`: the client takes an answer that may be as old as a pull by digest.
 pub(super) const CONSISTENCY: HeaderName = HeaderName::from_static("x-consistency");

@@ -12,7 +12,8 @@ use super::exchange::{self, Exchange};
 use super::range::{self, Part};
 use crate::auth::Action;
 
-/// The headers of an answer about a blob. Its bytes are never encoded on the way: lengths and digests would not hold (B12).
+/// The headers of an answer about a blob. Its bytes are never encoded on the way: lengths and digests would not hold
+/// (B12).
 fn head_answer(headers: &HeaderMap, digest: &Digest, size_bytes: u64) -> Response<Body> {
     let mut response = if conditions::is_known(headers, digest) {
         answer::empty(StatusCode::NOT_MODIFIED)

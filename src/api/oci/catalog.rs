@@ -12,7 +12,8 @@ use super::exchange::Exchange;
 use super::page::Paging;
 use super::tags::join_quoted;
 
-/// A page of names in byte order. What the caller may not see is left out before pages are cut, so neither their size nor
+/// A page of names in byte order. What the caller may not see is left out before pages are cut, so neither their size
+/// nor
 /// their borders tell of it (A19).
 pub(super) async fn list(exchange: &Exchange<'_>) -> Result<Response<Body>, Failure> {
     let caller = exchange.caller(exchange.freshness(false)?).await?;

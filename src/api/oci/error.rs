@@ -206,7 +206,8 @@ fn entries(refusal: &Refusal, code: &'static str) -> Vec<Entry> {
     entries
 }
 
-/// What a program may want to know. Nothing that the caller did not send, but for sizes, offsets and digests of the same
+/// What a program may want to know. Nothing that the caller did not send, but for sizes, offsets and digests of the
+/// same
 /// repository.
 fn detail(refusal: &Refusal) -> Value {
     #[expect(

@@ -1,4 +1,5 @@
-//! Query parameters: decoded once, looked at only where an endpoint asks for them; all others are ignored (`ns`, `origin`).
+//! Query parameters: decoded once, looked at only where an endpoint asks for them; all others are ignored (`ns`,
+//! `origin`).
 
 use std::borrow::Cow;
 
@@ -67,7 +68,8 @@ fn decode<'v>(name: &'static str, value: &'v str) -> Result<Cow<'v, str>, Refusa
 mod tests {
     use super::*;
 
-    // Values are decoded once, `+` is itself, unknown parameters do not matter, and doubles are refused where one is meant.
+    // Values are decoded once, `+` is itself, unknown parameters do not matter, and doubles are refused where one is
+    // meant.
     #[test]
     fn one_table() {
         for (query, value) in [

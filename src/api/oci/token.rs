@@ -1,4 +1,5 @@
-//! `GET /v2/token`: the token service that 401 sends clients to. Source: distribution's token authentication; clients §1.
+//! `GET /v2/token`: the token service that 401 sends clients to. Source: distribution's token authentication; clients
+//! §1.
 
 use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, HeaderValue};

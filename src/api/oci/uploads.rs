@@ -45,7 +45,8 @@ pub(super) async fn begin(exchange: &Exchange<'_>, name: &str, body: Body) -> Re
     Ok(response)
 }
 
-/// Mounts a blob from `?from=`, or from wherever the caller may pull. `None` when it may not or there is none: the client
+/// Mounts a blob from `?from=`, or from wherever the caller may pull. `None` when it may not or there is none: the
+/// client
 /// uploads it then, and cannot tell one from the other (A1). A token that reaches less far than its owner is asked
 /// for more.
 async fn mount(exchange: &Exchange<'_>, change: &Change<'_>, digest: &Digest) -> Result<Option<At<BlobInfo>>, Failure> {

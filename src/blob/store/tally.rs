@@ -95,7 +95,8 @@ impl Tally {
         self.marks.shrink_to_fit();
     }
 
-    /// Goes back to the youngest state at or below `offset`. The caller feeds the staged bytes from [`Tally::offset`] up
+    /// Goes back to the youngest state at or below `offset`. The caller feeds the staged bytes from [`Tally::offset`]
+    /// up
     /// to `offset` again.
     pub(crate) fn go_back(&mut self, offset: u64) {
         if self.now.offset <= offset {
@@ -151,7 +152,8 @@ mod tests {
         }
     }
 
-    // After going back anywhere and feeding the rest again, nothing differs; nor when all but two states were forgotten.
+    // After going back anywhere and feeding the rest again, nothing differs; nor when all but two states were
+    // forgotten.
     #[test]
     fn going_back() {
         let all = bytes(5 * BLOCK_BYTES + 9);

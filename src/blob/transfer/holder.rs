@@ -1,7 +1,8 @@
 //! What this node does as a holder of uploads and blobs, for itself and for others.
 //!
 //! A primary answers for both holders: it appends to its own staging and streams the same bytes to the backup. Both
-//! first go back to the shorter one's end. A backup that is lost on the way does not stop the primary: it takes the rest
+//! first go back to the shorter one's end. A backup that is lost on the way does not stop the primary: it takes the
+//! rest
 //! of the chunk alone and says so, and the chunk may be acknowledged once a new partner holds it.
 
 use std::collections::HashSet;

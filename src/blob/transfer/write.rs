@@ -22,7 +22,8 @@ use super::{
 
 /// Verifying and syncing a whole upload may take long; that the holder is alive is watched by its connection.
 const PLACE_TIMEOUT: Duration = Duration::from_millis(PLACE_TIMEOUT_MS);
-/// A proxy waits longer than the primary waits for its backup, so that the primary can still say that this one was lost.
+/// A proxy waits longer than the primary waits for its backup, so that the primary can still say that this one was
+/// lost.
 const PROXY_PATIENCE: u32 = 3;
 
 impl Transfer {
@@ -56,7 +57,8 @@ impl Transfer {
     ///
     /// Both holders first truncate to the shorter one's end, which is at least what was acknowledged last.
     ///
-    /// Errors: `Store` (`OffsetMismatch`, `Busy` while another writer runs, `Fenced`, `Sealed`, `UploadUnknown`, `Full`,
+    /// Errors: `Store` (`OffsetMismatch`, `Busy` while another writer runs, `Fenced`, `Sealed`, `UploadUnknown`,
+    /// `Full`,
     /// `NoSpace`, …), `Unreachable` (the primary is lost: probe), `EpochUnknown`, `Overloaded`, `Body`.
     pub async fn append(&self, append: Append, body: Body) -> TransferResult<Appended> {
         let Append { upload, epoch, holders, algorithm, acknowledged, offset } = append;
@@ -74,7 +76,8 @@ impl Transfer {
     /// confirms, also after a crash of this node. When one holder was lost, a node that could have been chosen instead
     /// copies the blob from the other one: the placed bytes are final, so this needs no takeover.
     ///
-    /// Errors when nobody placed it: `Store` (`DigestMismatch`: the bytes are freed; `Busy`; `Fenced`; …), `Unreachable`.
+    /// Errors when nobody placed it: `Store` (`DigestMismatch`: the bytes are freed; `Busy`; `Fenced`; …),
+    /// `Unreachable`.
     pub async fn seal_and_place(
         &self,
         upload: UploadId,
@@ -129,7 +132,8 @@ impl Transfer {
         Ok((StoreId(reply.store), reply.size_bytes))
     }
 
-    /// Stores a blob of at most `PACK_BLOB_BYTES_MAX` bytes durably on both holders at once, without a staging. The bytes
+    /// Stores a blob of at most `PACK_BLOB_BYTES_MAX` bytes durably on both holders at once, without a staging. The
+    /// bytes
     /// are hashed here before anything is sent, and by each holder.
     ///
     /// Errors: as [`Transfer::seal_and_place`], and `TooLarge`.
@@ -204,7 +208,8 @@ impl Transfer {
         join_all(append.holders.nodes().map(|node| async move { (node, begin(node).await) })).await
     }
 
-    /// After `TakeUpload` was applied: makes `survivor` refuse every lower epoch, durably, and tells what it has. Nothing
+    /// After `TakeUpload` was applied: makes `survivor` refuse every lower epoch, durably, and tells what it has.
+    /// Nothing
     /// may be served under the new epoch before this succeeded (§5.3, 4).
     pub async fn fence(&self, survivor: NodeId, upload: UploadId, epoch: u64) -> TransferResult<Staged> {
         if survivor == self.inner.holder.node {
@@ -215,7 +220,8 @@ impl Transfer {
         wire::staged(survivor, peer.call(self.inner.holder.patience, peer.control().note_epoch(request)).await?)
     }
 
-    /// After [`Transfer::fence`]: copies what the survivor staged to the new partner, which hashes it anew. Answers what
+    /// After [`Transfer::fence`]: copies what the survivor staged to the new partner, which hashes it anew. Answers
+    /// what
     /// the partner has then; equal to the survivor's offset. May be repeated.
     pub async fn refill(
         &self,

@@ -52,7 +52,8 @@ mod tests {
         banner(&plan, &credential, is_new)
     }
 
-    // The lines to paste push to one node and pull from another; none of them holds the secret (U8), which is shown once.
+    // The lines to paste push to one node and pull from another; none of them holds the secret (U8), which is shown
+    // once.
     #[test]
     fn lines_to_paste() {
         let text = shown(true);

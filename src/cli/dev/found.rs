@@ -1,4 +1,5 @@
-//! From nodes that run to a cluster that is ready. Every step is remembered by a file, so that a start that broke off is
+//! From nodes that run to a cluster that is ready. Every step is remembered by a file, so that a start that broke off
+//! is
 //! taken up where it was.
 
 use std::time::Duration;

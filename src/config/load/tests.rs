@@ -206,7 +206,8 @@ fn environment_names() {
     );
 }
 
-// A flag wins over the environment, the environment over the file, the file over the default; an empty variable is none.
+// A flag wins over the environment, the environment over the file, the file over the default; an empty variable is
+// none.
 #[test]
 fn precedence() {
     let file = "[node]\nzone = \"file\"\nregion = \"file\"\nregion_number = 7\n";

@@ -1,9 +1,13 @@
-//! Sealed texts: what the cluster hands out and takes back unchanged (bearer tokens, upload tokens, page tokens, links).
+//! Sealed texts: what the cluster hands out and takes back unchanged (bearer tokens, upload tokens, page tokens,
+//! links).
 //!
-//! A sealed text is `base64url([format u8][purpose u8][key id 4 bytes][body][MAC 32 bytes])` without padding. The body is
+//! A sealed text is `base64url([format u8][purpose u8][key id 4 bytes][body][MAC 32 bytes])` without padding. The
+//! body is
 //! the canonical bincode of one value (every field with its length, so that no two values have one encoding, T14); the
-//! MAC is HMAC-SHA256 over everything before it. Its key is derived from the cluster's secret *for the purpose*, so that a
-//! text made for one use never opens for another. There is no algorithm to choose and no key in the text (T1, T2). It is
+//! MAC is HMAC-SHA256 over everything before it. Its key is derived from the cluster's secret *for the purpose*, so
+//! that a
+//! text made for one use never opens for another. There is no algorithm to choose and no key in the text (T1, T2). It
+//! is
 //! readable by whoever holds it: put no secret in. Expiry is a field of the value; whoever opens it checks it.
 
 use bincode::{Decode, Encode};
@@ -174,7 +178,8 @@ mod tests {
         assert_eq!(Sealer::new(Purpose::Upload, &old, None).open::<Claims>(&text), Err(SealError::Purpose));
     }
 
-    // T1, T2, T5, T14: no changed, cut or lengthened text opens; the purpose byte is covered and the key differs as well.
+    // T1, T2, T5, T14: no changed, cut or lengthened text opens; the purpose byte is covered and the key differs as
+    // well.
     #[test]
     fn every_changed_bit_is_found() {
         let sealer = Sealer::new(Purpose::Bearer, &[7; 32], None);

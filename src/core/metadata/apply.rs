@@ -114,7 +114,8 @@ impl Machine {
         }
     }
 
-    /// Applies entries in order; nothing is written, the caller lands [`Applied::writes`] on `base` before the next call.
+    /// Applies entries in order; nothing is written, the caller lands [`Applied::writes`] on `base` before the next
+    /// call.
     ///
     /// An error means this binary can't apply what the others did, and must stop.
     pub fn apply<T: TablesRead>(&mut self, base: &T, entries: &[Entry<'_>]) -> Result<Applied, CodecError> {

@@ -397,7 +397,8 @@ mod tests {
         assert!(matches!(world.refused(longer), Refusal::SizeMismatch { stored_bytes: 5, claimed_bytes: 6, .. }));
     }
 
-    // Of two pushes of the same bytes one record stays; the other's files are closed, and its repeated commit answers the
+    // Of two pushes of the same bytes one record stays; the other's files are closed, and its repeated commit answers
+    // the
     // same (B3), but can't bring its files back.
     #[test]
     fn the_second_push_joins() {
@@ -471,7 +472,8 @@ mod tests {
         assert!(matches!(world.refused(upload::ForgetUploads { slot: 5000 }), Refusal::ParameterInvalid { .. }));
     }
 
-    // Needs follow confirmations: a lost copy is needed until it is confirmed again, in every order, any number of times.
+    // Needs follow confirmations: a lost copy is needed until it is confirmed again, in every order, any number of
+    // times.
     #[test]
     fn needs_follow() {
         let (mut world, repository) = world();
@@ -493,7 +495,8 @@ mod tests {
         assert_eq!(read(&world.tables, &digest()).unwrap().stores, [StoreId(2), StoreId(3)]);
     }
 
-    // A use that came first and went last: whatever the order of two pushes and a delete between their parts, no link is
+    // A use that came first and went last: whatever the order of two pushes and a delete between their parts, no link
+    // is
     // left without a use. The first of these was lost when a repository had one use of a digest at a time.
     #[test]
     fn parts_of_pushes_and_deletes_cross() {

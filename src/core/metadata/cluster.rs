@@ -62,7 +62,8 @@ pub struct InitCluster {
     pub token_secret: [u8; 32],
     /// Length of a tick, milliseconds.
     pub tick_ms: u64,
-    /// Feature level the cluster begins at: the proposer's [`FEATURE_LEVEL`]. In the command, because another binary may
+    /// Feature level the cluster begins at: the proposer's [`FEATURE_LEVEL`]. In the command, because another binary
+    /// may
     /// apply it.
     pub feature_level: u16,
 }

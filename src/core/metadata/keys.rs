@@ -30,8 +30,10 @@
 //! | | `MANIFEST_TAG` | repository id, digest, tag | nothing |
 //! | | `REFERRER` | repository id, subject digest, digest | [`ReferrerRow`](super::referrer::ReferrerRow) |
 //! | | `LINK` | repository id, digest | [`LinkRow`](super::link::LinkRow) |
-//! | | `MANIFEST_REFERENCES` | repository id, digest | [`ReferencesRow`](super::manifest::ReferencesRow): what it names |
-//! | | `REF` | repository id, digest, kind, manifest digest | nothing; of a sparse manifest also for what is not here yet |
+//! | | `MANIFEST_REFERENCES` | repository id, digest | [`ReferencesRow`](super::manifest::ReferencesRow): what it
+//! names |
+//! | | `REF` | repository id, digest, kind, manifest digest | nothing; of a sparse manifest also for what is not here
+//! yet |
 //! | | `LOOSE_USE` | repository id, digest, use id | log index since which no link stands on this use |
 //! | | `SLOT_CLOCK` | | last hybrid logical time of the slot |
 //! | by upload id | `UPLOAD` | upload id | [`UploadRow`](super::upload::UploadRow): takeovers and closings only |
@@ -469,7 +471,8 @@ pub(crate) fn loose_use_in(key: &[u8]) -> Option<(RepositoryId, Digest, UseId)> 
     Some((RepositoryId(repository), digest, UseId(hold)))
 }
 
-/// A generation of a digest that no command may name again. Generations begin with their tick, so the oldest come first.
+/// A generation of a digest that no command may name again. Generations begin with their tick, so the oldest come
+/// first.
 pub(crate) fn closed_generation(digest: &Digest, generation: &UploadId) -> Vec<u8> {
     let key = Key::new(digest_slot(digest), table::CLOSED_GENERATION).with(&generation.key_bytes());
     key.with(&digest.key_bytes()).done()

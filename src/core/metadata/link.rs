@@ -54,7 +54,8 @@ pub fn loose_uses(tables: &impl TablesRead, slot: Slot, limit: usize) -> Vec<(Re
     rows.iter().map(read).collect()
 }
 
-/// What settles the loose uses of a slot at an applied index, at most `limit` commands: those still on record are dropped,
+/// What settles the loose uses of a slot at an applied index, at most `limit` commands: those still on record are
+/// dropped,
 /// those out of the window are forgotten. Deleted repositories are left to their purge.
 pub fn settlement(tables: &impl TablesRead, slot: Slot, applied_index: u64, limit: usize) -> Vec<Command> {
     let mut from = keys::of_slot(slot, table::LOOSE_USE);
@@ -81,13 +82,15 @@ pub fn settlement(tables: &impl TablesRead, slot: Slot, applied_index: u64, limi
     commands
 }
 
-/// From now on no link may stand on this use, so that it can be dropped without one arriving late. Work for a reconciler.
+/// From now on no link may stand on this use, so that it can be dropped without one arriving late. Work for a
+/// reconciler.
 fn loosen(tables: &mut impl Tables, repository: &RepositoryKey, digest: &Digest, hold: UseId, index: u64) {
     let key = keys::loose_use(repository.slot(), repository.id, digest, hold);
     tables.put(key, codec::encode(&LooseRow { since_index: index }));
 }
 
-/// Gives a repository a blob. Its use must have been added before. Takes the place of a link that stands on another use.
+/// Gives a repository a blob. Its use must have been added before. Takes the place of a link that stands on another
+/// use.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Link {
     /// To whom.

@@ -277,7 +277,8 @@ impl PutManifest {
         referrer::put(tables, &self.repository, subject, &self.digest, &row);
     }
 
-    /// The children of an index are counted on again: their presence is renewed with its own (consensus-and-faults §6.3).
+    /// The children of an index are counted on again: their presence is renewed with its own (consensus-and-faults
+    /// §6.3).
     fn renew_children(&self, tables: &mut impl Tables, presence: Version) {
         for child in self.references.iter().filter(|reference| reference.kind == ContentKind::Manifest) {
             if let Some(row) = read(tables, &self.repository, &child.digest) {

@@ -314,7 +314,8 @@ impl Apply for PutKey {
     }
 }
 
-/// Enables or disables an access key that is there: unlike [`PutKey`] it never makes one anew that was deleted meanwhile.
+/// Enables or disables an access key that is there: unlike [`PutKey`] it never makes one anew that was deleted
+/// meanwhile.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct SetKeyEnabled {
     /// The registry of its owner.

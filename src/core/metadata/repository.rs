@@ -17,7 +17,8 @@ use crate::vocabulary::limits::PURGE_ROWS_MAX;
 use crate::vocabulary::refusal::Refusal;
 use crate::vocabulary::repository_name::RepositoryName;
 
-/// A repository named by name and id: what commands carry, so that a repository made anew is never mistaken for the old.
+/// A repository named by name and id: what commands carry, so that a repository made anew is never mistaken for the
+/// old.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct RepositoryKey {
     /// Its registry.
@@ -244,7 +245,8 @@ pub fn deleted(tables: &impl TablesRead, slot: Slot, limit: usize) -> Vec<Reposi
     rows.iter().map(read).collect()
 }
 
-/// Up to `limit` uses of blobs that a repository's rows still name: to be dropped before a deleted repository's rows go.
+/// Up to `limit` uses of blobs that a repository's rows still name: to be dropped before a deleted repository's rows
+/// go.
 pub fn holds(tables: &impl TablesRead, key: &RepositoryKey, limit: usize) -> Vec<(Digest, UseId)> {
     let links = tables.prefix(&keys::of_repository(key.slot(), table::LINK, key.id), limit);
     let loose = tables.prefix(&keys::of_repository(key.slot(), table::LOOSE_USE, key.id), limit - links.len());
@@ -259,7 +261,8 @@ pub fn holds(tables: &impl TablesRead, key: &RepositoryKey, limit: usize) -> Vec
 
 /// Removes up to [`PURGE_ROWS_MAX`] rows of a deleted repository; the last call removes its own row.
 ///
-/// Nobody can reach a deleted repository or link into it, so here removal runs from the right: `DropUse` for some of its
+/// Nobody can reach a deleted repository or link into it, so here removal runs from the right: `DropUse` for some of
+/// its
 /// [`holds`], then in the same envelope this with their names. What names a use goes only after the use, and a crash in
 /// between loses nothing but time.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]

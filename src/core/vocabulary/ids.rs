@@ -41,7 +41,8 @@ id!(
     ClusterId(u128), 32
 );
 id!(
-    /// The life of a cluster's log: new after a restore or a forced recovery. Log indexes of two lineages are not comparable.
+    /// The life of a cluster's log: new after a restore or a forced recovery. Log indexes of two lineages are not
+    /// comparable.
     Lineage(u64), 16
 );
 id!(

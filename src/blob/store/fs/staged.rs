@@ -17,7 +17,8 @@ const WRITEBACK_BYTES: u64 = 8 << 20;
 /// Slices per system call, far below the kernel's 1,024.
 const SLICES_MAX: usize = 256;
 
-/// Writes `parts` at `offset`, where the file ends, and feeds them to `tally`. After an error the file ends at `offset`.
+/// Writes `parts` at `offset`, where the file ends, and feeds them to `tally`. After an error the file ends at
+/// `offset`.
 pub(super) fn append(
     volume: &Volume,
     file: &File,

@@ -133,7 +133,8 @@ impl Volume {
         StoreError::VolumeFailed { reason: Arc::clone(reason) }
     }
 
-    /// Syncs a file whose bytes can still be given up. Lack of space is then no failure of the volume; anything else is.
+    /// Syncs a file whose bytes can still be given up. Lack of space is then no failure of the volume; anything else
+    /// is.
     pub(super) fn sync_file(&self, step: Step, file: &File, what: &str) -> StoreResult<()> {
         let synced = self.before(step).and_then(|()| Ok(rustix::fs::fdatasync(file)?));
         synced.map_err(|error| if is_full(&error) { StoreError::NoSpace } else { self.fail(what, &error) })

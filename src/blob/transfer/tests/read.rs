@@ -188,7 +188,8 @@ async fn garbled_line() {
     assert!(region.node(1).store().stat(&blob.key).unwrap().is_some(), "the copy itself is good");
 }
 
-// A repair places a verified copy; repeats find it; a damaged source is left for a good one; without any, nothing stays.
+// A repair places a verified copy; repeats find it; a damaged source is left for a good one; without any, nothing
+// stays.
 #[tokio::test(flavor = "multi_thread")]
 async fn repairs() {
     let region = Region::start(&["a", "b", "c"]).await;

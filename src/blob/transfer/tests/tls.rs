@@ -24,7 +24,8 @@ impl Authority {
     }
 }
 
-// Members push to each other and read; whoever shows another name, role, cluster or authority, or none, or is no member,
+// Members push to each other and read; whoever shows another name, role, cluster or authority, or none, or is no
+// member,
 // gets nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn certificates_name_the_caller() {

@@ -5,7 +5,8 @@
 //! head     magic PTLPACK1 · store id u64 · segment u32 · zero u64 · crc u32
 //! record   magic PRC1 · crc u32 · length u32 · algorithm u8 · zero[3] · hash[64] · generation[24] · bytes · zero to 8
 //! footer   (algorithm u8 · hash[64] · generation[24] · offset u32 · length u32)* · trailer
-//! trailer  count u32 · crc of the entries u32 · offset of the footer u32 · crc of the 12 bytes before u32 · magic PTLFOOT1
+//! trailer  count u32 · crc of the entries u32 · offset of the footer u32 · crc of the 12 bytes before u32 · magic
+//! PTLFOOT1
 //! ```
 //!
 //! Every CRC begins with the store id, the segment's number and the offset: a record at the wrong place (a misplaced

@@ -1,4 +1,5 @@
-//! B5: a real process, killed at each step of its work. What it acknowledged is there; what it did not is whole or absent;
+//! B5: a real process, killed at each step of its work. What it acknowledged is there; what it did not is whole or
+//! absent;
 //! and the work can be done again from the beginning.
 //!
 //! The parent test starts this test binary again; `worker` below then does the work and kills itself at the step that
@@ -139,7 +140,8 @@ fn check(store: &dyn BlobStore, told: &[String], context: &str) {
     assert_eq!(store.health(), Health { failed: None, damaged_pack_regions: 0 }, "{context}");
 }
 
-// B5: killed at every step, at its first, second and fourth occurrence, the store keeps what it acknowledged, shows nothing that is
+// B5: killed at every step, at its first, second and fourth occurrence, the store keeps what it acknowledged, shows
+// nothing that is
 // not whole, and does the same work again to the end.
 #[test]
 fn killed_at_each_step() {

@@ -107,7 +107,8 @@ fn links_are_not_followed() {
     assert_eq!(open(&root, CLUSTER, Identity::Known(STORE)).unwrap(), STORE);
 }
 
-// What a crash leaves half done is freed: copies on their way in, sums without a blob, notes without an upload, a staging
+// What a crash leaves half done is freed: copies on their way in, sums without a blob, notes without an upload, a
+// staging
 // whose epoch cannot be known, and one that shares its bytes with a blob.
 #[test]
 fn left_overs_are_freed() {
