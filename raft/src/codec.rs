@@ -1,10 +1,9 @@
 //! Our encodings of what openraft holds: entries, votes, log ids, memberships, snapshot descriptions.
 //!
 //! Everything that is stored is a *record*: magic, kind, version, body, CRC32C of all before it. Integers are
-//! little-endian
-//! and of fixed width, byte strings carry a `u32` length. openraft's types are converted field by field, never
-//! serialised as
-//! they are: a field added upstream must not make an old log unreadable. Golden bytes in the tests hold the formats.
+//! little-endian and of fixed width, byte strings carry a `u32` length. openraft's types are converted field by field,
+//! never serialised as they are: a field added upstream must not make an old log unreadable. Golden bytes in the tests
+//! hold the formats.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -24,8 +24,8 @@ pub struct GroupConfig {
     pub lineage: u64,
     /// This node; random, made once with its data directory, never reused.
     pub node_id: u64,
-    /// Directory of consensus: log, snapshots, identity. On the same file system as the state, which is copied by
-    /// hard links.
+    /// Directory of consensus: log, snapshots, identity. On the same file system as the state, which is copied by hard
+    /// links.
     pub dir: PathBuf,
     /// Where to listen.
     pub listen: SocketAddr,

@@ -1,6 +1,5 @@
-//! The gate between a started node and consensus: closed until a majority of the voters, itself included, has
-//! answered its
-//! hello and none remembers more of it than it knows itself.
+//! The gate between a started node and consensus: closed until a majority of the voters, itself included, has answered
+//! its hello and none remembers more of it than it knows itself.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

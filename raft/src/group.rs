@@ -306,9 +306,8 @@ impl Group {
         }
     }
 
-    /// Waits, after the end, until the directory may be used again by the same process; false if something still
-    /// holds it
-    /// when `patience` is over.
+    /// Waits, after the end, until the directory may be used again by the same process; false if something still holds
+    /// it when `patience` is over.
     pub async fn closed(self, patience: Duration) -> bool {
         let log = self.0.core.log.lifetime();
         drop(self);

@@ -2,8 +2,8 @@
 //!
 //! A directory that went back in time (a restored disk image) would vote a second time in a term it has voted in. Every
 //! start raises a counter durably; every node remembers, per peer, the highest counter, term and log position it was
-//! told.
-//! A started voter takes no part in consensus until a majority of the voters has answered its hello and none knew more.
+//! told. A started voter takes no part in consensus until a majority of the voters has answered its hello and none knew
+//! more.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -194,8 +194,7 @@ impl Memory {
     }
 
     /// Whether a node that says it lacks the entry at `at` has acknowledged it, or a later one, to the leader of this
-    /// term:
-    /// then it has lost it since.
+    /// term: then it has lost it since.
     pub(crate) fn has_lost(&self, node_id: u64, term: u64, at: Position) -> bool {
         let heard = self.of(node_id);
         heard.term == term && heard.last >= Some(at)

@@ -1,10 +1,8 @@
 //! Consensus: openraft behind our own types, a log on RocksDB, a network on tonic.
 //!
 //! The package replicates opaque entries onto a [`StateMachine`] that the server implements. It knows nothing about
-//! what they
-//! mean, and nothing outside it names a type of openraft. Start reading at [`Group`], the one handle a server holds;
-//! then
-//! `state` (how entries are applied), `log_store` (how they become durable) and [`network`].
+//! what they mean, and nothing outside it names a type of openraft. Start reading at [`Group`], the one handle a server
+//! holds; then `state` (how entries are applied), `log_store` (how they become durable) and [`network`].
 //!
 //! The rules this package must keep, and the test of each, are the table in `raft/README.md`.
 

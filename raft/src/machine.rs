@@ -7,17 +7,14 @@ use bytes::Bytes;
 /// What consensus replicates onto.
 ///
 /// All calls are synchronous and come from threads made for them, never from an async worker. `apply` and `install`
-/// come
-/// from one thread, one after the other; `checkpoint` and `inspect` may run beside `apply`.
+/// come from one thread, one after the other; `checkpoint` and `inspect` may run beside `apply`.
 pub trait StateMachine: Send + Sync + 'static {
     /// Applies committed entries in order, in **one** atomic batch together with `meta`: opaque bytes that say what was
     /// applied last and who the members are; store them and give them back. Returns one reply per entry, also for
-    /// entries
-    /// with an empty payload (their replies are dropped).
+    /// entries with an empty payload (their replies are dropped).
     ///
     /// Entries of one call must see each other's effects. An error or a panic ends the process: a node that applied
-    /// half a
-    /// batch must not go on.
+    /// half a batch must not go on.
     fn apply(&self, entries: &[Committed], meta: &[u8]) -> Result<Vec<Bytes>, MachineError>;
 
     /// The `meta` stored last, `None` when nothing was ever applied.
@@ -34,8 +31,7 @@ pub trait StateMachine: Send + Sync + 'static {
     fn inspect(&self, dir: &Path) -> Result<Vec<u8>, MachineError>;
 
     /// Replaces the whole state by the copy in `dir`, which may be renamed away. A crash at any moment leaves the old
-    /// state
-    /// or the new one. Rebuilds every view that `apply` feeds: applies were skipped.
+    /// state or the new one. Rebuilds every view that `apply` feeds: applies were skipped.
     fn install(&self, dir: &Path) -> Result<(), MachineError>;
 }
 
@@ -47,8 +43,7 @@ pub struct Committed {
     /// The term of the leader that wrote it.
     pub term: u64,
     /// The leader's wall clock when it took the proposal, milliseconds since 1970; 0 for entries of consensus itself.
-    /// It may
-    /// run backwards between leaders.
+    /// It may run backwards between leaders.
     pub at_ms: u64,
     /// What was proposed; empty for entries of consensus itself (a new leader's first entry, changes of members).
     pub payload: Bytes,

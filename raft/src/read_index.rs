@@ -1,8 +1,7 @@
 //! Linearizable reads on any node: one round of the leader's heartbeats answers every read that waited when it began.
 //!
-//! A read never joins a round in flight: the round's quorum may have answered before a write that the reader has
-//! seen. It
-//! waits for the next one.
+//! A read never joins a round in flight: the round's quorum may have answered before a write that the reader has seen.
+//! It waits for the next one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -53,9 +52,8 @@ impl Reads {
         Some(wait)
     }
 
-    /// Waits for a read, at most for `patience`, and runs one round for all that wait by then. False if it failed:
-    /// who still
-    /// waits takes part in the next one.
+    /// Waits for a read, at most for `patience`, and runs one round for all that wait by then. False if it failed: who
+    /// still waits takes part in the next one.
     async fn serve(&self, patience: Duration, round: impl AsyncFnOnce() -> Option<u64>) -> bool {
         if self.waiting.lock().is_empty() {
             // without a reader the round is run all the same, to know how old the state is

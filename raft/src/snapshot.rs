@@ -217,8 +217,7 @@ impl Snapshots {
     }
 
     /// Accepts a received directory whose files have been checked: opens it and compares what it says with what the
-    /// leader
-    /// said. Blocking.
+    /// leader said. Blocking.
     pub(crate) fn received(&self, dir: PathBuf, meta_bytes: &Bytes) -> io::Result<Snapshot> {
         files::sync_tree(&dir)?;
         let found = self.look_at(dir, true)?;

@@ -1,9 +1,8 @@
-//! Joins openraft's state machine to ours: apply runs on a thread of its own, members and position in the same batch
-//! as data.
+//! Joins openraft's state machine to ours: apply runs on a thread of its own, members and position in the same batch as
+//! data.
 //!
 //! Apply waits until the entries are durable in this node's own log. openraft only asks that they are committed; the
-//! wait
-//! keeps the state from ever being ahead of its log, so a power cut can't leave a state without its entries.
+//! wait keeps the state from ever being ahead of its log, so a power cut can't leave a state without its entries.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,9 +1,8 @@
 //! The audit: one record for each change that was made or refused, and for each credential that did not hold.
 //!
 //! A record is an event of the `audit` target with fixed fields: who, what, on what, from where, with which result,
-//! under
-//! which request id. The subscriber decides where it goes (its own file, standard output). Never holds a secret: the
-//! fields are names, ids and codes of ours (T10).
+//! under which request id. The subscriber decides where it goes (its own file, standard output). Never holds a secret:
+//! the fields are names, ids and codes of ours (T10).
 
 use std::net::IpAddr;
 

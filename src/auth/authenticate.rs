@@ -24,8 +24,7 @@ impl Auth {
     ///
     /// Refuses credentials that do not hold with [`Refused::Unauthenticated`], too much guessing with
     /// [`Refusal::Throttled`], and a cluster without quorum with [`Refusal::Unavailable`]. A credential that does not
-    /// hold
-    /// on a merely fresh state is looked at again on a linearizable one: a key just made works on every node.
+    /// hold on a merely fresh state is looked at again on a linearizable one: a key just made works on every node.
     pub async fn authenticate(&self, evidence: &Evidence<'_>, freshness: Freshness) -> Result<Caller, Refused> {
         let credential = credential::parse(evidence.headers);
         let delay_ms = self.slow_down(&credential, evidence.address).await?;
@@ -132,8 +131,7 @@ impl Auth {
     }
 
     /// An operator who showed a client certificate of the cluster's authority on the admin listener: may administer,
-    /// and
-    /// nothing else. `name` is the certificate's.
+    /// and nothing else. `name` is the certificate's.
     pub async fn operator(&self, name: &str, evidence: &Evidence<'_>) -> Result<Caller, Refused> {
         self.0.state.ready(Freshness::Linearizable).await?;
         let at = Timestamp::from_ms(self.0.clock.wall_ms());

@@ -29,12 +29,10 @@ pub struct RootKey {
 
 impl Auth {
     /// Makes the root user and its first access key, after `cluster init`, on any node. `None` when there is one
-    /// already:
-    /// of several nodes that try, one succeeds.
+    /// already: of several nodes that try, one succeeds.
     ///
-    /// With a key `brought` from a file it is that key, and it is put in force also when the root user exists and
-    /// does not
-    /// have it: whoever may write the configuration of a node can get in again.
+    /// With a key `brought` from a file it is that key, and it is put in force also when the root user exists and does
+    /// not have it: whoever may write the configuration of a node can get in again.
     pub async fn bootstrap(&self, brought: Option<RootKey>) -> Result<Option<RootKey>, Refusal> {
         bootstrap(&self.0.state, brought).await
     }

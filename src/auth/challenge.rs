@@ -13,8 +13,7 @@ pub const SERVICE: &str = "portolan";
 
 impl Auth {
     /// The value of `WWW-Authenticate`. `origin` is scheme and host as the client used them, after the trusted-proxy
-    /// rule
-    /// (`https://registry.example:5000`); a configured public URL takes its place (H8).
+    /// rule (`https://registry.example:5000`); a configured public URL takes its place (H8).
     pub fn challenge(&self, challenge: &Challenge, origin: &str) -> HeaderValue {
         let settings = &self.0.settings;
         let origin = settings.public_url.as_deref().unwrap_or(origin).trim_end_matches('/');

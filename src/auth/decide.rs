@@ -5,8 +5,7 @@
 //!
 //! - Whatever a request without a credential may do, everybody may, unless an own policy denies it explicitly.
 //! - Allowed, and the token (if it is one) reaches that far: a permit. Allowed, and the token does not: a challenge
-//! with
-//!   the scope to ask for, never 403, so that clients fetch a wider token.
+//!   with the scope to ask for, never 403, so that clients fetch a wider token.
 //! - Not allowed and no credential: a challenge, the same for every repository, existing or not.
 //! - Not allowed and the caller may do something else in the repository: denied.
 //! - Otherwise the repository does not exist, whether it does or not.

@@ -2,10 +2,8 @@
 //!
 //! After a few failures each further attempt waits before it is looked at, twice as long each time up to a bound; the
 //! count fades with time. An address from which an account was used rightly lately is spared that account's delay, so
-//! that
-//! a stranger who guesses cannot slow the owner down. Kept per node, in memory: a drawn secret has 240 bits, this
-//! bounds
-//! noise and cost, not the odds.
+//! that a stranger who guesses cannot slow the owner down. Kept per node, in memory: a drawn secret has 240 bits, this
+//! bounds noise and cost, not the odds.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

@@ -1,8 +1,7 @@
 //! From a credential to its owner: what the state says, kept compiled in memory until users, keys or policies change.
 //!
 //! Every change of them raises one number (`AuthVersion`); whatever is kept here belongs to one number of one life of
-//! the
-//! cluster and is never used for another (A21). Nothing of it outlives a restart.
+//! the cluster and is never used for another (A21). Nothing of it outlives a restart.
 
 use std::collections::HashMap;
 use std::sync::Arc;

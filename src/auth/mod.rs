@@ -4,13 +4,12 @@
 //!
 //! 1. [`Auth::authenticate`]: headers → [`Caller`], read at a revision ([`Freshness`]);
 //! 2. [`Auth::permit`] (or [`Auth::permit_catalog`], [`Auth::permit_base`], [`Auth::may_see`]) → a permit, or
-//! [`Refused`];
+//!    [`Refused`];
 //! 3. the registry, with `AtLeast(caller.revision())`, so that both share one round through consensus.
 //!
 //! [`Auth::authorize`] does 1 and 2 in one. A [`Refused::Unauthenticated`] is rendered with [`Auth::challenge`]. Every
 //! change, made or refused, is told to [`audit`]. The rules of visibility are in `decide.rs`, users and keys in
-//! `users.rs`,
-//! the token service in `service.rs`.
+//! `users.rs`, the token service in `service.rs`.
 
 pub mod audit;
 mod authenticate;
@@ -131,9 +130,8 @@ pub struct Settings {
     /// Whether policies of `anonymous` give anything to requests without a credential; false refuses those whatever
     /// policies say.
     pub anonymous: bool,
-    /// Life of a bearer token in seconds, from [`TOKEN_LIFETIME_S_MIN`] to [`TOKEN_LIFETIME_S_MAX`]. It does not
-    /// delay the
-    /// withdrawal of rights: those are read at every request.
+    /// Life of a bearer token in seconds, from [`TOKEN_LIFETIME_S_MIN`] to [`TOKEN_LIFETIME_S_MAX`]. It does not delay
+    /// the withdrawal of rights: those are read at every request.
     pub token_lifetime_s: u64,
 }
 
@@ -170,10 +168,8 @@ impl Auth {
     /// Decides whether the caller may do this in a repository, whether or not it exists.
     ///
     /// A repository that the caller may not see is [`Refusal::RepositoryUnknown`], exactly as a missing one; one that
-    /// it
-    /// sees and may not use so is [`Refusal::Denied`]; an anonymous caller, or a token that reaches less far than its
-    /// owner
-    /// may, gets a challenge naming the scope to ask for.
+    /// it sees and may not use so is [`Refusal::Denied`]; an anonymous caller, or a token that reaches less far than
+    /// its owner may, gets a challenge naming the scope to ask for.
     pub fn permit(
         &self,
         caller: &Caller,
@@ -222,8 +218,7 @@ impl Auth {
     }
 
     /// Whether the caller may administer: `ReadCluster`, `ManageCluster` or `ManageIdentities`. Access keys and
-    /// operator
-    /// certificates may, by their policies; bearer tokens never.
+    /// operator certificates may, by their policies; bearer tokens never.
     pub fn permit_admin(&self, caller: &Caller, action: policy::Action) -> Result<(), Refused> {
         decide::permit_admin(caller, action)
     }

@@ -88,8 +88,7 @@ impl RightSet {
     }
 
     /// Whether the repository's existence is no secret to the principal: it may do something with what is in it. The
-    /// right
-    /// to create is not enough, a refusal to create tells enough by itself.
+    /// right to create is not enough, a refusal to create tells enough by itself.
     pub(super) fn sees(self) -> bool {
         self.holds_any(RightSet(RightSet::ALL.0 & !RightSet::CREATE.0))
     }

@@ -1,6 +1,5 @@
-//! Where this room reads and changes users, keys and policies: the cluster's metadata; in unit tests the same
-//! commands on
-//! tables in memory.
+//! Where this room reads and changes users, keys and policies: the cluster's metadata; in unit tests the same commands
+//! on tables in memory.
 
 use registry_core::metadata::command::Command;
 use registry_core::metadata::tables::TablesRead;

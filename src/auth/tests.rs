@@ -153,8 +153,7 @@ async fn t9_first_key() {
 }
 
 // A22: anonymous, authenticated without grant, with grant, denied: whoever has a credential never gets less than who
-// has
-// none, unless a policy takes it.
+// has none, unless a policy takes it.
 #[tokio::test]
 async fn a22_anonymous_and_the_rest() {
     let house = House::new().await;
@@ -369,8 +368,7 @@ async fn t3_expiry() {
 }
 
 // The 60 s bound: a merely fresh state may lag for what was withdrawn; what was just given works at once, on every
-// node;
-// and without a quorum known credentials still pull, while a no is never guessed.
+// node; and without a quorum known credentials still pull, while a no is never guessed.
 #[tokio::test]
 async fn fresh_reads() {
     let house = House::new().await;

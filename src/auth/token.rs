@@ -1,10 +1,9 @@
 //! Bearer tokens: made by the token service, accepted by every node of the cluster. Opaque to clients; sealed, not JWT
 //! (decision 0021).
 //!
-//! A token only narrows. Each time it is shown, its access key and its owner must still be there and enabled, and
-//! what it
-//! allows is cut with what the owner may do *now*: a withdrawn right is gone everywhere within the 60 s bound of reads,
-//! whatever the token's life (A16, A21).
+//! A token only narrows. Each time it is shown, its access key and its owner must still be there and enabled, and what
+//! it allows is cut with what the owner may do *now*: a withdrawn right is gone everywhere within the 60 s bound of
+//! reads, whatever the token's life (A16, A21).
 
 use bincode::{Decode, Encode};
 use registry_core::decide::seal::{Purpose, Sealer};

@@ -1,5 +1,5 @@
-//! Users, access keys, policies: what an administrator does. Each act asks for its right itself, whichever door it
-//! came by.
+//! Users, access keys, policies: what an administrator does. Each act asks for its right itself, whichever door it came
+//! by.
 
 use registry_core::decide::policy::grants::{self, Grant};
 use registry_core::decide::policy::{self, Policy, PolicyKind, Resource};
@@ -235,8 +235,7 @@ impl Auth {
     }
 
     /// Attaches a policy to a user, or to `anonymous`, in place of the one of that name. Refuses with `PolicyInvalid`
-    /// what
-    /// is not understood to the last word (A23).
+    /// what is not understood to the last word (A23).
     pub async fn put_policy(
         &self,
         by: &Caller,

@@ -1,8 +1,7 @@
 //! Who this node is: `identity.toml` in its data directory, written once, synced, never changed.
 //!
-//! A node id is never used twice. An empty directory under the id of a node that the cluster knows would vote twice
-//! in a
-//! term, so consensus refuses it; a wiped node joins anew.
+//! A node id is never used twice. An empty directory under the id of a node that the cluster knows would vote twice in
+//! a term, so consensus refuses it; a wiped node joins anew.
 
 use std::path::{Path, PathBuf};
 

@@ -1,8 +1,7 @@
 //! This node among the others: its identity, its registration, the topology it and the blob plane live by.
 //!
 //! Never serves a request and never moves a byte. Start at [`identity`] for who this node is, at [`Cluster`] for what
-//! an
-//! operator may ask and do.
+//! an operator may ask and do.
 
 pub mod feed;
 pub mod founding;

@@ -2,8 +2,7 @@
 //!
 //! Never knows a route of a surface, never who is asking, never decides what a request means. What goes through here is
 //! bounded: connections (in all and per address), headers, streams of a connection, requests under way; and it moves,
-//! or
-//! it is closed: time-outs are by progress, so a layer of 50 GB may take its hours and a stalled client may not.
+//! or it is closed: time-outs are by progress, so a layer of 50 GB may take its hours and a stalled client may not.
 //!
 //! Start at [`serve`]; [`RequestInfo`] is what a request brings to its app, [`App`] what an app is.
 

@@ -1,8 +1,7 @@
 //! Makes recorded wishes true: reconcilers, one per file, and the driver that wakes them.
 //!
 //! A reconciler takes no input: it reads rows, does one bounded step, and is woken by a signal or a timer, so that a
-//! lost
-//! signal costs time and nothing else. Never answers a request. Start at [`driver`].
+//! lost signal costs time and nothing else. Never answers a request. Start at [`driver`].
 
 pub mod clock_tick;
 pub mod driver;

@@ -1,8 +1,7 @@
 //! Makes the copies that this node should hold and does not: third copies right after a push, lost ones after a fault.
 //!
 //! The work is the rows `need(zone, digest)`; which volume of the zone takes the copy the placement decides, so two
-//! nodes
-//! of a zone never both fetch it. Fewest copies first.
+//! nodes of a zone never both fetch it. Fewest copies first.
 
 use std::sync::Arc;
 use std::time::Duration;

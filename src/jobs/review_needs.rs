@@ -1,6 +1,5 @@
 //! Looks over the needs of old blobs when the topology has changed: a node that joins is to get its copies, one that
-//! was
-//! removed is to be replaced. Where nothing is out of line, nothing is proposed.
+//! was removed is to be replaced. Where nothing is out of line, nothing is proposed.
 
 use std::time::Duration;
 

@@ -2,8 +2,7 @@
 //!
 //! Never knows HTTP, JSON or who is calling. Start at [`Metadata`]: [`propose`](Metadata::propose) changes the state,
 //! [`read`](Metadata::read) looks at it; [`tables`] keeps it on disk, [`machine`] joins it to consensus, [`watch`]
-//! wakes
-//! the reconcilers.
+//! wakes the reconcilers.
 
 pub mod machine;
 mod propose;

@@ -1,6 +1,5 @@
 //! Offering changes. A proposal without an answer is repeated under the same request id until its time is up, so that
-//! it
-//! applies once or is reported as unknown.
+//! it applies once or is reported as unknown.
 
 use std::time::{Duration, Instant};
 

@@ -1,8 +1,7 @@
 //! Uploads: sessions that collect bytes until a digest closes them.
 //!
 //! `POST` writes nothing: the session is a sealed token that names the upload, its repository, its principal and its
-//! two
-//! holders. Only a takeover, a commit and a closing go to the log. Source: consensus-and-faults §5.3.
+//! two holders. Only a takeover, a commit and a closing go to the log. Source: consensus-and-faults §5.3.
 
 use bincode::{Decode, Encode};
 use futures_util::StreamExt as _;

@@ -1,8 +1,7 @@
 //! The log on RocksDB: entries, vote, purge marker and commit hint in one instance, so in one order.
 //!
 //! A write goes to RocksDB's log at once and is readable then; one thread ([`sync`]) makes it durable and only then
-//! completes
-//! it, in order. What is not durable is never acknowledged. An error of any write ends the process.
+//! completes it, in order. What is not durable is never acknowledged. An error of any write ends the process.
 //!
 //! It never holds state-machine data: a compaction there must not stall an append here. Start reading at [`LogStore`].
 

@@ -114,8 +114,7 @@ impl RaftLogReader<Types> for LogStore {
             Some(first) if first.log_id.index == start => Ok(found),
             None if start >= end => Ok(found),
             // purged meanwhile: the engine holds that back while it replicates, and sends a snapshot otherwise. What
-            // must
-            // never happen is to pass later entries off as these
+            // must never happen is to pass later entries off as these
             Some(_) | None if self.purged().is_some_and(|purged| purged.index >= start) => Ok(Vec::new()),
             Some(_) | None => Err(io::Error::other(format!("entry {start} is not in the log"))),
         }

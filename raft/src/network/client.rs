@@ -101,9 +101,8 @@ impl Link {
         answer.map_err(|status| self.failed(&status, action, limit))
     }
 
-    /// A follower that lacks what it has acknowledged must not be fed from there: the engine takes acknowledged
-    /// entries for
-    /// kept, and so has counted them. Only an operator can tell what else it has lost.
+    /// A follower that lacks what it has acknowledged must not be fed from there: the engine takes acknowledged entries
+    /// for kept, and so has counted them. Only an operator can tell what else it has lost.
     fn has_lost(&self, term: u64, at: Option<LogId>) -> Option<RPCError<Types>> {
         let at = at.map(Position::from)?;
         if !self.net.memory.has_lost(self.target, term, at) {

@@ -1,8 +1,7 @@
 //! Who a certificate says its holder is.
 //!
-//! The name is a URI in the subject alternative names: `portolan://<cluster id, 32 hex>/<role>/<id>`, where the id of
-//! a node
-//! is 16 hex digits. Nothing else of a certificate is looked at: host names change, identities don't.
+//! The name is a URI in the subject alternative names: `portolan://<cluster id, 32 hex>/<role>/<id>`, where the id of a
+//! node is 16 hex digits. Nothing else of a certificate is looked at: host names change, identities don't.
 
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 

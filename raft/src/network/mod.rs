@@ -2,8 +2,7 @@
 //! certificates.
 //!
 //! The room carries bytes and names who speaks; it decides nothing about consensus. [`transport`] and [`identity`]
-//! serve any
-//! node-to-node service. Start reading at [`wire`], then `client` and `server`.
+//! serve any node-to-node service. Start reading at [`wire`], then `client` and `server`.
 
 pub(crate) mod client;
 pub mod identity;

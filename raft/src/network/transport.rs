@@ -1,8 +1,7 @@
 //! Mutual TLS between nodes: channels that leave from the node's own address, listeners that know who called.
 //!
 //! Certificates are asked for at every new connection, so that replaced files are used without a restart. Without TLS
-//! (only
-//! on loopback) nobody is identified.
+//! (only on loopback) nobody is identified.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};

@@ -103,9 +103,8 @@ fn a_reply_too_few_ends_the_process() {
     dies("", "tests::fatal::a_reply_too_few_ends_the_process", "apply broke its contract");
 }
 
-// A log that can't be written ends the process, and nothing written after is acknowledged: no retry could tell what
-// is on
-// the disk. The limit on file sizes stands for a full disk: RocksDB's write fails with EFBIG.
+// A log that can't be written ends the process, and nothing written after is acknowledged: no retry could tell what is
+// on the disk. The limit on file sizes stands for a full disk: RocksDB's write fails with EFBIG.
 #[test]
 fn a_failed_write_of_the_log_ends_the_process() {
     if is_victim() {

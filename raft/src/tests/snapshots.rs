@@ -77,8 +77,7 @@ async fn purging_stays_behind_the_copy() {
 }
 
 // The live state is lost, the copy is not: the node starts from the copy and the log after it. Without the copy there
-// is a
-// gap, and it refuses.
+// is a gap, and it refuses.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_state_is_restored_from_the_copy() {
     let mut cluster = Cluster::start(1, small).await;

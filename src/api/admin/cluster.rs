@@ -194,9 +194,8 @@ pub(super) struct Join {
     seeds: Vec<String>,
 }
 
-/// `POST /v1/cluster/join`: this node asks to be taken into a cluster. The cluster's authority, by the certificates
-/// of the
-/// nodes, decides.
+/// `POST /v1/cluster/join`: this node asks to be taken into a cluster. The cluster's authority, by the certificates of
+/// the nodes, decides.
 pub(super) async fn join(exchange: Exchange, Document(Join { seeds }): Document<Join>) -> Answer {
     if !(exchange.is_unfounded() && exchange.may_found()) {
         exchange.administrator(policy::Action::ManageCluster).await?;

@@ -110,8 +110,7 @@ impl Exchange {
     }
 
     /// Whether there is nobody yet who could be authenticated: no cluster, or one whose founding broke off before its
-    /// first
-    /// access key.
+    /// first access key.
     pub(super) fn is_unfounded(&self) -> bool {
         !self.auth().has_root()
     }

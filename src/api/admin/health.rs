@@ -35,9 +35,8 @@ pub(super) async fn started(State(admin): State<Arc<Admin>>) -> Response<Body> {
     }
 }
 
-/// `GET /readyz`: requests may be sent here. Without a leader pulls by digest go on and nothing else does, so the
-/// node is
-/// not ready then; whether a balancer sends it something nevertheless is the balancer's rule.
+/// `GET /readyz`: requests may be sent here. Without a leader pulls by digest go on and nothing else does, so the node
+/// is not ready then; whether a balancer sends it something nevertheless is the balancer's rule.
 pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> Response<Body> {
     if admin.shutdown.is_requested() {
         return word(false, "draining\n");

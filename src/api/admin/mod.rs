@@ -3,8 +3,7 @@
 //! Parses, asks auth for the caller and its right, calls one method of auth, registry or cluster, and renders. Never on
 //! the public listener (A28). Everything but liveness needs an access key or an operator's certificate; only before the
 //! cluster is founded may a process on the same machine found it or have the node join. Unknown fields are refused
-//! (A14).
-//! Every change, made or refused, is audited. Start at [`Admin::router`].
+//! (A14). Every change, made or refused, is audited. Start at [`Admin::router`].
 //!
 //! | Path | Methods |
 //! |---|---|

@@ -1,8 +1,7 @@
 //! Responses: the headers this surface may send, and the few shapes its answers have.
 //!
 //! Every header of an answer is set here or by a constant of this file, so what leaves is a short list (A20): no name
-//! of
-//! another repository, no key of a store, no word of a node.
+//! of another repository, no key of a store, no word of a node.
 
 use std::fmt::Display;
 

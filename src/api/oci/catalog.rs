@@ -13,8 +13,7 @@ use super::page::Paging;
 use super::tags::join_quoted;
 
 /// A page of names in byte order. What the caller may not see is left out before pages are cut, so neither their size
-/// nor
-/// their borders tell of it (A19).
+/// nor their borders tell of it (A19).
 pub(super) async fn list(exchange: &Exchange<'_>) -> Result<Response<Body>, Failure> {
     let caller = exchange.caller(exchange.freshness(false)?).await?;
     exchange.auth().permit_catalog(&caller)?;

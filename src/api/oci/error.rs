@@ -207,8 +207,7 @@ fn entries(refusal: &Refusal, code: &'static str) -> Vec<Entry> {
 }
 
 /// What a program may want to know. Nothing that the caller did not send, but for sizes, offsets and digests of the
-/// same
-/// repository.
+/// same repository.
 fn detail(refusal: &Refusal) -> Value {
     #[expect(
         clippy::wildcard_enum_match_arm,

@@ -129,8 +129,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// Reads on where the caller's rights were read, so that both share one round through consensus; later if the
-    /// client
-    /// has seen a later revision.
+    /// client has seen a later revision.
     pub(super) fn consistency(&self, caller: &Caller) -> Result<Consistency, Refusal> {
         let here = caller.revision();
         let Some(value) = self.parts.headers.get(REVISION) else { return Ok(Consistency::AtLeast(here)) };

@@ -19,8 +19,7 @@ use crate::registry::{At, Page, ReferrerInfo};
 const ARTIFACT_TYPE: &str = "artifactType";
 
 /// A page of referrers. A subject that nobody knows, or a repository that is not there, has none: a client that
-/// supports
-/// the API never sees 404 here (specification, "Listing Referrers").
+/// supports the API never sees 404 here (specification, "Listing Referrers").
 pub(super) async fn list(exchange: &Exchange<'_>, name: &str, digest: &str) -> Result<Response<Body>, Failure> {
     let permit = match exchange.permit(exchange.freshness(false)?, Action::Pull, name).await {
         Ok((_, permit)) => Some(permit),

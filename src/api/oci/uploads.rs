@@ -46,9 +46,8 @@ pub(super) async fn begin(exchange: &Exchange<'_>, name: &str, body: Body) -> Re
 }
 
 /// Mounts a blob from `?from=`, or from wherever the caller may pull. `None` when it may not or there is none: the
-/// client
-/// uploads it then, and cannot tell one from the other (A1). A token that reaches less far than its owner is asked
-/// for more.
+/// client uploads it then, and cannot tell one from the other (A1). A token that reaches less far than its owner is
+/// asked for more.
 async fn mount(exchange: &Exchange<'_>, change: &Change<'_>, digest: &Digest) -> Result<Option<At<BlobInfo>>, Failure> {
     let (auth, registry) = (exchange.auth(), exchange.registry());
     let (caller, permit) = (&change.caller, &change.permit);

@@ -70,9 +70,8 @@ pub trait BlobStore: Send + Sync + 'static {
     /// What is staged. Errors: `UploadUnknown`. A blob placed by this upload is asked for with [`BlobStore::confirm`].
     fn upload(&self, id: UploadId) -> StoreResult<UploadStatus>;
 
-    /// Becomes the upload's one writer until the handle is dropped. An epoch above the noted one is noted first; so
-    /// it is
-    /// for every verb that takes an epoch.
+    /// Becomes the upload's one writer until the handle is dropped. An epoch above the noted one is noted first; so it
+    /// is for every verb that takes an epoch.
     ///
     /// Errors: `UploadUnknown`, `Fenced`, `Busy` while another writer or a seal runs, `Sealed`.
     fn write_upload(&self, id: UploadId, epoch: u64) -> StoreResult<Box<dyn UploadWriter>>;
@@ -218,9 +217,8 @@ pub trait BlobReader: Send + Sync {
     /// Its size in bytes.
     fn size_bytes(&self) -> u64;
 
-    /// The verified blocks that cover `offset .. offset + len` (at least the block of `offset`), cut to the blob's
-    /// size and to [`READ_BYTES_MAX`] bytes
-    /// from the first block on. The bytes returned are the buffer that was checked.
+    /// The verified blocks that cover `offset .. offset + len` (at least the block of `offset`), cut to the blob's size
+    /// and to [`READ_BYTES_MAX`] bytes from the first block on. The bytes returned are the buffer that was checked.
     ///
     /// Errors: `Damaged` with the offset of the first bad block; `OutOfRange` at or beyond the end (but for an empty
     /// blob, which answers no block at offset 0).

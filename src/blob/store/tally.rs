@@ -96,8 +96,7 @@ impl Tally {
     }
 
     /// Goes back to the youngest state at or below `offset`. The caller feeds the staged bytes from [`Tally::offset`]
-    /// up
-    /// to `offset` again.
+    /// up to `offset` again.
     pub(crate) fn go_back(&mut self, offset: u64) {
         if self.now.offset <= offset {
             return;

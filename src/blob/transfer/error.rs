@@ -92,8 +92,7 @@ impl TransferError {
     }
 
     /// Whether the holder is lost to its upload for now: the other one should be given a new partner. True when it is
-    /// out
-    /// of reach, has no staging any more, or its volume takes no writes.
+    /// out of reach, has no staging any more, or its volume takes no writes.
     pub fn is_holder_lost(&self) -> bool {
         match self {
             TransferError::Unreachable { .. } | TransferError::NodeUnknown(_) | TransferError::Rejected { .. } => true,

@@ -2,8 +2,7 @@
 //!
 //! A primary answers for both holders: it appends to its own staging and streams the same bytes to the backup. Both
 //! first go back to the shorter one's end. A backup that is lost on the way does not stop the primary: it takes the
-//! rest
-//! of the chunk alone and says so, and the chunk may be acknowledged once a new partner holds it.
+//! rest of the chunk alone and says so, and the chunk may be acknowledged once a new partner holds it.
 
 use std::collections::HashSet;
 use std::sync::Arc;

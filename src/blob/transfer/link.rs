@@ -11,8 +11,7 @@ use registry_core::vocabulary::limits::{TRANSFER_STREAMS_MAX, TRANSFER_WINDOW_BY
 use tonic::transport::{Channel, Server};
 
 /// A connection that answers no ping for this long after one was sent is dead, and so are its streams: a new writer
-/// must
-/// not wait for one whose node was cut off.
+/// must not wait for one whose node was cut off.
 const PING_EVERY: Duration = Duration::from_secs(1);
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);

@@ -17,8 +17,7 @@ use super::{BlobSource, Transfer, TransferError, TransferResult};
 
 impl Transfer {
     /// Pulls a copy of `blob` into the store `into` of this node from the best replica, verifies and places it; waits
-    /// for
-    /// its turn and its share of bandwidth. A copy that is here already is the answer.
+    /// for its turn and its share of bandwidth. A copy that is here already is the answer.
     ///
     /// Errors: `StoreUnknown` when `into` isn't on this node, `NoCopy`, `Store`.
     pub async fn replicate_here(&self, blob: BlobSource, into: StoreId) -> TransferResult<BlobStat> {

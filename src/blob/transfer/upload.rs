@@ -34,13 +34,11 @@ pub struct Append {
     pub algorithm: Algorithm,
     /// How many bytes were acknowledged to the client so far, at least (the upload's token says; an older token says
     /// less, never more). A holder with fewer has lost some and counts as lost (`UploadUnknown`), instead of cutting
-    /// the
-    /// other one back. 0 means none yet: only then the holders may make the staging.
+    /// the other one back. 0 means none yet: only then the holders may make the staging.
     pub acknowledged: u64,
     /// Where the client says the chunk belongs (`Content-Range`); another end of the staged bytes is answered with
     /// `OffsetMismatch` before the body is read. `None`: after `acknowledged`; what a chunk without an answer left
-    /// behind
-    /// it is cut off, because the client sends it again.
+    /// behind it is cut off, because the client sends it again.
     pub offset: Option<u64>,
 }
 

@@ -58,8 +58,7 @@ impl Transfer {
     /// Both holders first truncate to the shorter one's end, which is at least what was acknowledged last.
     ///
     /// Errors: `Store` (`OffsetMismatch`, `Busy` while another writer runs, `Fenced`, `Sealed`, `UploadUnknown`,
-    /// `Full`,
-    /// `NoSpace`, …), `Unreachable` (the primary is lost: probe), `EpochUnknown`, `Overloaded`, `Body`.
+    /// `Full`, `NoSpace`, …), `Unreachable` (the primary is lost: probe), `EpochUnknown`, `Overloaded`, `Body`.
     pub async fn append(&self, append: Append, body: Body) -> TransferResult<Appended> {
         let Append { upload, epoch, holders, algorithm, acknowledged, offset } = append;
         let open = Open { upload, epoch, algorithm, acknowledged, offset };
@@ -133,8 +132,7 @@ impl Transfer {
     }
 
     /// Stores a blob of at most `PACK_BLOB_BYTES_MAX` bytes durably on both holders at once, without a staging. The
-    /// bytes
-    /// are hashed here before anything is sent, and by each holder.
+    /// bytes are hashed here before anything is sent, and by each holder.
     ///
     /// Errors: as [`Transfer::seal_and_place`], and `TooLarge`.
     pub async fn put_small(&self, key: BlobKey, bytes: Bytes, holders: Holders) -> TransferResult<Placed> {
@@ -209,8 +207,7 @@ impl Transfer {
     }
 
     /// After `TakeUpload` was applied: makes `survivor` refuse every lower epoch, durably, and tells what it has.
-    /// Nothing
-    /// may be served under the new epoch before this succeeded (§5.3, 4).
+    /// Nothing may be served under the new epoch before this succeeded (§5.3, 4).
     pub async fn fence(&self, survivor: NodeId, upload: UploadId, epoch: u64) -> TransferResult<Staged> {
         if survivor == self.inner.holder.node {
             return self.inner.holder.note_epoch(upload, epoch).await;
@@ -221,8 +218,7 @@ impl Transfer {
     }
 
     /// After [`Transfer::fence`]: copies what the survivor staged to the new partner, which hashes it anew. Answers
-    /// what
-    /// the partner has then; equal to the survivor's offset. May be repeated.
+    /// what the partner has then; equal to the survivor's offset. May be repeated.
     pub async fn refill(
         &self,
         survivor: NodeId,

@@ -1,6 +1,5 @@
 //! From nodes that run to a cluster that is ready. Every step is remembered by a file, so that a start that broke off
-//! is
-//! taken up where it was.
+//! is taken up where it was.
 
 use std::time::Duration;
 

@@ -1,8 +1,7 @@
 //! `portolan dev`: a whole cluster on this machine, a process for each node, each with an address of its own.
 //!
 //! The nodes are ordinary servers with ordinary configuration files below one directory; nothing in them knows that
-//! they
-//! are for trying out. Stopped and started again, the cluster is the same.
+//! they are for trying out. Stopped and started again, the cluster is the same.
 
 mod banner;
 mod children;

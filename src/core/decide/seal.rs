@@ -1,14 +1,12 @@
 //! Sealed texts: what the cluster hands out and takes back unchanged (bearer tokens, upload tokens, page tokens,
 //! links).
 //!
-//! A sealed text is `base64url([format u8][purpose u8][key id 4 bytes][body][MAC 32 bytes])` without padding. The
-//! body is
-//! the canonical bincode of one value (every field with its length, so that no two values have one encoding, T14); the
-//! MAC is HMAC-SHA256 over everything before it. Its key is derived from the cluster's secret *for the purpose*, so
-//! that a
-//! text made for one use never opens for another. There is no algorithm to choose and no key in the text (T1, T2). It
-//! is
-//! readable by whoever holds it: put no secret in. Expiry is a field of the value; whoever opens it checks it.
+//! A sealed text is `base64url([format u8][purpose u8][key id 4 bytes][body][MAC 32 bytes])` without padding. The body
+//! is the canonical bincode of one value (every field with its length, so that no two values have one encoding, T14);
+//! the MAC is HMAC-SHA256 over everything before it. Its key is derived from the cluster's secret *for the purpose*, so
+//! that a text made for one use never opens for another. There is no algorithm to choose and no key in the text (T1,
+//! T2). It is readable by whoever holds it: put no secret in. Expiry is a field of the value; whoever opens it checks
+//! it.
 
 use bincode::{Decode, Encode};
 use data_encoding::BASE64URL_NOPAD;

@@ -398,8 +398,7 @@ mod tests {
     }
 
     // Of two pushes of the same bytes one record stays; the other's files are closed, and its repeated commit answers
-    // the
-    // same (B3), but can't bring its files back.
+    // the same (B3), but can't bring its files back.
     #[test]
     fn the_second_push_joins() {
         let (mut world, repository) = world();
@@ -496,8 +495,7 @@ mod tests {
     }
 
     // A use that came first and went last: whatever the order of two pushes and a delete between their parts, no link
-    // is
-    // left without a use. The first of these was lost when a repository had one use of a digest at a time.
+    // is left without a use. The first of these was lost when a repository had one use of a digest at a time.
     #[test]
     fn parts_of_pushes_and_deletes_cross() {
         let (mut world, repository) = world();

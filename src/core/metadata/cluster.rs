@@ -63,8 +63,7 @@ pub struct InitCluster {
     /// Length of a tick, milliseconds.
     pub tick_ms: u64,
     /// Feature level the cluster begins at: the proposer's [`FEATURE_LEVEL`]. In the command, because another binary
-    /// may
-    /// apply it.
+    /// may apply it.
     pub feature_level: u16,
 }
 

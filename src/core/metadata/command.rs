@@ -1,8 +1,7 @@
 //! The list of what can change the state: one line per command, append-only, each with a stored number.
 //!
 //! A command is `[number u16][bincode]` inside a [`Proposal`]. A node that meets a number it does not know stops: it
-//! must
-//! never skip what others applied.
+//! must never skip what others applied.
 
 use bincode::{Decode, Encode};
 

@@ -55,8 +55,7 @@ pub fn loose_uses(tables: &impl TablesRead, slot: Slot, limit: usize) -> Vec<(Re
 }
 
 /// What settles the loose uses of a slot at an applied index, at most `limit` commands: those still on record are
-/// dropped,
-/// those out of the window are forgotten. Deleted repositories are left to their purge.
+/// dropped, those out of the window are forgotten. Deleted repositories are left to their purge.
 pub fn settlement(tables: &impl TablesRead, slot: Slot, applied_index: u64, limit: usize) -> Vec<Command> {
     let mut from = keys::of_slot(slot, table::LOOSE_USE);
     let end = after_prefix(&from);

@@ -1,10 +1,8 @@
 //! What the cluster remembers: commands, their apply, the tables they write.
 //!
 //! One file per noun holds the whole slice: rows, reads, commands. Never reads a clock, draws a random number or
-//! touches
-//! a file. Start at [`keys`] for the map of the keyspace, at [`command`] for the list of changes, at [`apply`] for
-//! how a
-//! log entry becomes writes.
+//! touches a file. Start at [`keys`] for the map of the keyspace, at [`command`] for the list of changes, at [`apply`]
+//! for how a log entry becomes writes.
 
 pub mod apply;
 pub mod blob;

@@ -184,8 +184,7 @@ impl Apply for RegisterNode {
 }
 
 /// A node takes a volume into service: a new one, or one of a node that was removed. While that node is not removed,
-/// two
-/// nodes that serve one volume are a copied disk, and neither can be told from the other.
+/// two nodes that serve one volume are a copied disk, and neither can be told from the other.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct RegisterStore {
     /// The volume.

@@ -262,9 +262,8 @@ pub fn holds(tables: &impl TablesRead, key: &RepositoryKey, limit: usize) -> Vec
 /// Removes up to [`PURGE_ROWS_MAX`] rows of a deleted repository; the last call removes its own row.
 ///
 /// Nobody can reach a deleted repository or link into it, so here removal runs from the right: `DropUse` for some of
-/// its
-/// [`holds`], then in the same envelope this with their names. What names a use goes only after the use, and a crash in
-/// between loses nothing but time.
+/// its [`holds`], then in the same envelope this with their names. What names a use goes only after the use, and a
+/// crash in between loses nothing but time.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct PurgeRepository {
     /// Which; it must be deleted.

@@ -138,8 +138,8 @@ fn note(
 /// Points a tag at a manifest. The caller has decided that it may.
 ///
 /// Setting what is set already is no change for the journal. It is a newer statement of the same, so a tag that may
-/// move
-/// gets the new version; one that is fixed keeps its own, because of a fixed tag's writers the *first* counts (§6.3).
+/// move gets the new version; one that is fixed keeps its own, because of a fixed tag's writers the *first* counts
+/// (§6.3).
 pub(crate) fn set(
     tables: &mut impl Tables,
     context: &Context<'_>,

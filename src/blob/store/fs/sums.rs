@@ -1,8 +1,7 @@
 //! The sidecar `<name>.sum`: one XXH3-64 per block, written from hashed content, with a checksum of its own.
 //!
 //! Layout, little-endian: magic `PTLSUM01`, size of the blob (u64), number of sums (u32), the sums (u64 each), CRC32C
-//! of
-//! all that came before (u32). A sidecar that does not read back is rebuilt; it never makes a replica bad.
+//! of all that came before (u32). A sidecar that does not read back is rebuilt; it never makes a replica bad.
 
 use crate::blob::store::BLOCK_BYTES;
 

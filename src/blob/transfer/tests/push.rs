@@ -107,8 +107,7 @@ async fn broken_body() {
 }
 
 // A request that is dropped in the middle (the connection is gone) frees the upload for the next writer at once; a
-// client
-// that sends the chunk again without an offset gets it stored once.
+// client that sends the chunk again without an offset gets it stored once.
 #[tokio::test(flavor = "multi_thread")]
 async fn dropped_request() {
     let region = Region::start(&["a", "b", "c"]).await;

@@ -25,8 +25,7 @@ impl Authority {
 }
 
 // Members push to each other and read; whoever shows another name, role, cluster or authority, or none, or is no
-// member,
-// gets nothing.
+// member, gets nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn certificates_name_the_caller() {
     crate::ground::tls::install_provider();

@@ -77,8 +77,7 @@ impl Policy {
     }
 
     /// Whether its answers follow from principal, action, resource and [`ConditionKey::TAG_EXISTS`] alone, whatever
-    /// else the
-    /// request is: then they may be kept for as long as the policy is.
+    /// else the request is: then they may be kept for as long as the policy is.
     pub fn is_constant(&self) -> bool {
         let has_variable = |list: &[ResourcePattern]| list.iter().any(ResourcePattern::has_variable);
         self.statements.iter().all(|statement| {

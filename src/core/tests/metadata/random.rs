@@ -1,6 +1,5 @@
 //! Random workloads: whatever is proposed, split, repeated and interleaved, the rows fit together after every entry
-//! (the
-//! world checks that by itself), acknowledged pushes stay, and freed bytes are never named again.
+//! (the world checks that by itself), acknowledged pushes stay, and freed bytes are never named again.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::OnceLock;

@@ -1,6 +1,5 @@
 //! B5: a real process, killed at each step of its work. What it acknowledged is there; what it did not is whole or
-//! absent;
-//! and the work can be done again from the beginning.
+//! absent; and the work can be done again from the beginning.
 //!
 //! The parent test starts this test binary again; `worker` below then does the work and kills itself at the step that
 //! the environment names. What it acknowledged it has told on its standard output before.
@@ -141,8 +140,7 @@ fn check(store: &dyn BlobStore, told: &[String], context: &str) {
 }
 
 // B5: killed at every step, at its first, second and fourth occurrence, the store keeps what it acknowledged, shows
-// nothing that is
-// not whole, and does the same work again to the end.
+// nothing that is not whole, and does the same work again to the end.
 #[test]
 fn killed_at_each_step() {
     for step in Step::ALL {

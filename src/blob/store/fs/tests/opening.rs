@@ -108,8 +108,7 @@ fn links_are_not_followed() {
 }
 
 // What a crash leaves half done is freed: copies on their way in, sums without a blob, notes without an upload, a
-// staging
-// whose epoch cannot be known, and one that shares its bytes with a blob.
+// staging whose epoch cannot be known, and one that shares its bytes with a blob.
 #[test]
 fn left_overs_are_freed() {
     let mut subject = Fs::new(&World::with(|settings| settings.capacity_bytes = Some(100 << 20)));

@@ -4,8 +4,7 @@ use super::*;
 use crate::blob::store::suite::{content, push, read_all, upload_id};
 
 // Where no watermark stops it, a full file system refuses the append with the staging as it was, the packs too; reads
-// go
-// on, and space that comes back is used.
+// go on, and space that comes back is used.
 #[test]
 #[ignore = "wants a small file system of its own"]
 fn really_full() {
