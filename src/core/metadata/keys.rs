@@ -30,10 +30,8 @@
 //! | | `MANIFEST_TAG` | repository id, digest, tag | nothing |
 //! | | `REFERRER` | repository id, subject digest, digest | [`ReferrerRow`](super::referrer::ReferrerRow) |
 //! | | `LINK` | repository id, digest | [`LinkRow`](super::link::LinkRow) |
-//! | | `MANIFEST_REFERENCES` | repository id, digest | [`ReferencesRow`](super::manifest::ReferencesRow): what it
-//! names |
-//! | | `REF` | repository id, digest, kind, manifest digest | nothing; of a sparse manifest also for what is not here
-//! yet |
+//! | | `MANIFEST_REFERENCES` | repository id, digest | [`ReferencesRow`](super::manifest::ReferencesRow) |
+//! | | `REF` | repository id, digest, kind, manifest digest | nothing; a sparse manifest's missing ones too |
 //! | | `LOOSE_USE` | repository id, digest, use id | log index since which no link stands on this use |
 //! | | `SLOT_CLOCK` | | last hybrid logical time of the slot |
 //! | by upload id | `UPLOAD` | upload id | [`UploadRow`](super::upload::UploadRow): takeovers and closings only |
