@@ -251,3 +251,71 @@ fn words() {
     }
     complain(&problems);
 }
+
+/// The security cases: how many each group has, by its letter.
+const SECURITY_CASES: [(char, usize); 11] = [
+    ('A', 28),
+    ('T', 24),
+    ('M', 20),
+    ('B', 18),
+    ('L', 10),
+    ('H', 12),
+    ('P', 13),
+    ('G', 10),
+    ('R', 22),
+    ('S', 8),
+    ('U', 10),
+];
+
+// Every security case stands in the table once, tested or owed by a named issue, and every test it names exists.
+#[test]
+fn security_cases_are_accounted_for() {
+    const TABLE: &str = "src/docs/security-cases.md";
+    let text = std::fs::read_to_string(root().join(TABLE)).unwrap();
+    let mut missing: Vec<String> = SECURITY_CASES
+        .iter()
+        .flat_map(|(group, count)| (1..=*count).map(move |number| format!("{group}{number}")))
+        .collect();
+    let mut problems = Vec::new();
+    for line in text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| Id ")) {
+        let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [id, _, state, evidence] = cells[..] else {
+            problems.push(format!("{TABLE}: four cells are wanted: {line}"));
+            continue;
+        };
+        let id = id.trim_end_matches(" [H]");
+        match missing.iter().position(|wanted| wanted == id) {
+            Some(at) => drop(missing.remove(at)),
+            None => problems.push(format!("{TABLE}: {id} stands here twice, or is no case")),
+        }
+        let tests: Vec<&str> = evidence.split('`').skip(1).step_by(2).filter(|word| word.contains('/')).collect();
+        match state {
+            "tested" if tests.is_empty() => problems.push(format!("{TABLE}: {id} is tested by nothing")),
+            "owed" if !evidence.contains("issue") => problems.push(format!("{TABLE}: {id} is owed by nobody")),
+            "tested" | "owed" | "in work" => {}
+            _ => problems.push(format!("{TABLE}: {id} is '{state}'; it is tested, owed or in work")),
+        }
+        problems.extend(tests.into_iter().filter_map(|test| Some(format!("{TABLE}: {id}: {}", no_test(test)?))));
+    }
+    problems.extend(missing.iter().map(|id| format!("{TABLE}: {id} is missing")));
+    complain(&problems);
+}
+
+/// Why a name like `tests/it/main.rs::name` names no test. A script is named by its path alone.
+fn no_test(named: &str) -> Option<String> {
+    let (path, function) = named.split_once("::").map_or((named, None), |(path, name)| (path, Some(name)));
+    let Ok(text) = std::fs::read_to_string(root().join(path)) else { return Some(format!("there is no {path}")) };
+    let Some(function) = function else {
+        return path.ends_with(".rs").then(|| format!("{named} names no test of its file"));
+    };
+    let lines: Vec<&str> = text.lines().map(str::trim_start).collect();
+    let opens = |line: &str| line.trim_start_matches("async ").starts_with(&format!("fn {function}("));
+    let at = lines.iter().position(|line| opens(line));
+    let is_test =
+        |at: usize| lines[..at].iter().rev().take_while(|line| line.starts_with('#')).any(|line| line.contains("test"));
+    match at {
+        Some(at) if is_test(at) => None,
+        Some(_) => Some(format!("{named} is no test")),
+        None => Some(format!("there is no {named}")),
+    }
+}

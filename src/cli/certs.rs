@@ -95,7 +95,11 @@ struct Leaf {
     #[arg(long = "address")]
     addresses: Vec<String>,
     /// How many days it is good.
-    #[arg(long, default_value_t = LEAF_DAYS_DEFAULT, value_parser = clap::value_parser!(u32).range(1..=i64::from(LEAF_DAYS_MAX)))]
+    #[arg(
+        long,
+        default_value_t = LEAF_DAYS_DEFAULT,
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(LEAF_DAYS_MAX))
+    )]
     days: u32,
     /// The cluster's id, for an authority that was not made by `certs init`.
     #[arg(long, value_parser = cluster_id)]
