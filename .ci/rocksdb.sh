@@ -32,7 +32,7 @@ librocksdb-sys = { version = "=${version%%+*}", default-features = false, featur
 opt-level = 2
 [workspace]
 EOF
-(cd "$build" && env -u ROCKSDB_LIB_DIR -u ROCKSDB_STATIC -u CARGO_ENCODED_RUSTFLAGS CC=$cc CXX=$cxx RUSTFLAGS="$flags" \
+(cd "$build" && env -u ROCKSDB_LIB_DIR -u ROCKSDB_STATIC -u CARGO_ENCODED_RUSTFLAGS -u CARGO_BUILD_BUILD_DIR CC=$cc CXX=$cxx RUSTFLAGS="$flags" \
   CARGO_TARGET_DIR="$build/target" cargo build --release >&2)
 lib=$(find "$build/target/release/build" -name librocksdb.a | head -n 1)
 [ -s "$lib" ] || { echo "rocksdb.sh: the build left no librocksdb.a" >&2; exit 1; }

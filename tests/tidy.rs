@@ -26,8 +26,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
 
 /// Lines a file may have. Above 500 it is usually two nouns.
 const FILE_LINES_MAX: usize = 800;
-/// Characters a line may have; rustfmt keeps code at 120, comments may stand a little out.
-const LINE_CHARS_MAX: usize = 124;
+/// Characters a line may have, as rustfmt keeps code.
+const LINE_CHARS_MAX: usize = 120;
 /// Lines a function may have, tests aside.
 const FUNCTION_LINES_MAX: usize = 110;
 

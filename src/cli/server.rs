@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use clap::Args;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use std::io::Read as _;
 
 use super::error::CliError;
 use crate::config::{Loaded, Settings, Sources};
@@ -82,13 +81,7 @@ pub(super) fn run(arguments: &ServerArguments) -> Result<(), CliError> {
 async fn serve(settings: Settings, stop_with_stdin: bool) -> Result<(), CliError> {
     let shutdown = Shutdown::on_signals().map_err(|error| CliError::failed(format!("no signals: {error}")))?;
     if stop_with_stdin {
-        let wish = shutdown.clone();
-        // a thread of its own: a read of standard input can't be broken off, and must not hold the runtime up
-        std::thread::spawn(move || {
-            let mut sink = [0; 64];
-            while matches!(std::io::stdin().read(&mut sink), Ok(1..)) {}
-            wish.request();
-        });
+        shutdown.request_with_stdin();
     }
     let ended = Box::pin(crate::node::run(settings, shutdown)).await;
     ended.map_err(|error| CliError::failed(error.to_string()))

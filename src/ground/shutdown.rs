@@ -3,6 +3,8 @@
 //! First signal: drain. Listeners take nothing new, requests in flight end, then the process does. Second signal: the
 //! process ends at once; every promise survives that, because it must survive a power cut as well.
 
+use std::io::Read as _;
+
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -42,6 +44,17 @@ impl Shutdown {
             }
         });
         Ok(shutdown)
+    }
+
+    /// Makes the wish when standard input ends: a parent that ends, however it ends, leaves no orphan.
+    pub fn request_with_stdin(&self) {
+        let wish = self.clone();
+        // A thread of its own: a read of standard input can't be broken off, and must not hold the runtime up.
+        std::thread::spawn(move || {
+            let mut sink = [0; 64];
+            while matches!(std::io::stdin().read(&mut sink), Ok(1..)) {}
+            wish.request();
+        });
     }
 
     /// Makes the wish; all who wait wake.

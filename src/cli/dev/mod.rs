@@ -43,6 +43,9 @@ pub(super) struct DevArguments {
     /// A setting for every node, as gc.grace=1h; once for each.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     settings: Vec<String>,
+    /// Stop when standard input ends: for a parent that wants no orphans.
+    #[arg(long, hide = true)]
+    stop_with_stdin: bool,
 }
 
 pub(super) fn run(arguments: DevArguments) -> Result<(), CliError> {
@@ -52,7 +55,7 @@ pub(super) fn run(arguments: DevArguments) -> Result<(), CliError> {
     prepare::prepare(&plan)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| CliError::failed(format!("no runtime: {error}")))?;
-    let ended = runtime.block_on(Box::pin(stay(&plan, arguments.settings)));
+    let ended = runtime.block_on(Box::pin(stay(&plan, arguments.settings, arguments.stop_with_stdin)));
     drop(lock);
     ended
 }
@@ -78,8 +81,11 @@ fn lock(dir: &Path) -> Result<OwnedFd, CliError> {
     Ok(file)
 }
 
-async fn stay(plan: &Plan, settings: Vec<String>) -> Result<(), CliError> {
+async fn stay(plan: &Plan, settings: Vec<String>, stop_with_stdin: bool) -> Result<(), CliError> {
     let shutdown = Shutdown::on_signals().map_err(|error| CliError::failed(format!("no signals: {error}")))?;
+    if stop_with_stdin {
+        shutdown.request_with_stdin();
+    }
     let mut children = Children::start(plan, &settings, shutdown.clone())?;
     let credential = read_credential(&plan.root_key_file())?;
     let ready = tokio::select! {

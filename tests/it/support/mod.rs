@@ -1,0 +1,206 @@
+//! Starts real nodes: `portolan dev` makes certificates and configurations and runs a process for each node.
+//!
+//! A test that destroys nothing uses [`Cluster::shared`]; one that kills, fills or damages starts its own, with a
+//! region of its own. Start at [`Cluster`] for the nodes, at [`http`] for requests.
+
+#![expect(dead_code, reason = "used by the tests of each area as they come")]
+
+pub(crate) mod http;
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+/// A three-node cluster on 127.`region`.x.1, ended when dropped; if this process ends first, the nodes do too.
+pub(crate) struct Cluster {
+    dev: Child,
+    dir: tempfile::TempDir,
+    region: u8,
+    settings: Vec<String>,
+    /// Nodes that were started again one by one.
+    restarted: Mutex<Vec<Child>>,
+}
+
+/// First port of each node: public, raft, blob, admin.
+const PORT: u16 = 18400;
+/// The region of the shared cluster.
+const SHARED: u8 = 20;
+/// How long a start may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+impl Cluster {
+    /// The cluster for tests that destroy nothing: started once, ended with this process.
+    pub(crate) fn shared() -> &'static Cluster {
+        static SHARED_CLUSTER: OnceLock<Cluster> = OnceLock::new();
+        SHARED_CLUSTER.get_or_init(|| Cluster::start(SHARED))
+    }
+
+    /// Starts the nodes and waits until they are ready. `region` keeps clusters of one test run apart.
+    pub(crate) fn start(region: u8) -> Cluster {
+        Cluster::start_with(region, &[])
+    }
+
+    /// The same, with settings for every node, each as `section.key=value`.
+    pub(crate) fn start_with(region: u8, settings: &[&str]) -> Cluster {
+        let dir = tempfile::tempdir().unwrap();
+        let settings: Vec<String> = settings.iter().map(|setting| (*setting).to_owned()).collect();
+        let dev = spawn(dir.path(), region, &settings);
+        let cluster = Cluster { dev, dir, region, settings, restarted: Mutex::default() };
+        cluster.wait_ready();
+        cluster
+    }
+
+    fn log(&self) -> PathBuf {
+        self.dir.path().join("dev.log")
+    }
+
+    fn wait_ready(&self) {
+        let until = Instant::now() + PATIENCE;
+        while !std::fs::read_to_string(self.log()).unwrap_or_default().contains("The cluster is ready") {
+            assert!(Instant::now() < until, "{}", std::fs::read_to_string(self.log()).unwrap_or_default());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Ends all nodes by their parent, and starts them again on the same data.
+    pub(crate) fn restart(&mut self) {
+        self.stop();
+        std::fs::remove_file(self.log()).unwrap();
+        self.dev = spawn(self.dir.path(), self.region, &self.settings);
+        self.wait_ready();
+    }
+
+    /// Ends all nodes in order; their data stays.
+    pub(crate) fn stop(&mut self) {
+        stop(&mut self.dev);
+        for mut child in std::mem::take(&mut *self.restarted.lock().unwrap()) {
+            stop(&mut child);
+        }
+    }
+
+    /// The public address of node `n`, from 1.
+    pub(crate) fn node(&self, n: u8) -> String {
+        format!("http://{}:{PORT}", self.ip(n))
+    }
+
+    /// The admin address of node `n`.
+    pub(crate) fn admin(&self, n: u8) -> String {
+        format!("http://{}:{}", self.ip(n), PORT + 3)
+    }
+
+    /// The address node `n` listens on.
+    pub(crate) fn ip(&self, n: u8) -> String {
+        format!("127.{}.{n}.1", self.region)
+    }
+
+    /// Directory of node `n`: `portolan.toml`, `node.log`, `certs/`, `data/`.
+    pub(crate) fn node_dir(&self, n: u8) -> PathBuf {
+        self.dir.path().join("dev/nodes").join(format!("{}-1", char::from(b'a' + n - 1)))
+    }
+
+    /// `ID:SECRET` of the root user.
+    pub(crate) fn key(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("dev/root-key")).unwrap().trim().to_owned()
+    }
+
+    /// File that holds [`Cluster::key`].
+    pub(crate) fn key_file(&self) -> PathBuf {
+        self.dir.path().join("dev/root-key")
+    }
+
+    /// The process of node `n`: the one that was started with its configuration.
+    pub(crate) fn pid(&self, n: u8) -> Option<u32> {
+        let config = self.node_dir(n).join("portolan.toml").display().to_string();
+        let pids = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
+            let pid: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+            let words = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
+            words.split('\0').any(|word| word == config).then_some(pid)
+        });
+        let pids: Vec<u32> = pids.collect();
+        assert!(pids.len() <= 1, "node {n} is one process: {pids:?}");
+        pids.first().copied()
+    }
+
+    /// Sends a signal (`-9`, `-STOP`, `-CONT`, `-TERM`) to node `n`.
+    pub(crate) fn signal(&self, n: u8, signal: &str) {
+        let pid = self.pid(n).unwrap_or_else(|| panic!("node {n} does not run")).to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+
+    /// Kills node `n` with SIGKILL, and waits until its process is gone.
+    pub(crate) fn kill_node(&self, n: u8) {
+        self.signal(n, "-9");
+        let until = Instant::now() + Duration::from_secs(10);
+        while self.pid(n).is_some() {
+            // one that was started again is a child of ours and stays until it is waited for
+            self.restarted.lock().unwrap().retain_mut(|child| child.try_wait().unwrap().is_none());
+            assert!(Instant::now() < until, "node {n} does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Starts node `n` again on its data, and waits until it is ready.
+    pub(crate) fn start_node(&self, n: u8) {
+        self.spawn_node(n);
+        self.wait_node_ready(n);
+    }
+
+    /// Starts node `n` again without waiting.
+    pub(crate) fn spawn_node(&self, n: u8) {
+        assert_eq!(self.pid(n), None, "node {n} runs");
+        let log =
+            std::fs::OpenOptions::new().append(true).create(true).open(self.node_dir(n).join("node.log")).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_portolan"));
+        command.arg("server").arg("--config").arg(self.node_dir(n).join("portolan.toml")).arg("--stop-with-stdin");
+        for setting in &self.settings {
+            command.arg("--set").arg(setting);
+        }
+        let command = command.stdin(Stdio::piped()).stdout(log.try_clone().unwrap()).stderr(log);
+        self.restarted.lock().unwrap().push(command.spawn().unwrap());
+    }
+
+    /// Waits until node `n` says that it is ready.
+    pub(crate) fn wait_node_ready(&self, n: u8) {
+        let until = Instant::now() + PATIENCE;
+        while http::get(&format!("{}/readyz", self.admin(n))).map_or(0, |answer| answer.status) != 200 {
+            assert!(Instant::now() < until, "node {n} does not become ready");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+fn spawn(dir: &Path, region: u8, settings: &[String]) -> Child {
+    let log = std::fs::File::create(dir.join("dev.log")).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_portolan"));
+    command.args(["dev", "--dir", dir.join("dev").to_str().unwrap(), "--region", &region.to_string()]);
+    command.args(["--port", &PORT.to_string(), "--stop-with-stdin"]);
+    for setting in settings {
+        command.arg("--set").arg(setting);
+    }
+    command.stdin(Stdio::piped()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
+}
+
+fn stop(child: &mut Child) {
+    drop(child.stdin.take());
+    let until = Instant::now() + Duration::from_secs(40);
+    while child.try_wait().unwrap().is_none() {
+        if Instant::now() > until {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Runs the binary with arguments: its output.
+pub(crate) fn portolan(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_portolan")).args(args).stdin(Stdio::null()).output().unwrap()
+}
