@@ -17,7 +17,7 @@ use crate::decide::tag_move::{self, TagRights};
 use crate::vocabulary::digest::Digest;
 use crate::vocabulary::limits::{
     MANIFEST_BYTES_MAX, MANIFEST_DESCRIPTORS_MAX, MANIFEST_INLINE_BYTES_MAX, REFERRER_ANNOTATIONS_BYTES_MAX,
-    TAGS_PER_DELETE_MAX, TAGS_PER_PUSH_MAX,
+    TAGS_PER_DELETE_MAX, TAGS_PER_PUSH_MAX, WALK_DEPTH_MAX,
 };
 use crate::vocabulary::manifest::{ContentKind, Referenced};
 use crate::vocabulary::media_type::MediaType;
@@ -52,6 +52,8 @@ pub struct ManifestRow {
     pub subject: Option<Digest>,
     /// Some of what it names was not here when it was put last.
     pub sparse: bool,
+    /// Indexes on the longest way down from it, itself included, as far as they were here when it was put last.
+    pub depth: u8,
     /// When it was put first, replicated milliseconds since 1970.
     pub pushed_at_ms: u64,
     /// Version of its presence; every put renews it, also one of a manifest that names it.
@@ -217,6 +219,19 @@ impl PutManifest {
         Ok(missing)
     }
 
+    /// How deep a walk from here goes (M10). Every index is refused that would make it deeper than walks follow; only in
+    /// a sparse repository, where a child may come after its parents, can a chain be longer, and walks count as well.
+    fn depth(&self, tables: &impl TablesRead) -> Result<u8, Refusal> {
+        let children = self.references.iter().filter(|reference| reference.kind == ContentKind::Manifest);
+        let depths = children.map(|child| read(tables, &self.repository, &child.digest).map_or(0, |row| row.depth));
+        let depth = depths.max().map_or(0, |deepest| deepest.saturating_add(1));
+        if usize::from(depth) > WALK_DEPTH_MAX {
+            let detail = format!("it makes a chain of more than {WALK_DEPTH_MAX} indexes");
+            return Err(Refusal::ManifestInvalid { detail });
+        }
+        Ok(depth)
+    }
+
     fn check_tags(&self, tables: &impl TablesRead, row: &RepositoryRow, is_here: bool) -> Result<(), Refusal> {
         if let (Some(expected), []) = (&self.expected, &self.tags[..])
             && *expected != is_here.then_some(self.digest)
@@ -309,6 +324,7 @@ impl Apply for PutManifest {
         let is_inline = before.as_ref().map_or(self.inline.is_some(), |before| before.inline);
         self.check_bytes(tables, is_inline)?;
         let missing = self.missing(tables, repository.settings.sparse)?;
+        let depth = self.depth(tables)?;
         self.check_tags(tables, &repository, before.is_some())?;
 
         let slot = self.slot();
@@ -330,6 +346,7 @@ impl Apply for PutManifest {
             artifact_type: self.artifact_type,
             subject: self.subject,
             sparse: missing.iter().any(|reference| reference.kind != ContentKind::Foreign),
+            depth,
             pushed_at_ms: before.as_ref().map_or(context.clock.now_ms, |before| before.pushed_at_ms),
             presence: version,
         };
@@ -442,6 +459,28 @@ mod tests {
             world.refused(PutManifest { media_type: index, ..plain() }),
             Refusal::ManifestTypeConflict { .. }
         ));
+    }
+
+    // M10, clients §12.19: an index that would make a chain longer than walks follow is refused, however it is put
+    // together; a wide one is not.
+    #[test]
+    fn nesting_is_bounded() {
+        let (mut world, repository) = world(false);
+        world.ok(manifest(&repository, b"0"));
+        let name = |depth: usize| depth.to_string().into_bytes();
+        let index = |depth: usize, child: usize| {
+            naming(&repository, &name(depth), &[reference(&name(child), ContentKind::Manifest)])
+        };
+        for depth in 1..=WALK_DEPTH_MAX {
+            world.ok(index(depth, depth - 1));
+            let row = read(&world.tables, &repository, &Digest::sha256(&name(depth))).unwrap();
+            assert_eq!(usize::from(row.depth), depth);
+        }
+        let deeper = index(WALK_DEPTH_MAX + 1, WALK_DEPTH_MAX);
+        assert!(matches!(world.refused(deeper), Refusal::ManifestInvalid { .. }));
+        world.ok(index(WALK_DEPTH_MAX + 1, WALK_DEPTH_MAX - 1));
+        let mixed = [0, WALK_DEPTH_MAX].map(|child| reference(&name(child), ContentKind::Manifest));
+        assert!(matches!(world.refused(naming(&repository, b"mixed", &mixed)), Refusal::ManifestInvalid { .. }));
     }
 
     // Conditions hold for every tag, and for the manifest itself when there is none.

@@ -42,7 +42,7 @@ pub const JSON_DEPTH_MAX: usize = 32;
 pub const JSON_VALUES_MAX: usize = 200_000;
 /// Most `urls` of one descriptor.
 pub const DESCRIPTOR_URLS_MAX: usize = 32;
-/// Deepest chain of indexes that a walk follows.
+/// Deepest chain of indexes that is put, and that a walk follows.
 pub const WALK_DEPTH_MAX: usize = 16;
 /// Most distinct manifests that one walk visits.
 pub const WALK_MANIFESTS_MAX: usize = 10_000;

@@ -12,7 +12,7 @@ use super::super::tag::{JournalRow, TagRow};
 use super::{Found, ensure, get, in_slot, unreadable, value};
 use crate::vocabulary::digest::Digest;
 use crate::vocabulary::ids::RepositoryId;
-use crate::vocabulary::limits::TAG_JOURNAL_MAX;
+use crate::vocabulary::limits::{TAG_JOURNAL_MAX, WALK_DEPTH_MAX};
 use crate::vocabulary::manifest::{ContentKind, Referenced};
 use crate::vocabulary::tag::Tag;
 
@@ -129,6 +129,9 @@ impl<T: TablesRead> Inside<'_, T> {
                 format!("manifest {digest} is not listed with its subject {subject}")
             })?;
         }
+        ensure(usize::from(row.depth) <= WALK_DEPTH_MAX, || {
+            format!("manifest {digest} is {} indexes deep", row.depth)
+        })?;
         let references = self.references(&digest).ok_or_else(|| format!("manifest {digest} has no references"))?;
         references.0.iter().try_for_each(|reference| self.named(&digest, &row, reference))
     }
