@@ -9,7 +9,7 @@ export ROCKSDB_STATIC = 1
 ROCKSDB = export ROCKSDB_LIB_DIR="$$(.ci/rocksdb.sh $(CACHE))"
 BIN = $(CARGO_TARGET_DIR)/debug/portolan
 
-.PHONY: run test check unit it build bench image test-clients conformance clean tools fmt
+.PHONY: run test check unit it build bench image clients test-clients conformance clean tools fmt
 
 ## run: a three-node, three-zone cluster on loopback; prints endpoints, a credential and lines to paste
 run: build
@@ -31,7 +31,7 @@ unit: tools
 	$(ROCKSDB); cargo test --locked --test tidy
 
 ## test: everything: check, integration, conformance, real clients that install in minutes
-test: check it conformance
+test: check it conformance clients
 
 it: build
 	$(ROCKSDB); cargo test --locked --test it
@@ -39,6 +39,10 @@ it: build
 ## conformance: the OCI conformance program, every option on, against each of three nodes
 conformance: build
 	tests/conformance/run.sh
+
+## clients: real clients that install in a few minutes
+clients: build
+	tests/clients/run.sh --quick
 
 ## test-clients: every real client, each pushing to one node and pulling from another
 test-clients: build

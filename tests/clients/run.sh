@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# Real clients against a three-node, three-zone cluster that this script starts: each logs in, pushes to one node, pulls
+# from another, compares digests and content, and does what only it does (src/docs/clients.md).
+#   tests/clients/run.sh --quick      those that install in a few minutes, all but cosign; part of `make test`
+#   tests/clients/run.sh --all        all of them
+#   tests/clients/run.sh crane helm   these
+# PORTOLAN=binary, REGION and PORT=where the nodes listen (127.REGION.x.1:PORT), SETTINGS="auth.challenge=basic …"=settings
+# of every node. Installs what is missing, as root.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd); root=$(cd "$here/../.." && pwd)
+cache=${PORTOLAN_CACHE:-$HOME/.cache/portolan}
+export PORTOLAN=${PORTOLAN:-${CARGO_TARGET_DIR:-$cache/target}/debug/portolan}
+region=${REGION:-61} port=${PORT:-23400}
+quick=(docker podman skopeo buildah ctr crane oras regctl helm notation)
+all=("${quick[@]}" cosign)
+case ${1:---all} in
+  --quick) clients=("${quick[@]}");;
+  --all) clients=("${all[@]}");;
+  -*) echo "clients: unknown option $1; give --quick, --all or names of clients" >&2; exit 2;;
+  *) clients=("$@");;
+esac
+for client in "${clients[@]}"; do
+  [ -f "$here/d/$client.sh" ] || { echo "clients: there is no client '$client'; there are: ${all[*]}" >&2; exit 2; }
+done
+[ -x "$PORTOLAN" ] || { echo "clients: $PORTOLAN is not there; run 'make build' first" >&2; exit 1; }
+
+tools=$cache/tools/bin; mkdir -p "$tools"
+# a Docker daemon that is started here is stopped here
+has_docker=; ! docker info >/dev/null 2>&1 || has_docker=1
+"$here/install.sh" "$tools" --only="$(IFS=,; echo "${clients[*]},skopeo,jq,curl")"
+export PATH=$tools:$PATH
+
+# Sample images, made once without a network and kept outside the clone; keyed by what makes them.
+export IMAGES=$cache/tools/images
+sum=$(sha256sum "$root/deploy/docker/base-images.sh" | cut -c1-16)
+if [ "$(cat "$IMAGES/.made" 2>/dev/null)" != "$sum" ]; then
+  echo "clients: making sample images" >&2
+  rm -rf "$IMAGES"; "$root/deploy/docker/base-images.sh" "$IMAGES" --no-docker --no-debian >/dev/null
+  echo "$sum" >"$IMAGES/.made"
+fi
+
+work=$(mktemp -d); : >"$work/dev.log"
+settings=(); for setting in ${SETTINGS:-}; do settings+=(--set "$setting"); done
+"$PORTOLAN" dev --dir "$work/dev" --region "$region" --port "$port" "${settings[@]}" >"$work/dev.log" 2>&1 &
+dev=$!
+stop() {
+  kill -INT "$dev" 2>/dev/null || true; wait "$dev" 2>/dev/null || true
+  if [ -z "$has_docker" ] && [ -s /var/run/docker.pid ]; then kill "$(cat /var/run/docker.pid)" || true; fi
+  if [ -n "${KEEP:-}" ]; then echo "clients: kept $work" >&2; else rm -rf "$work"; fi
+}
+trap stop EXIT
+for _ in $(seq 240); do grep -q '^The cluster is ready' "$work/dev.log" && break; kill -0 "$dev" || break; sleep 0.25; done
+grep -q '^The cluster is ready' "$work/dev.log" || { cat "$work/dev.log" >&2; exit 1; }
+
+export A=127.$region.1.1:$port B=127.$region.2.1:$port C=127.$region.3.1:$port
+export ADMIN=http://127.$region.1.1:$((port + 3)) CREDENTIALS=$work/dev/root-key COUNTS=$work/counts
+KEY_ID=$(cut -d: -f1 "$CREDENTIALS"); export KEY_ID
+export HERE=$here SECRET_FILE=$work/secret; (umask 077; cut -d: -f2 "$CREDENTIALS" | tr -d '\n' >"$SECRET_FILE")
+: >"$COUNTS"
+
+for client in "${clients[@]}"; do
+  export CLIENT=$client WORK=$work/$client; mkdir -p "$WORK"; began=$SECONDS
+  HOME=$WORK XDG_RUNTIME_DIR=$WORK timeout -k 10 "${CLIENT_SECONDS:-300}" bash -c '. "$1/lib.sh"; cd "$WORK"; . "$1/d/$CLIENT.sh"' clients "$here" || true
+  if [ ! -e "$WORK/finished" ]; then echo "FAIL  $client: did not come to its end"; printf f >>"$COUNTS"; fi
+  echo "      $client: $((SECONDS - began)) s"
+done
+passed=$(tr -cd p <"$COUNTS" | wc -c) failed=$(tr -cd f <"$COUNTS" | wc -c)
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ] && [ "$passed" -ge "${#clients[@]}" ]
