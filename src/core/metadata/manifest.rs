@@ -219,8 +219,8 @@ impl PutManifest {
         Ok(missing)
     }
 
-    /// How deep a walk from here goes (M10). Every index is refused that would make it deeper than walks follow; only in
-    /// a sparse repository, where a child may come after its parents, can a chain be longer, and walks count as well.
+    /// How deep a walk from here goes (M10). Every index is refused that would make it deeper than walks follow. Only
+    /// in a sparse repository, where a child may come after its parents, can a chain be longer: walks count as well.
     fn depth(&self, tables: &impl TablesRead) -> Result<u8, Refusal> {
         let children = self.references.iter().filter(|reference| reference.kind == ContentKind::Manifest);
         let depths = children.map(|child| read(tables, &self.repository, &child.digest).map_or(0, |row| row.depth));
