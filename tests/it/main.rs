@@ -1,4 +1,6 @@
 //! Integration tests against real processes: one binary, linked once.
 
 mod failover;
+mod oci_edges;
 mod support;
+mod wire;
