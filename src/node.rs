@@ -1,26 +1,29 @@
 //! The composition root: the only place that builds the parts of a node and joins them. Everything here is order.
 
 mod blobs;
+mod gauges;
 mod serve;
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use raft::{Group, GroupConfig, Member, NodeTls, StartError, TlsSource};
 use registry_core::metadata::{cluster as cluster_rows, node as node_rows};
-use registry_core::vocabulary::ids::StoreId;
+use registry_core::vocabulary::ids::{NodeId, StoreId};
 
 use crate::auth::{self, Auth};
-use crate::blob::store::OpenError;
+use crate::blob::store::{BlobStore, OpenError};
 use crate::blob::transfer::Transfer;
-use crate::cluster::identity::{Claim, Identity};
+use crate::cluster::identity::Claim;
 use crate::cluster::registration::Seat;
-use crate::cluster::{Cluster, Founding, FoundingError, IdentityError, feed};
+use crate::cluster::{Cluster, Founding, FoundingError, feed};
+pub use crate::cluster::{Identity, IdentityError};
 use crate::config::{Challenge, Settings};
 use crate::config::{Door, sections::TlsSection};
 use crate::ground::reload::Reloading;
-use crate::ground::sockets::ListenError;
+use crate::ground::sockets::{self, ListenError};
 use crate::ground::tls::{self, NodePems};
 use crate::ground::{Shutdown, SystemClock, certs, clock, files, telemetry};
 use crate::jobs::Driver;
@@ -44,8 +47,16 @@ pub enum NodeError {
     /// Certificates.
     #[error("{0}")]
     Tls(String),
+    /// The data directory belongs to a running process.
+    #[error(
+        "{path} is in use by another process: does a node run on it, or a check? stop it, or set another node.data_dir"
+    )]
+    InUse {
+        /// Which.
+        path: PathBuf,
+    },
     /// The data directory.
-    #[error("{path}: {error}")]
+    #[error("node.data_dir {path} can't be used: {error}; set it to a directory that this user may write")]
     Directory {
         /// Which.
         path: PathBuf,
@@ -84,6 +95,7 @@ pub(crate) struct Parts {
     pub(crate) identity: Identity,
     pub(crate) group: Group,
     pub(crate) metadata: Metadata,
+    pub(crate) store: Arc<dyn BlobStore>,
     pub(crate) transfer: Transfer,
     pub(crate) registry: Registry,
     pub(crate) auth: Auth,
@@ -92,6 +104,8 @@ pub(crate) struct Parts {
     pub(crate) seat: Seat,
     pub(crate) metrics: Option<telemetry::Metrics>,
     pub(crate) shutdown: Shutdown,
+    /// Keeps other nodes, and offline checks, out of the data directory.
+    _data_dir: File,
 }
 
 impl Parts {
@@ -109,9 +123,13 @@ impl Parts {
             region_number: self.settings.node.region_number,
             grace_ms: clock::whole_ms(self.settings.gc.grace),
             member: self.member(),
+            settle: if is_alone(&self.settings) { Duration::ZERO } else { SETTLE },
         }
     }
 }
+
+/// A leader calls every member it has, however often in vain, within this time.
+const SETTLE: Duration = Duration::from_secs(2);
 
 fn member(seat: &Seat) -> Member {
     Member {
@@ -134,6 +152,7 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> Result<(), NodeError
     if is_alone(&parts.settings) {
         found_alone(&parts).await?;
     }
+    tokio::spawn(serve::keep_key_in_force(Arc::clone(&parts)));
     tracing::info!(
         node = %parts.identity.node,
         cluster = %parts.identity.cluster,
@@ -155,8 +174,8 @@ async fn assemble(settings: Settings, shutdown: Shutdown) -> Result<Parts, NodeE
         Some(files) => Some(tls::watch_node_files(files, shutdown.clone()).map_err(NodeError::Tls)?),
         None => None,
     };
-    let dir = settings.node.data_dir.clone();
-    files::create_private_dir(&dir).map_err(|error| NodeError::Directory { path: dir.clone(), error })?;
+    try_doors(&settings)?;
+    let (dir, data_dir) = take_data_dir(&settings)?;
     let (identity, _) = Identity::load_or_create(&dir, claim(&settings, pems.as_deref()))?;
     let node = identity.node.to_string();
     let labels = [("node", node.as_str()), ("zone", settings.node.zone.as_str())];
@@ -171,7 +190,7 @@ async fn assemble(settings: Settings, shutdown: Shutdown) -> Result<Parts, NodeE
     let machine = Arc::new(MetadataMachine::new(state.clone(), watch.clone()));
     let group = Group::start(group_config(&settings, &identity, pems.clone()), machine).await?;
     let metadata = Metadata::new(group.clone(), state, watch);
-    let transfer = blobs::start_transfer(&settings, &identity, pems, store, &metadata).await?;
+    let transfer = blobs::start_transfer(&settings, &identity, pems, Arc::clone(&store), &metadata).await?;
     let seat = seat(&settings, &identity);
     Ok(Parts {
         registry: Registry::new(metadata.clone(), transfer.clone()),
@@ -182,11 +201,29 @@ async fn assemble(settings: Settings, shutdown: Shutdown) -> Result<Parts, NodeE
         identity,
         group,
         metadata,
+        store,
         transfer,
         seat,
         metrics,
         shutdown,
+        _data_dir: data_dir,
     })
+}
+
+/// Finds out about addresses that can't be listened on before anything is made or opened.
+fn try_doors(settings: &Settings) -> Result<(), ListenError> {
+    Door::ALL.into_iter().try_for_each(|door| sockets::listen(settings.listen_address(door), door.setting()).map(drop))
+}
+
+/// Makes the data directory if there is none, and keeps others out of it.
+fn take_data_dir(settings: &Settings) -> Result<(PathBuf, File), NodeError> {
+    let path = settings.node.data_dir.clone();
+    let locked = files::create_private_dir(&path).and_then(|()| files::lock_dir(&path));
+    match locked {
+        Ok(Some(file)) => Ok((path, file)),
+        Ok(None) => Err(NodeError::InUse { path }),
+        Err(error) => Err(NodeError::Directory { path, error }),
+    }
 }
 
 fn claim(settings: &Settings, pems: Option<&Reloading<NodePems>>) -> Claim {
@@ -272,15 +309,7 @@ fn start_jobs(parts: &Arc<Parts>) {
     driver.start(PromoteVoters::new(metadata.clone(), parts.cluster.clone()), shutdown.clone());
     let repair = RepairReplicas::new(metadata.clone(), transfer.clone(), seat.zone.clone(), stores, principal);
     driver.start(repair, shutdown.clone());
-    if let Some(metrics) = parts.metrics.clone() {
-        let shutdown = shutdown.clone();
-        tokio::spawn(async move {
-            while !shutdown.is_requested() {
-                tokio::time::sleep(telemetry::METRICS_UPKEEP).await;
-                metrics.upkeep();
-            }
-        });
-    }
+    tokio::spawn(gauges::keep(Arc::clone(parts)));
 }
 
 /// Founds the cluster of a single node, and shows its first access key once.
@@ -300,20 +329,28 @@ async fn found_alone(parts: &Parts) -> Result<(), NodeError> {
     Ok(())
 }
 
-/// Takes nothing new, lets requests in flight end, hands leadership on, closes the log.
+/// Takes nothing new, lets requests in flight end and hands leadership on meanwhile, closes the log.
 async fn drain(parts: &Parts, serving: serve::Serving) {
-    tracing::info!("draining");
-    if parts.metadata.leadership().is_leader {
-        let status = parts.group.status();
-        let heir = status.voters.iter().copied().find(|voter| *voter != parts.identity.node.0);
-        if let Some(heir) = heir {
-            let handed = parts.group.transfer_leader(heir, Duration::from_secs(3)).await;
-            if let Err(error) = handed {
-                tracing::warn!(%error, "leadership was not handed on; the others elect by themselves");
-            }
-        }
-    }
-    serving.finish(parts.settings.http.drain_timeout).await;
+    tracing::info!("draining: requests under way may end, new ones are not taken");
+    tokio::join!(serving.finish(parts.settings.http.drain_timeout), hand_on(parts));
     parts.transfer.shutdown().await;
     parts.group.shutdown().await;
+    tracing::info!("this node has stopped");
 }
+
+/// Hands leadership to the voter that has the most of the log: whoever is behind must catch up before it leads.
+async fn hand_on(parts: &Parts) {
+    if !parts.metadata.leadership().is_leader {
+        return;
+    }
+    let status = parts.group.status();
+    let others = status.voters.iter().copied().filter(|voter| *voter != parts.identity.node.0);
+    let Some(heir) = others.max_by_key(|voter| status.matched.get(voter).copied().flatten()) else { return };
+    match parts.group.transfer_leader(heir, HAND_ON).await {
+        Ok(()) => tracing::info!(node = %NodeId(heir), "leadership is handed on"),
+        Err(error) => tracing::warn!(%error, "leadership was not handed on; the others elect by themselves"),
+    }
+}
+
+/// How long handing on leadership may take: an election is not much longer.
+const HAND_ON: Duration = Duration::from_secs(3);

@@ -30,6 +30,8 @@ pub(crate) struct Identity {
     pub(crate) suspect: bool,
 }
 
+const FILE: &str = "node.id";
+
 /// What this program understands of the formats in the directory.
 pub(crate) const FEATURE_LEVEL: u32 = 1;
 
@@ -64,9 +66,9 @@ impl Identity {
     /// Reads the directory's identity, or gives it one; raises its start counter durably.
     pub(crate) fn start(dir: &Path, cluster_id: u128, lineage: u64, node_id: u64) -> Result<Identity, IdentityError> {
         files::make_dir(dir)?;
-        let path = dir.join("node.id");
-        let mut identity = match files::read(&path)? {
-            Some(bytes) => decode(Bytes::from(bytes))?,
+        let path = dir.join(FILE);
+        let mut identity = match read(dir)? {
+            Some(identity) => identity,
             None => Identity { cluster_id, lineage, node_id, start: 0, feature_level: FEATURE_LEVEL, suspect: false },
         };
         let Identity { feature_level, suspect, .. } = identity;
@@ -84,6 +86,12 @@ impl Identity {
         files::replace(&path, &encode(&identity))?;
         Ok(identity)
     }
+}
+
+/// Reads the directory's identity; `None` if it has none yet.
+pub(crate) fn read(dir: &Path) -> Result<Option<Identity>, IdentityError> {
+    let bytes = files::read(&dir.join(FILE))?;
+    Ok(bytes.map(|bytes| decode(Bytes::from(bytes))).transpose()?)
 }
 
 fn encode(identity: &Identity) -> Bytes {

@@ -6,6 +6,9 @@
 //!
 //! The rules this package must keep, and the test of each, are the table in `raft/README.md`.
 
+/// The target under which the engine writes its own log lines: many, and long, from "info" on.
+pub const ENGINE_LOG_TARGET: &str = "openraft";
+
 mod change;
 mod codec;
 mod config;
@@ -15,6 +18,7 @@ mod files;
 mod gate;
 mod group;
 mod identity;
+mod inspect;
 mod log_store;
 mod machine;
 mod metrics;
@@ -35,6 +39,7 @@ pub use config::{Clock, GroupConfig, Limits, StartError, Timing};
 pub use core::Leadership;
 pub use group::{Group, InitializeError, State, Status};
 pub use identity::IdentityError;
+pub use inspect::{Inspection, Owner, inspect};
 pub use log_store::LogOpenError;
 pub use machine::{Committed, MachineError, StateMachine};
 pub use network::transport::{NodeTls, TlsSource};

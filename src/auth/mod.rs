@@ -177,7 +177,7 @@ impl Auth {
         registry: RegistryId,
         repository: &RepositoryName,
     ) -> Result<Permit, Refused> {
-        decide::permit(caller, action, registry, repository)
+        decide::permit(caller, action, registry, repository).inspect_err(count_denied)
     }
 
     /// [`Auth::authenticate`] and [`Auth::permit`]. A no that was decided on a merely fresh state is decided again on a
@@ -220,6 +220,13 @@ impl Auth {
     /// Whether the caller may administer: `ReadCluster`, `ManageCluster` or `ManageIdentities`. Access keys and
     /// operator certificates may, by their policies; bearer tokens never.
     pub fn permit_admin(&self, caller: &Caller, action: policy::Action) -> Result<(), Refused> {
-        decide::permit_admin(caller, action)
+        decide::permit_admin(caller, action).inspect_err(count_denied)
+    }
+}
+
+/// A no to a known caller; a challenge is part of every login.
+fn count_denied(refused: &Refused) {
+    if let Refused::Refusal(_) = refused {
+        metrics::counter!("portolan_auth_denied_total").increment(1);
     }
 }

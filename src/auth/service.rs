@@ -54,6 +54,7 @@ impl Auth {
             now_ms,
             expires_in_s * 1000,
         );
+        metrics::counter!("portolan_auth_tokens_issued_total").increment(1);
         Ok(IssuedToken { token, expires_in_s, issued_at: Timestamp::from_ms(now_ms), granted })
     }
 }

@@ -36,6 +36,8 @@ pub(super) struct Client {
     http: reqwest::Client,
     base: String,
     credential: Option<Credential>,
+    /// The flag that names another node.
+    flag: &'static str,
 }
 
 /// What a node answered.
@@ -50,6 +52,12 @@ impl Client {
     /// To the admin listener, with the credential given.
     pub(super) fn admin(arguments: &ConnectionArguments) -> Result<Client, CliError> {
         Client::new(&arguments.admin()?, arguments.credential()?)
+    }
+
+    /// To the public listener given or configured, with the credential given.
+    pub(super) fn registry(arguments: &ConnectionArguments, given: Option<&str>) -> Result<Client, CliError> {
+        let client = Client::new(&arguments.registry(given)?, arguments.credential()?)?;
+        Ok(Client { flag: "--registry", ..client })
     }
 
     pub(super) fn new(endpoint: &Endpoint, credential: Option<Credential>) -> Result<Client, CliError> {
@@ -74,7 +82,7 @@ impl Client {
             builder = builder.resolve(url.host_str().unwrap_or_default(), at);
         }
         let http = builder.build().map_err(|error| CliError::failed(causes(&error)))?;
-        Ok(Client { http, base: endpoint.base.clone(), credential })
+        Ok(Client { http, base: endpoint.base.clone(), credential, flag: "--admin" })
     }
 
     /// Sends a request; any status is an answer.
@@ -134,22 +142,25 @@ impl Client {
         let text = message(&answer.body).unwrap_or_else(|| format!("{} answers {status}", self.base));
         let hint = match (status, &self.credential) {
             (StatusCode::UNAUTHORIZED, None) => {
-                "; give an access key with --credentials-file, or --access-key-id and --password-stdin"
+                "; give an access key with --credentials-file, or --access-key-id and --password-stdin".to_owned()
             }
-            (StatusCode::UNAUTHORIZED, Some(_)) => "; the access key given is not accepted: check id and secret",
-            (StatusCode::SERVICE_UNAVAILABLE, _) => "; try again, or ask another node with --admin",
-            (_, _) => "",
+            (StatusCode::UNAUTHORIZED, Some(_)) => {
+                "; the access key given is not accepted: check id and secret".to_owned()
+            }
+            (StatusCode::SERVICE_UNAVAILABLE, _) => format!("; try again, or ask another node with {}", self.flag),
+            (_, _) => String::new(),
         };
         CliError::failed(format!("{text}{hint}"))
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> CliError {
-        let base = &self.base;
+        let (base, flag) = (&self.base, self.flag);
         if error.is_timeout() {
-            return CliError::failed(format!("{base} does not answer; try again, or ask another node with --admin"));
+            return CliError::failed(format!("{base} does not answer; try again, or ask another node with {flag}"));
         }
-        let hint = "is the node running, and is this its address? name another with --admin";
-        CliError::failed(format!("{base} can't be reached ({}); {hint}", causes(error)))
+        let cause = causes(error);
+        let hint = hint(base, &cause, flag);
+        CliError::failed(format!("{base} can't be reached ({cause}); {hint}"))
     }
 }
 
@@ -159,6 +170,21 @@ fn message(body: &[u8]) -> Option<String> {
     let error = document.get("error").or_else(|| document.get("errors")?.get(0))?;
     let text = error.get("message")?.as_str().filter(|text| !text.is_empty());
     text.or_else(|| error.get("code")?.as_str()).map(safe)
+}
+
+/// What to do about a connection that did not come about, or spoke of something else.
+fn hint(base: &str, cause: &str, flag: &str) -> String {
+    let is_secure = base.starts_with("https://");
+    if is_secure && cause.contains("invalid peer certificate") {
+        return "name the authority of its certificate with --ca, and the node as its certificate does".to_owned();
+    }
+    // A TLS client that gets plain words, or a plain one that gets a TLS alert, sees nonsense.
+    let is_nonsense = ["corrupt message", "invalid HTTP", "unexpected message", "connection closed before message"];
+    if is_nonsense.iter().any(|words| cause.contains(words)) {
+        let other = if is_secure { "http://" } else { "https://" };
+        return format!("is this a listener of that kind? try {other} in front of it, or another port with {flag}");
+    }
+    format!("is the node running, and is this its address? name another with {flag}")
 }
 
 /// The innermost causes say what happened; the outer ones only where.

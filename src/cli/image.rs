@@ -46,8 +46,7 @@ enum ImageCommand {
 }
 
 pub(super) async fn run(arguments: ImageArguments, printer: Printer) -> Result<(), CliError> {
-    let endpoint = arguments.connection.registry(arguments.registry.as_deref())?;
-    let client = Client::new(&endpoint, arguments.connection.credential()?)?;
+    let client = Client::registry(&arguments.connection, arguments.registry.as_deref())?;
     match arguments.command {
         ImageCommand::List { repository } => list(&client, &repository, printer).await,
         ImageCommand::Show { image } => show(&client, &image, printer).await,

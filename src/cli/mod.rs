@@ -4,6 +4,7 @@
 //! process lists (security case U8). What it prints of others' names is made harmless first (U4). Start at [`main`].
 
 mod certs;
+mod check;
 mod client;
 mod cluster;
 mod completion;
@@ -54,6 +55,8 @@ enum Command {
     User(user::UserArguments),
     /// Ask a node whether it lives, has started or is ready; for containers without a shell.
     Health(health::HealthArguments),
+    /// Verify the data of stopped nodes: identities, log, tables, every copy of every blob, every tag.
+    Check(check::CheckArguments),
     /// Make and look at certificates.
     Certs(certs::CertsArguments),
     /// Check and show the configuration.
@@ -90,6 +93,7 @@ fn run(arguments: Arguments) -> Result<(), CliError> {
         Command::Image(image) => ask(image::run(image, printer)),
         Command::User(user) => ask(user::run(user, printer)),
         Command::Health(health) => ask(health::run(health)),
+        Command::Check(check) => check::run(check, printer),
         Command::Certs(certs) => certs::run(certs, printer),
         Command::Config(config) => config::run(&config),
         Command::Completion(completion) => completion::run(&completion),

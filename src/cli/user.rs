@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use registry_core::decide::policy::grants::Grant;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -30,7 +31,7 @@ enum UserCommand {
         /// Its name.
         name: String,
         /// What it may do, as "read,write:team/*"; once for each.
-        #[arg(long = "grant", value_name = "RIGHTS:PATTERN")]
+        #[arg(long = "grant", value_name = "RIGHTS:PATTERN", value_parser = checked_grant)]
         grants: Vec<String>,
     },
     /// Show a user.
@@ -59,6 +60,7 @@ enum UserCommand {
         /// Its name.
         name: String,
         /// As "read,write:team/*".
+        #[arg(value_name = "RIGHTS:PATTERN", value_parser = checked_grant)]
         grants: Vec<String>,
     },
     /// Access keys.
@@ -166,7 +168,12 @@ pub(super) async fn run(arguments: UserArguments, printer: Printer) -> Result<()
         UserCommand::Create { name, grants } => {
             let made = client.post("/v1/users", &json!({ "name": name })).await?;
             if !grants.is_empty() {
-                grant(&client, &name, &grants).await?;
+                let told = |error| {
+                    CliError::failed(format!(
+                        "{name} is made, but has no grants yet ({error}); use `portolan user grant`"
+                    ))
+                };
+                grant(&client, &name, &grants).await.map_err(told)?;
             }
             printer.one(&made, &USER)
         }
@@ -194,6 +201,11 @@ pub(super) async fn run(arguments: UserArguments, printer: Printer) -> Result<()
             printer.one(&client.post("/v1/explain", &wish).await?, &columns)
         }
     }
+}
+
+/// A grant that the node will take, as it was written: found out before anything is changed.
+fn checked_grant(text: &str) -> Result<String, String> {
+    text.parse::<Grant>().map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
 fn at(user: &str) -> String {

@@ -8,7 +8,7 @@ use registry_core::vocabulary::Refusal;
 use registry_core::vocabulary::ids::{ClusterId, Lineage};
 use registry_core::vocabulary::limits::TICKS_PER_GRACE;
 
-use super::Cluster;
+use super::{Cluster, KnownElsewhere};
 use crate::ground::random;
 use crate::metadata::ProposeError;
 
@@ -30,6 +30,8 @@ pub struct Founding {
     pub grace_ms: u64,
     /// The first voter: this node.
     pub member: Member,
+    /// How long this node must have been reachable before it may found: a cluster that knows its id calls meanwhile.
+    pub settle: Duration,
 }
 
 /// What founding came to.
@@ -47,6 +49,9 @@ pub enum FoundingError {
     /// There is one.
     #[error("this node already belongs to a cluster; `portolan cluster status` shows it")]
     Exists,
+    /// The directory is new or old, and others know its node.
+    #[error("{0}")]
+    Known(#[from] KnownElsewhere),
     /// Consensus did not begin.
     #[error("the first voter did not come up: {0}")]
     Consensus(String),
@@ -61,6 +66,8 @@ impl Cluster {
         if self.metadata.peek(|view| cluster::read(view)).is_some() {
             return Err(FoundingError::Exists);
         }
+        tokio::time::sleep_until(self.reachable_since + founding.settle).await;
+        self.ensure_unknown()?;
         let group = self.metadata.group();
         let mut founded = Founded::Completed;
         if group.status().voters.is_empty() {

@@ -60,7 +60,7 @@ pub enum IdentityError {
     },
     /// The directory belongs to somebody else.
     #[error(
-        "{path} belongs to node {found_node} of cluster {found_cluster}, but the certificate or configuration says node \
+        "{path} belongs to node {found_node} of cluster {found_cluster}, but the certificate or configuration says \
          {claimed}: give each node its own data directory"
     )]
     Foreign {
@@ -90,19 +90,20 @@ impl Identity {
     /// now, in a directory that held nothing.
     pub fn load_or_create(dir: &Path, claim: Claim) -> Result<(Identity, bool), IdentityError> {
         let path = dir.join(FILE);
-        match std::fs::read_to_string(&path) {
-            Ok(text) => {
-                let identity = parse(&text).map_err(|detail| IdentityError::Damaged { path: path.clone(), detail })?;
+        match Identity::read(dir)? {
+            Some(identity) => {
                 let is_same = claim.cluster.is_none_or(|cluster| cluster == identity.cluster)
                     && claim.node.is_none_or(|node| node == identity.node);
                 if is_same {
                     return Ok((identity, false));
                 }
-                let claimed = format!("{:?} of cluster {:?}", claim.node, claim.cluster);
+                let node = claim.node.map(|node| format!("node {node}"));
+                let cluster = claim.cluster.map(|cluster| format!("cluster {cluster}"));
+                let claimed = node.into_iter().chain(cluster).collect::<Vec<_>>().join(" of ");
                 let (found_node, found_cluster) = (identity.node, identity.cluster);
                 Err(IdentityError::Foreign { path, found_node, found_cluster, claimed })
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            None => {
                 let cluster = claim.cluster.unwrap_or_else(random::cluster_id);
                 let identity = Identity {
                     cluster,
@@ -114,6 +115,18 @@ impl Identity {
                 files::create_new(&path, text.as_bytes(), 0o600).map_err(|error| IdentityError::Io { path, error })?;
                 Ok((identity, true))
             }
+        }
+    }
+
+    /// Reads the identity of a data directory; `None` if it has none. Makes nothing.
+    pub fn read(dir: &Path) -> Result<Option<Identity>, IdentityError> {
+        let path = dir.join(FILE);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => match parse(&text) {
+                Ok(identity) => Ok(Some(identity)),
+                Err(detail) => Err(IdentityError::Damaged { path, detail }),
+            },
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(IdentityError::Io { path, error }),
         }
     }

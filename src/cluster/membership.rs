@@ -6,7 +6,7 @@ use raft::{ChangeError, Member};
 use registry_core::metadata::node::{NodeState, SetNodeState};
 use registry_core::vocabulary::ids::NodeId;
 
-use super::Cluster;
+use super::{Cluster, KnownElsewhere};
 use crate::metadata::ProposeError;
 
 /// How long a change may take before its outcome is called unknown.
@@ -15,6 +15,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Why membership did not change.
 #[derive(Debug, thiserror::Error)]
 pub enum MembershipError {
+    /// The directory is new or old, and others know its node.
+    #[error(transparent)]
+    Known(#[from] KnownElsewhere),
     /// Consensus says no, or does not know.
     #[error(transparent)]
     Change(#[from] ChangeError),
@@ -29,16 +32,24 @@ impl MembershipError {
         match self {
             MembershipError::Change(ChangeError::Unavailable | ChangeError::Unknown)
             | MembershipError::Propose(ProposeError::Unavailable | ProposeError::Unknown) => true,
-            MembershipError::Change(ChangeError::Rejected(_))
+            MembershipError::Known(_)
+            | MembershipError::Change(ChangeError::Rejected(_))
             | MembershipError::Propose(ProposeError::Refused { .. }) => false,
         }
     }
 }
 
+/// How soon after joining a leader speaks to the node.
+const TOLD_WITHIN: Duration = Duration::from_millis(500);
+
 impl Cluster {
     /// Has this node join the cluster of which some node listens at one of the `seeds` (consensus addresses).
     pub async fn join(&self, seeds: Vec<String>, me: Member) -> Result<(), MembershipError> {
-        Ok(self.metadata.group().join(seeds, me, PATIENCE).await?)
+        self.ensure_unknown()?;
+        self.metadata.group().join(seeds, me, PATIENCE).await?;
+        // The cluster takes a node it knows without a word; whoever fed it before says so when it speaks to it.
+        tokio::time::sleep(TOLD_WITHIN).await;
+        Ok(self.ensure_unknown()?)
     }
 
     /// Hands leadership to a voter and waits until it leads.

@@ -16,6 +16,7 @@ pub use membership::MembershipError;
 pub use status::{ClusterStatus, NodeStatus, StoreStatus};
 
 use registry_core::vocabulary::ids::NodeId;
+use tokio::time::Instant;
 
 use crate::metadata::Metadata;
 
@@ -24,12 +25,28 @@ use crate::metadata::Metadata;
 pub struct Cluster {
     metadata: Metadata,
     node: NodeId,
+    reachable_since: Instant,
 }
+
+/// A node id is known to a cluster that has told it more than its data directory holds: it was emptied, or is an old
+/// copy. Taking part with it could vote twice in a term, or found a second cluster under the name of the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a cluster knows node {0} and has told it more than this data directory holds, which was emptied or is an old copy. \
+     Restore it; or remove the node (`portolan cluster remove {0}` at another one), make a new id with \
+     `portolan certs node` under another name, and join with an empty directory"
+)]
+pub struct KnownElsewhere(pub NodeId);
 
 impl Cluster {
     /// As seen from this node.
     pub fn new(metadata: Metadata, node: NodeId) -> Cluster {
-        Cluster { metadata, node }
+        Cluster { metadata, node, reachable_since: Instant::now() }
+    }
+
+    /// Refuses when others know this node as somebody further on.
+    fn ensure_unknown(&self) -> Result<(), KnownElsewhere> {
+        if self.metadata.group().status().suspect { Err(KnownElsewhere(self.node)) } else { Ok(()) }
     }
 
     /// This node.

@@ -59,6 +59,13 @@ pub struct ClusterStatus {
     pub write_rule: WriteRule,
 }
 
+impl ClusterStatus {
+    /// Whether requests may be sent to this node: it belongs to a cluster, was let in, and somebody leads.
+    pub fn is_ready(&self) -> bool {
+        self.cluster.is_some() && self.is_admitted && self.leader.is_some()
+    }
+}
+
 impl Cluster {
     /// What this node knows. Never waits for a quorum: an operator asks this when there is none.
     pub fn status(&self) -> ClusterStatus {

@@ -10,7 +10,8 @@ use super::mistake::{Mistake, Origin, nearest};
 use super::section::Known;
 
 /// Variables that are read elsewhere: by the command line, or by the Makefile.
-const FOREIGN: &[&str] = &["CONFIG", "ADMIN", "CREDENTIALS_FILE", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "CACHE"];
+const FOREIGN: &[&str] =
+    &["CONFIG", "ADMIN", "REGISTRY", "CREDENTIALS_FILE", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "CACHE"];
 
 /// A value as it was written.
 #[derive(Clone, Debug, PartialEq)]

@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
+use rustix::fs::FlockOperation;
+
 /// Mode of files with secrets and of the directories that hold them.
 pub const PRIVATE_FILE_MODE: u32 = 0o600;
 /// Mode of files that everyone may read.
@@ -74,6 +76,19 @@ pub fn create_private_dir(dir: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(PRIVATE_DIR_MODE).create(dir)
 }
 
+/// Keeps other processes that ask for it out of a directory, for as long as the file is open; `None` when one is in.
+///
+/// # Errors
+/// When the directory can't be opened or locked at all.
+pub fn lock_dir(dir: &Path) -> io::Result<Option<File>> {
+    let file = File::open(dir)?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(file)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// The warning to give when others than the owner may read or write a file that should be private.
 pub fn permission_warning(path: &Path) -> Option<String> {
     let mode = fs::metadata(path).ok()?.permissions().mode() & 0o777;
@@ -112,6 +127,16 @@ mod tests {
         assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
         assert_eq!((fs::read(&path).unwrap(), mode(&path)), (b"one".to_vec(), 0o600));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    // One at a time has a directory; it is free again when the file is closed.
+    #[test]
+    fn locks() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = lock_dir(dir.path()).unwrap();
+        assert!(held.is_some());
+        assert!(lock_dir(dir.path()).unwrap().is_none());
+        assert!(lock_dir(&dir.path().join("absent")).is_err());
     }
 
     // A private directory is closed to others; a private file that is not is told.

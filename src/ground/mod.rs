@@ -7,6 +7,7 @@
 pub mod certs;
 pub mod clock;
 pub mod files;
+pub mod metric_list;
 pub mod random;
 pub mod reload;
 pub mod secret;

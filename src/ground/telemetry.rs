@@ -21,6 +21,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry};
 
 use super::files::PRIVATE_FILE_MODE;
+use super::metric_list;
 
 /// Target of audit records: who did what, when, from where, with which result.
 pub const AUDIT: &str = "audit";
@@ -85,7 +86,14 @@ pub fn check_filter(filter: &str) -> Result<(), LogError> {
 
 fn parse_filter(filter: &str) -> Result<EnvFilter, LogError> {
     let parsed = EnvFilter::builder().parse(filter);
-    parsed.map_err(|_| LogError::Filter(filter.to_owned()))
+    let parsed = parsed.map_err(|_| LogError::Filter(filter.to_owned()))?;
+    // The engine of consensus tells its inner life at "info", in lines of kilobytes: only to who asks for it by name.
+    let is_verbose = ["info", "debug", "trace"].iter().any(|level| filter.contains(level));
+    if !is_verbose || filter.contains(raft::ENGINE_LOG_TARGET) {
+        return Ok(parsed);
+    }
+    let quiet = format!("{}=warn", raft::ENGINE_LOG_TARGET).parse().expect("a target and a level are a directive");
+    Ok(parsed.add_directive(quiet))
 }
 
 fn subscriber<W>(logging: &Logging, writer: W) -> Result<impl Subscriber + Send + Sync + 'static, LogError>
@@ -183,7 +191,7 @@ impl Metrics {
         let recorder = builder(labels).build_recorder();
         let handle = recorder.handle();
         metrics::set_global_recorder(recorder).ok()?;
-        describe();
+        metric_list::describe();
         Some(Metrics(handle))
     }
 
@@ -207,17 +215,6 @@ fn builder(labels: &[(&str, &str)]) -> PrometheusBuilder {
         let matcher = Matcher::Suffix(suffix.to_owned());
         builder.set_buckets_for_metric(matcher, bounds).expect("the bounds are not empty")
     })
-}
-
-fn describe() {
-    metrics::describe_gauge!("process_resident_memory_bytes", "Memory of this process that is in RAM.");
-    metrics::describe_gauge!(
-        "process_cpu_seconds",
-        "Processor time of this process, user and system, since its start."
-    );
-    metrics::describe_gauge!("process_open_fds", "Open file descriptors of this process.");
-    metrics::describe_counter!("portolan_reloads_total", "Files that changed on disk, by what became of the change.");
-    metrics::describe_gauge!("portolan_tls_not_after_seconds", "When the certificate in use ends, as Unix time.");
 }
 
 /// What the kernel says of this process. A figure that can't be read stays as it was.
@@ -302,6 +299,20 @@ mod tests {
         std::fs::rename(&path, dir.path().join("audit.1")).unwrap();
         (&file).write_all(b"two\n").unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "two\n");
+    }
+
+    // The engine of consensus is quiet unless it is asked for by name.
+    #[test]
+    fn engine_is_quiet() {
+        let shown = |filter: &str| parse_filter(filter).unwrap().to_string();
+        let quiet = format!("{}=warn", raft::ENGINE_LOG_TARGET);
+        for filter in ["info", "trace", "info,portolan::blob=debug"] {
+            assert!(shown(filter).contains(&quiet), "{filter}");
+        }
+        let loud = format!("info,{}=debug", raft::ENGINE_LOG_TARGET);
+        for filter in ["off", "error", "warn", &loud] {
+            assert!(!shown(filter).contains(&quiet), "{filter}");
+        }
     }
 
     // A filter that is not understood says how to write one.

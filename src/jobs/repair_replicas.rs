@@ -118,6 +118,7 @@ impl Reconciler for RepairReplicas {
     fn step(&self) -> StepFuture<'_> {
         Box::pin(async {
             let wants = self.wants();
+            metrics::gauge!("portolan_blob_copies_wanted").set(wants.len() as f64);
             if wants.is_empty() {
                 return Step::IDLE;
             }

@@ -20,6 +20,7 @@ use rocksdb::{
     ReadOptions, WriteBatch, WriteOptions,
 };
 
+const CURRENT: &str = "CURRENT";
 const LOCAL: &str = "local";
 const META: &[u8] = b"meta";
 const APPLIED: &[u8] = b"applied";
@@ -64,7 +65,7 @@ impl Default for StateOptions {
 
 /// One open instance.
 pub(crate) struct Instance {
-    db: DB,
+    pub(crate) db: DB,
     path: PathBuf,
     /// Replaced: its files go with its last reader, who may still have to open some of them.
     replaced: AtomicBool,
@@ -87,7 +88,12 @@ impl std::fmt::Debug for Instance {
 }
 
 impl Instance {
-    fn open(path: &Path, options: &StateOptions, cache: &Cache, read_only: bool) -> Result<Instance, StateError> {
+    pub(crate) fn open(
+        path: &Path,
+        options: &StateOptions,
+        cache: &Cache,
+        read_only: bool,
+    ) -> Result<Instance, StateError> {
         let mut table = BlockBasedOptions::default();
         table.set_block_cache(cache);
         table.set_bloom_filter(10.0, false);
@@ -122,6 +128,12 @@ impl Instance {
     fn local(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
         let family = self.db.cf_handle(LOCAL).expect("the instance was opened with this family");
         self.db.get_cf(family, key).map_err(|error| self.storage(error))
+    }
+
+    /// The index that everything here was applied up to.
+    pub(crate) fn applied(&self) -> Result<u64, StateError> {
+        let found = self.local(APPLIED)?.unwrap_or_default();
+        Ok(found.try_into().map_or(0, u64::from_be_bytes))
     }
 
     pub(crate) fn meta(&self) -> Result<Option<Vec<u8>>, StateError> {
@@ -214,14 +226,12 @@ impl State {
             move |error| StateError::Io { path, error }
         };
         std::fs::create_dir_all(root).map_err(io(root))?;
-        let pointer = root.join("CURRENT");
-        let name = match std::fs::read_to_string(&pointer) {
-            Ok(name) => name.trim().to_owned(),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                point(root, "state-1").map_err(io(&pointer))?;
+        let name = match live_dir(root) {
+            Err(StateError::Io { path, error }) if error.kind() == std::io::ErrorKind::NotFound => {
+                point(root, "state-1").map_err(io(&path))?;
                 "state-1".to_owned()
             }
-            Err(error) => return Err(io(&pointer)(error)),
+            found => found?,
         };
         for entry in std::fs::read_dir(root).map_err(io(root))? {
             let entry = entry.map_err(io(root))?;
@@ -302,13 +312,22 @@ impl State {
     }
 }
 
+/// The name of the live directory.
+pub(crate) fn live_dir(root: &Path) -> Result<String, StateError> {
+    let path = root.join(CURRENT);
+    match std::fs::read_to_string(&path) {
+        Ok(name) => Ok(name.trim().to_owned()),
+        Err(error) => Err(StateError::Io { path, error }),
+    }
+}
+
 /// Points `CURRENT` at a directory: written aside, synced, renamed, directory synced.
 fn point(root: &Path, name: &str) -> std::io::Result<()> {
     let aside = root.join("CURRENT.new");
     let mut file = std::fs::File::create(&aside)?;
     writeln!(file, "{name}")?;
     file.sync_all()?;
-    std::fs::rename(&aside, root.join("CURRENT"))?;
+    std::fs::rename(&aside, root.join(CURRENT))?;
     std::fs::File::open(root)?.sync_all()
 }
 

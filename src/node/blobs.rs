@@ -98,7 +98,7 @@ struct BadCopies {
 
 impl Observer for BadCopies {
     fn bad_copy(&self, store: StoreId, key: BlobKey, fault: CopyFault) {
-        metrics::counter!("portolan_bad_copies_total").increment(1);
+        metrics::counter!("portolan_blob_bad_copies_total").increment(1);
         tracing::warn!(digest = %key.digest, %store, ?fault, "a copy can't be used; it will be made again");
         if fault == CopyFault::Garbled {
             return;

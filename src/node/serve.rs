@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use super::{NodeError, Parts};
 use crate::api::admin::Admin;
 use crate::api::oci::Oci;
-use crate::auth::{RootKey, parse_key_file};
+use crate::auth::{RootKey, audit, parse_key_file};
 use crate::config::Door;
 use crate::ground::tls::{Acceptor, ServerFiles};
 use crate::ground::{Secret, sockets};
@@ -81,7 +81,11 @@ fn brought(parts: &Parts) -> Result<Option<RootKey>, String> {
         (None, None) => None,
     };
     let Some(text) = text else { return Ok(None) };
-    let (key_id, secret) = parse_key_file(text.expose()).map_err(|error| error.to_string())?;
+    let setting = match &auth.root_key_file {
+        Some(path) => format!("auth.root_key_file {}", path.display()),
+        None => "PORTOLAN_AUTH_ROOT_KEY".to_owned(),
+    };
+    let (key_id, secret) = parse_key_file(text.expose()).map_err(|error| format!("{setting}: {error}"))?;
     Ok(Some(RootKey { key_id, secret }))
 }
 
@@ -100,3 +104,29 @@ pub(super) async fn first_key(parts: &Parts) -> Result<Option<String>, String> {
         None => Ok(None),
     }
 }
+
+/// Puts the access key that the configuration brings in force in a cluster that exists: whoever may write the
+/// configuration of a node can get in again. Ends when that is settled; the founding of a cluster does it by itself.
+pub(super) async fn keep_key_in_force(parts: Arc<Parts>) {
+    let Ok(Some(key)) = brought(&parts) else { return };
+    while !parts.shutdown.is_requested() {
+        let settled = if parts.auth.has_root() { parts.auth.bootstrap(Some(key.clone())).await } else { Ok(None) };
+        match settled {
+            Ok(Some(RootKey { key_id, .. })) => {
+                let node = format!("node/{}", parts.identity.node);
+                audit::before_anybody(&node, LOCAL, "", "key.create", &format!("root/{key_id}"), None);
+                tracing::warn!(key_id, "the access key of the configuration was not accepted and is from now on");
+                return;
+            }
+            Ok(None) if parts.auth.has_root() => return,
+            Ok(None) | Err(_) => {}
+        }
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            () = parts.shutdown.requested() => {}
+        }
+    }
+}
+
+/// The address of what a node does by itself.
+const LOCAL: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);

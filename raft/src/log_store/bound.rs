@@ -8,6 +8,7 @@ use std::path::Path;
 use bytes::Bytes;
 
 use crate::codec::{self, Kind};
+use crate::files;
 use crate::types::Position;
 
 /// The side file: one small record, rewritten in place. It fits a sector, so a power cut leaves one version of it.
@@ -15,6 +16,12 @@ use crate::types::Position;
 pub(super) struct BoundFile(File);
 
 impl BoundFile {
+    /// Reads what the file says without opening it for writing; nothing if there is none, or if it is damaged.
+    pub(super) fn peek(path: &Path) -> io::Result<Option<Position>> {
+        let bytes = files::read(path)?.unwrap_or_default();
+        Ok(codec::log_id(Bytes::from(bytes), Kind::Bound).ok().map(Position::from))
+    }
+
     /// Opens or makes the file and reads what it says; a damaged one says nothing.
     pub(super) fn open(path: &Path) -> io::Result<(BoundFile, Option<Position>)> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;

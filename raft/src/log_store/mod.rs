@@ -6,6 +6,7 @@
 //! It never holds state-machine data: a compaction there must not stall an append here. Start reading at [`LogStore`].
 
 mod bound;
+mod inspect;
 mod open;
 mod reader;
 mod storage;
@@ -22,6 +23,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::types::{LogId, Position, Vote};
 
+pub(crate) use inspect::inspect;
 pub use open::LogOpenError;
 use sync::SyncThread;
 use tail::Tail;

@@ -1,6 +1,7 @@
 //! Opening the log, and every reason not to.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -96,6 +97,23 @@ impl LogStore {
     }
 }
 
+/// Opens an instance that is there, without changing anything in it.
+pub(super) fn open_read_only(dir: &Path) -> Result<Db, LogOpenError> {
+    let mut options = options();
+    options.create_if_missing(false);
+    options.create_missing_column_families(false);
+    let families = ["default", CF_LOG, CF_META].map(family);
+    let rocks = Rocks::open_cf_descriptors_read_only(&options, dir, families, false).map_err(damaged)?;
+    let db = Db::new(rocks);
+    let meta = db.cf_handle(CF_META).expect("opened with this family");
+    match db.get_cf(&meta, KEY_FORMAT).map_err(damaged)? {
+        Some(format) if format != FORMAT => return Err(LogOpenError::Format),
+        Some(_) | None => {}
+    }
+    drop(meta);
+    Ok(db)
+}
+
 fn check_format(db: &Db) -> Result<(), LogOpenError> {
     let meta = db.cf_handle(CF_META).expect("made when opened");
     match db.get_cf(&meta, KEY_FORMAT).map_err(damaged)? {
@@ -105,7 +123,7 @@ fn check_format(db: &Db) -> Result<(), LogOpenError> {
     }
 }
 
-fn recover(db: &Db, tail: &mut Tail) -> Result<Edges, LogOpenError> {
+pub(super) fn recover(db: &Db, tail: &mut Tail) -> Result<Edges, LogOpenError> {
     let (log, meta) = (db.cf_handle(CF_LOG), db.cf_handle(CF_META));
     let (log, meta) = (log.expect("made when opened"), meta.expect("made when opened"));
     let read = |name: &[u8]| db.get_cf(&meta, name).map(|found| found.map(Bytes::from)).map_err(damaged);

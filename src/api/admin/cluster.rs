@@ -159,12 +159,15 @@ pub(super) struct Init {}
 /// Open to processes on the same machine until it has succeeded; afterwards refused. A founding that broke off between
 /// its steps is completed.
 pub(super) async fn init(exchange: Exchange, Document(Init {}): Document<Init>) -> Answer {
+    let cluster = exchange.admin().founding.cluster.to_string();
     if !(exchange.is_unfounded() && exchange.may_found()) {
-        exchange.administrator(policy::Action::ManageCluster).await?;
-        return Err(Refusal::ClusterInitialised.into());
+        let caller = exchange.caller_of("cluster.init", &cluster).await?;
+        let permitted = exchange.auth().permit_admin(&caller, policy::Action::ManageCluster).map_err(Failure::from);
+        let ended = permitted.and(Err(Refusal::ClusterInitialised.into()));
+        return exchange.audited(&caller, "cluster.init", &cluster, |_| caller.revision(), ended);
     }
     let ended = found(&exchange).await;
-    exchange.audited_by_nobody("cluster.init", &exchange.admin().founding.cluster.to_string(), &ended);
+    exchange.audited_by_nobody("cluster.init", &cluster, &ended);
     ended
 }
 
@@ -172,6 +175,7 @@ async fn found(exchange: &Exchange) -> Answer {
     let admin = exchange.admin();
     match admin.cluster.found(admin.founding.clone()).await {
         Ok(Founded::Now | Founded::Completed) | Err(FoundingError::Exists) => {}
+        Err(FoundingError::Known(known)) => return Err(Failure::Conflict(known.to_string())),
         Err(FoundingError::Consensus(why)) => return Err(Failure::Conflict(why)),
         Err(FoundingError::Propose(error)) => return Err(Refusal::from(error).into()),
     }
@@ -197,17 +201,24 @@ pub(super) struct Join {
 /// `POST /v1/cluster/join`: this node asks to be taken into a cluster. The cluster's authority, by the certificates of
 /// the nodes, decides.
 pub(super) async fn join(exchange: Exchange, Document(Join { seeds }): Document<Join>) -> Answer {
-    if !(exchange.is_unfounded() && exchange.may_found()) {
-        exchange.administrator(policy::Action::ManageCluster).await?;
-    }
     if seeds.is_empty() || seeds.len() > SEEDS_MAX {
         return Err(Failure::Body(format!("seeds: 1 to {SEEDS_MAX} consensus addresses of nodes, host:port")));
     }
     let resource = seeds.join(",");
     let admin = exchange.admin();
-    let ended = admin.cluster.join(seeds, admin.founding.member.clone()).await.map_err(membership);
-    exchange.audited_by_nobody("cluster.join", &resource, &ended);
-    ended?;
+    let joining = async || admin.cluster.join(seeds, admin.founding.member.clone()).await.map_err(membership);
+    if exchange.is_unfounded() && exchange.may_found() {
+        let ended = joining().await;
+        exchange.audited_by_nobody("cluster.join", &resource, &ended);
+        ended?;
+        return Ok(done());
+    }
+    let caller = exchange.caller_of("cluster.join", &resource).await?;
+    let ended = match exchange.auth().permit_admin(&caller, policy::Action::ManageCluster) {
+        Ok(()) => joining().await,
+        Err(refused) => Err(refused.into()),
+    };
+    exchange.audited(&caller, "cluster.join", &resource, |()| caller.revision(), ended)?;
     Ok(done())
 }
 
@@ -221,7 +232,7 @@ pub(super) struct Transfer {
 
 /// `POST /v1/cluster/transfer`
 pub(super) async fn transfer(exchange: Exchange, Document(Transfer { to }): Document<Transfer>) -> Answer {
-    let caller = exchange.caller().await?;
+    let caller = exchange.caller_of("cluster.transfer", &to).await?;
     let ended = async {
         exchange.auth().permit_admin(&caller, policy::Action::ManageCluster)?;
         exchange.admin().cluster.transfer(parse_node(&to)?).await.map_err(membership)
@@ -233,7 +244,7 @@ pub(super) async fn transfer(exchange: Exchange, Document(Transfer { to }): Docu
 
 /// `DELETE /v1/cluster/nodes/{id}`: removes a member for good.
 pub(super) async fn remove(exchange: Exchange, Path(id): Path<String>) -> Answer {
-    let caller = exchange.caller().await?;
+    let caller = exchange.caller_of("node.remove", &id).await?;
     let ended = async {
         exchange.auth().permit_admin(&caller, policy::Action::ManageCluster)?;
         exchange.admin().cluster.remove(parse_node(&id)?, caller.name()).await.map_err(membership)

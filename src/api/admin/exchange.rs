@@ -65,6 +65,8 @@ pub(super) struct Exchange {
     admin: Arc<Admin>,
     headers: HeaderMap,
     origin: Origin,
+    /// Where to note who asks; tests have none.
+    info: Option<RequestInfo>,
 }
 
 impl FromRequestParts<Arc<Admin>> for Exchange {
@@ -72,7 +74,11 @@ impl FromRequestParts<Arc<Admin>> for Exchange {
 
     async fn from_request_parts(parts: &mut Parts, admin: &Arc<Admin>) -> Result<Exchange, Failure> {
         let origin = Origin::of(&parts.extensions).ok_or(Failure::NotFound)?;
-        Ok(Exchange { admin: Arc::clone(admin), headers: parts.headers.clone(), origin })
+        let info = RequestInfo::of(&parts.extensions).cloned();
+        if let Some(info) = &info {
+            info.note_route("admin");
+        }
+        Ok(Exchange { admin: Arc::clone(admin), headers: parts.headers.clone(), origin, info })
     }
 }
 
@@ -91,6 +97,14 @@ impl Exchange {
 
     /// Who asks. Bearer tokens and missing credentials get no further here (A17).
     pub(super) async fn caller(&self) -> Result<Caller, Failure> {
+        let caller = self.known().await?;
+        if let Some(info) = &self.info {
+            info.note_principal(caller.name());
+        }
+        Ok(caller)
+    }
+
+    async fn known(&self) -> Result<Caller, Failure> {
         if let Some(name) = &self.origin.operator {
             return Ok(self.auth().operator(name, &self.evidence()).await?);
         }
@@ -100,6 +114,16 @@ impl Exchange {
             return Err(Failure::Unauthenticated);
         }
         Ok(caller)
+    }
+
+    /// Who asks for a change. The audit is told of those whom nobody knows, too.
+    pub(super) async fn caller_of(&self, action: &'static str, resource: &str) -> Result<Caller, Failure> {
+        let found = self.caller().await;
+        if let Err(failure) = &found {
+            let (address, why) = (self.origin.client, failure_text(failure));
+            audit::before_anybody("anonymous", address, &self.origin.request_id, action, resource, Some(&why));
+        }
+        found
     }
 
     /// Who asks, if it may do this to the registry or the cluster.
@@ -157,7 +181,7 @@ impl Exchange {
         resource: &str,
         act: impl AsyncFnOnce(&Auth, &Caller) -> Result<Revision, Refused>,
     ) -> Result<Revision, Failure> {
-        let caller = self.caller().await?;
+        let caller = self.caller_of(action, resource).await?;
         let ended = act(self.auth(), &caller).await;
         self.audited(&caller, action, resource, |revision| *revision, ended)
     }

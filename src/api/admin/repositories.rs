@@ -142,7 +142,7 @@ pub(super) struct CreateRepository {
 
 /// `POST /v1/repositories`
 pub(super) async fn create(exchange: Exchange, Document(wish): Document<CreateRepository>) -> Answer {
-    let caller = exchange.caller().await?;
+    let caller = exchange.caller_of("repository.create", &wish.name).await?;
     let name = parse_name(&wish.name)?;
     let settings = wish.settings.map_or(Ok(Settings::default()), SettingsDocument::parse)?;
     let ended = match exchange.auth().permit(&caller, Action::Create, caller.registry(), &name) {
@@ -181,7 +181,7 @@ pub(super) async fn change(
     Path(name): Path<String>,
     Document(wish): Document<ChangeRepository>,
 ) -> Answer {
-    let caller = exchange.caller().await?;
+    let caller = exchange.caller_of("repository.change", &name).await?;
     let name = parse_name(&name)?;
     let ended = change_settings(&exchange, &caller, &name, wish).await;
     let changed =
@@ -225,7 +225,7 @@ pub(super) async fn remove(
     Path(name): Path<String>,
     query: Result<Query<Force>, QueryRejection>,
 ) -> Answer {
-    let caller = exchange.caller().await?;
+    let caller = exchange.caller_of("repository.delete", &name).await?;
     let name = parse_name(&name)?;
     let Query(Force { force }) = query.map_err(|error| Failure::Body(error.body_text()))?;
     let ended = match exchange.auth().permit(&caller, Action::Remove, caller.registry(), &name) {

@@ -161,7 +161,7 @@ pub(super) async fn create_key(
     if lifetime_s == Some(0) {
         return Err(Failure::Body("lifetime_s must be 1 or more".into()));
     }
-    let caller = exchange.caller().await?;
+    let caller = exchange.caller_of("key.create", &user).await?;
     let lifetime_ms = lifetime_s.map(|seconds| seconds.saturating_mul(1000));
     let ended = exchange.auth().create_key(&caller, &user, lifetime_ms).await;
     let key: NewKey = exchange.audited(&caller, "key.create", &user, |key: &NewKey| key.revision, ended)?;

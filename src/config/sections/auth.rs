@@ -40,8 +40,9 @@ section! {
     /// Who may come in.
     AuthSection "auth"
 
-    /// File with the first access key, "ID:SECRET" on one line, used when the cluster is made; mode 0600.
-    /// Left out: one is made up and shown once by `portolan cluster init`.
+    /// File with the root user's access key, "ID:SECRET" on one line, mode 0600: used when the cluster is made, and put
+    /// in force again when a node starts with one that the cluster does not accept (a lost or deleted key).
+    /// Left out: one is made up and shown once, by `portolan cluster init` or the first start of a single node.
     root_key_file: Option<PathBuf> = None;
 
     /// The same as a value; from the environment only. Not together with root_key_file.

@@ -36,6 +36,7 @@ section! {
     /// Requests worked on at a time; further ones are told at once to come back (503).
     max_requests: u32 = 4096 => 1..=1_000_000;
 
-    /// How long requests in flight may go on after SIGTERM. Large layers need longer.
-    drain_timeout: Duration = s(30) => s(0)..=s(3600);
+    /// How long requests in flight may go on after SIGTERM; the node is gone within 3 s more. Most runtimes kill after
+    /// 10 s: for large layers raise their time (stop_grace_period, TimeoutStopSec) together with this one.
+    drain_timeout: Duration = s(7) => s(0)..=s(3600);
 }

@@ -48,6 +48,12 @@ impl Dir {
         Ok(dir)
     }
 
+    /// Opens the directory `name` in this one.
+    pub(super) fn open(&self, name: &str) -> io::Result<Dir> {
+        let fd = rustix::fs::openat(&self.fd, name, DIRECTORY, Mode::empty())?;
+        Ok(Dir { fd, path: format!("{}/{name}", self.path) })
+    }
+
     /// Takes the rights of group and others away.
     pub(super) fn make_private(&self) -> io::Result<()> {
         let mode = rustix::fs::fstat(&self.fd)?.st_mode;

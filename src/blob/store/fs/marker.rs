@@ -52,14 +52,30 @@ pub(super) fn claim(
         },
         Err(error) => return Err(root.error("open", NAME, error).into()),
     };
-    let store = read(root, &file, cluster)?;
+    let (store, found) = read(root, &file)?;
+    if found != cluster {
+        return Err(OpenError::ForeignCluster { path: root.path().to_owned(), found, expected: cluster });
+    }
     if let Identity::Known(expected) = identity
         && store != expected
     {
         return Err(OpenError::WrongStore { path: root.path().to_owned(), found: store, expected });
     }
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok((store, file)),
+    lock(root, &file)?;
+    Ok((store, file))
+}
+
+/// Reads the marker of whatever volume is in `root`, and keeps other processes out for as long as the file is open.
+pub(super) fn hold(root: &Dir) -> Result<(StoreId, ClusterId, File), OpenError> {
+    let file = root.open_read(NAME).map_err(|error| root.error("open", NAME, error))?;
+    let (store, cluster) = read(root, &file)?;
+    lock(root, &file)?;
+    Ok((store, cluster, file))
+}
+
+fn lock(root: &Dir, file: &File) -> Result<(), OpenError> {
+    match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(()),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::InUse { path: root.path().to_owned() }),
         Err(error) => Err(root.error("lock", NAME, error.into()).into()),
     }
@@ -90,7 +106,7 @@ fn create(root: &Dir, path: &Path, cluster: ClusterId, store: StoreId) -> Result
     made.map_err(|error| root.error("create", NAME, error).into())
 }
 
-fn read(root: &Dir, file: &File, cluster: ClusterId) -> Result<StoreId, OpenError> {
+fn read(root: &Dir, file: &File) -> Result<(StoreId, ClusterId), OpenError> {
     let unreadable = |detail: String| OpenError::Marker { path: root.path().to_owned(), detail };
     let mut text = String::new();
     file.take(BYTES_MAX).read_to_string(&mut text).map_err(|error| unreadable(error.to_string()))?;
@@ -99,11 +115,8 @@ fn read(root: &Dir, file: &File, cluster: ClusterId) -> Result<StoreId, OpenErro
         return Err(unreadable(format!("format {} is not known to this version", marker.format)));
     }
     let store = StoreId::parse(&marker.store).ok_or_else(|| unreadable("bad store id".to_owned()))?;
-    let found = ClusterId::parse(&marker.cluster).ok_or_else(|| unreadable("bad cluster id".to_owned()))?;
-    if found != cluster {
-        return Err(OpenError::ForeignCluster { path: root.path().to_owned(), found, expected: cluster });
-    }
-    Ok(store)
+    let cluster = ClusterId::parse(&marker.cluster).ok_or_else(|| unreadable("bad cluster id".to_owned()))?;
+    Ok((store, cluster))
 }
 
 /// A [`StoreError`] while the root is opened.

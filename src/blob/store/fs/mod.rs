@@ -12,7 +12,7 @@
 //! ```
 //!
 //! It never follows a link, never writes to a file that has its final name, and never syncs twice what failed to sync
-//! once: the volume takes no more writes then (volume.rs). Start at [`FsStore::open`].
+//! once: the volume takes no more writes then (volume.rs). Start at [`FsStore::open`]; [`StoppedVolume`] only looks.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -27,6 +27,7 @@ use self::cache::Cache;
 use self::import::{Import, Importing};
 pub use self::marker::Identity;
 use self::pack::Packs;
+pub use self::stopped::{Depth, Examined, Lying, StoppedVolume};
 use self::store::Inner;
 use self::uploads::Uploads;
 use self::volume::Volume;
@@ -52,6 +53,7 @@ mod place;
 mod scrub;
 mod serve;
 mod staged;
+mod stopped;
 mod store;
 mod sums;
 #[cfg(test)]

@@ -78,6 +78,8 @@ impl Volume {
             // Visible and durable, only not told: a repeat confirms it.
             PlaceError { error: shard.error("place", &final_name, error), spoiled: true }
         })?;
+        metrics::counter!("portolan_blob_stored_total", "home" => "file").increment(1);
+        metrics::counter!("portolan_blob_stored_bytes_total", "home" => "file").increment(size);
         Ok(BlobStat { size_bytes: size, home: Home::File })
     }
 

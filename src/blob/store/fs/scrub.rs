@@ -65,6 +65,7 @@ impl Inner {
         let kept = format!("{name}.{:016x}", self.volume.now_ms());
         if self.packs.stat(key).is_some() {
             self.keep_record(key, &kept);
+            metrics::counter!("portolan_blob_quarantined_total").increment(1);
             return Ok(self.packs.remove(key));
         }
         let moved = match shard.rename(&name, quarantine, &kept) {
@@ -75,6 +76,7 @@ impl Inner {
         self.cache.remove(key);
         if moved {
             self.volume.drop_file(shard, &sum_name(&name));
+            metrics::counter!("portolan_blob_quarantined_total").increment(1);
             // Not durable: the copy would only come back and be found bad again.
             tracing::warn!(blob = %key, "quarantined a damaged copy");
         }

@@ -2,11 +2,14 @@
 //!
 //! Walks the whole keyspace once, in pages, and looks up what each row must stand beside; holds no table in memory and
 //! never panics on damage, so it may run on a state that nothing else will open. Reads only. Run by tests and the
-//! simulator after every step, and offline by an operator. Start at [`check`].
+//! simulator after every step, and offline by an operator. Start at [`check`];
+//! [`tags`] follows each tag to the bytes of its image, [`stored`] tells where copies should be.
 
 mod blob;
 mod content;
+pub mod stored;
 mod system;
+pub mod tags;
 
 use std::fmt;
 

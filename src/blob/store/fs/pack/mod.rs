@@ -13,10 +13,12 @@ use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
+use registry_core::vocabulary::ids::StoreId;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use self::record::Entry;
 use self::segment::Segment;
+pub(super) use self::stopped::StoppedPacks;
 use self::writer::{Request, Writer};
 use super::volume::Volume;
 use crate::blob::store::{BlobKey, BlobStat, Home, StoreError, StoreResult};
@@ -26,6 +28,7 @@ mod open;
 mod record;
 mod scan;
 mod segment;
+mod stopped;
 mod writer;
 
 /// Requests that may wait for the writer; more block their callers.
@@ -51,6 +54,17 @@ struct Shared {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Fingerprint(u128);
 
+impl Fingerprint {
+    fn of(store: StoreId, key: &BlobKey) -> Fingerprint {
+        let mut bytes = [0; 89];
+        let raw = key.digest.raw();
+        bytes[0] = key.digest.algorithm() as u8;
+        bytes[1..=raw.len()].copy_from_slice(raw);
+        bytes[65..].copy_from_slice(&key.generation.key_bytes());
+        Fingerprint(xxh3_128_with_seed(&bytes, store.0))
+    }
+}
+
 /// Where a record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Location {
@@ -62,6 +76,10 @@ struct Location {
 impl Location {
     fn of(segment: u32, entry: &Entry) -> Location {
         Location { segment, offset: entry.offset, len: entry.len }
+    }
+
+    fn entry(&self, key: &BlobKey) -> Entry {
+        Entry { key: *key, offset: self.offset, len: self.len }
     }
 
     fn stat(&self) -> BlobStat {
@@ -100,6 +118,8 @@ impl Packs {
         let size_bytes = bytes.len() as u64;
         let answer = self.request(key, bytes)?;
         answer.recv().unwrap_or(Err(closed()))?;
+        metrics::counter!("portolan_blob_stored_total", "home" => "pack").increment(1);
+        metrics::counter!("portolan_blob_stored_bytes_total", "home" => "pack").increment(size_bytes);
         Ok(BlobStat { size_bytes, home: Home::Pack })
     }
 
@@ -173,12 +193,7 @@ impl Drop for Packs {
 
 impl Shared {
     fn fingerprint(&self, key: &BlobKey) -> Fingerprint {
-        let mut bytes = [0; 89];
-        let raw = key.digest.raw();
-        bytes[0] = key.digest.algorithm() as u8;
-        bytes[1..=raw.len()].copy_from_slice(raw);
-        bytes[65..].copy_from_slice(&key.generation.key_bytes());
-        Fingerprint(xxh3_128_with_seed(&bytes, self.volume.store_id.0))
+        Fingerprint::of(self.volume.store_id, key)
     }
 
     fn find(&self, key: &BlobKey) -> Option<Location> {
@@ -199,7 +214,7 @@ impl Shared {
             let Some(location) = self.find(key) else { return Ok(None) };
             // Not there: compacted away since; the index has a new place, or none.
             let Some(segment) = self.segment(location.segment) else { continue };
-            return segment.read(&Entry { key: *key, offset: location.offset, len: location.len }).map(Some);
+            return segment.read(&location.entry(key)).map(Some);
         }
     }
 

@@ -63,6 +63,22 @@ impl Segment {
         Ok(bytes)
     }
 
+    /// Whether the record's header is where the index says, and its bytes lie inside the file.
+    pub(super) fn check_header(&self, entry: &Entry) -> StoreResult<()> {
+        let damaged = |detail| StoreError::Damaged { key: Box::new(entry.key), offset: 0, detail };
+        let mut header = vec![0; HEADER_BYTES];
+        if self.file.read_exact_at(&mut header, u64::from(entry.offset)).is_err() {
+            return Err(damaged("unreadable"));
+        }
+        if self.place.decode_header(entry.offset, &header).as_ref() != Some(entry) {
+            return Err(damaged("record header"));
+        }
+        if entry.end() > self.len() {
+            return Err(damaged("segment is cut off"));
+        }
+        Ok(())
+    }
+
     /// The bytes of a record as they are; `None` if they cannot be read.
     pub(super) fn read_unchecked(&self, offset: u32, len: u32) -> Option<Vec<u8>> {
         let mut bytes = vec![0; len as usize];

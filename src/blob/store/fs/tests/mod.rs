@@ -14,6 +14,7 @@ mod kill;
 mod model;
 mod opening;
 mod small_volume;
+mod stopped;
 mod throughput;
 
 const CLUSTER: ClusterId = ClusterId(77);

@@ -1,0 +1,76 @@
+//! What this node is and how full it is, as metrics: looked at every few seconds, never on a request's way.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use registry_core::metadata::node::NodeState;
+
+use super::Parts;
+use crate::blob::store::{BlobStore, Pressure};
+use crate::cluster::ClusterStatus;
+use crate::ground::telemetry::METRICS_UPKEEP;
+
+/// Looks until the node stops.
+pub(super) async fn keep(parts: Arc<Parts>) {
+    metrics::gauge!("portolan_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    metrics::gauge!("portolan_state_diverged").set(0.0);
+    while !parts.shutdown.is_requested() {
+        cluster(&parts, &parts.cluster.status());
+        // A stuck disk must not hold up what else is looked at.
+        let store = Arc::clone(&parts.store);
+        tokio::task::spawn_blocking(move || volume(&*store));
+        if let Some(metrics) = &parts.metrics {
+            metrics.upkeep();
+        }
+        tokio::select! {
+            () = tokio::time::sleep(METRICS_UPKEEP) => {}
+            () = parts.shutdown.requested() => {}
+        }
+    }
+    metrics::gauge!("portolan_node_ready").set(0.0);
+}
+
+fn truth(truth: bool) -> f64 {
+    if truth { 1.0 } else { 0.0 }
+}
+
+fn cluster(parts: &Parts, status: &ClusterStatus) {
+    let rows = status.nodes.iter().filter_map(|node| node.row.as_ref());
+    let present: Vec<_> = rows.filter(|row| row.state != NodeState::Removed).collect();
+    let zones: BTreeSet<&str> = present.iter().map(|row| row.zone.as_str()).collect();
+    let voters = status.nodes.iter().filter(|node| node.votes).count();
+    metrics::gauge!("portolan_node_ready").set(truth(status.is_ready()));
+    metrics::gauge!("portolan_cluster_nodes").set(present.len() as f64);
+    metrics::gauge!("portolan_cluster_zones").set(zones.len() as f64);
+    metrics::gauge!("portolan_cluster_voters").set(voters as f64);
+    metrics::gauge!("portolan_raft_has_leader").set(truth(status.leader.is_some()));
+    metrics::gauge!("portolan_raft_last_index").set(status.last_log_index as f64);
+    // Before the first confirmation the age is beyond any clock; a day says as much.
+    let age_ms = parts.group.confirmed_age_ms().min(86_400_000);
+    metrics::gauge!("portolan_raft_confirmed_age_seconds").set(age_ms as f64 / 1000.0);
+}
+
+fn volume(store: &dyn BlobStore) {
+    let health = store.health();
+    metrics::gauge!("portolan_blob_volume_failed").set(truth(health.failed.is_some()));
+    metrics::gauge!("portolan_blob_pack_damaged_regions").set(health.damaged_pack_regions as f64);
+    let usage = match store.usage() {
+        Ok(usage) => usage,
+        Err(error) => {
+            tracing::debug!(%error, "how full the blob volume is can't be told");
+            return;
+        }
+    };
+    let pressure = match usage.pressure {
+        Pressure::None => 0.0,
+        Pressure::Full => 1.0,
+        Pressure::Refuse => 2.0,
+        Pressure::Urgent => 3.0,
+    };
+    metrics::gauge!("portolan_blob_volume_pressure").set(pressure);
+    metrics::gauge!("portolan_blob_volume_total_bytes").set(usage.total_bytes as f64);
+    metrics::gauge!("portolan_blob_volume_free_bytes").set(usage.free_bytes as f64);
+    metrics::gauge!("portolan_blob_uploads_staged").set(usage.uploads as f64);
+    metrics::gauge!("portolan_blob_pack_bytes").set(usage.pack_bytes as f64);
+    metrics::gauge!("portolan_blob_pack_dead_bytes").set(usage.pack_dead_bytes as f64);
+}
