@@ -1,5 +1,7 @@
 //! Integration tests against real processes: one binary, linked once.
 
+mod check;
+mod cluster;
 mod failover;
 mod oci_edges;
 mod support;
