@@ -1,0 +1,71 @@
+//! A run that did not meet what it was for proves nothing: enough writes, every fault, an end with all nodes equal, no
+//! panic in a log.
+
+use serde_json::{Value, json};
+
+use super::{Demands, Verdict, nemesis};
+use crate::history::{Act, Event, Kind};
+
+pub(super) fn check(events: &[Event], demands: &Demands) -> Verdict {
+    let mut problems = Vec::new();
+    let is_write = |event: &&Event| event.f.is_write() || event.f == Act::Finish;
+    let writes = events.iter().filter(is_write).filter(|event| event.kind == Kind::Ok).count() as u64;
+    if writes < demands.writes_min {
+        problems.push(format!("{writes} acknowledged writes, fewer than {}", demands.writes_min));
+    }
+    let kills = nemesis(events, Act::Kill).count();
+    if kills < demands.kills as usize {
+        problems.push(format!("{kills} kills, fewer than {}", demands.kills));
+    }
+    let back = nemesis(events, Act::Ready).count();
+    if back < kills {
+        problems.push(format!("{kills} kills, and only {back} returns"));
+    }
+    if nemesis(events, Act::Converge).count() == 0 {
+        problems.push("the nodes were never seen equal at the end".to_owned());
+    }
+    let logs: Vec<&Event> = nemesis(events, Act::Logs).collect();
+    if logs.is_empty() {
+        problems.push("nobody looked into the logs".to_owned());
+    }
+    let panics = logs.iter().filter_map(|logs| logs.value.get("panics").and_then(Value::as_array)).flatten();
+    problems.extend(panics.map(|line| format!("panic: {line}")));
+    Verdict::new("coverage", json!({"writes": writes, "kills": kills, "events": events.len()}), problems)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::demands;
+    use super::*;
+    use crate::history::testing::{Line, history};
+
+    fn good() -> Vec<Line<'static>> {
+        let info = Kind::Info;
+        vec![
+            (0.0, Some(1), Kind::Invoke, Act::PutBlob, "r:t", "", Value::Null),
+            (0.1, Some(1), Kind::Ok, Act::PutBlob, "r:t", "", Value::Null),
+            (1.0, None, info, Act::Kill, "", "a-1", Value::Null),
+            (2.0, None, info, Act::Ready, "", "a-1", Value::Null),
+            (3.0, None, info, Act::Converge, "", "", Value::Null),
+            (4.0, None, info, Act::Logs, "", "", json!({"panics": []})),
+        ]
+    }
+
+    // Whatever is missing from a run is told.
+    #[test]
+    fn missing() {
+        let demands = Demands { kills: 1, writes_min: 1, ..demands() };
+        let told = |lines: &[Line<'_>]| check(&history(lines), &demands).problems;
+        assert_eq!(told(&good()), Vec::<String>::new());
+        for (gone, words) in
+            [(1, "fewer than 1"), (2, "0 kills"), (3, "only 0 returns"), (4, "never seen equal"), (5, "into the logs")]
+        {
+            let mut lines = good();
+            lines.remove(gone);
+            assert!(told(&lines)[0].contains(words), "{words}: {:?}", told(&lines));
+        }
+        let mut panicked = good();
+        panicked[5].6 = json!({"panics": ["a-1: thread panicked at x.rs"]});
+        assert!(told(&panicked)[0].contains("panicked at x.rs"));
+    }
+}

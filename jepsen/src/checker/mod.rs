@@ -1,0 +1,143 @@
+//! Judges of histories: pure functions from what was noted to a verdict. Each one has tests with histories that must
+//! fail: a judge that never says no proves nothing.
+
+mod copies;
+mod coverage;
+mod elections;
+mod gaps;
+mod lost;
+mod pulls;
+mod repeats;
+mod resume;
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::history::{Act, Event, Kind, Process};
+
+/// Problems of one judge that are told; the rest is counted.
+const PROBLEMS_MAX: usize = 20;
+
+/// What a run must have held, as it was asked for; kept in `run.json`, so that a history can be judged again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Demands {
+    /// Names of the nodes.
+    pub(crate) nodes: Vec<String>,
+    /// Kills the run was for.
+    pub(crate) kills: u32,
+    /// Writes that must have been acknowledged; uploads, for `upload-resume`.
+    pub(crate) writes_min: u64,
+    /// Longest time without an acknowledged write; none where it is not judged.
+    pub(crate) gap_max_ms: Option<u64>,
+    /// Whether nobody may have stood for election.
+    pub(crate) is_quiet: bool,
+    /// Whether the uploads of `upload-resume` are in it.
+    pub(crate) has_uploads: bool,
+}
+
+/// What a judge found.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Verdict {
+    /// Which judge.
+    pub(crate) checker: &'static str,
+    /// Whether everything held.
+    pub(crate) is_good: bool,
+    /// What was read.
+    pub(crate) figures: Value,
+    /// What did not hold; the first of them.
+    pub(crate) problems: Vec<String>,
+    /// How many there were.
+    pub(crate) problem_count: usize,
+}
+
+impl Verdict {
+    fn new(checker: &'static str, figures: Value, mut problems: Vec<String>) -> Verdict {
+        let problem_count = problems.len();
+        problems.truncate(PROBLEMS_MAX);
+        Verdict { checker, is_good: problem_count == 0, figures, problems, problem_count }
+    }
+}
+
+/// All judges over one history.
+pub(crate) fn judge(events: &[Event], demands: &Demands) -> Vec<Verdict> {
+    let mut verdicts = vec![
+        coverage::check(events, demands),
+        lost::check(events, demands),
+        repeats::check(events),
+        pulls::check(events),
+        copies::check(events),
+    ];
+    if demands.gap_max_ms.is_some() {
+        verdicts.push(gaps::check(events, demands));
+    }
+    verdicts.push(elections::check(events, demands));
+    if demands.has_uploads {
+        verdicts.push(resume::check(events, demands));
+    }
+    verdicts
+}
+
+/// An operation of a client: its two events.
+#[derive(Clone, Copy, Debug)]
+struct Pair<'a> {
+    invoke: &'a Event,
+    /// None when the history ends before it.
+    end: Option<&'a Event>,
+}
+
+impl Pair<'_> {
+    fn is_ok(&self) -> bool {
+        self.end.is_some_and(|end| end.kind == Kind::Ok)
+    }
+
+    /// Why it was not `ok`.
+    fn error(&self) -> &str {
+        self.end.map_or("it never ended", |end| end.error.as_deref().unwrap_or("no reason was told"))
+    }
+}
+
+/// The operations of the given acts, in order of their beginning.
+fn pairs<'a>(events: &'a [Event], acts: &[Act]) -> Vec<Pair<'a>> {
+    let mut open: std::collections::BTreeMap<Process, usize> = std::collections::BTreeMap::new();
+    let mut found: Vec<Pair<'_>> = Vec::new();
+    for event in events.iter().filter(|event| event.process != Process::Nemesis && acts.contains(&event.f)) {
+        if event.kind == Kind::Invoke {
+            open.insert(event.process, found.len());
+            found.push(Pair { invoke: event, end: None });
+        } else if let Some(at) = open.remove(&event.process) {
+            found[at].end = Some(event);
+        }
+    }
+    found
+}
+
+/// What the nemesis did or saw.
+fn nemesis(events: &[Event], act: Act) -> impl Iterator<Item = &Event> {
+    events.iter().filter(move |event| event.process == Process::Nemesis && event.f == act)
+}
+
+/// For people: seconds since the run began.
+fn at(event: &Event) -> String {
+    format!("{:.3} s", Duration::from_nanos(event.time).as_secs_f64())
+}
+
+fn key(event: &Event) -> &str {
+    event.key.as_deref().unwrap_or_default()
+}
+
+fn node(event: &Event) -> &str {
+    event.node.as_deref().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod testing {
+    use super::*;
+
+    /// Demands that ask for nothing.
+    pub(super) fn demands() -> Demands {
+        let nodes = ["a-1", "b-1", "c-1"].map(str::to_owned).to_vec();
+        Demands { nodes, kills: 0, writes_min: 0, gap_max_ms: None, is_quiet: false, has_uploads: false }
+    }
+}

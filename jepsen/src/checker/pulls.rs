@@ -1,0 +1,74 @@
+//! Pulls by digest never fail at a node that lives.
+
+use serde_json::json;
+
+use super::{Verdict, at, key, nemesis, node, pairs};
+use crate::history::{Act, Event};
+
+/// When nodes were down: from the kill until ready again.
+fn downs(events: &[Event]) -> Vec<(&str, u64, u64)> {
+    nemesis(events, Act::Kill)
+        .map(|kill| {
+            let back = nemesis(events, Act::Ready).find(|ready| ready.node == kill.node && ready.time > kill.time);
+            (node(kill), kill.time, back.map_or(u64::MAX, |ready| ready.time))
+        })
+        .collect()
+}
+
+pub(super) fn check(events: &[Event]) -> Verdict {
+    let downs = downs(events);
+    let pulls = pairs(events, &[Act::Pull]);
+    let (mut at_dead, mut slowest_ms) = (0u64, 0);
+    let mut problems = Vec::new();
+    for pull in &pulls {
+        let ended = pull.end.map_or(u64::MAX, |end| end.time);
+        let was_down = |(name, from, to): &(&str, u64, u64)| {
+            *name == node(pull.invoke) && *from <= ended && pull.invoke.time <= *to
+        };
+        if pull.is_ok() {
+            slowest_ms = slowest_ms.max((ended - pull.invoke.time) / 1_000_000);
+        } else if downs.iter().any(was_down) {
+            at_dead += 1;
+        } else {
+            let (key, node, at) = (key(pull.invoke), node(pull.invoke), at(pull.invoke));
+            problems.push(format!("{key} from {node}, which lived, at {at}: {}", pull.error()));
+        }
+    }
+    let figures = json!({"pulls": pulls.len(), "failed_at_dead_nodes": at_dead, "slowest_ms": slowest_ms});
+    Verdict::new("pulls", figures, problems)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::history::Kind;
+    use crate::history::testing::history;
+
+    /// A pull from b-1 that fails, between the given times; b-1 is down from 5 to 8 s, a-1 from 20 s on.
+    fn fails(from: f64, to: f64, name: &str) -> bool {
+        let mut lines = vec![
+            (5.0, None, Kind::Info, Act::Kill, "", "b-1", Value::Null),
+            (7.0, None, Kind::Info, Act::Start, "", "b-1", Value::Null),
+            (8.0, None, Kind::Info, Act::Ready, "", "b-1", Value::Null),
+            (20.0, None, Kind::Info, Act::Kill, "", "a-1", Value::Null),
+            (from, Some(1), Kind::Invoke, Act::Pull, "r@d", name, Value::Null),
+            (to, Some(1), Kind::Info, Act::Pull, "r@d", name, Value::Null),
+        ];
+        lines.sort_by(|one, other| one.0.total_cmp(&other.0));
+        check(&history(&lines)).is_good
+    }
+
+    // A failure is forgiven only if the node asked was down at some time of the pull.
+    #[test]
+    fn table() {
+        assert!(!fails(1.0, 2.0, "b-1"), "it lived");
+        assert!(!fails(5.5, 6.0, "c-1"), "another one was down");
+        assert!(!fails(8.5, 9.0, "b-1"), "it was back");
+        assert!(fails(4.5, 5.5, "b-1"), "it was killed meanwhile");
+        assert!(fails(6.0, 7.5, "b-1"), "it was down");
+        assert!(fails(21.0, 22.0, "a-1"), "it never came back");
+        assert!(!fails(19.0, 19.5, "a-1"), "it was not yet down");
+    }
+}

@@ -1,0 +1,50 @@
+//! A second process that undoes a run when the first is gone, however it went: a panic, a signal, a kill.
+
+use std::io::Read as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::record;
+use crate::fault::{Fault, told};
+
+/// The watching process. It acts when its standard input ends, which is when this value or this process is gone.
+#[derive(Debug)]
+pub(super) struct Supervisor(Child);
+
+impl Supervisor {
+    /// Starts it over a run's `run.json`. In a process group of its own: ctrl-C does not reach it.
+    pub(super) fn watch(run: &Path) -> Result<Supervisor, Fault> {
+        use std::os::unix::process::CommandExt as _;
+        let own = std::env::current_exe().map_err(told("this program can't find itself"))?;
+        let mut command = Command::new(own);
+        command.arg("supervise").arg(run).process_group(0);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::inherit());
+        command.spawn().map(Supervisor).map_err(told("the supervisor can't be started"))
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        // it ends by itself now; who waits for it sees that everything is undone
+        if let Err(error) = self.0.wait() {
+            eprintln!("the supervisor can't be waited for: {error}");
+        }
+    }
+}
+
+/// Waits until standard input ends, then kills every process of the run that is still there.
+pub(crate) fn supervise(run: &Path) -> Result<(), Fault> {
+    let mut sink = [0; 64];
+    while matches!(std::io::stdin().read(&mut sink), Ok(1..)) {}
+    for left in record::alive(run)? {
+        let Some(pid) = i32::try_from(left.pid).ok().and_then(Pid::from_raw) else { continue };
+        eprintln!("{} (process {}) was left over and is killed", left.what, left.pid);
+        if let Err(error) = kill_process(pid, Signal::KILL) {
+            eprintln!("process {} can't be killed: {error}", left.pid);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,157 @@
+//! What a run is asked for.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
+
+use crate::checker::Demands;
+use crate::cluster::{Plan, Record, built_binary};
+use crate::fault::{Fault, told};
+use crate::nemesis::{KillPlan, Target};
+
+/// What clients do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Workload {
+    /// Pushes of unique images through the balancer, and some pulls by digest beside them.
+    PushSet,
+    /// Many pulls by digest from each node, and some pushes beside them.
+    PullByDigest,
+    /// Uploads whose chunks go to different nodes; the nemesis is part of it.
+    UploadResume,
+    /// `push-set` without a fault: nobody may stand for election.
+    QuietElection,
+}
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Nemesis {
+    /// Nothing.
+    None,
+    /// The leader is killed, again and again.
+    KillLeader,
+    /// The leader half of the time, else any node.
+    KillAny,
+}
+
+/// What a run is asked for; written to `run.json`.
+#[derive(Clone, Debug, Serialize, Deserialize, Args)]
+pub(crate) struct RunOptions {
+    /// What clients do.
+    #[arg(long, value_enum, default_value = "push-set")]
+    pub(crate) workload: Workload,
+    /// What goes wrong.
+    #[arg(long, value_enum, default_value = "none")]
+    pub(crate) nemesis: Nemesis,
+    /// How often.
+    #[arg(long, default_value_t = 20)]
+    pub(crate) kills: u32,
+    /// Clients of the main workload, all at once.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=900))]
+    pub(crate) clients: u16,
+    /// How long the load lasts without a nemesis.
+    #[arg(long, default_value_t = 1.0)]
+    pub(crate) minutes: f64,
+    /// Rounds of `upload-resume`; each kills every node twice.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) rounds: u32,
+    /// Everything random is made from it; left out: drawn, and printed.
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// How long a killed node stays down, at least, in seconds.
+    #[arg(long, default_value_t = 4.0)]
+    pub(crate) down: f64,
+    /// How long all nodes are up between two kills, at least, in seconds.
+    #[arg(long, default_value_t = 2.0)]
+    pub(crate) up: f64,
+    /// Longest time without an acknowledged write, in milliseconds; 0: measured, not judged.
+    #[arg(long, default_value_t = 3000)]
+    pub(crate) gap_max_ms: u64,
+    /// Acknowledged writes without which the run proves nothing.
+    #[arg(long, default_value_t = 100)]
+    pub(crate) writes_min: u64,
+    /// Nodes, over three zones.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(3..=9))]
+    pub(crate) nodes: u8,
+    /// Second number of the addresses, 127.<REGION>.<ZONE>.<NODE>.
+    #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u8).range(1..=254))]
+    pub(crate) region: u8,
+    /// First of the four ports of each node.
+    #[arg(long, default_value_t = 21_400, value_parser = clap::value_parser!(u16).range(1024..=65532))]
+    pub(crate) port: u16,
+    /// A setting for every node, as raft.heartbeat=50ms; once for each.
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    pub(crate) settings: Vec<String>,
+    /// The server's program; left out: the one built beside this.
+    #[arg(long)]
+    pub(crate) binary: Option<PathBuf>,
+    /// Where runs are kept.
+    #[arg(long, default_value = "store")]
+    pub(crate) store: PathBuf,
+    /// Keep the nodes' data also when everything held.
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// Another balancer, host:port, which forwards to the nodes of this run; left out: the harness's own.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) balancer: Option<std::net::SocketAddr>,
+}
+
+impl RunOptions {
+    /// Of an earlier run.
+    pub(crate) fn read(dir: &Path) -> Result<RunOptions, Fault> {
+        serde_json::from_value(Record::options(dir)?).map_err(told("run.json"))
+    }
+
+    /// The cluster of a run in `dir`.
+    pub(crate) fn plan(&self, dir: &Path) -> Plan {
+        Plan {
+            binary: self.binary.clone().unwrap_or_else(built_binary),
+            nodes: self.nodes,
+            region: self.region,
+            port: self.port,
+            settings: self.settings.clone(),
+            dir: dir.to_owned(),
+        }
+    }
+
+    /// The kills of the run, unless it has none or its workload brings its own.
+    pub(crate) fn kill_plan(&self) -> Option<KillPlan> {
+        let target = match (self.workload, self.nemesis) {
+            (Workload::UploadResume | Workload::QuietElection, _) | (_, Nemesis::None) => return None,
+            (_, Nemesis::KillLeader) => Target::Leader,
+            (_, Nemesis::KillAny) => Target::Any,
+        };
+        let (down, up) = (seconds(self.down), seconds(self.up));
+        Some(KillPlan { target, kills: self.kills, down, up, seed: self.seed.unwrap_or_default() })
+    }
+
+    /// What the history must hold.
+    pub(crate) fn demands(&self) -> Demands {
+        let has_uploads = self.workload == Workload::UploadResume;
+        let kills = match self.kill_plan() {
+            Some(plan) => plan.kills,
+            None if has_uploads => u32::from(self.nodes) * 2 * self.rounds,
+            None => 0,
+        };
+        Demands {
+            nodes: self.plan(Path::new("")).seats().into_iter().map(|seat| seat.name).collect(),
+            kills,
+            writes_min: if has_uploads { u64::from(kills) } else { self.writes_min },
+            gap_max_ms: (!has_uploads).then_some(if self.gap_max_ms == 0 { u64::MAX } else { self.gap_max_ms }),
+            is_quiet: self.kill_plan().is_none() && !has_uploads,
+            has_uploads,
+        }
+    }
+
+    /// How long the load lasts without a nemesis.
+    pub(crate) fn duration(&self) -> Duration {
+        seconds(self.minutes * 60.0)
+    }
+}
+
+fn seconds(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).unwrap_or_default()
+}

@@ -1,0 +1,214 @@
+//! A run, from an empty directory to a verdict.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+
+use crate::balancer::Balancer;
+use crate::cluster::{Cluster, Plan, Record, Seat, panics};
+use crate::fault::{Fault, told};
+use crate::history::{self, Act, Actor, Note, Recorder};
+use crate::nemesis::{self, kill_nodes};
+use crate::options::{RunOptions, Workload};
+use crate::workload::client::Client;
+use crate::workload::{Shared, final_pull, pull, push, upload_resume};
+use crate::{checker, report};
+
+/// How long clients may take to finish what they do when the load ends: all their repeats.
+const FINISH_MAX: Duration = Duration::from_secs(180);
+/// How long the nodes may take to be equal.
+const CONVERGE_MAX: Duration = Duration::from_secs(60);
+/// Between two looks at who leads, in a run without a fault.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Between two lines about how it goes.
+const SAY_EVERY: Duration = Duration::from_secs(10);
+/// Pause between two pulls of one client, where pulls are not the main thing.
+const PULL_PAUSE: Duration = Duration::from_millis(50);
+
+/// Runs, and judges; whether everything held.
+pub(crate) fn run(mut options: RunOptions) -> Result<bool, Fault> {
+    let seed = match options.seed {
+        Some(seed) => seed,
+        None => getrandom::u64().map_err(told("no randomness"))? & 0xffff_ffff,
+    };
+    options.seed = Some(seed);
+    let dir = make_dir(&options.store, seed)?;
+    println!("seed {seed}; everything goes to {}", dir.display());
+    let plan = options.plan(&dir);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(told("no runtime"))?;
+    let ended = runtime.block_on(async {
+        let (mut interrupt, mut terminate) = (on(SignalKind::interrupt())?, on(SignalKind::terminate())?);
+        tokio::select! {
+            ended = Box::pin(play(&options, &plan, seed)) => ended,
+            _ = interrupt.recv() => Err(Fault::new("interrupted; the nodes are ended")),
+            _ = terminate.recv() => Err(Fault::new("told to end; the nodes are ended")),
+        }
+    });
+    drop(runtime);
+    ended?;
+    let events = history::read(&dir)?;
+    let is_good = report::tell(&dir, &checker::judge(&events, &options.demands()))?;
+    if is_good && !options.keep {
+        std::fs::remove_dir_all(plan.data()).map_err(told("the nodes' data can't be removed"))?;
+    }
+    Ok(is_good)
+}
+
+fn on(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Fault> {
+    signal(kind).map_err(told("no signals"))
+}
+
+/// `store/<time>-<seed>/`
+fn make_dir(store: &Path, seed: u64) -> Result<PathBuf, Fault> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let store = std::path::absolute(store).map_err(told("--store"))?;
+    let dir = store.join(format!("{now}-{seed}"));
+    std::fs::create_dir_all(&dir).map_err(told(&format!("{} can't be made", dir.display())))?;
+    Ok(dir)
+}
+
+/// Everything between an empty directory and a whole history.
+async fn play(options: &RunOptions, plan: &Plan, seed: u64) -> Result<(), Fault> {
+    let document = serde_json::to_value(options).map_err(told("the options"))?;
+    let mut addresses: Vec<String> = plan.seats().iter().map(|seat| seat.public.to_string()).collect();
+    addresses.push(plan.balancer().to_string());
+    let record = Record::create(&plan.dir, document, addresses)?;
+    let mut cluster = Cluster::start(plan, record).await?;
+    println!("{} nodes are ready", plan.nodes);
+    let recorder = Recorder::create(&plan.dir)?;
+    let shared = Shared::new(&recorder, seed);
+    let clients = node_clients(&cluster)?;
+    match options.workload {
+        Workload::UploadResume => upload_resume::run(&mut cluster, &shared, &clients, options.rounds).await?,
+        Workload::PushSet | Workload::PullByDigest | Workload::QuietElection => {
+            load(options, plan, &mut cluster, &shared).await?;
+        }
+    }
+    finish(plan, cluster, &shared, &clients).await
+}
+
+/// A client of each node.
+fn node_clients(cluster: &Cluster) -> Result<Vec<Client>, Fault> {
+    cluster.seats().iter().map(|seat| Client::new(seat.public, cluster.admin().credential())).collect()
+}
+
+/// Clients and nemesis, until the nemesis is done or the time is over.
+async fn load(options: &RunOptions, plan: &Plan, cluster: &mut Cluster, shared: &Arc<Shared>) -> Result<(), Fault> {
+    let seats = cluster.seats();
+    let balancer = match options.balancer {
+        Some(_) => None,
+        None => Some(Balancer::start(plan.balancer(), seats.clone()).await?),
+    };
+    let address = options.balancer.or(balancer.as_ref().map(Balancer::address));
+    let address = address.ok_or_else(|| Fault::new("no balancer"))?;
+    let (pushers, pullers) = match options.workload {
+        Workload::PullByDigest => (usize::from(options.clients / 10).max(2), usize::from(options.clients)),
+        Workload::PushSet | Workload::QuietElection | Workload::UploadResume => {
+            (usize::from(options.clients), seats.len() * 2)
+        }
+    };
+    let count = pushers + pullers;
+    let pause = if pullers > pushers { Duration::ZERO } else { PULL_PAUSE };
+    let mut tasks = JoinSet::new();
+    shared.recorder.note(Note::nemesis(Act::Load, None, json!({"pushers": pushers, "pullers": pullers})));
+    let credential = cluster.admin().credential().clone();
+    for number in 0..pushers {
+        let client = Client::new(address, &credential)?;
+        tasks.spawn(push::run(Arc::clone(shared), client, Actor::new(&shared.recorder, number, count)));
+    }
+    for number in 0..pullers {
+        let Seat { name, public, .. } = &seats[number % seats.len()];
+        let client = Client::new(*public, &credential)?;
+        let actor = Actor::new(&shared.recorder, pushers + number, count);
+        tasks.spawn(pull::run(Arc::clone(shared), name.clone(), client, actor, pause));
+    }
+    let began = Instant::now();
+    let progress = say_progress(Arc::clone(shared), began);
+    let disturb = disturb(options, cluster, shared, began);
+    tokio::select! {
+        ended = disturb => ended?,
+        () = progress => {}
+    }
+    shared.recorder.note(Note::nemesis(Act::Load, None, Value::Null));
+    shared.end();
+    let ended = tokio::time::timeout(FINISH_MAX, async {
+        while let Some(ended) = tasks.join_next().await {
+            ended.map_err(told("a client"))?;
+        }
+        Ok(())
+    });
+    ended.await.map_err(|_| Fault::new("clients do not finish"))?
+}
+
+async fn say_progress(shared: Arc<Shared>, began: Instant) {
+    loop {
+        tokio::time::sleep(SAY_EVERY).await;
+        let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        let load = load.split(' ').next().unwrap_or_default().to_owned();
+        println!("{:4} s: {} pushes, load {load}", began.elapsed().as_secs(), shared.acknowledged());
+    }
+}
+
+/// Breaks what is to be broken; without a nemesis, looks on.
+async fn disturb(options: &RunOptions, cluster: &mut Cluster, shared: &Shared, began: Instant) -> Result<(), Fault> {
+    let recorder = &shared.recorder;
+    if let Some(kills) = options.kill_plan() {
+        let say = |text: String| println!("{:4} s: {text}", began.elapsed().as_secs());
+        return kill_nodes(cluster, recorder, kills, say).await;
+    }
+    while began.elapsed() < options.duration() {
+        let seen = cluster.wait_leader(CONVERGE_MAX).await?;
+        nemesis::note_leader(cluster, recorder, seen);
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    Ok(())
+}
+
+/// All nodes equal, everything pulled from each, all nodes stopped and their disks read.
+async fn finish(plan: &Plan, cluster: Cluster, shared: &Arc<Shared>, clients: &[Client]) -> Result<(), Fault> {
+    let recorder: &Recorder = &shared.recorder;
+    let applied = cluster.wait_converged(CONVERGE_MAX).await?;
+    recorder.note(Note::nemesis(Act::Converge, None, json!({"applied": applied})));
+    let pushes = shared.pushes().len();
+    println!("all nodes have applied {applied}; pulling {pushes} images from each");
+    // process numbers above all that the load can have used
+    let count = clients.len() * final_pull::ACTORS;
+    let first = FINAL_PROCESSES;
+    let seats = cluster.seats();
+    let pulls = clients.iter().zip(&seats).enumerate().map(|(at, (client, seat))| {
+        final_pull::run(shared, &seat.name, client, first + at * final_pull::ACTORS, count)
+    });
+    futures_util::future::join_all(pulls).await;
+    let directories = cluster.stop().await?;
+    println!("all nodes are stopped; reading their disks");
+    match check_disks(plan, &directories)? {
+        Some(report) => recorder.note(Note::nemesis(Act::Check, None, report)),
+        None => println!("this program has no `check`: the verdict will say that nothing is proven"),
+    }
+    recorder.note(Note::nemesis(Act::Logs, None, json!({"panics": panics(plan)?})));
+    recorder.flush();
+    Ok(())
+}
+
+/// First process number of the final pulls.
+const FINAL_PROCESSES: usize = 1 << 40;
+
+/// `portolan check` over the data directories of all nodes; `None` for a program from before there was one.
+fn check_disks(plan: &Plan, directories: &[PathBuf]) -> Result<Option<Value>, Fault> {
+    let mut check = Command::new(&plan.binary);
+    check.args(["check", "-o", "json", "--zones-min", "2", "--list-blobs"]).args(directories);
+    check.stdin(Stdio::null()).stderr(Stdio::piped()).stdout(Stdio::piped());
+    let ended = check.output().map_err(told("`portolan check` can't be started"))?;
+    let told = String::from_utf8_lossy(&ended.stderr);
+    if told.contains("unrecognized subcommand") {
+        return Ok(None);
+    }
+    serde_json::from_slice(&ended.stdout)
+        .map(Some)
+        .map_err(|error| Fault::new(format!("`portolan check` tells no JSON ({error}): {told}")))
+}

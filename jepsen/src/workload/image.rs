@@ -1,0 +1,112 @@
+//! Unique images, made from the run's seed.
+
+use bytes::Bytes;
+use data_encoding::HEXLOWER;
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+
+use super::client::Way;
+
+/// Repositories that a run pushes to.
+const REPOSITORIES: u64 = 16;
+
+/// `sha256:…` of bytes; computed here and not by the server's code, which is what is tested.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    format!("sha256:{}", HEXLOWER.encode(&Sha256::digest(bytes)))
+}
+
+/// One blob and how it is pushed.
+#[derive(Clone, Debug)]
+pub(crate) struct Blob {
+    pub(crate) bytes: Bytes,
+    pub(crate) digest: String,
+    pub(crate) way: Way,
+}
+
+/// An image that no other push shares anything with.
+#[derive(Clone, Debug)]
+pub(crate) struct Image {
+    pub(crate) repository: String,
+    pub(crate) tag: String,
+    /// The configuration first, then the layers: two to four.
+    pub(crate) blobs: Vec<Blob>,
+    pub(crate) manifest: Bytes,
+    pub(crate) digest: String,
+}
+
+impl Image {
+    /// Image `number` of the run with `seed`.
+    pub(crate) fn unique(seed: u64, number: u64) -> Image {
+        let mut random = fastrand::Rng::with_seed(seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let config = json!({"architecture": "amd64", "os": "linux", "seed": seed, "number": number});
+        let mut blobs = vec![blob(config.to_string().into_bytes(), &mut random)];
+        for _ in 0..random.usize(1..=3) {
+            let size = layer_size(&mut random);
+            let mut bytes = vec![0; size];
+            random.fill(&mut bytes);
+            blobs.push(blob(bytes, &mut random));
+        }
+        let described = |blob: &Blob, kind: &str| {
+            json!({"mediaType": format!("application/vnd.oci.image.{kind}"), "digest": blob.digest,
+                "size": blob.bytes.len()})
+        };
+        let layers: Vec<_> = blobs[1..].iter().map(|blob| described(blob, "layer.v1.tar")).collect();
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": described(&blobs[0], "config.v1+json"),
+            "layers": layers,
+        });
+        let manifest = Bytes::from(manifest.to_string());
+        let digest = sha256(&manifest);
+        let repository = format!("push/r{}", number % REPOSITORIES);
+        Image { repository, tag: format!("t{number}"), blobs, manifest, digest }
+    }
+
+    /// `repository:tag`, its name in the history.
+    pub(crate) fn key(&self) -> String {
+        format!("{}:{}", self.repository, self.tag)
+    }
+}
+
+/// Most layers go to packs, some are staged, a few are larger than what a holder buffers.
+fn layer_size(random: &mut fastrand::Rng) -> usize {
+    match random.u8(0..20) {
+        0..12 => random.usize(512..16 << 10),
+        12..17 => random.usize(16 << 10..64 << 10),
+        17..19 => random.usize(64 << 10..256 << 10),
+        _ => random.usize(256 << 10..1 << 20),
+    }
+}
+
+fn blob(bytes: Vec<u8>, random: &mut fastrand::Rng) -> Blob {
+    let way = match random.u8(0..3) {
+        0 => Way::Whole,
+        1 => Way::BeginAndPut,
+        _ => Way::Stream,
+    };
+    Blob { digest: sha256(&bytes), bytes: bytes.into(), way }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // The same seed and number give the same image; any other gives one that shares no blob with it.
+    #[test]
+    fn unique() {
+        let digests = |seed, number| {
+            let image = Image::unique(seed, number);
+            assert!((2..=4).contains(&image.blobs.len()));
+            image.blobs.into_iter().map(|blob| blob.digest).chain([image.digest]).collect::<Vec<_>>()
+        };
+        assert_eq!(digests(1, 2), digests(1, 2));
+        let mut all: Vec<String> = (0..50).flat_map(|number| digests(1, number)).chain(digests(2, 2)).collect();
+        let count = all.len();
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), count);
+        let empty = sha256(b"");
+        assert_eq!(empty, "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+    }
+}
