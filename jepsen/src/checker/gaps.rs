@@ -20,9 +20,9 @@ pub(super) fn check(events: &[Event], demands: &Demands) -> Verdict {
     let mut problems = Vec::new();
     let mut after = Vec::new();
     for (number, kill) in kills.iter().enumerate() {
-        let until = kills.get(number + 1).map_or(end.time, |next| next.time);
-        // the gap that the kill falls into counts from the last write before it
-        let longest = gaps(&marks).filter(|(from, to)| *to > kill.time && *from < until);
+        let until = kills.get(number + 1).map_or(u64::MAX, |next| next.time);
+        // a gap belongs to the last kill before its end; the one that a kill falls into counts from the write before it
+        let longest = gaps(&marks).filter(|(_, to)| *to > kill.time && *to <= until);
         let longest_ms = longest.map(|(from, to)| ms(to - from)).max().unwrap_or(0);
         after.push(longest_ms);
         if longest_ms > allowed_ms {
@@ -90,6 +90,7 @@ mod tests {
         let late = verdict(&without(6.0..10.0), &[5.5, 12.5]);
         assert_eq!((late.is_good, &late.figures["after_kills_ms"]), (false, &json!([5000, 1000])));
         assert!(late.problems[0].contains("5000 ms after a-1 was killed at 5.500 s"), "{:?}", late.problems);
+        assert_eq!(verdict(&without(11.0..14.0), &[5.5, 12.5]).figures["after_kills_ms"], json!([1000, 4000]));
         assert!(!verdict(&without(13.0..21.0), &[12.5]).is_good, "writes that never come back");
         assert!(!verdict(&without(6.0..10.0), &[]).is_good, "a gap without a kill");
         assert!(!verdict(&without(0.0..4.0), &[]).is_good, "a gap at the beginning");
