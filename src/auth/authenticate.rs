@@ -123,7 +123,8 @@ impl Auth {
     fn note_success(&self, account: &Account, address: IpAddr) {
         static HASHES: LazyLock<RandomState> = LazyLock::new(RandomState::new);
         let mut hasher = HASHES.build_hasher();
-        std::hash::Hash::hash(&address, &mut hasher);
+        // after a failure the next success counts anew: an owner who mistyped is an owner again at once
+        std::hash::Hash::hash(&(address, self.0.guesses.failures()), &mut hasher);
         let now_ms = self.0.clock.monotonic_ms();
         if account.is_news(hasher.finish(), now_ms) {
             self.0.guesses.succeeded(&account.key_id, address, now_ms);

@@ -32,6 +32,7 @@ pub(super) fn parse(headers: &HeaderMap) -> Credential {
     line.to_str().ok().and_then(parse_line).unwrap_or(Credential::Unusable)
 }
 
+/// `None` for what is no credential of ours.
 fn parse_line(line: &str) -> Option<Credential> {
     let (scheme, value) = line.split_once(' ')?;
     let value = value.trim();
@@ -42,6 +43,10 @@ fn parse_line(line: &str) -> Option<Credential> {
     if scheme.eq_ignore_ascii_case("Basic") {
         let text = String::from_utf8(BASE64.decode(value.as_bytes()).ok()?).ok()?;
         let (user, password) = text.split_once(':')?;
+        // nobody and nothing is what podman, skopeo and buildah send without a login when they are asked for Basic
+        if user.is_empty() && password.is_empty() {
+            return Some(Credential::None);
+        }
         // an empty password is refused before anything looks at it (T18)
         let is_whole = !user.is_empty() && !password.is_empty();
         return is_whole.then(|| Credential::Basic { user: user.to_owned(), password: password.to_owned() });
@@ -80,6 +85,8 @@ mod tests {
             (&["Bearer  abc "], "abc"),
             (&[basic("user:").as_str()], "unusable"),
             (&[basic(":pass").as_str()], "unusable"),
+            (&[basic(":").as_str()], "none"),
+            (&[basic(":").as_str(), "Bearer abc"], "unusable"),
             (&[basic("user").as_str()], "unusable"),
             (&["Basic ***"], "unusable"),
             (&["Basic"], "unusable"),

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use registry_core::vocabulary::limits::{
@@ -61,6 +61,8 @@ struct Book {
 pub(super) struct Guesses {
     book: Mutex<Book>,
     waiting: Arc<AtomicUsize>,
+    /// How often anybody failed.
+    failures: AtomicU64,
 }
 
 /// A place among those who wait.
@@ -108,10 +110,16 @@ impl Guesses {
         let address = network(address);
         let mut book = self.book.lock();
         book.trusted.remove(&(account.into(), address));
+        self.failures.fetch_add(1, Ordering::Relaxed);
         make_room(&mut book.tries, now_ms, |tries| tries.last_ms);
         for subject in [Subject::Address(address), Subject::Account(account.into())] {
             book.tries.entry(subject).or_default().failed(now_ms);
         }
+    }
+
+    /// Changes with every failure: what was noted of a success before may be gone.
+    pub(super) fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
     }
 
     /// Notes that account and address belong together. Cheap while nobody guesses.

@@ -178,9 +178,9 @@ impl Account {
         self.enabled && (self.expires_at_ms == 0 || now_ms < self.expires_at_ms)
     }
 
-    /// Whether this use is news: another address than last time, or another minute.
-    pub(super) fn is_news(&self, address_hash: u64, now_ms: u64) -> bool {
-        let mark = address_hash ^ (now_ms / 60_000).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    /// Whether this use is news: under another mark than last time, or in another minute.
+    pub(super) fn is_news(&self, mark: u64, now_ms: u64) -> bool {
+        let mark = mark ^ (now_ms / 60_000).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         self.seen.swap(mark, Ordering::Relaxed) != mark
     }
 }

@@ -460,8 +460,14 @@ async fn t8_guessing() {
     assert_eq!(delay_ms(HERE), 0);
     assert!(delay_ms(stranger) > 0);
     assert!(house.caller(&who).await.is_ok());
-    // the right secret works from the guesser's address too: late, but it works
+    // the right secret works from the guesser's address too: late, but it works, and from then on without delay
     assert!(from_stranger(&who).await.is_ok());
+    assert_eq!(delay_ms(stranger), 0);
+    // an owner who mistypes is trusted again with the next success, also within the same minute
+    assert!(is_unauthenticated(&from_stranger(&wrong).await));
+    assert!(delay_ms(stranger) > 0);
+    assert!(from_stranger(&who).await.is_ok());
+    assert_eq!(delay_ms(stranger), 0);
 }
 
 // A14, A23, T11: what administrators may do, what nobody may, and what no answer shows.
