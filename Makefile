@@ -44,9 +44,11 @@ conformance: build
 clients: build
 	tests/clients/run.sh --quick
 
-## test-clients: every real client, each pushing to one node and pulling from another
+## test-clients: every real client, each pushing to one node and pulling from another; over HTTP, HTTPS, and with Basic
 test-clients: build
 	tests/clients/run.sh --all
+	TLS=1 tests/clients/run.sh --all
+	SETTINGS=auth.challenge=basic tests/clients/run.sh --all
 
 ## bench: beside distribution, nginx and etcd in one run
 bench: build

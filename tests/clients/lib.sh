@@ -2,8 +2,14 @@
 #   A B C        host:port of the three nodes       KEY_ID, SECRET_FILE   the root user's access key
 #   ADMIN        admin URL of the first node        CREDENTIALS           both, as `portolan` reads them
 #   IMAGES       sample images (OCI layouts)        COUNTS                one letter a check: p or f
+#   SCHEME       http or https                      CA                    whom to trust, if https
+#   CHALLENGE    bearer or basic
 # A client's file pushes to one node and pulls from another, and prints one line a check.
 set -uo pipefail
+
+# What tells clients that the nodes speak HTTP, or nothing if they speak HTTPS.
+plain=(--plain-http) insecure=(--insecure) verify=false tls=disabled
+if [ "$SCHEME" = https ]; then plain=() insecure=() verify=true tls=enabled; fi
 
 # check NAME COMMAND...: runs the command under `set -e`; what it printed is shown when it failed.
 check() {
@@ -40,13 +46,13 @@ same() { [ -n "$1" ] && [ "$1" = "$2" ] || { printf 'not the same:\n%s\n%s\n' "$
 api() {
   local method=$1 url=$2; shift 2
   (umask 077; printf 'user = "%s:%s"\n' "$KEY_ID" "$(secret)" >"$WORK/curlrc")
-  curl -sS -K "$WORK/curlrc" -X "$method" --max-time 60 "$@" "http://$url"
+  curl -sS -K "$WORK/curlrc" -X "$method" --max-time 60 "$@" "$SCHEME://$url"
 }
 
 # digest_at NODE REPOSITORY REFERENCE: what the node says the digest of a manifest is.
 digest_at() {
   (umask 077; printf 'user = "%s:%s"\n' "$KEY_ID" "$(secret)" >"$WORK/curlrc")
-  curl -sS -f -K "$WORK/curlrc" -I --max-time 60 "http://$1/v2/$2/manifests/$3" |
+  curl -sS -f -K "$WORK/curlrc" -I --max-time 60 "$SCHEME://$1/v2/$2/manifests/$3" |
     tr -d '\r' | sed -n 's/^docker-content-digest: //pI'
 }
 
@@ -65,7 +71,7 @@ whole() {
 }
 
 # portolan ARGUMENTS: an operator at the first node.
-portolan() { "$PORTOLAN" "$@" --admin "$ADMIN" --credentials-file "$CREDENTIALS"; }
+portolan() { "$PORTOLAN" "$@" ${CA:+--ca "$CA"} --admin "$ADMIN" --credentials-file "$CREDENTIALS"; }
 
 # open_to_anyone PATTERN: everybody may pull what matches, without a key; replaces what was so before.
 open_to_anyone() { portolan user grant anonymous "read:$1"; }

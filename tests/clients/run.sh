@@ -5,7 +5,7 @@
 #   tests/clients/run.sh --all        all of them
 #   tests/clients/run.sh crane helm   these
 # PORTOLAN=binary, REGION and PORT=where the nodes listen (127.REGION.x.1:PORT), SETTINGS="auth.challenge=basic …"=settings
-# of every node. Installs what is missing, as root.
+# of every node, TLS=1 for HTTPS with an authority of its own. Installs what is missing, as root.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd); root=$(cd "$here/../.." && pwd)
 cache=${PORTOLAN_CACHE:-$HOME/.cache/portolan}
@@ -42,18 +42,37 @@ fi
 work=$(mktemp -d); : >"$work/dev.log"
 settings=(); for setting in ${SETTINGS:-}; do settings+=(--set "$setting"); done
 "$PORTOLAN" dev --dir "$work/dev" --region "$region" --port "$port" "${settings[@]}" >"$work/dev.log" 2>&1 &
-dev=$!
+nodes=($!)
+end_nodes() { kill -INT "${nodes[@]}" 2>/dev/null || true; wait "${nodes[@]}" 2>/dev/null || true; }
 stop() {
-  kill -INT "$dev" 2>/dev/null || true; wait "$dev" 2>/dev/null || true
+  end_nodes
   if [ -z "$has_docker" ] && [ -s /var/run/docker.pid ]; then kill "$(cat /var/run/docker.pid)" || true; fi
   if [ -n "${KEEP:-}" ]; then echo "clients: kept $work" >&2; else rm -rf "$work"; fi
 }
 trap stop EXIT
-for _ in $(seq 240); do grep -q '^The cluster is ready' "$work/dev.log" && break; kill -0 "$dev" || break; sleep 0.25; done
+for _ in $(seq 240); do grep -q '^The cluster is ready' "$work/dev.log" && break; kill -0 "${nodes[0]}" || break; sleep 0.25; done
 grep -q '^The cluster is ready' "$work/dev.log" || { cat "$work/dev.log" >&2; exit 1; }
 
+export SCHEME=http CHALLENGE=bearer
+[[ " ${SETTINGS:-} " != *" auth.challenge=basic "* ]] || export CHALLENGE=basic
+if [ -n "${TLS:-}" ]; then
+  # the cluster was made in the clear; its nodes start again with a certificate
+  end_nodes; nodes=(); export SCHEME=https
+  "$PORTOLAN" certs init --dir "$work/tls" >/dev/null
+  "$PORTOLAN" certs public --dir "$work/tls" --address "127.$region.1.1" --address "127.$region.2.1" --address "127.$region.3.1" >/dev/null
+  settings+=(--set "tls.cert=$work/tls/public/server/tls.pem" --set "tls.key=$work/tls/public/server/tls.key")
+  for config in "$work"/dev/nodes/*/portolan.toml; do
+    "$PORTOLAN" server --config "$config" "${settings[@]}" >"${config%/*}/tls.log" 2>&1 & nodes+=($!)
+  done
+  export CA=$work/tls/ca.pem; export SSL_CERT_FILE=$CA CURL_CA_BUNDLE=$CA
+  for node in 1 2 3; do
+    for _ in $(seq 240); do curl -sf "https://127.$region.$node.1:$((port + 3))/readyz" >/dev/null && continue 2; sleep 0.25; done
+    tail -n 5 "$work"/dev/nodes/*/tls.log >&2; exit 1
+  done
+fi
+
 export A=127.$region.1.1:$port B=127.$region.2.1:$port C=127.$region.3.1:$port
-export ADMIN=http://127.$region.1.1:$((port + 3)) CREDENTIALS=$work/dev/root-key COUNTS=$work/counts
+export ADMIN=$SCHEME://127.$region.1.1:$((port + 3)) CREDENTIALS=$work/dev/root-key COUNTS=$work/counts
 KEY_ID=$(cut -d: -f1 "$CREDENTIALS"); export KEY_ID
 export HERE=$here SECRET_FILE=$work/secret; (umask 077; cut -d: -f2 "$CREDENTIALS" | tr -d '\n' >"$SECRET_FILE")
 : >"$COUNTS"

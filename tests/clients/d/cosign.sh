@@ -1,10 +1,12 @@
 # cosign: signatures and attestations as bundles (referrers), as tags (sha256-….sig) and as referrers of the first kind.
 export COSIGN_PASSWORD=sample DOCKER_CONFIG=$WORK/docker
 cosign() { command cosign "$@"; }
-http=(--allow-http-registry --allow-insecure-registry)
-# In its oci-1-1 mode cosign forgets --allow-http-registry; at 127.0.0.1 it speaks HTTP by itself, so two ports there
-# lead to the first and the second node.
-cat >relay.py <<'P'
+http=(); [ "$SCHEME" = https ] || http=(--allow-http-registry --allow-insecure-registry)
+A0=$A B0=$B
+if [ "$SCHEME" = http ]; then
+  # In its oci-1-1 mode cosign forgets --allow-http-registry; at 127.0.0.1 it speaks HTTP by itself, so two ports there
+  # lead to the first and the second node.
+  cat >relay.py <<'P'
 import asyncio, sys
 async def pour(reader, writer):
     try:
@@ -20,14 +22,15 @@ async def main(host, port):
     await server.serve_forever()
 asyncio.run(main(*sys.argv[1].split(":")))
 P
-python3 relay.py "$A" >relay-a & relays=$!
-python3 relay.py "$B" >relay-b & relays="$relays $!"
-trap 'kill $relays' EXIT
-for _ in $(seq 50); do [ -s relay-a ] && [ -s relay-b ] && break; sleep 0.1; done
-A0=127.0.0.1:$(cat relay-a) B0=127.0.0.1:$(cat relay-b)
+  python3 relay.py "$A" >relay-a & relays=$!
+  python3 relay.py "$B" >relay-b & relays="$relays $!"
+  trap 'kill $relays' EXIT
+  for _ in $(seq 50); do [ -s relay-a ] && [ -s relay-b ] && break; sleep 0.1; done
+  A0=127.0.0.1:$(cat relay-a) B0=127.0.0.1:$(cat relay-b)
+fi
 login() { local node; for node in "$@"; do secret | cosign login "$node" -u "$KEY_ID" --password-stdin; done; }
 image() { # REPOSITORY: an image of the samples at the first node; its reference by digest
-  skopeo copy -q --dest-tls-verify=false --dest-authfile "$DOCKER_CONFIG/config.json" "oci:$IMAGES/busybox:latest" "docker://$A/$1:1"
+  skopeo copy -q --dest-tls-verify=$verify --dest-authfile "$DOCKER_CONFIG/config.json" "oci:$IMAGES/busybox:latest" "docker://$A/$1:1"
 }
 of() { echo "$1/$2@$(layout_digest busybox latest)"; }
 tag_of() { layout_digest busybox latest | tr : -; }

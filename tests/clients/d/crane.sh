@@ -1,5 +1,5 @@
 # crane (go-containerregistry): append, copy with mounts, index, tags, catalog, delete, validate.
-crane() { command crane --insecure "$@"; }
+crane() { command crane "${insecure[@]}" "$@"; }
 login() { for node in "$@"; do secret | crane auth login "$node" -u "$KEY_ID" --password-stdin; done; }
 layer() { mkdir -p "$1"; echo "$2" >"$1/$1.txt"; tar -cf "$1.tar" "$1"; }
 
@@ -81,7 +81,7 @@ validates() {
 }
 no_such() {
   fails 'NAME_UNKNOWN|MANIFEST_UNKNOWN' -- crane manifest "$B/crane/nowhere:1"
-  fails 'UNAUTHORIZED' -- env HOME="$WORK/nobody" crane --insecure manifest "$B/crane/app:1"
+  fails 'UNAUTHORIZED' -- env HOME="$WORK/nobody" crane "${insecure[@]}" manifest "$B/crane/app:1"
 }
 check "login with the password from standard input" login "$A" "$B" "$C"
 check "append layers on one node, export from another" append

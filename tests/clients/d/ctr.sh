@@ -13,9 +13,15 @@ trap 'kill $containerd; wait $containerd' EXIT
 ctr() { command ctr -a "$WORK/containerd.sock" "$@"; }
 for _ in $(seq 100); do ctr version >/dev/null 2>&1 && break; sleep 0.1; done
 
+# at 127.x ctr speaks HTTP unless a hosts.toml says otherwise
+reach=("${plain[@]}")
+if [ "$SCHEME" = https ]; then
+  reach=(--hosts-dir hosts)
+  for node in "$A" "$B" "$C"; do mkdir -p "hosts/$node"; printf 'server = "https://%s"\n[host."https://%s"]\n' "$node" "$node" >"hosts/$node/hosts.toml"; done
+fi
 # ctr has no login and asks a terminal for a password: it gets it with each command
-pull() { ctr images pull --plain-http --user "$KEY_ID:$(secret)" --snapshotter native "$@"; }
-push() { ctr images push --plain-http --user "$KEY_ID:$(secret)" "$@"; }
+pull() { ctr images pull "${reach[@]}" --user "$KEY_ID:$(secret)" --snapshotter native "$@"; }
+push() { ctr images push "${reach[@]}" --user "$KEY_ID:$(secret)" "$@"; }
 digest_of() { ctr images ls "name==$1" | awk 'NR == 2 {print $3}'; }
 forget() { ctr images rm --sync "$@"; }
 
@@ -55,17 +61,17 @@ index() {
   ctr images tag "$image" "$C/ctr/multi:1"; push "$C/ctr/multi:1"
   same "$(digest_at "$A" ctr/multi 1)" "$(layout_digest multi 1)"
   # pull would unpack every platform, the attestation as well; fetch takes what is there as it is
-  ctr content fetch --plain-http --user "$KEY_ID:$(secret)" --all-platforms "$A/ctr/multi:1"
+  ctr content fetch "${reach[@]}" --user "$KEY_ID:$(secret)" --all-platforms "$A/ctr/multi:1"
   ctr images check "name==$A/ctr/multi:1" | grep -q 'complete (.*/'
 }
 mirror() {
   mkdir -p hosts/registry.example.test
-  printf 'server = "http://%s"\n[host."http://%s"]\n  capabilities = ["pull", "resolve"]\n' "$C" "$B" >hosts/registry.example.test/hosts.toml
+  printf 'server = "%s"\n[host."%s"]\n  capabilities = ["pull", "resolve"]\n' "$SCHEME://$C" "$SCHEME://$B" >hosts/registry.example.test/hosts.toml
   ctr images pull --hosts-dir hosts --user "$KEY_ID:$(secret)" --snapshotter native --http-dump registry.example.test/ctr/busybox:1 >log 2>&1 || { tail -n 20 log; return 1; }
   grep -q 'ns=registry.example.test' log
   same "$(digest_of registry.example.test/ctr/busybox:1)" "$(layout_digest busybox latest)"
 }
-wrong_password() { fails 'unauthorized|401|authorization failed' -- ctr images pull --plain-http --user "$KEY_ID:wrong" "$A/ctr/busybox:1"; }
+wrong_password() { fails 'unauthorized|401|authorization failed' -- ctr images pull "${reach[@]}" --user "$KEY_ID:wrong" "$A/ctr/busybox:1"; }
 no_such() { fails 'not found' -- pull "$B/ctr/busybox:nothing"; }
 check "import an image without a network" import
 check "push to one node, pull from another, the same files" push_and_pull

@@ -49,7 +49,7 @@ manifest_list() {
   same "$(api GET "$A/v2/docker/list/manifests/1" | jq -r .mediaType)" application/vnd.docker.distribution.manifest.list.v2+json
 }
 index() {
-  skopeo copy -q --all --dest-tls-verify=false --dest-authfile "$DOCKER_CONFIG/config.json" "oci:$IMAGES/multi:1" "docker://$A/docker/multi:1"
+  skopeo copy -q --all --dest-tls-verify=$verify --dest-authfile "$DOCKER_CONFIG/config.json" "oci:$IMAGES/multi:1" "docker://$A/docker/multi:1"
   docker pull "$B/docker/multi:1"
   same "$(docker image inspect --format '{{.Architecture}}' "$B/docker/multi:1")" amd64
   docker rmi -f "$B/docker/multi:1"
@@ -74,8 +74,10 @@ check "layers that are there are not sent again" layers_exist
 check "layers of another repository are mounted" mounts
 check "pull -a" pulls_all_tags
 check "an image of 100 layers" hundred_layers
-check "manifest create, annotate, push, inspect" manifest_list
+# at 127.x `docker manifest` mounts blobs by HTTP whatever the scheme
+[ "$SCHEME" = https ] || check "manifest create, annotate, push, inspect" manifest_list
 check "an OCI index: the image of this platform" index
 check "what is not there is not found" unknown
-check "anonymous pull where a policy says so, and nowhere else" anonymous
+# asked for Basic, docker without a login does not even try
+[ "$CHALLENGE" = basic ] || check "anonymous pull where a policy says so, and nowhere else" anonymous
 finish

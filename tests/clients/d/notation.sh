@@ -14,11 +14,11 @@ esac
 H
 chmod +x bin/docker-credential-samplefile; export PATH=$WORK/bin:$PATH
 echo '{"credsStore":"samplefile"}' >"$DOCKER_CONFIG/config.json"
-login() { local node; for node in "$@"; do secret | notation login --insecure-registry -u "$KEY_ID" --password-stdin "$node"; done; }
-wrong_password() { echo wrong | fails 'unauthorized|401|failed to log in' -- notation login --insecure-registry -u "$KEY_ID" --password-stdin "$A"; }
+login() { local node; for node in "$@"; do secret | notation login "${insecure[@]/%/-registry}" -u "$KEY_ID" --password-stdin "$node"; done; }
+wrong_password() { echo wrong | fails 'unauthorized|401|failed to log in' -- notation login "${insecure[@]/%/-registry}" -u "$KEY_ID" --password-stdin "$A"; }
 image() { # REPOSITORY
-  secret | skopeo login --tls-verify=false --authfile auth.json -u "$KEY_ID" --password-stdin "$A"
-  skopeo copy -q --dest-tls-verify=false --dest-authfile auth.json "oci:$IMAGES/busybox:latest" "docker://$A/$1:1"
+  secret | skopeo login --tls-verify=$verify --authfile auth.json -u "$KEY_ID" --password-stdin "$A"
+  skopeo copy -q --dest-tls-verify=$verify --dest-authfile auth.json "oci:$IMAGES/busybox:latest" "docker://$A/$1:1"
 }
 of() { echo "$1/notation/app@$(layout_digest busybox latest)"; }
 keys() {
@@ -30,31 +30,31 @@ P
 }
 signs() {
   image notation/app
-  notation sign --insecure-registry --force-referrers-tag=false -m team=harbour "$(of "$A")"
-  notation verify --insecure-registry "$(of "$B")"
-  notation verify --insecure-registry -m team=harbour "$C/notation/app:1"
-  fails -- notation verify --insecure-registry -m team=other "$(of "$C")"
+  notation sign "${insecure[@]/%/-registry}" --force-referrers-tag=false -m team=harbour "$(of "$A")"
+  notation verify "${insecure[@]/%/-registry}" "$(of "$B")"
+  notation verify "${insecure[@]/%/-registry}" -m team=harbour "$C/notation/app:1"
+  fails -- notation verify "${insecure[@]/%/-registry}" -m team=other "$(of "$C")"
 }
 listed() {
-  prints 'application/vnd.cncf.notary.signature' -- notation ls --insecure-registry "$(of "$B")"
+  prints 'application/vnd.cncf.notary.signature' -- notation ls "${insecure[@]/%/-registry}" "$(of "$B")"
   api GET "$C/v2/notation/app/referrers/$(layout_digest busybox latest)?artifactType=application/vnd.cncf.notary.signature" |
     jq -e '.manifests | length == 1 and (.[0].annotations | has("io.cncf.notary.x509chain.thumbprint#S256"))'
   same "$(api GET "$B/v2/notation/app/tags/list" | jq -c .tags)" '["1"]'
 }
 cose() {
-  notation sign --insecure-registry --force-referrers-tag=false --signature-format cose "$(of "$B")"
-  notation inspect --insecure-registry -o json "$(of "$C")" >inspect.json
+  notation sign "${insecure[@]/%/-registry}" --force-referrers-tag=false --signature-format cose "$(of "$B")"
+  notation inspect "${insecure[@]/%/-registry}" -o json "$(of "$C")" >inspect.json
   same "$(jq '.Signatures | length' inspect.json)" 2
-  notation verify --insecure-registry "$(of "$A")"
+  notation verify "${insecure[@]/%/-registry}" "$(of "$A")"
 }
 by_tag() {
-  notation sign --insecure-registry --force-referrers-tag=true "$(of "$C")"
+  notation sign "${insecure[@]/%/-registry}" --force-referrers-tag=true "$(of "$C")"
   same "$(status_at "$A" notation/app "$(layout_digest busybox latest | tr : -)")" 200
 }
-unsigned() { image notation/unsigned; fails 'no signature|not signed|associated' -- notation verify --insecure-registry "$B/notation/unsigned@$(layout_digest busybox latest)"; }
+unsigned() { image notation/unsigned; fails 'no signature|not signed|associated' -- notation verify "${insecure[@]/%/-registry}" "$B/notation/unsigned@$(layout_digest busybox latest)"; }
 stranger() {
   notation cert delete --type ca --store harbour.example --all -y
-  fails -- notation verify --insecure-registry "$(of "$A")"
+  fails -- notation verify "${insecure[@]/%/-registry}" "$(of "$A")"
 }
 check "a wrong password is refused" wrong_password
 check "login with the password from standard input" login "$A" "$B" "$C"

@@ -1,6 +1,6 @@
 # oras: artifacts, attach and discover through the referrers API, copy with referrers, blobs.
-oras() { command oras "$@" --plain-http; }
-copy() { command oras cp "$@" --from-plain-http --to-plain-http; }
+oras() { command oras "$@" "${plain[@]}"; }
+copy() { command oras cp "$@" "${plain[@]/#--/--from-}" "${plain[@]/#--/--to-}"; }
 login() { for node in "$@"; do secret | oras login "$node" -u "$KEY_ID" --password-stdin; done; }
 
 push_and_pull() {
@@ -46,8 +46,8 @@ copies() {
   prints 'vnd.cyclonedx' -- oras discover "$C/oras/copied:1"
 }
 images() {
-  command oras cp --from-oci-layout "$IMAGES/multi:1" --to-plain-http "$A/oras/multi:1"
-  command oras cp --from-plain-http "$C/oras/multi:1" --to-oci-layout layout:1
+  command oras cp --from-oci-layout "$IMAGES/multi:1" "${plain[@]/#--/--to-}" "$A/oras/multi:1"
+  command oras cp "${plain[@]/#--/--from-}" "$C/oras/multi:1" --to-oci-layout layout:1
   whole layout
   same "$(oras resolve "$B/oras/multi:1")" "$(layout_digest multi 1)"
   same "$(oras resolve "$B/oras/multi:1" --platform linux/arm64/v8)" \

@@ -3,7 +3,7 @@ export REGCTL_CONFIG=$WORK/config.json
 login() {
   local node
   for node in "$@"; do
-    regctl registry set "$node" --tls disabled --skip-check
+    regctl registry set "$node" --tls "$tls" --skip-check
     secret | regctl registry login "$node" -u "$KEY_ID" --pass-stdin
   done
 }

@@ -2,11 +2,11 @@
 mkdir -p "$HOME/.config/containers"
 echo '{"default":[{"type":"insecureAcceptAnything"}]}' >"$HOME/.config/containers/policy.json"
 export REGISTRY_AUTH_FILE=$WORK/auth.json
-login() { for node in "$@"; do secret | skopeo login --tls-verify=false -u "$KEY_ID" --password-stdin "$node"; done; }
-wrong_password() { fails 'unauthorized|invalid username/password' -- skopeo login --tls-verify=false -u "$KEY_ID" -p wrong "$A"; }
-push() { skopeo copy -q --dest-tls-verify=false "${@:3}" "$1" "docker://$2"; }
-pull() { skopeo copy -q --src-tls-verify=false "${@:3}" "docker://$1" "$2"; }
-raw_digest() { skopeo inspect --tls-verify=false --raw "docker://$1" >raw.json; skopeo manifest-digest raw.json; }
+login() { for node in "$@"; do secret | skopeo login --tls-verify=$verify -u "$KEY_ID" --password-stdin "$node"; done; }
+wrong_password() { fails 'unauthorized|invalid username/password' -- skopeo login --tls-verify=$verify -u "$KEY_ID" -p wrong "$A"; }
+push() { skopeo copy -q --dest-tls-verify=$verify "${@:3}" "$1" "docker://$2"; }
+pull() { skopeo copy -q --src-tls-verify=$verify "${@:3}" "docker://$1" "$2"; }
+raw_digest() { skopeo inspect --tls-verify=$verify --raw "docker://$1" >raw.json; skopeo manifest-digest raw.json; }
 
 push_and_pull() {
   push "oci:$IMAGES/busybox:latest" "$A/skopeo/busybox:1"
@@ -23,7 +23,7 @@ index() {
   same "$(find "$IMAGES/multi/blobs" -type f -printf '%f\n' | sort)" "$(find multi/blobs -type f -printf '%f\n' | sort)"
 }
 platform() {
-  skopeo --override-arch arm --override-variant v7 inspect --config --tls-verify=false "docker://$C/skopeo/multi:1" >config.json
+  skopeo --override-arch arm --override-variant v7 inspect --config --tls-verify=$verify "docker://$C/skopeo/multi:1" >config.json
   same "$(jq -r .architecture config.json)" arm
 }
 schema2() {
@@ -33,8 +33,8 @@ schema2() {
   same "$(raw_digest "$B/skopeo/schema2:list")" "$(layout_digest schema2 list)"
 }
 convert() {
-  pull "$B/skopeo/busybox:1" "docker://$B/skopeo/converted:v2s2" --dest-tls-verify=false --format v2s2
-  prints 'vnd.docker.distribution.manifest.v2' -- skopeo inspect --raw --tls-verify=false "docker://$A/skopeo/converted:v2s2"
+  pull "$B/skopeo/busybox:1" "docker://$B/skopeo/converted:v2s2" --dest-tls-verify=$verify --format v2s2
+  prints 'vnd.docker.distribution.manifest.v2' -- skopeo inspect --raw --tls-verify=$verify "docker://$A/skopeo/converted:v2s2"
 }
 compressions() {
   for name in zstd plain; do
@@ -49,24 +49,24 @@ hundred_layers() {
   same "$(raw_digest "$C/skopeo/layers100:1")" "$(layout_digest layers100 1)"
 }
 between_nodes() {
-  pull "$A/skopeo/busybox:1" "docker://$C/skopeo/copied:1" --dest-tls-verify=false
+  pull "$A/skopeo/busybox:1" "docker://$C/skopeo/copied:1" --dest-tls-verify=$verify
   same "$(digest_at "$B" skopeo/copied 1)" "$(layout_digest busybox latest)"
 }
 inspect() {
   push "oci:$IMAGES/busybox:latest" "$A/skopeo/busybox:2"
-  skopeo inspect --tls-verify=false "docker://$B/skopeo/busybox:1" >inspect.json
+  skopeo inspect --tls-verify=$verify "docker://$B/skopeo/busybox:1" >inspect.json
   same "$(jq -r .Digest inspect.json)" "$(layout_digest busybox latest)"
   same "$(jq -c .RepoTags inspect.json)" '["1","2"]'
-  same "$(skopeo list-tags --tls-verify=false "docker://$C/skopeo/busybox" | jq -c .Tags)" '["1","2"]'
+  same "$(skopeo list-tags --tls-verify=$verify "docker://$C/skopeo/busybox" | jq -c .Tags)" '["1","2"]'
 }
 synchronise() {
-  skopeo sync --src docker --dest dir --src-tls-verify=false --all --scoped "$A/skopeo/multi" tree
-  skopeo sync --src dir --dest docker --dest-tls-verify=false --all "tree/$A/skopeo" "$B/skopeo/synced"
+  skopeo sync --src docker --dest dir --src-tls-verify=$verify --all --scoped "$A/skopeo/multi" tree
+  skopeo sync --src dir --dest docker --dest-tls-verify=$verify --all "tree/$A/skopeo" "$B/skopeo/synced"
   same "$(digest_at "$C" skopeo/synced/multi 1)" "$(layout_digest multi 1)"
 }
 deletes_by_digest() {
   push "oci:$IMAGES/busybox:latest" "$A/skopeo/doomed:1"; push "oci:$IMAGES/busybox:latest" "$A/skopeo/doomed:2"
-  skopeo delete --tls-verify=false "docker://$B/skopeo/doomed:1"
+  skopeo delete --tls-verify=$verify "docker://$B/skopeo/doomed:1"
   same "$(status_at "$C" skopeo/doomed 1)$(status_at "$C" skopeo/doomed 2)" 404404
   fails 'manifest unknown' -- pull "$C/skopeo/doomed:2" oci:doomed:2
 }
