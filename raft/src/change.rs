@@ -25,6 +25,10 @@ pub enum ChangeError {
     Rejected(String),
 }
 
+/// What a node is told that would join with an empty directory under the id of a member.
+pub(crate) const USED_ID: &str = "this node's id belongs to a member whose directory held more than this one does: it \
+     would vote twice. Remove that member, and join with an empty directory under a new id (a new certificate)";
+
 impl Core {
     /// Has the leader make a change.
     pub(crate) async fn change(&self, change: &Change, limit: Duration) -> Result<(), ChangeError> {
@@ -79,6 +83,11 @@ impl Core {
 
     async fn add_learner(&self, member: Member) -> Changed {
         let (node_id, peer) = member.split();
+        if self.former.contains(node_id) {
+            return Changed::Rejected(format!(
+                "node {node_id:016x} was removed; join under a new id (a new certificate)"
+            ));
+        }
         let known = self.metrics().membership_config.get_node(&node_id).cloned();
         match known {
             Some(known) if known == peer => Changed::Done,

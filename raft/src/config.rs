@@ -102,6 +102,9 @@ pub struct Limits {
     pub snapshot_rate_bytes: u64,
     /// A learner may lag so many entries behind when it is made a voter.
     pub promotion_lag: u64,
+    /// Room that should be free on the volume of the log; as much is held back by a file that is given away when the
+    /// volume fills. At most a sixteenth of the volume; 0 for none.
+    pub reserve_bytes: u64,
     /// Confirm this node's state at least so often, also when nobody reads.
     pub confirm_every_ms: u64,
 }
@@ -120,6 +123,7 @@ impl Default for Limits {
             reads: 65_536,
             snapshot_rate_bytes: 200 << 20,
             promotion_lag: 1_000,
+            reserve_bytes: 0,
             confirm_every_ms: 5_000,
         }
     }

@@ -8,12 +8,14 @@ use openraft::async_runtime::watch::WatchReceiver;
 use tokio::sync::watch;
 
 use crate::config::{Clock, Limits, Timing};
+use crate::former::Former;
 use crate::gate::Gate;
 use crate::log_store::LogStore;
 use crate::network::net::Net;
 use crate::network::receive::Receiver;
 use crate::propose::Forwarder;
 use crate::read_index::Reads;
+use crate::room::Room;
 use crate::types::{Position, Raft, RaftMetrics};
 
 /// A running node. Lives on the runtime of consensus.
@@ -27,6 +29,8 @@ pub(crate) struct Core {
     pub(crate) leadership: watch::Receiver<Leadership>,
     pub(crate) reads: Reads,
     pub(crate) forwarder: Forwarder,
+    pub(crate) room: Arc<Room>,
+    pub(crate) former: Arc<Former>,
     pub(crate) proposing: AtomicUsize,
     pub(crate) clock: Clock,
     pub(crate) timing: Timing,
@@ -84,6 +88,13 @@ impl Core {
         leadership.mark_unchanged();
         let pause = Duration::from_millis((self.timing.heartbeat_ms / 4).max(5));
         let _either = tokio::time::timeout(pause, leadership.changed()).await;
+    }
+
+    /// Whether this node has ever been told who the members are.
+    pub(crate) fn knows_members(&self) -> bool {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.membership_config.nodes().next().is_some()
     }
 
     pub(crate) fn is_member(&self, node_id: u64) -> bool {

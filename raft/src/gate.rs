@@ -47,8 +47,9 @@ impl Gate {
         if !self.went_back.swap(true, Ordering::AcqRel) {
             tracing::error!(
                 peer = format_args!("{who:016x}"),
-                "this data directory went back in time: a peer has seen later starts, votes or entries of it. The node takes \
-                 no part in consensus. Remove it from the cluster and join again with an empty directory"
+                "this data directory went back in time, or was emptied: a peer has seen later starts, votes or entries of \
+                 it. The node takes no part in consensus. Remove it from the cluster, and join with an empty directory \
+                 under a new id (a new certificate)"
             );
         }
     }

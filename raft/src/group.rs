@@ -4,6 +4,7 @@
 //! heartbeat.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
@@ -18,10 +19,11 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 
-use crate::change::ChangeError;
+use crate::change::{ChangeError, USED_ID};
 use crate::config::{GroupConfig, StartError};
 use crate::core::{Core, Leadership, boottime_ms};
 use crate::fatal;
+use crate::former;
 use crate::gate::{self, Gate};
 use crate::identity::{Identity, Memory};
 use crate::log_store::{LogSettings, LogStore};
@@ -35,6 +37,7 @@ use crate::network::transport;
 use crate::network::wire::{self, Change, Changed, kind};
 use crate::propose::{self, Forward, Forwarder, ProposeError, Proposed};
 use crate::read_index::{self, Reads, Unavailable};
+use crate::room::{self, Room};
 use crate::snapshot::Snapshots;
 use crate::state::Adapter;
 use crate::types::{Member, Peer, Position, Raft, StoredMembership};
@@ -138,16 +141,35 @@ impl Group {
         }
     }
 
+    /// Whether a node was ever started on this directory.
+    pub fn was_started(dir: &Path) -> bool {
+        Identity::is_in(dir)
+    }
+
+    /// Gives away the space that is held back in a directory of consensus, if its volume is full. Starting does the
+    /// same; this is for what has to be opened on the same volume before.
+    pub fn make_room_in(dir: &Path, reserve_bytes: u64) -> std::io::Result<()> {
+        Group::make_room(dir, reserve_bytes).map(drop)
+    }
+
+    fn make_room(dir: &Path, reserve_bytes: u64) -> std::io::Result<Arc<Room>> {
+        crate::files::make_dir(dir)?;
+        Room::open(dir, reserve_bytes)
+    }
+
     /// Runs something on the runtime of consensus, where its channels and timers live.
     async fn on_runtime<R: Send + 'static>(&self, work: impl Future<Output = R> + Send + 'static) -> Option<R> {
         let handle = self.0.runtime.lock().as_ref().map(|runtime| runtime.handle().clone())?;
         handle.spawn(work).await.ok()
     }
 
-    /// Founds the cluster with these voters, this node among them. To be called on one node, once.
-    pub async fn initialize(&self, members: Vec<Member>) -> Result<(), InitializeError> {
+    /// Founds the cluster with this node as its one voter; others join. To be called on one node, once.
+    ///
+    /// There is no founding with several: their empty directories would have to vote, and an empty directory never
+    /// does.
+    pub async fn initialize(&self, me: Member) -> Result<(), InitializeError> {
         use openraft::errors::InitializeError as Found;
-        let members: BTreeMap<u64, Peer> = members.into_iter().map(Member::split).collect();
+        let members: BTreeMap<u64, Peer> = [me.split()].into();
         match self.0.core.raft.initialize(members).await {
             Ok(()) => Ok(()),
             Err(error) => Err(match error.api_error() {
@@ -161,6 +183,9 @@ impl Group {
     /// Asks one of the nodes at `seeds` to add this node as a learner; repeats until it is one.
     pub async fn join(&self, seeds: Vec<String>, me: Member, limit: Duration) -> Result<(), ChangeError> {
         let core = self.0.core.clone();
+        if core.gate.went_back() {
+            return Err(ChangeError::Rejected(USED_ID.to_owned()));
+        }
         let joined = self.on_runtime(async move { tokio::time::timeout(limit, join(&core, &seeds, me)).await }).await;
         match joined {
             Some(Ok(joined)) => joined,
@@ -280,6 +305,17 @@ impl Group {
         self.change(Change::Transfer(to), limit).await
     }
 
+    /// Whether the volume of this node's log is nearly full: changes that make the state grow should wait.
+    pub fn is_short_of_room(&self) -> bool {
+        self.0.core.room.is_short()
+    }
+
+    /// Keeps the whole log of this node from now on, as evidence, or lets it be purged behind copies again. Forgotten
+    /// at the end of the process.
+    pub fn keep_log(&self, keeps: bool) {
+        self.0.core.log.keep_all(keeps);
+    }
+
     /// Has this node copy its state soon.
     pub async fn snapshot_now(&self) {
         // only a node that ends doesn't take the request
@@ -336,7 +372,7 @@ impl Group {
 }
 
 async fn join(core: &Core, seeds: &[String], me: Member) -> Result<(), ChangeError> {
-    let question = wire::change(&Change::AddLearner(me));
+    let question = wire::join(&me, core.log.last().is_none());
     loop {
         for seed in seeds {
             let question = (kind::JOIN, question.clone());
@@ -380,9 +416,11 @@ fn engine_config(config: &GroupConfig) -> Result<Config, StartError> {
 async fn start(config: GroupConfig, machine: Arc<dyn StateMachine>) -> Result<Arc<Core>, StartError> {
     let engine = Arc::new(engine_config(&config)?);
     let listener = TcpListener::bind(config.listen).await?;
+    let room = Group::make_room(&config.dir, config.limits.reserve_bytes)?;
     let identity = Identity::start(&config.dir, config.cluster_id, config.lineage, config.node_id)?;
     let (log, adapter, snapshots) = open_stores(&config, machine).await?;
-    let applied = adapter.applied_at();
+    let (applied, former) = (adapter.applied_at(), adapter.former());
+    former.load(log.former()?);
     let (mut log_handle, mut adapter) = (log.clone(), adapter);
     let membership = StorageHelper::new(&mut log_handle, &mut adapter).get_membership().await;
     let membership = membership.map_err(|error| StartError::Engine(error.to_string()))?.effective().as_ref().clone();
@@ -411,6 +449,8 @@ async fn start(config: GroupConfig, machine: Arc<dyn StateMachine>) -> Result<Ar
         leadership,
         reads: Reads::default(),
         forwarder,
+        room,
+        former,
         proposing: AtomicUsize::new(0),
         clock: config.clock,
         timing: config.timing,
@@ -451,6 +491,8 @@ fn spawn_parts(core: &Arc<Core>, parts: Parts) {
         }
     });
     tokio::spawn(gate::remember(core.clone()));
+    tokio::spawn(room::watch(core.clone()));
+    tokio::spawn(former::keep(core.clone()));
     tokio::spawn(read_index::run(core.clone()));
     tokio::spawn(propose::forward(core.clone(), forwards));
     tokio::spawn(follow_leadership(core.clone(), leads));

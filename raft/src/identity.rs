@@ -63,6 +63,11 @@ pub enum IdentityError {
 }
 
 impl Identity {
+    /// Whether the directory has an identity.
+    pub(crate) fn is_in(dir: &Path) -> bool {
+        dir.join(FILE).exists()
+    }
+
     /// Reads the directory's identity, or gives it one; raises its start counter durably.
     pub(crate) fn start(dir: &Path, cluster_id: u128, lineage: u64, node_id: u64) -> Result<Identity, IdentityError> {
         files::make_dir(dir)?;

@@ -15,6 +15,7 @@ mod config;
 mod core;
 mod fatal;
 mod files;
+mod former;
 mod gate;
 mod group;
 mod identity;
@@ -25,6 +26,7 @@ mod metrics;
 pub mod network;
 mod propose;
 mod read_index;
+mod room;
 mod snapshot;
 mod state;
 #[cfg(any(test, feature = "testing"))]

@@ -18,6 +18,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::codec;
 use crate::fatal;
+use crate::former::Former;
 use crate::machine::{Committed, MachineError, StateMachine};
 use crate::metrics;
 use crate::snapshot::{SnapshotHandle, Snapshots};
@@ -33,6 +34,9 @@ pub(crate) struct Adapter {
     snapshots: Arc<Snapshots>,
     applied: Option<LogId>,
     membership: StoredMembership,
+    former: Arc<Former>,
+    /// Entries may be left out; for a suite that applies what it never wrote.
+    may_skip: bool,
     flushed: watch::Receiver<Option<Position>>,
     applied_at: watch::Sender<Option<Position>>,
 }
@@ -51,9 +55,22 @@ impl Adapter {
             snapshots,
             applied: meta.last_log_id,
             membership: meta.last_membership,
+            former: Arc::default(),
+            may_skip: false,
             flushed,
             applied_at,
         })
+    }
+
+    /// Lets entries be left out.
+    #[cfg(test)]
+    pub(crate) fn skipping(self) -> Adapter {
+        Adapter { may_skip: true, ..self }
+    }
+
+    /// Who was seen to leave.
+    pub(crate) fn former(&self) -> Arc<Former> {
+        self.former.clone()
     }
 
     /// Follows what was applied last.
@@ -70,13 +87,15 @@ impl Adapter {
         let mut responders = Vec::with_capacity(batch.len());
         for (entry, responder) in batch {
             if let Payload::Membership(membership) = &entry.payload {
-                self.membership = StoredMembership::new(Some(entry.log_id), membership.clone());
+                let membership = StoredMembership::new(Some(entry.log_id), membership.clone());
+                self.former.changed(&self.membership, &membership);
+                self.membership = membership;
             }
             committed.push(as_committed(entry));
             responders.push(responder);
         }
         let due = self.applied.map_or(0, |applied| applied.index + 1);
-        if committed.first().is_some_and(|first| first.index != due) {
+        if committed.first().is_some_and(|first| first.index != due) && !self.may_skip {
             return Err(io::Error::other(format!("entry {due} is due, and others came")));
         }
         let meta = codec::meta_record(Some(&last), &self.membership);
@@ -139,6 +158,7 @@ impl RaftStateMachine<Types> for Adapter {
             return Err(io::Error::other("the installed state is not the one the snapshot describes"));
         }
         self.applied = installed.last_log_id;
+        self.former.changed(&self.membership, &installed.last_membership);
         self.membership = installed.last_membership;
         self.applied_at.send_replace(self.applied.map(Position::from));
         drop(snapshot);

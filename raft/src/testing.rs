@@ -198,10 +198,24 @@ impl Cluster {
         for _ in 0..count {
             cluster.add_node().await;
         }
-        let members = (0..cluster.nodes.len()).map(|at| cluster.member(at)).collect();
-        cluster.group(0).initialize(members).await.expect("founded");
+        cluster.group(0).initialize(cluster.member(0)).await.expect("founded");
         cluster.leader().await;
+        cluster.make_all_voters().await;
         cluster
+    }
+
+    /// Has every node join the first one and vote.
+    async fn make_all_voters(&self) {
+        let first = self.group(0);
+        for at in 1..self.nodes.len() {
+            first.add_learner(self.member(at), PATIENCE).await.expect("added");
+        }
+        let voters: Vec<u64> = self.nodes.iter().map(|node| node.config.node_id).collect();
+        let began = Instant::now();
+        while let Err(error) = first.change_voters(voters.clone(), PATIENCE).await {
+            assert!(began.elapsed() < PATIENCE, "a new node does not catch up: {error}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Makes and starts one more node, which belongs to nothing yet. Returns its place.

@@ -71,7 +71,7 @@ impl Cluster {
         let group = self.metadata.group();
         let mut founded = Founded::Completed;
         if group.status().voters.is_empty() {
-            let begun = group.initialize(vec![founding.member.clone()]).await;
+            let begun = group.initialize(founding.member.clone()).await;
             begun.map_err(|error| FoundingError::Consensus(error.to_string()))?;
             founded = Founded::Now;
         }

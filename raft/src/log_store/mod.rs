@@ -16,6 +16,7 @@ mod tail;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use rocksdb::{BoundColumnFamily, DBWithThreadMode, MultiThreaded};
@@ -66,6 +67,7 @@ const KEY_VOTE: &[u8] = b"vote";
 const KEY_PURGED: &[u8] = b"purged";
 const KEY_COMMITTED: &[u8] = b"committed";
 const PREFIX_HEARD: &[u8] = b"heard/";
+const PREFIX_FORMER: &[u8] = b"former/";
 /// What the instance's layout is called; a newer one is refused.
 const FORMAT: &[u8] = b"1";
 
@@ -103,6 +105,8 @@ struct Inner {
     depth: Arc<Semaphore>,
     sync: SyncThread,
     flushed: watch::Receiver<Option<Position>>,
+    /// Nothing is purged while this is set.
+    keeps_all: AtomicBool,
 }
 
 /// What the ends of the log are, kept in memory: seeking across range tombstones is slow.
@@ -128,6 +132,17 @@ impl LogStore {
     pub(crate) fn last(&self) -> Option<Position> {
         let edges = self.0.edges.lock();
         edges.last.or(edges.purged).map(Position::from)
+    }
+
+    /// Keeps all entries from now on, or lets them be purged again.
+    pub(crate) fn keep_all(&self, keeps: bool) {
+        self.0.keeps_all.store(keeps, Ordering::Release);
+    }
+
+    /// Whether a purge up to `upto` is put off. Behind a state that was installed the log must be cut all the same:
+    /// what follows does not continue it.
+    fn puts_purge_off(&self, upto: &LogId) -> bool {
+        self.0.keeps_all.load(Ordering::Acquire) && self.0.edges.lock().last.is_some_and(|last| *upto <= last)
     }
 
     /// The vote as it is on the disk.

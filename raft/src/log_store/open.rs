@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -92,8 +93,8 @@ impl LogStore {
         let (flushed, receiver) = watch::channel(recovered);
         let sync = SyncThread::start(db.clone(), bound_file, flushed)?;
         let depth = Arc::new(Semaphore::new(settings.depth.max(1)));
-        let (edges, tail) = (Mutex::new(edges), Mutex::new(tail));
-        Ok(LogStore(Arc::new(Inner { db, settings, edges, tail, depth, sync, flushed: receiver })))
+        let (edges, tail, keeps_all) = (Mutex::new(edges), Mutex::new(tail), AtomicBool::new(false));
+        Ok(LogStore(Arc::new(Inner { db, settings, edges, tail, depth, sync, flushed: receiver, keeps_all })))
     }
 }
 

@@ -7,7 +7,7 @@ use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use rocksdb::WriteBatch;
 
 use super::sync::Job;
-use super::{KEY_COMMITTED, KEY_PURGED, KEY_VOTE, LogStore, PREFIX_HEARD, key, keys};
+use super::{KEY_COMMITTED, KEY_PURGED, KEY_VOTE, LogStore, PREFIX_FORMER, PREFIX_HEARD, key, keys};
 use crate::codec::{self, Kind};
 use crate::fatal;
 use crate::types::{Entry, LogId, Position, Types, Vote};
@@ -38,11 +38,26 @@ impl LogStore {
 
     /// All that peers were heard to say.
     pub(crate) fn heard(&self) -> io::Result<Vec<(u64, Bytes)>> {
+        self.by_node(PREFIX_HEARD)
+    }
+
+    /// Keeps that a node was removed; durable when this returns.
+    pub(crate) async fn put_former(&self, node_id: u64) -> io::Result<()> {
+        self.write_meta(&[PREFIX_FORMER, &node_id.to_be_bytes()].concat(), &[]);
+        self.0.sync.written().await
+    }
+
+    /// All nodes that were removed.
+    pub(crate) fn former(&self) -> io::Result<Vec<u64>> {
+        Ok(self.by_node(PREFIX_FORMER)?.into_iter().map(|(id, _)| id).collect())
+    }
+
+    fn by_node(&self, prefix: &[u8]) -> io::Result<Vec<(u64, Bytes)>> {
         let mut found = Vec::new();
-        for item in self.0.db.prefix_iterator_cf(&self.0.meta(), PREFIX_HEARD) {
+        for item in self.0.db.prefix_iterator_cf(&self.0.meta(), prefix) {
             let (name, value) = item.map_err(io::Error::other)?;
-            let Some(id) = name.strip_prefix(PREFIX_HEARD) else { break };
-            let id = id.try_into().map_err(|_| io::Error::other("a peer record has a malformed key"))?;
+            let Some(id) = name.strip_prefix(prefix) else { break };
+            let id = id.try_into().map_err(|_| io::Error::other("a record of a peer has a malformed key"))?;
             found.push((u64::from_be_bytes(id), Bytes::from(value)));
         }
         Ok(found)
@@ -113,6 +128,10 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {
+        if self.puts_purge_off(&log_id) {
+            // the engine never reads what it has purged; that it is still here only costs space
+            return Ok(());
+        }
         let (start, end) = keys(0..=log_id.index);
         let mut batch = WriteBatch::default();
         batch.put_cf(&self.0.meta(), KEY_PURGED, codec::log_id_record(Kind::LogId, &log_id));

@@ -31,7 +31,7 @@ impl StoreBuilder<Types, LogStore, Adapter, TempDir> for Builder {
         let far = Position { term: u64::MAX, index: u64::MAX };
         let (_, flushed) = watch::channel(Some(far));
         let adapter = Adapter::open(machine, snapshots, flushed).unwrap();
-        Ok((dir, log, adapter))
+        Ok((dir, log, adapter.skipping()))
     }
 }
 
@@ -143,6 +143,28 @@ async fn completions_are_ordered_and_late() {
     for (index, wait, flushed) in waits {
         wait.await.unwrap().unwrap();
         assert!(*flushed.borrow() >= Some(Position { term: 1, index }));
+    }
+}
+
+// What is read for one message is bounded by bytes, from memory and from the disk, and never empty when there is an
+// entry: one that is larger than the bound goes alone.
+#[tokio::test]
+async fn messages_are_bounded_by_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    for tail_entries in [100, 1] {
+        let dir = dir.path().join(tail_entries.to_string());
+        let bounded = LogSettings { read_bytes: 1000, tail_entries, ..settings(&dir) };
+        let mut log = LogStore::open(bounded).unwrap();
+        append(&mut log, (0..20).map(|index| normal(1, index, &[0; 300]))).await;
+        append(&mut log, [normal(1, 20, &[0; 5000])]).await;
+        for from in 0..=20 {
+            let found = log.limited_get_log_entries(from, 21).await.unwrap();
+            let bytes: usize = found.iter().map(crate::codec::entry_size).sum();
+            assert!(found.len() == 1 || bytes <= 1000, "{} entries, {bytes} bytes from {from}", found.len());
+            assert!(from >= 18 || found.len() > 1, "they go one by one");
+            assert_eq!(found[0].log_id.index, from);
+        }
+        close(log).await;
     }
 }
 

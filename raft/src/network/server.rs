@@ -17,6 +17,7 @@ use super::proto::{Frame, Reply};
 use super::receive::read_end;
 use super::transport::PeerInfo;
 use super::wire::{self, Change, Changed, kind};
+use crate::change::USED_ID;
 use crate::codec::CodecError;
 use crate::core::{Core, Leader};
 use crate::gate;
@@ -68,6 +69,12 @@ impl Core {
             return Err(refuse("node", Status::permission_denied("another node has this address now")));
         }
         self.check_certificate(frame, peer)?;
+        if self.former.contains(frame.from) {
+            return Err(refuse(
+                "former",
+                Status::permission_denied("the caller was removed; its id is never used again"),
+            ));
+        }
         let term = self.log.vote().map_or(0, |vote| vote.leader_id.term);
         if frame.known_start > self.net.start || frame.known_term > term {
             self.gate.close_for_good(frame.from);
@@ -93,13 +100,19 @@ impl Core {
 
     fn check_kind(&self, frame: &Frame) -> Result<(), Status> {
         match frame.kind {
+            // An empty directory may be one that was emptied: it would vote a second time in a term, and vouch for a
+            // log it has lost. A new node needs no vote before a leader has fed it.
+            kind::HELLO | kind::VOTE | kind::PRE_VOTE if !self.knows_members() => {
+                Err(Status::failed_precondition("this node knows no members: it neither votes nor vouches for anybody"))
+            }
             kind::HELLO | kind::JOIN => Ok(()),
             kind::PROPOSE | kind::READ_INDEX | kind::CHANGE if self.is_member(frame.from) => Ok(()),
             kind::PROPOSE | kind::READ_INDEX | kind::CHANGE => {
                 Err(refuse("member", Status::permission_denied("the caller is not a member")))
             }
             // Consensus itself: a node that was away may not have heard yet that the caller has become a member, so
-            // membership cannot be asked for here; the term and the log decide, as the protocol has it.
+            // membership cannot be asked for here; the term and the log decide, as the protocol has it. Who has left is
+            // refused above.
             _ if self.gate.is_open() => Ok(()),
             _ => Err(Status::failed_precondition("this node takes no part in consensus yet")),
         }
@@ -159,14 +172,14 @@ impl Core {
 
     /// A node asks to be added, which is all that one who isn't a member may ask.
     async fn let_join(&self, from: u64, body: Bytes) -> Result<Bytes, Status> {
-        let change = wire::read_change(body).map_err(malformed)?;
-        match &change {
-            Change::AddLearner(member) if member.node_id == from => {}
-            Change::AddLearner(_) | Change::Voters(_) | Change::Remove(_) | Change::Transfer(_) => {
-                return Err(refuse("join", Status::permission_denied("a node may only ask to join itself")));
-            }
+        let (member, is_empty) = wire::read_join(body).map_err(malformed)?;
+        if member.node_id != from {
+            return Err(refuse("join", Status::permission_denied("a node may only ask to join itself")));
         }
-        let changed = match self.change(&change, FORWARDED_LIMIT).await {
+        if is_empty && self.is_member(from) {
+            return Ok(wire::changed(&Changed::Rejected(USED_ID.to_owned())));
+        }
+        let changed = match self.change(&Change::AddLearner(member), FORWARDED_LIMIT).await {
             Ok(()) => Changed::Done,
             Err(crate::change::ChangeError::Unavailable) => Changed::NotLeader,
             Err(crate::change::ChangeError::Unknown) => Changed::Unknown,

@@ -290,6 +290,23 @@ pub(crate) fn read_change(bytes: Bytes) -> Result<Change, CodecError> {
     })
 }
 
+/// A node asks to be added, and says whether its log is empty.
+pub(crate) fn join(me: &Member, is_empty: bool) -> Bytes {
+    write(|out| {
+        let (node_id, peer) = me.clone().split();
+        out.put_u64_le(node_id);
+        put_peer(out, &peer);
+        out.put_u8(u8::from(is_empty));
+    })
+}
+
+pub(crate) fn read_join(bytes: Bytes) -> Result<(Member, bool), CodecError> {
+    read(bytes, |from| {
+        let node_id = from.u64()?;
+        Ok((Member::join(node_id, &from.peer()?), from.bool()?))
+    })
+}
+
 /// How a change ended, when it could be asked for at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Changed {
@@ -461,9 +478,11 @@ mod tests {
             vec![Outcome::Applied { index: 4, reply: Bytes::from_static(b"r") }, Outcome::Refused, Outcome::Unknown];
         assert_eq!(read_outcomes(outcomes(&found)).unwrap(), found);
         let member = Member { node_id: 4, raft_addr: "h:1".into(), zone: "z".into(), meta: Bytes::from_static(b"m") };
+        let joiner = member.clone();
         for asked in [Change::AddLearner(member), Change::Voters(vec![1, 2]), Change::Remove(3), Change::Transfer(4)] {
             assert_eq!(read_change(change(&asked)).unwrap(), asked);
         }
+        assert_eq!(read_join(join(&joiner, true)).unwrap(), (joiner, true));
         for index in [None, Some(7)] {
             assert_eq!(read_index(super::index(index)).unwrap(), index);
         }

@@ -89,7 +89,7 @@ async fn reads_stay_linearizable_while_leaders_change() {
 async fn one_node_is_a_cluster() {
     let mut cluster = Cluster::start(1, |_| {}).await;
     cluster.group(0).propose(add("x", 1), PATIENCE).await.unwrap();
-    let again = cluster.group(0).initialize(vec![cluster.member(0)]).await;
+    let again = cluster.group(0).initialize(cluster.member(0)).await;
     assert_eq!(again, Err(InitializeError::Exists));
     cluster.kill(0).await;
     cluster.restart(0).await.unwrap();

@@ -72,7 +72,7 @@ fn propose_to(how: &'static str) {
         let config = GroupConfig::new(1, 1, 1, dir.path().join("raft"), "127.0.0.1:0".parse().unwrap());
         let group = Group::start(config, Arc::new(machine)).await.unwrap();
         let member = Member { node_id: 1, raft_addr: "127.0.0.1:1".into(), ..Member::default() };
-        group.initialize(vec![member]).await.unwrap();
+        group.initialize(member).await.unwrap();
         let proposed = group.propose(add("x", 1), PATIENCE).await;
         panic!("the node went on: {proposed:?}");
     });

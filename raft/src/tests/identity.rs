@@ -8,11 +8,11 @@ use tonic::Code;
 
 use crate::identity::Memory;
 use crate::network::net::{Class, Net, NetSettings};
-use crate::network::wire::{self, Change, kind};
+use crate::network::wire::{self, Change, Changed, kind};
 use crate::testing::{Cluster, PATIENCE, add, eventually};
-use crate::{GroupConfig, IdentityError, StartError};
+use crate::{ChangeError, GroupConfig, IdentityError, ProposeError, StartError};
 
-fn stranger(cluster_id: u128, lineage: u64, node_id: u64) -> std::sync::Arc<Net> {
+pub(super) fn stranger(cluster_id: u128, lineage: u64, node_id: u64) -> std::sync::Arc<Net> {
     Net::new(NetSettings {
         cluster_id,
         lineage,
@@ -38,7 +38,7 @@ async fn strangers_are_refused() {
     };
     let join = || {
         let member = crate::Member { node_id: 8, ..crate::Member::default() };
-        (kind::JOIN, wire::change(&Change::AddLearner(member)))
+        (kind::JOIN, wire::join(&member, true))
     };
     let cases = [
         ("another cluster", 0xC2, 7, 9, 1, vote()),
@@ -152,16 +152,48 @@ async fn an_emptied_directory_takes_no_part() {
     cluster.group(writer).propose(add("x", 1), PATIENCE).await.unwrap();
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(cluster.machine(emptied).get("x"), 0);
+    let seed = cluster.member(writer).raft_addr;
+    let joined = cluster.group(emptied).join(vec![seed.clone()], cluster.member(emptied), PATIENCE).await;
+    assert!(matches!(joined, Err(ChangeError::Rejected(_))), "{joined:?}");
+    // nor does a member take it in that it hasn't met yet
+    let me = wire::join(&cluster.member(emptied), true);
+    let net = stranger(0xC1, 7, cluster.nodes[emptied].config.node_id);
+    let told = net.call((0, &seed), Class::Forward, (kind::JOIN, me), PATIENCE).await.unwrap();
+    assert!(matches!(wire::read_changed(told), Ok(Changed::Rejected(_))));
     // the way back: out, and in again as somebody else
     cluster.group(writer).remove(cluster.nodes[emptied].config.node_id, PATIENCE).await.unwrap();
     cluster.kill(emptied).await;
     std::fs::remove_dir_all(cluster.node_dir(emptied)).unwrap();
     cluster.nodes[emptied].config.node_id = 9;
     cluster.restart(emptied).await.unwrap();
-    let seed = cluster.member(writer).raft_addr;
     cluster.group(emptied).join(vec![seed], cluster.member(emptied), PATIENCE).await.unwrap();
     cluster.converge().await;
     assert_eq!(cluster.machine(emptied).get("x"), 11);
+}
+
+// An emptied directory does not vote even while nobody has met it who remembers it: with a node that lags behind it
+// would make a majority that has lost what was acknowledged.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_directory_does_not_vote() {
+    let mut cluster = Cluster::start(3, |_| {}).await;
+    let lagging = cluster.follower().await;
+    cluster.kill(lagging).await;
+    let [first, second] = cluster.alive()[..] else { panic!("three nodes but one") };
+    cluster.group(first).propose(add("x", 1), PATIENCE).await.unwrap();
+    cluster.kill(first).await;
+    cluster.kill(second).await;
+    std::fs::remove_dir_all(cluster.node_dir(second)).unwrap();
+    cluster.restart(second).await.unwrap();
+    cluster.restart(lagging).await.unwrap();
+    // as long as several elections take
+    let proposed = cluster.group(lagging).propose(add("x", 1), Duration::from_secs(3)).await;
+    assert_eq!(proposed, Err(ProposeError::Unavailable), "a majority that has lost what was acknowledged");
+    assert!(!cluster.group(lagging).status().admitted, "an empty directory vouched for it");
+    cluster.restart(first).await.unwrap();
+    cluster.kill(second).await;
+    cluster.leader().await;
+    cluster.converge().await;
+    assert_eq!(cluster.machine(lagging).get("x"), 1);
 }
 
 // A started voter neither votes nor takes entries before a majority has answered its hello.

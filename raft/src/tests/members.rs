@@ -1,6 +1,9 @@
 //! Joining, promoting, leaving, handing over.
 
+use super::identity::stranger;
 use crate::ChangeError;
+use crate::network::net::Class;
+use crate::network::wire::{self, kind};
 use crate::testing::{Cluster, PATIENCE, add, eventually};
 
 fn id(cluster: &Cluster, at: usize) -> u64 {
@@ -54,6 +57,35 @@ async fn a_node_joins_and_leaves() {
     cluster.kill(3).await;
     cluster.group(1).propose(add("x", 1), PATIENCE).await.unwrap();
     cluster.converge().await;
+}
+
+// Who was removed stays out: nobody who applied it listens to its votes and entries any more, after a restart neither,
+// and its id does not come back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_former_member_stays_out() {
+    let mut cluster = Cluster::start(3, |_| {}).await;
+    let leader = cluster.leader().await;
+    let gone = cluster.follower().await;
+    cluster.group(leader).remove(id(&cluster, gone), PATIENCE).await.unwrap();
+    cluster.kill(gone).await;
+    cluster.converge().await;
+    let other = cluster.follower().await;
+    cluster.kill(other).await;
+    cluster.restart(other).await.unwrap();
+    cluster.leader().await;
+    let net = stranger(0xC1, 7, id(&cluster, gone));
+    let vote = crate::types::Vote::new(1000, id(&cluster, gone));
+    for at in [leader, other] {
+        let (to, addr) = (id(&cluster, at), cluster.member(at).raft_addr);
+        for kind in [kind::VOTE, kind::PRE_VOTE, kind::HELLO, kind::JOIN] {
+            let question = (kind, wire::vote_request(&openraft::raft::VoteRequest::new(vote, None)));
+            let answer = net.call((to, &addr), Class::Pulse, question, PATIENCE).await;
+            assert_eq!(answer.unwrap_err().code(), tonic::Code::PermissionDenied, "kind {kind} at {at}");
+        }
+    }
+    let again = cluster.group(other).add_learner(cluster.member(gone), PATIENCE).await;
+    assert!(matches!(again, Err(ChangeError::Rejected(_))), "{again:?}");
+    cluster.group(other).propose(add("x", 1), PATIENCE).await.unwrap();
 }
 
 // A node that lags is not made a voter: the quorum would be weaker until it has caught up.

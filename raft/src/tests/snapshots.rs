@@ -76,6 +76,21 @@ async fn purging_stays_behind_the_copy() {
     eventually("one copy is kept", move || copies() == 1).await;
 }
 
+// While the log is evidence nothing is purged, whatever copies are made; afterwards it is purged again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kept_log_is_not_purged() {
+    let cluster = Cluster::start(1, small).await;
+    cluster.group(0).keep_log(true);
+    write(&cluster, 0, 400).await;
+    let group = cluster.group(0).clone();
+    eventually("a copy is made", move || group.status().snapshot.is_some_and(|copy| copy.index > 200)).await;
+    assert_eq!(cluster.group(0).status().purged, None);
+    cluster.group(0).keep_log(false);
+    write(&cluster, 0, 200).await;
+    let group = cluster.group(0).clone();
+    eventually("the log is purged", move || group.status().purged.is_some()).await;
+}
+
 // The live state is lost, the copy is not: the node starts from the copy and the log after it. Without the copy there
 // is a gap, and it refuses.
 #[tokio::test(flavor = "multi_thread")]
