@@ -2,6 +2,7 @@
 
 mod blobs;
 mod gauges;
+mod room;
 mod serve;
 
 use std::fs::File;
@@ -14,7 +15,7 @@ use registry_core::metadata::{cluster as cluster_rows, node as node_rows};
 use registry_core::vocabulary::ids::{NodeId, StoreId};
 
 use crate::auth::{self, Auth};
-use crate::blob::store::{BlobStore, OpenError};
+use crate::blob::store::{BlobStore, OpenError, fs};
 use crate::blob::transfer::Transfer;
 use crate::cluster::identity::Claim;
 use crate::cluster::registration::Seat;
@@ -177,15 +178,20 @@ async fn assemble(settings: Settings, shutdown: Shutdown) -> Result<Parts, NodeE
     try_doors(&settings)?;
     let (dir, data_dir) = take_data_dir(&settings)?;
     let (identity, _) = Identity::load_or_create(&dir, claim(&settings, pems.as_deref()))?;
+    // Consensus is started only after the volume was opened: from then on an empty one is a lost or unmounted one. And
+    // a volume that is here must be this node's: its copies are recorded under the volume's id.
+    let had_volume = Group::was_started(&settings.raft_dir()) || fs::marked(&settings.blobs_dir()).is_some();
     let node = identity.node.to_string();
     let labels = [("node", node.as_str()), ("zone", settings.node.zone.as_str())];
     let metrics = telemetry::Metrics::start(&labels);
 
+    let told = |error| NodeError::Directory { path: settings.raft_dir(), error };
+    Group::make_room_in(&settings.raft_dir(), settings.raft.reserve.0).map_err(told)?;
     let state = Arc::new(State::open(&settings.state_dir(), StateOptions::default())?);
     let store_is_known = state.read(|view| {
         node_rows::stores(view).iter().any(|(id, row)| *id == identity.store && row.node == identity.node)
     });
-    let store = blobs::open(&settings, &identity, store_is_known).await?;
+    let store = blobs::open(&settings, &identity, store_is_known || had_volume).await?;
     let watch = Arc::new(Watch::default());
     let machine = Arc::new(MetadataMachine::new(state.clone(), watch.clone()));
     let group = Group::start(group_config(&settings, &identity, pems.clone()), machine).await?;
@@ -228,11 +234,12 @@ fn take_data_dir(settings: &Settings) -> Result<(PathBuf, File), NodeError> {
 
 fn claim(settings: &Settings, pems: Option<&Reloading<NodePems>>) -> Claim {
     let from_certificate = pems.map(|pems| pems.current().identity.clone());
+    let store = fs::marked(&settings.blobs_dir());
     match from_certificate {
         Some(certs::Identity { cluster, role: certs::Role::Node(node) }) => {
-            Claim { cluster: Some(cluster), node: Some(node) }
+            Claim { cluster: Some(cluster), node: Some(node), store }
         }
-        Some(_) | None => Claim { cluster: None, node: settings.node.id },
+        Some(_) | None => Claim { cluster: None, node: settings.node.id, store },
     }
 }
 
@@ -255,6 +262,7 @@ fn group_config(settings: &Settings, identity: &Identity, pems: Option<Arc<Reloa
         election_min_ms: clock::whole_ms(settings.raft.election_min),
         election_max_ms: clock::whole_ms(settings.raft.election_max),
     };
+    config.limits.reserve_bytes = settings.raft.reserve.0;
     config.limits.snapshot_every = settings.raft.snapshot_every;
     config.limits.keep_entries = settings.raft.snapshot_every * 2;
     config
@@ -296,6 +304,7 @@ fn start_jobs(parts: &Arc<Parts>) {
     let principal = Cluster::principal(identity.node);
     let stores: Arc<[StoreId]> = Arc::from([identity.store]);
     tokio::spawn(seat.clone().keep(metadata.clone(), shutdown.clone()));
+    tokio::spawn(room::keep(metadata.clone(), transfer.clone(), shutdown.clone()));
     let directory = transfer.clone();
     tokio::spawn(feed::feed(metadata.clone(), shutdown.clone(), move |nodes, topology| {
         blobs::set_directory(&directory, nodes, &topology);

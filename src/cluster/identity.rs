@@ -35,6 +35,9 @@ pub struct Claim {
     pub cluster: Option<ClusterId>,
     /// The node.
     pub node: Option<NodeId>,
+    /// The blob volume that is here already: a new node on an old volume goes on with its copies. Only for a directory
+    /// that holds no identity yet.
+    pub store: Option<StoreId>,
 }
 
 /// A data directory that this node can't be started on. Nothing was changed.
@@ -109,7 +112,7 @@ impl Identity {
                     cluster,
                     lineage: first_lineage(cluster),
                     node: claim.node.unwrap_or_else(random::node_id),
-                    store: random::store_id(),
+                    store: claim.store.unwrap_or_else(random::store_id),
                 };
                 let text = render(&identity);
                 files::create_new(&path, text.as_bytes(), 0o600).map_err(|error| IdentityError::Io { path, error })?;
@@ -175,8 +178,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (made, is_new) = Identity::load_or_create(dir.path(), Claim::default()).unwrap();
         assert!(is_new);
-        let same = Claim { cluster: Some(made.cluster), node: Some(made.node) };
+        let same = Claim { cluster: Some(made.cluster), node: Some(made.node), store: Some(StoreId(1)) };
         assert_eq!(Identity::load_or_create(dir.path(), same).unwrap(), (made, false));
+        let on_old_volume = tempfile::tempdir().unwrap();
+        assert_eq!(Identity::load_or_create(on_old_volume.path(), same).unwrap().0.store, StoreId(1));
         let other = Claim { node: Some(NodeId(1)), ..same };
         assert!(matches!(Identity::load_or_create(dir.path(), other), Err(IdentityError::Foreign { .. })));
         std::fs::write(dir.path().join(FILE), "format = 1\nnode = \"x\"\n").unwrap();

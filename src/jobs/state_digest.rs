@@ -29,21 +29,32 @@ impl StateDigest {
         StateDigest { metadata, node, principal, reported: Mutex::new(None) }
     }
 
+    /// Nobody knows which state is right: what led to them must not be purged.
+    fn alarm(&self, is_on: bool) {
+        metrics::gauge!("portolan_state_diverged").set(if is_on { 1.0 } else { 0.0 });
+        self.metadata.group().keep_log(is_on);
+    }
+
     fn judge(&self) {
         let voters: Vec<NodeId> = self.metadata.voters();
         match self.metadata.peek(|view| cluster::verdict(view, &voters)) {
-            Verdict::Agrees => {}
+            Verdict::Agrees => self.alarm(false),
             Verdict::Diverged { index } => {
                 tracing::error!(
                     index,
-                    "this node's state differs from the majority's: stopping. Its log and blobs are whole; \
-                     remove its state directory and start it again to reinstall the state from its peers"
+                    "this node's state differs from the majority's: stopping, and it stops again at every start. Keep a \
+                     copy of its data directory for whoever looks for the cause; then remove the node from the cluster \
+                     and join with an empty directory under a new id"
                 );
                 std::process::abort();
             }
             Verdict::NoMajority { index } => {
-                metrics::gauge!("portolan_state_diverged").set(1.0);
-                tracing::error!(index, "the voters' states differ and none has a majority: keep every node's disk");
+                self.alarm(true);
+                tracing::error!(
+                    index,
+                    "the voters' states differ and none has a majority: the log is kept whole from now on; keep every \
+                     node's disk"
+                );
             }
         }
     }

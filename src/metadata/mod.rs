@@ -13,6 +13,7 @@ pub mod tables;
 pub mod watch;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 pub use propose::{Accepted, ProposeError};
@@ -36,6 +37,8 @@ struct Inner {
     group: raft::Group,
     state: Arc<State>,
     watch: Arc<Watch>,
+    /// Whether changes that make the state grow are taken.
+    admits_growth: AtomicBool,
 }
 
 impl std::fmt::Debug for Metadata {
@@ -47,7 +50,12 @@ impl std::fmt::Debug for Metadata {
 impl Metadata {
     /// Joins a running group and the state it applies to.
     pub fn new(group: raft::Group, state: Arc<State>, watch: Arc<Watch>) -> Metadata {
-        Metadata(Arc::new(Inner { group, state, watch }))
+        Metadata(Arc::new(Inner { group, state, watch, admits_growth: AtomicBool::new(true) }))
+    }
+
+    /// Takes changes that make the state grow from now on, or refuses them: a volume that is needed is nearly full.
+    pub fn admit_growth(&self, admits: bool) {
+        self.0.admits_growth.store(admits, Ordering::Release);
     }
 
     /// What wakes reconcilers.

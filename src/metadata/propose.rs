@@ -1,6 +1,7 @@
 //! Offering changes. A proposal without an answer is repeated under the same request id until its time is up, so that
 //! it applies once or is reported as unknown.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use registry_core::metadata::cluster::FEATURE_LEVEL;
@@ -58,6 +59,9 @@ impl From<ProposeError> for Refusal {
 impl Metadata {
     /// Proposes an envelope of commands in the name of `principal` and waits until it is applied here or at the leader.
     pub async fn propose(&self, principal: &str, commands: Vec<Command>) -> Result<Accepted, ProposeError> {
+        if !self.0.admits_growth.load(Ordering::Acquire) && commands.iter().any(Command::grows) {
+            return Err(ProposeError::Refused { refusal: Box::new(Refusal::StorageFull), replies: Vec::new() });
+        }
         let proposal = Proposal {
             request: RequestId(random::number128()),
             base: self.0.group.applied_index(),

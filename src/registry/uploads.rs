@@ -90,13 +90,13 @@ pub(super) fn refusal(error: &TransferError) -> Refusal {
             | StoreError::Io { .. } => unavailable(),
         },
         TransferError::Body { error, .. } => Refusal::UploadInvalid { detail: error.to_string() },
+        TransferError::NoPair(why) => (*why).into(),
         TransferError::Unreachable { .. }
         | TransferError::NodeUnknown(_)
         | TransferError::StoreUnknown(_)
         | TransferError::Rejected { .. }
         | TransferError::Overloaded { .. }
         | TransferError::EpochUnknown { .. }
-        | TransferError::NoPair(_)
         | TransferError::NoCopy { .. } => Refusal::Unavailable { retry_after_ms: RETRY_AFTER_MS },
     }
 }

@@ -19,6 +19,8 @@ pub struct PeerHealth {
     pub error_share: f64,
     /// Its stores, as it told last.
     pub stores: Vec<StoreHealth>,
+    /// The volume of its log is nearly full, as it told last.
+    pub log_is_short: bool,
 }
 
 /// How full a store is.
@@ -40,6 +42,11 @@ impl Transfer {
     /// Every node of the directory, by id.
     pub fn peers(&self) -> Vec<PeerHealth> {
         self.inner.peers.health()
+    }
+
+    /// Tells the other nodes, with the next ping, whether the volume of this node's log is nearly full.
+    pub fn set_log_short(&self, is_short: bool) {
+        self.inner.peers.set_log_short(is_short);
     }
 
     /// Whether a node answered lately.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -57,6 +58,7 @@ struct Gauge {
     /// When it answered last; none after a failure.
     answered: Option<Instant>,
     stores: Vec<StoreHealth>,
+    log_is_short: bool,
 }
 
 impl Peer {
@@ -107,6 +109,7 @@ pub(super) struct Peers {
     directory: ArcSwap<Directory>,
     peers: ArcSwap<BTreeMap<NodeId, Arc<Peer>>>,
     own: Mutex<Vec<StoreHealth>>,
+    own_log_is_short: AtomicBool,
 }
 
 impl Peers {
@@ -119,6 +122,7 @@ impl Peers {
             directory: ArcSwap::default(),
             peers: ArcSwap::default(),
             own: Mutex::default(),
+            own_log_is_short: AtomicBool::default(),
         }
     }
 
@@ -191,6 +195,14 @@ impl Peers {
         *self.own.lock() = stores;
     }
 
+    pub(super) fn set_log_short(&self, is_short: bool) {
+        self.own_log_is_short.store(is_short, Ordering::Release);
+    }
+
+    pub(super) fn is_log_short(&self) -> bool {
+        self.own_log_is_short.load(Ordering::Acquire)
+    }
+
     pub(super) fn own(&self) -> Vec<StoreHealth> {
         self.own.lock().clone()
     }
@@ -225,9 +237,14 @@ impl Peers {
         let peers = self.peers.load();
         let directory = self.directory.load();
         let health = |node| match peers.get(&node) {
-            None => {
-                PeerHealth { node, is_reachable: node == self.node, rtt_us: 0, error_share: 0.0, stores: self.own() }
-            }
+            None => PeerHealth {
+                node,
+                is_reachable: node == self.node,
+                rtt_us: 0,
+                error_share: 0.0,
+                stores: self.own(),
+                log_is_short: self.is_log_short(),
+            },
             Some(peer) => {
                 let gauge = peer.gauge.lock();
                 PeerHealth {
@@ -236,6 +253,7 @@ impl Peers {
                     rtt_us: gauge.rtt_us.map_or(u64::MAX, |rtt| rtt as u64),
                     error_share: gauge.error_share,
                     stores: gauge.stores.clone(),
+                    log_is_short: gauge.log_is_short,
                 }
             }
         };
@@ -263,6 +281,7 @@ async fn ping(peer: &Peer) {
             gauge.rtt_us = Some(gauge.rtt_us.map_or(rtt_us, |smooth| smooth + SMOOTHING * (rtt_us - smooth)));
             gauge.answered = Some(Instant::now());
             gauge.stores = reply.stores.iter().map(wire::store_health).collect();
+            gauge.log_is_short = reply.log_is_short;
         }
         Err(error) => tracing::debug!(node = %peer.node, %error, "no answer to a ping"),
     }

@@ -67,7 +67,7 @@ fn place_reply((store, size_bytes): (registry_core::vocabulary::ids::StoreId, u6
 impl Blob for Service {
     async fn ping(&self, _request: Request<proto::PingRequest>) -> Result<Response<proto::PingReply>, Status> {
         let stores = self.holder.peers.own().iter().map(wire::store_usage).collect();
-        Ok(Response::new(proto::PingReply { stores }))
+        Ok(Response::new(proto::PingReply { stores, log_is_short: self.holder.peers.is_log_short() }))
     }
 
     async fn begin(&self, request: Request<proto::BeginRequest>) -> Result<Response<proto::Staged>, Status> {

@@ -47,9 +47,48 @@ pub fn next_voter(members: &[Standing]) -> Option<NodeId> {
     is_balanced.then_some(best.node)
 }
 
+/// How a voter is doing, as another node sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fitness {
+    /// It answered lately.
+    pub is_reachable: bool,
+    /// The volume of its log is nearly full.
+    pub is_short_of_room: bool,
+}
+
+/// Whether changes that make the state grow may be proposed: only while the voters with room are a majority by
+/// themselves. A follower can't choose what it appends, and one whose volume fills up ends; so those who propose look.
+pub fn admits_growth(voters: &[Fitness]) -> bool {
+    let fit = voters.iter().filter(|voter| voter.is_reachable && !voter.is_short_of_room).count();
+    // without a short one, a lost quorum is consensus' own affair
+    fit * 2 > voters.len() || voters.iter().all(|voter| !voter.is_short_of_room)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // Growth stops exactly when a nearly full voter is needed for the quorum.
+    #[test]
+    fn growth_table() {
+        for (text, admitted) in [
+            ("", true),
+            (".", true),
+            ("s", false),
+            ("...", true),
+            ("..s", true),
+            (".ss", false),
+            (".sx", false),
+            (".xx", true),
+            ("...ss", true),
+            ("..sss", false),
+            ("..xss", false),
+        ] {
+            let voter = |is: char| Fitness { is_reachable: is != 'x', is_short_of_room: is == 's' };
+            let voters: Vec<Fitness> = text.chars().map(voter).collect();
+            assert_eq!(admits_growth(&voters), admitted, "{text}");
+        }
+    }
 
     fn members(text: &str) -> Vec<Standing> {
         let member = |(at, word): (usize, &str)| Standing {

@@ -117,6 +117,51 @@ commands! {
     75 ReviewNeeds(need::ReviewNeeds),
 }
 
+impl Command {
+    /// Whether it makes the state or the blobs grow, so that it waits while the volume of a log is nearly full. What
+    /// frees space, ends things, revokes rights or concerns the nodes themselves does not wait.
+    pub fn grows(&self) -> bool {
+        match self {
+            Command::PutUser(_)
+            | Command::PutKey(_)
+            | Command::PutPolicy(_)
+            | Command::CreateRepository(_)
+            | Command::PutManifest(_)
+            | Command::Link(_)
+            | Command::TakeUpload(_)
+            | Command::FinishUpload(_)
+            | Command::CommitBlob(_)
+            | Command::AddUse(_)
+            | Command::TakeDigest(_) => true,
+            Command::InitCluster(_)
+            | Command::Tick(_)
+            | Command::ReportDigest(_)
+            | Command::RegisterNode(_)
+            | Command::RegisterStore(_)
+            | Command::SetNodeState(_)
+            | Command::DeleteUser(_)
+            | Command::DeleteKey(_)
+            | Command::DeletePolicy(_)
+            | Command::SetUserEnabled(_)
+            | Command::SetKeyEnabled(_)
+            | Command::ChangeRepository(_)
+            | Command::DeleteRepository(_)
+            | Command::PurgeRepository(_)
+            | Command::DeleteManifest(_)
+            | Command::DeleteTag(_)
+            | Command::Unlink(_)
+            | Command::TouchLink(_)
+            | Command::ForgetUse(_)
+            | Command::CloseUpload(_)
+            | Command::ForgetUploads(_)
+            | Command::DropUse(_)
+            | Command::ConfirmReplica(_)
+            | Command::UnconfirmReplica(_)
+            | Command::ReviewNeeds(_) => false,
+        }
+    }
+}
+
 /// What one log entry carries: an envelope of commands applied in order in one batch, ending at the first refusal.
 ///
 /// An envelope must stay correct when its parts become entries of their own with anything between them.

@@ -34,6 +34,12 @@ struct Marker {
     cluster: String,
 }
 
+/// The store whose volume a directory is, if it is one, whosever it is: for who has no identity yet. Opening it checks.
+pub fn marked(path: &Path) -> Option<StoreId> {
+    let text = std::fs::read_to_string(path.join(NAME)).ok()?;
+    StoreId::parse(&toml::from_str::<Marker>(&text).ok()?.store)
+}
+
 /// Finds or makes the marker in `root`; returns the store's id and the locked marker file, which keeps other processes
 /// out for as long as it is open.
 pub(super) fn claim(

@@ -25,7 +25,7 @@ use registry_core::vocabulary::ids::{ClusterId, StoreId, UploadId};
 use self::buffers::Buffers;
 use self::cache::Cache;
 use self::import::{Import, Importing};
-pub use self::marker::Identity;
+pub use self::marker::{Identity, marked};
 use self::pack::Packs;
 pub use self::stopped::{Depth, Examined, Lying, StoppedVolume};
 use self::store::Inner;
