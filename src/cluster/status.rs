@@ -10,6 +10,9 @@ use registry_core::vocabulary::ids::{NodeId, StoreId};
 
 use super::Cluster;
 
+/// Confirmations come every five seconds at least, while there is a quorum; a node that has missed three is not ready.
+const LATELY_MS: u64 = 15_000;
+
 /// A volume.
 #[derive(Clone, Debug)]
 pub struct StoreStatus {
@@ -53,6 +56,9 @@ pub struct ClusterStatus {
     pub last_log_index: u64,
     /// Whether a majority has let this node take part since its start.
     pub is_admitted: bool,
+    /// Whether this node has applied, lately and since its start, all that a leader had confirmed. That it knows a
+    /// leader says little: it goes by the last election.
+    pub is_fresh: bool,
     /// Every node and member, by id.
     pub nodes: Vec<NodeStatus>,
     /// What 201 needs, and what of three zones is missing.
@@ -94,6 +100,7 @@ impl Cluster {
             applied_index: self.metadata.group().applied_index(),
             last_log_index: group.last_log_index.unwrap_or(0),
             is_admitted: group.admitted,
+            is_fresh: self.metadata.group().confirmed_age_ms() <= LATELY_MS,
             nodes: nodes.collect(),
             write_rule: rule,
         }

@@ -46,6 +46,10 @@ pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> Response<Body> {
         (None, ..) => word(false, "no cluster yet\n"),
         (Some(_), false, _) => word(false, "waiting for a majority of the cluster\n"),
         (Some(_), true, None) => word(false, "no leader\n"),
+        // before the first round after a start this node may know less than it has shown before
+        (Some(_), true, Some(_)) if !status.is_fresh => {
+            word(false, "no quorum has confirmed this node's state lately\n")
+        }
         (Some(_), true, Some(_)) => word(true, "ok\n"),
     }
 }
