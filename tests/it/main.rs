@@ -2,6 +2,7 @@
 
 mod check;
 mod cluster;
+mod durability;
 mod failover;
 mod oci_edges;
 mod support;

@@ -7,6 +7,7 @@
 
 pub(crate) mod http;
 
+use std::any::Any;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, OnceLock};
@@ -15,6 +16,8 @@ use std::time::{Duration, Instant};
 /// A three-node cluster on 127.`region`.x.1, ended when dropped; if this process ends first, the nodes do too.
 pub(crate) struct Cluster {
     dev: Child,
+    /// What was prepared in the directory; goes before it.
+    _prepared: Option<Box<dyn Any + Send + Sync>>,
     dir: tempfile::TempDir,
     region: u8,
     settings: Vec<String>,
@@ -43,12 +46,24 @@ impl Cluster {
 
     /// The same, with settings for every node, each as `section.key=value`.
     pub(crate) fn start_with(region: u8, settings: &[&str]) -> Cluster {
+        Cluster::start_prepared(region, settings, |_| Ok(None)).expect("nothing is prepared")
+    }
+
+    /// The same, in a directory with `data/` directories of nodes that were prepared: `prepare` gets [`node_dir`] for
+    /// each. What it returns is dropped when the nodes have ended, before the directory goes.
+    pub(crate) fn start_prepared(
+        region: u8,
+        settings: &[&str],
+        prepare: impl FnOnce(&[PathBuf]) -> Result<Option<Box<dyn Any + Send + Sync>>, String>,
+    ) -> Result<Cluster, String> {
         let dir = tempfile::tempdir().unwrap();
+        let nodes: Vec<PathBuf> = (1..=3).map(|n| node_dir(dir.path(), n)).collect();
+        let prepared = prepare(&nodes)?;
         let settings: Vec<String> = settings.iter().map(|setting| (*setting).to_owned()).collect();
         let dev = spawn(dir.path(), region, &settings);
-        let cluster = Cluster { dev, dir, region, settings, restarted: Mutex::default() };
+        let cluster = Cluster { dev, _prepared: prepared, dir, region, settings, restarted: Mutex::default() };
         cluster.wait_ready();
-        cluster
+        Ok(cluster)
     }
 
     fn log(&self) -> PathBuf {
@@ -96,7 +111,25 @@ impl Cluster {
 
     /// Directory of node `n`: `portolan.toml`, `node.log`, `certs/`, `data/`.
     pub(crate) fn node_dir(&self, n: u8) -> PathBuf {
-        self.dir.path().join("dev/nodes").join(format!("{}-1", char::from(b'a' + n - 1)))
+        node_dir(self.dir.path(), n)
+    }
+
+    /// The end of node `n`'s log, for messages of failed tests.
+    pub(crate) fn node_log(&self, n: u8) -> String {
+        let text = std::fs::read_to_string(self.node_dir(n).join("node.log")).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(60)..].join("\n")
+    }
+
+    /// Who leads, as some node knows.
+    pub(crate) fn leader(&self) -> Option<u8> {
+        (1..=3).find_map(|n| {
+            let asked = http::request("GET", &format!("{}/v1/cluster", self.admin(n))).key(&self.key());
+            let status = asked.try_send().ok().filter(|answer| answer.status == 200)?.json();
+            let leads = status["nodes"].as_array()?.iter().find(|node| node["leads"] == true)?.clone();
+            let address = leads["raft_address"].as_str()?;
+            (1..=3).find(|n| address.starts_with(&format!("{}:", self.ip(*n))))
+        })
     }
 
     /// `ID:SECRET` of the root user.
@@ -168,6 +201,19 @@ impl Cluster {
             std::thread::sleep(Duration::from_millis(50));
         }
     }
+}
+
+fn node_dir(dir: &Path, n: u8) -> PathBuf {
+    dir.join("dev/nodes").join(format!("{}-1", char::from(b'a' + n - 1)))
+}
+
+/// Says on the terminal, past the capture of test output, that something was not tested, and why. With
+/// `PORTOLAN_TEST_EVERYTHING` set that is a failure.
+pub(crate) fn not_tested(what: &str) {
+    use std::io::Write as _;
+    assert!(std::env::var_os("PORTOLAN_TEST_EVERYTHING").is_none(), "not tested: {what}");
+    let said = format!("NOT TESTED: {what}\n");
+    std::io::stderr().write_all(said.as_bytes()).unwrap();
 }
 
 fn spawn(dir: &Path, region: u8, settings: &[String]) -> Child {
