@@ -66,9 +66,10 @@ pub struct ClusterStatus {
 }
 
 impl ClusterStatus {
-    /// Whether requests may be sent to this node: it belongs to a cluster, was let in, and somebody leads.
+    /// Whether requests may be sent to this node: it belongs to a cluster, was let in, somebody leads, and its state was
+    /// confirmed lately.
     pub fn is_ready(&self) -> bool {
-        self.cluster.is_some() && self.is_admitted && self.leader.is_some()
+        self.cluster.is_some() && self.is_admitted && self.leader.is_some() && self.is_fresh
     }
 }
 

@@ -46,6 +46,7 @@ pub const METRICS: &[Metric] = &[
     (Gauge, "portolan_raft_applied_index", &[], "The last log entry applied here."),
     (Gauge, "portolan_raft_last_index", &[], "The last log entry here, durable or not."),
     (Gauge, "portolan_raft_confirmed_age_seconds", &[], "How old a read without a round to the leader may be now."),
+    (Gauge, "portolan_raft_volume_short", &[], "1 when the volume of the log has less room than raft.reserve."),
     (Histogram, "portolan_raft_log_sync_seconds", &[], "Syncs of the log."),
     (Counter, "portolan_raft_log_synced_writes_total", &[], "Writes of the log that a sync covered."),
     (Histogram, "portolan_raft_apply_seconds", &[], "Batches applied to the state."),

@@ -45,6 +45,7 @@ fn cluster(parts: &Parts, status: &ClusterStatus) {
     metrics::gauge!("portolan_cluster_voters").set(voters as f64);
     metrics::gauge!("portolan_raft_has_leader").set(truth(status.leader.is_some()));
     metrics::gauge!("portolan_raft_last_index").set(status.last_log_index as f64);
+    metrics::gauge!("portolan_raft_volume_short").set(truth(parts.group.is_short_of_room()));
     // Before the first confirmation the age is beyond any clock; a day says as much.
     let age_ms = parts.group.confirmed_age_ms().min(86_400_000);
     metrics::gauge!("portolan_raft_confirmed_age_seconds").set(age_ms as f64 / 1000.0);
