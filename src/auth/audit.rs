@@ -1,4 +1,5 @@
-//! The audit: one record for each change that was made or refused, and for each credential that did not hold.
+//! The audit: one record for each change that was made or refused, each look that was refused, and each access key that
+//! did not hold. What is called how, and what is not recorded: `src/docs/audit.md`.
 //!
 //! A record is an event of the `audit` target with fixed fields: who, what, on what, from where, with which result,
 //! under which request id. The subscriber decides where it goes (its own file, standard output). Never holds a secret:

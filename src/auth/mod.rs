@@ -180,8 +180,8 @@ impl Auth {
         decide::permit(caller, action, registry, repository).inspect_err(count_denied)
     }
 
-    /// [`Auth::authenticate`] and [`Auth::permit`]. A no that was decided on a merely fresh state is decided again on a
-    /// linearizable one, so that a right just given works on every node.
+    /// [`Auth::authenticate`] and [`Auth::permit`]: who asks, with the decision. A no that was decided on a merely
+    /// fresh state is decided again on a linearizable one, so that a right just given works on every node.
     pub async fn authorize(
         &self,
         evidence: &Evidence<'_>,
@@ -189,17 +189,15 @@ impl Auth {
         action: Action,
         registry: RegistryId,
         repository: &RepositoryName,
-    ) -> Result<(Caller, Permit), Refused> {
+    ) -> Result<(Caller, Result<Permit, Refused>), Refused> {
         let caller = self.authenticate(evidence, freshness).await?;
-        match self.permit(&caller, action, registry, repository) {
-            Ok(permit) => Ok((caller, permit)),
-            Err(_) if freshness == Freshness::Fresh => {
-                let caller = self.authenticate(evidence, Freshness::Linearizable).await?;
-                let permit = self.permit(&caller, action, registry, repository)?;
-                Ok((caller, permit))
-            }
-            Err(refused) => Err(refused),
+        let decided = self.permit(&caller, action, registry, repository);
+        if decided.is_ok() || freshness == Freshness::Linearizable {
+            return Ok((caller, decided));
         }
+        let caller = self.authenticate(evidence, Freshness::Linearizable).await?;
+        let decided = self.permit(&caller, action, registry, repository);
+        Ok((caller, decided))
     }
 
     /// Whether the caller may know that the repository exists: filters lists before they are cut into pages (A19).

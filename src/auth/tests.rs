@@ -380,7 +380,7 @@ async fn fresh_reads() {
             let a = name("a");
             let evidence = evidence(&headers);
             let answer = auth.authorize(&evidence, Freshness::Fresh, Action::Pull, RegistryId::DEFAULT, &a);
-            answer.await.map(|_| ())
+            answer.await.and_then(|(_, decided)| decided.map(|_| ()))
         }
     };
     assert_eq!(fresh(old.clone()).await, Ok(()));

@@ -136,7 +136,7 @@ fn status_document(status: ClusterStatus) -> StatusDocument {
 /// `GET /v1/cluster`: what this node knows, also before the cluster is founded and without a quorum.
 pub(super) async fn status(exchange: Exchange) -> Answer {
     if !(exchange.is_unfounded() && exchange.may_found()) {
-        exchange.administrator(policy::Action::ReadCluster).await?;
+        exchange.administrator(policy::Action::ReadCluster, "cluster.get").await?;
     }
     Ok(answer::json(StatusCode::OK, &status_document(exchange.admin().cluster.status())))
 }
@@ -158,16 +158,21 @@ pub(super) struct Init {}
 ///
 /// Open to processes on the same machine until it has succeeded; afterwards refused. A founding that broke off between
 /// its steps is completed.
-pub(super) async fn init(exchange: Exchange, Document(Init {}): Document<Init>) -> Answer {
-    let cluster = exchange.admin().founding.cluster.to_string();
+pub(super) async fn init(exchange: Exchange, Document(wish): Document<Init>) -> Answer {
+    let resource = exchange.admin().founding.cluster.to_string();
     if !(exchange.is_unfounded() && exchange.may_found()) {
-        let caller = exchange.caller_of("cluster.init", &cluster).await?;
-        let permitted = exchange.auth().permit_admin(&caller, policy::Action::ManageCluster).map_err(Failure::from);
-        let ended = permitted.and(Err(Refusal::ClusterInitialised.into()));
-        return exchange.audited(&caller, "cluster.init", &cluster, |_| caller.revision(), ended);
+        let caller = exchange.caller_of("cluster.init", &resource).await?;
+        let no = match exchange.auth().permit_admin(&caller, policy::Action::ManageCluster) {
+            Ok(()) => Refusal::ClusterInitialised.into(),
+            Err(refused) => Failure::from(refused),
+        };
+        return exchange.audited(&caller, "cluster.init", &resource, |_| caller.revision(), Err(no));
     }
-    let ended = found(&exchange).await;
-    exchange.audited_by_nobody("cluster.init", &cluster, &ended);
+    let ended = match wish {
+        Ok(Init {}) => found(&exchange).await,
+        Err(failure) => Err(failure),
+    };
+    exchange.audited_by_nobody("cluster.init", &resource, &ended);
     ended
 }
 
@@ -200,26 +205,30 @@ pub(super) struct Join {
 
 /// `POST /v1/cluster/join`: this node asks to be taken into a cluster. The cluster's authority, by the certificates of
 /// the nodes, decides.
-pub(super) async fn join(exchange: Exchange, Document(Join { seeds }): Document<Join>) -> Answer {
-    if seeds.is_empty() || seeds.len() > SEEDS_MAX {
-        return Err(Failure::Body(format!("seeds: 1 to {SEEDS_MAX} consensus addresses of nodes, host:port")));
-    }
-    let resource = seeds.join(",");
-    let admin = exchange.admin();
-    let joining = async || admin.cluster.join(seeds, admin.founding.member.clone()).await.map_err(membership);
+pub(super) async fn join(exchange: Exchange, Document(wish): Document<Join>) -> Answer {
+    let resource = wish.as_ref().map_or_else(|_| String::new(), |wish| wish.seeds.join(","));
     if exchange.is_unfounded() && exchange.may_found() {
-        let ended = joining().await;
+        let ended = join_at(&exchange, wish).await;
         exchange.audited_by_nobody("cluster.join", &resource, &ended);
         ended?;
         return Ok(done());
     }
     let caller = exchange.caller_of("cluster.join", &resource).await?;
     let ended = match exchange.auth().permit_admin(&caller, policy::Action::ManageCluster) {
-        Ok(()) => joining().await,
+        Ok(()) => join_at(&exchange, wish).await,
         Err(refused) => Err(refused.into()),
     };
     exchange.audited(&caller, "cluster.join", &resource, |()| caller.revision(), ended)?;
     Ok(done())
+}
+
+async fn join_at(exchange: &Exchange, wish: Result<Join, Failure>) -> Result<(), Failure> {
+    let Join { seeds } = wish?;
+    if seeds.is_empty() || seeds.len() > SEEDS_MAX {
+        return Err(Failure::Body(format!("seeds: 1 to {SEEDS_MAX} consensus addresses of nodes, host:port")));
+    }
+    let admin = exchange.admin();
+    admin.cluster.join(seeds, admin.founding.member.clone()).await.map_err(membership)
 }
 
 /// Body of `POST /v1/cluster/transfer`.
@@ -231,14 +240,15 @@ pub(super) struct Transfer {
 }
 
 /// `POST /v1/cluster/transfer`
-pub(super) async fn transfer(exchange: Exchange, Document(Transfer { to }): Document<Transfer>) -> Answer {
-    let caller = exchange.caller_of("cluster.transfer", &to).await?;
+pub(super) async fn transfer(exchange: Exchange, Document(wish): Document<Transfer>) -> Answer {
+    let resource = wish.as_ref().map_or_else(|_| String::new(), |wish| wish.to.clone());
+    let caller = exchange.caller_of("cluster.transfer", &resource).await?;
     let ended = async {
         exchange.auth().permit_admin(&caller, policy::Action::ManageCluster)?;
-        exchange.admin().cluster.transfer(parse_node(&to)?).await.map_err(membership)
+        exchange.admin().cluster.transfer(parse_node(&wish?.to)?).await.map_err(membership)
     };
     let ended: Result<(), Failure> = ended.await;
-    exchange.audited(&caller, "cluster.transfer", &to, |()| caller.revision(), ended)?;
+    exchange.audited(&caller, "cluster.transfer", &resource, |()| caller.revision(), ended)?;
     Ok(done())
 }
 

@@ -1,5 +1,6 @@
 //! One request on its way through the API: who sends it, what it carries, what is written down about it.
 
+use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use serde::de::DeserializeOwned;
 
 use super::Admin;
 use super::error::Failure;
-use crate::auth::{Auth, Caller, Evidence, Freshness, Refused, audit};
+use crate::auth::{Auth, Caller, Evidence, Freshness, audit};
 use crate::ground::certs::{Identity, Role};
 use crate::http::RequestInfo;
 
@@ -126,11 +127,29 @@ impl Exchange {
         found
     }
 
-    /// Who asks, if it may do this to the registry or the cluster.
-    pub(super) async fn administrator(&self, action: policy::Action) -> Result<Caller, Failure> {
+    /// Who asks, if it may do this to the registry or the cluster. The audit is told when it may not.
+    pub(super) async fn administrator(&self, right: policy::Action, action: &'static str) -> Result<Caller, Failure> {
         let caller = self.caller().await?;
-        self.auth().permit_admin(&caller, action)?;
+        self.looked(&caller, action, "", self.auth().permit_admin(&caller, right))?;
         Ok(caller)
+    }
+
+    /// Passes the ending of a look on. The audit is told when the caller may not look.
+    pub(super) fn looked<T, E: Into<Failure>>(
+        &self,
+        caller: &Caller,
+        action: &'static str,
+        resource: &str,
+        ended: Result<T, E>,
+    ) -> Result<T, Failure> {
+        ended.map_err(|error| {
+            let failure = error.into();
+            if let Failure::Refusal(Refusal::Denied { .. } | Refusal::RepositoryUnknown { .. }) = &failure {
+                let act = audit::Act { caller, request_id: &self.origin.request_id, action, resource };
+                act.refused(&failure_text(&failure));
+            }
+            failure
+        })
     }
 
     /// Whether there is nobody yet who could be authenticated: no cluster, or one whose founding broke off before its
@@ -179,7 +198,7 @@ impl Exchange {
         &self,
         action: &'static str,
         resource: &str,
-        act: impl AsyncFnOnce(&Auth, &Caller) -> Result<Revision, Refused>,
+        act: impl AsyncFnOnce(&Auth, &Caller) -> Result<Revision, Failure>,
     ) -> Result<Revision, Failure> {
         let caller = self.caller_of(action, resource).await?;
         let ended = act(self.auth(), &caller).await;
@@ -192,41 +211,50 @@ fn failure_text(failure: &Failure) -> String {
     match failure {
         Failure::Unauthenticated => Refusal::Unauthenticated.to_string(),
         Failure::Refusal(refusal) => refusal.to_string(),
-        Failure::Body(text) | Failure::Conflict(text) => text.clone(),
+        // the parser's words quote what was sent, which may be a secret in the wrong field (T10)
+        Failure::Body(_) => "the body is not what this path takes".to_owned(),
+        Failure::Conflict(text) => text.clone(),
         Failure::NotFound => "not found".to_owned(),
     }
 }
 
-/// The JSON body of a request: bounded, every field known (A14).
-pub(super) struct Document<T>(pub(super) T);
+/// The JSON body of a request: bounded, every field known (A14). What is wrong with it is told to who may ask at all,
+/// so a handler looks at it after the caller.
+pub(super) struct Document<T>(pub(super) Result<T, Failure>);
 
 impl<T: DeserializeOwned> FromRequest<Arc<Admin>> for Document<T> {
-    type Rejection = Failure;
+    type Rejection = Infallible;
 
-    async fn from_request(request: Request, admin: &Arc<Admin>) -> Result<Document<T>, Failure> {
-        let body = Text::from_request(request, admin).await?;
-        let text = if body.0.is_empty() { "{}" } else { &body.0 };
-        serde_json::from_str(text).map(Document).map_err(|error| Failure::Body(error.to_string()))
+    async fn from_request(request: Request, admin: &Arc<Admin>) -> Result<Document<T>, Infallible> {
+        let Text(body) = Text::from_request(request, admin).await?;
+        Ok(Document(body.and_then(|text| {
+            let text = if text.is_empty() { "{}" } else { &text };
+            serde_json::from_str(text).map_err(|error| Failure::Body(error.to_string()))
+        })))
     }
 }
 
 /// The body of a request as text: a policy is kept as it was written.
-pub(super) struct Text(pub(super) String);
+pub(super) struct Text(pub(super) Result<String, Failure>);
 
 impl FromRequest<Arc<Admin>> for Text {
-    type Rejection = Failure;
+    type Rejection = Infallible;
 
-    async fn from_request(request: Request, admin: &Arc<Admin>) -> Result<Text, Failure> {
-        // a browser sends this type to another origin only after it asked: no page can act with a person's credentials
-        let is_json = request.headers().get(CONTENT_TYPE).is_some_and(|value| {
-            let kind = value.to_str().unwrap_or("").split(';').next().unwrap_or("").trim();
-            kind.eq_ignore_ascii_case("application/json")
-        });
-        if !is_json {
-            return Err(Failure::Body("the content type must be application/json".into()));
-        }
-        let bytes = Bytes::from_request(request, admin).await;
-        let bytes = bytes.map_err(|_| Failure::Body("the body is too large, or broke off".into()))?;
-        String::from_utf8(bytes.into()).map(Text).map_err(|_| Failure::Body("the body is not UTF-8".into()))
+    async fn from_request(request: Request, admin: &Arc<Admin>) -> Result<Text, Infallible> {
+        Ok(Text(text(request, admin).await))
     }
+}
+
+async fn text(request: Request, admin: &Arc<Admin>) -> Result<String, Failure> {
+    // a browser sends this type to another origin only after it asked: no page can act with a person's credentials
+    let is_json = request.headers().get(CONTENT_TYPE).is_some_and(|value| {
+        let kind = value.to_str().unwrap_or("").split(';').next().unwrap_or("").trim();
+        kind.eq_ignore_ascii_case("application/json")
+    });
+    if !is_json {
+        return Err(Failure::Body("the content type must be application/json".into()));
+    }
+    let bytes = Bytes::from_request(request, admin).await;
+    let bytes = bytes.map_err(|_| Failure::Body("the body is too large, or broke off".into()))?;
+    String::from_utf8(bytes.into()).map_err(|_| Failure::Body("the body is not UTF-8".into()))
 }

@@ -56,7 +56,7 @@ pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> Response<Body> {
 
 /// `GET /metrics`, in the Prometheus text format.
 pub(super) async fn metrics(exchange: Exchange) -> Result<Response<Body>, Failure> {
-    exchange.administrator(policy::Action::ReadCluster).await?;
+    exchange.administrator(policy::Action::ReadCluster, "metrics.get").await?;
     let metrics = exchange.admin().metrics.as_ref().ok_or(Failure::NotFound)?;
     let mut response = Response::new(Body::from(metrics.render()));
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");

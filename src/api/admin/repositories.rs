@@ -14,7 +14,7 @@ use super::answer;
 use super::error::Failure;
 use super::exchange::{Document, Exchange};
 use super::users::{Paging, paging};
-use crate::auth::Action;
+use crate::auth::{Action, Caller};
 use crate::registry::{At, Consistency, RepositoryInfo};
 
 type Answer = Result<Response<Body>, Failure>;
@@ -142,15 +142,23 @@ pub(super) struct CreateRepository {
 
 /// `POST /v1/repositories`
 pub(super) async fn create(exchange: Exchange, Document(wish): Document<CreateRepository>) -> Answer {
-    let caller = exchange.caller_of("repository.create", &wish.name).await?;
-    let name = parse_name(&wish.name)?;
-    let settings = wish.settings.map_or(Ok(Settings::default()), SettingsDocument::parse)?;
-    let ended = match exchange.auth().permit(&caller, Action::Create, caller.registry(), &name) {
-        Ok(permit) => exchange.admin().registry.create_repository(&permit, settings).await.map_err(Failure::from),
-        Err(refused) => Err(refused.into()),
-    };
-    let made = exchange.audited(&caller, "repository.create", name.as_str(), |made: &At<_>| made.revision, ended)?;
+    let name = wish.as_ref().map_or_else(|_| String::new(), |wish| wish.name.clone());
+    let caller = exchange.caller_of("repository.create", &name).await?;
+    let ended = create_as(&exchange, &caller, wish).await;
+    let made = exchange.audited(&caller, "repository.create", &name, |made: &At<_>| made.revision, ended)?;
     Ok(shown(StatusCode::CREATED, &made))
+}
+
+async fn create_as(
+    exchange: &Exchange,
+    caller: &Caller,
+    wish: Result<CreateRepository, Failure>,
+) -> Result<At<RepositoryInfo>, Failure> {
+    let CreateRepository { name, settings } = wish?;
+    let name = parse_name(&name)?;
+    let settings = settings.map_or(Ok(Settings::default()), SettingsDocument::parse)?;
+    let permit = exchange.auth().permit(caller, Action::Create, caller.registry(), &name)?;
+    Ok(exchange.admin().registry.create_repository(&permit, settings).await?)
 }
 
 /// `GET /v1/repositories/{name}`
@@ -158,7 +166,8 @@ pub(super) async fn show(exchange: Exchange, Path(name): Path<String>) -> Answer
     let caller = exchange.caller().await?;
     let name = parse_name(&name)?;
     let registry = caller.registry();
-    exchange.auth().permit(&caller, Action::Describe, registry, &name)?;
+    let permitted = exchange.auth().permit(&caller, Action::Describe, registry, &name);
+    exchange.looked(&caller, "repository.get", name.as_str(), permitted)?;
     let consistency = Consistency::AtLeast(caller.revision());
     Ok(shown(StatusCode::OK, &exchange.admin().registry.repository(registry, &name, consistency).await?))
 }
@@ -182,22 +191,20 @@ pub(super) async fn change(
     Document(wish): Document<ChangeRepository>,
 ) -> Answer {
     let caller = exchange.caller_of("repository.change", &name).await?;
-    let name = parse_name(&name)?;
     let ended = change_settings(&exchange, &caller, &name, wish).await;
-    let changed =
-        exchange.audited(&caller, "repository.change", name.as_str(), |changed: &At<_>| changed.revision, ended)?;
+    let changed = exchange.audited(&caller, "repository.change", &name, |changed: &At<_>| changed.revision, ended)?;
     Ok(shown(StatusCode::OK, &changed))
 }
 
 async fn change_settings(
     exchange: &Exchange,
-    caller: &crate::auth::Caller,
-    name: &RepositoryName,
-    wish: ChangeRepository,
+    caller: &Caller,
+    name: &str,
+    wish: Result<ChangeRepository, Failure>,
 ) -> Result<At<RepositoryInfo>, Failure> {
-    let registry = &exchange.admin().registry;
-    let permit = exchange.auth().permit(caller, Action::Configure, caller.registry(), name)?;
-    let present = registry.repository(caller.registry(), name, Consistency::AtLeast(caller.revision())).await?;
+    let (registry, name, wish) = (&exchange.admin().registry, parse_name(name)?, wish?);
+    let permit = exchange.auth().permit(caller, Action::Configure, caller.registry(), &name)?;
+    let present = registry.repository(caller.registry(), &name, Consistency::AtLeast(caller.revision())).await?;
     let mut settings = SettingsDocument::from(&present.value.settings);
     if let Some(mutability) = wish.mutability {
         settings.mutability = mutability;
@@ -226,13 +233,14 @@ pub(super) async fn remove(
     query: Result<Query<Force>, QueryRejection>,
 ) -> Answer {
     let caller = exchange.caller_of("repository.delete", &name).await?;
-    let name = parse_name(&name)?;
-    let Query(Force { force }) = query.map_err(|error| Failure::Body(error.body_text()))?;
-    let ended = match exchange.auth().permit(&caller, Action::Remove, caller.registry(), &name) {
-        Ok(permit) => exchange.admin().registry.delete_repository(&permit, force).await.map_err(Failure::from),
-        Err(refused) => Err(refused.into()),
+    let ended = async {
+        let name = parse_name(&name)?;
+        let Query(Force { force }) = query.map_err(|error| Failure::Body(error.body_text()))?;
+        let permit = exchange.auth().permit(&caller, Action::Remove, caller.registry(), &name)?;
+        Ok(exchange.admin().registry.delete_repository(&permit, force).await?)
     };
-    let gone = exchange.audited(&caller, "repository.delete", name.as_str(), |gone: &At<_>| gone.revision, ended)?;
+    let ended: Result<At<RepositoryInfo>, Failure> = ended.await;
+    let gone = exchange.audited(&caller, "repository.delete", &name, |gone: &At<_>| gone.revision, ended)?;
     Ok(shown(StatusCode::OK, &gone))
 }
 

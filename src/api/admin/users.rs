@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use super::answer;
 use super::error::Failure;
 use super::exchange::{Document, Exchange, Text};
-use crate::auth::{CallerKind, CredentialKind, KeyInfo, NewKey, PolicyInfo, UserInfo};
+use crate::auth::{Auth, Caller, CallerKind, CredentialKind, KeyInfo, NewKey, PolicyInfo, UserInfo};
 
 type Answer = Result<Response<Body>, Failure>;
 
@@ -85,7 +85,8 @@ struct Policies {
 /// `GET /v1/users`
 pub(super) async fn list(exchange: Exchange) -> Answer {
     let caller = exchange.caller().await?;
-    let users = exchange.auth().users(&caller).await?.into_iter().map(UserDocument::from).collect();
+    let users = exchange.looked(&caller, "user.list", "", exchange.auth().users(&caller).await)?;
+    let users = users.into_iter().map(UserDocument::from).collect();
     Ok(answer::json(StatusCode::OK, &Users { users }))
 }
 
@@ -98,18 +99,19 @@ pub(super) struct CreateUser {
 
 /// `POST /v1/users`
 pub(super) async fn create(exchange: Exchange, Document(wish): Document<CreateUser>) -> Answer {
-    let name = &wish.name;
-    let revision =
-        exchange.change("user.create", name, async |auth, caller| auth.create_user(caller, name).await).await?;
+    let name = wish.as_ref().map_or_else(|_| String::new(), |wish| wish.name.clone());
+    let create = async |auth: &Auth, caller: &Caller| Ok(auth.create_user(caller, &wish?.name).await?);
+    let revision = exchange.change("user.create", &name, create).await?;
     let caller = exchange.caller().await?;
-    let user = UserDocument::from(exchange.auth().user(&caller, name).await?);
+    let user = UserDocument::from(exchange.auth().user(&caller, &name).await?);
     Ok(answer::at(answer::json(StatusCode::CREATED, &user), revision))
 }
 
 /// `GET /v1/users/{user}`
 pub(super) async fn show(exchange: Exchange, Path(user): Path<String>) -> Answer {
     let caller = exchange.caller().await?;
-    Ok(answer::json(StatusCode::OK, &UserDocument::from(exchange.auth().user(&caller, &user).await?)))
+    let found = exchange.looked(&caller, "user.get", &user, exchange.auth().user(&caller, &user).await)?;
+    Ok(answer::json(StatusCode::OK, &UserDocument::from(found)))
 }
 
 /// Body of `PATCH` on a user or a key. Kind, owner and secret cannot be set (A14).
@@ -119,27 +121,39 @@ pub(super) struct SetEnabled {
     enabled: bool,
 }
 
+impl SetEnabled {
+    /// What it is called in the audit: to enable, to disable, or a change that could not be read.
+    fn act(wish: &Result<SetEnabled, Failure>, [enable, disable, unread]: [&'static str; 3]) -> &'static str {
+        match wish {
+            Ok(SetEnabled { enabled: true }) => enable,
+            Ok(SetEnabled { enabled: false }) => disable,
+            Err(_) => unread,
+        }
+    }
+}
+
 /// `PATCH /v1/users/{user}`
 pub(super) async fn change(
     exchange: Exchange,
     Path(user): Path<String>,
-    Document(SetEnabled { enabled }): Document<SetEnabled>,
+    Document(wish): Document<SetEnabled>,
 ) -> Answer {
-    let action = if enabled { "user.enable" } else { "user.disable" };
-    let act = exchange.change(action, &user, async |auth, caller| auth.set_user_enabled(caller, &user, enabled).await);
-    Ok(answer::changed(act.await?))
+    let action = SetEnabled::act(&wish, ["user.enable", "user.disable", "user.change"]);
+    let set = async |auth: &Auth, caller: &Caller| Ok(auth.set_user_enabled(caller, &user, wish?.enabled).await?);
+    Ok(answer::changed(exchange.change(action, &user, set).await?))
 }
 
 /// `DELETE /v1/users/{user}`
 pub(super) async fn remove(exchange: Exchange, Path(user): Path<String>) -> Answer {
-    let act = exchange.change("user.delete", &user, async |auth, caller| auth.delete_user(caller, &user).await);
+    let act = exchange.change("user.delete", &user, async |auth, caller| Ok(auth.delete_user(caller, &user).await?));
     Ok(answer::changed(act.await?))
 }
 
 /// `GET /v1/users/{user}/keys`
 pub(super) async fn keys(exchange: Exchange, Path(user): Path<String>) -> Answer {
     let caller = exchange.caller().await?;
-    let keys = exchange.auth().keys(&caller, &user).await?.into_iter().map(KeyDocument::from).collect();
+    let keys = exchange.looked(&caller, "key.list", &user, exchange.auth().keys(&caller, &user).await)?;
+    let keys = keys.into_iter().map(KeyDocument::from).collect();
     Ok(answer::json(StatusCode::OK, &Keys { keys }))
 }
 
@@ -152,18 +166,26 @@ pub(super) struct CreateKey {
     lifetime_s: Option<u64>,
 }
 
+impl CreateKey {
+    fn lifetime_ms(self) -> Result<Option<u64>, Failure> {
+        match self.lifetime_s {
+            Some(0) => Err(Failure::Body("lifetime_s must be 1 or more".into())),
+            lifetime_s => Ok(lifetime_s.map(|seconds| seconds.saturating_mul(1000))),
+        }
+    }
+}
+
 /// `POST /v1/users/{user}/keys`: the secret is in this answer and in no other.
 pub(super) async fn create_key(
     exchange: Exchange,
     Path(user): Path<String>,
-    Document(CreateKey { lifetime_s }): Document<CreateKey>,
+    Document(wish): Document<CreateKey>,
 ) -> Answer {
-    if lifetime_s == Some(0) {
-        return Err(Failure::Body("lifetime_s must be 1 or more".into()));
-    }
     let caller = exchange.caller_of("key.create", &user).await?;
-    let lifetime_ms = lifetime_s.map(|seconds| seconds.saturating_mul(1000));
-    let ended = exchange.auth().create_key(&caller, &user, lifetime_ms).await;
+    let ended = match wish.and_then(CreateKey::lifetime_ms) {
+        Ok(lifetime_ms) => exchange.auth().create_key(&caller, &user, lifetime_ms).await.map_err(Failure::from),
+        Err(failure) => Err(failure),
+    };
     let key: NewKey = exchange.audited(&caller, "key.create", &user, |key: &NewKey| key.revision, ended)?;
     let document = NewKeyDocument { key_id: &key.key_id, secret: key.secret.expose() };
     Ok(answer::at(answer::json(StatusCode::CREATED, &document), key.revision))
@@ -173,20 +195,18 @@ pub(super) async fn create_key(
 pub(super) async fn change_key(
     exchange: Exchange,
     Path((user, key)): Path<(String, String)>,
-    Document(SetEnabled { enabled }): Document<SetEnabled>,
+    Document(wish): Document<SetEnabled>,
 ) -> Answer {
-    let action = if enabled { "key.enable" } else { "key.disable" };
-    let set = async |auth: &crate::auth::Auth, caller: &crate::auth::Caller| {
-        auth.set_key_enabled(caller, &user, &key, enabled).await
-    };
+    let action = SetEnabled::act(&wish, ["key.enable", "key.disable", "key.change"]);
+    let set = async |auth: &Auth, caller: &Caller| Ok(auth.set_key_enabled(caller, &user, &key, wish?.enabled).await?);
     Ok(answer::changed(exchange.change(action, &format!("{user}/{key}"), set).await?))
 }
 
 /// `DELETE /v1/users/{user}/keys/{key}`
 pub(super) async fn remove_key(exchange: Exchange, Path((user, key)): Path<(String, String)>) -> Answer {
     let resource = format!("{user}/{key}");
-    let act = exchange.change("key.delete", &resource, async |auth, caller| auth.delete_key(caller, &user, &key).await);
-    Ok(answer::changed(act.await?))
+    let delete = async |auth: &Auth, caller: &Caller| Ok(auth.delete_key(caller, &user, &key).await?);
+    Ok(answer::changed(exchange.change("key.delete", &resource, delete).await?))
 }
 
 /// `GET /v1/users/{user}/policies`
@@ -196,7 +216,8 @@ pub(super) async fn policies(exchange: Exchange, Path(user): Path<String>) -> An
         let document = RawValue::from_string(policy.document).ok()?;
         Some(PolicyDocument { name: policy.name, document })
     };
-    let policies = exchange.auth().policies(&caller, &user).await?.into_iter().filter_map(shown).collect();
+    let policies = exchange.looked(&caller, "policy.list", &user, exchange.auth().policies(&caller, &user).await)?;
+    let policies = policies.into_iter().filter_map(shown).collect();
     Ok(answer::json(StatusCode::OK, &Policies { policies }))
 }
 
@@ -206,18 +227,15 @@ pub(super) async fn put_policy(
     Path((user, policy)): Path<(String, String)>,
     Text(document): Text,
 ) -> Answer {
-    let put = async |auth: &crate::auth::Auth, caller: &crate::auth::Caller| {
-        auth.put_policy(caller, &user, &policy, &document).await
-    };
+    let put = async |auth: &Auth, caller: &Caller| Ok(auth.put_policy(caller, &user, &policy, &document?).await?);
     Ok(answer::changed(exchange.change("policy.put", &format!("{user}/{policy}"), put).await?))
 }
 
 /// `DELETE /v1/users/{user}/policies/{policy}`
 pub(super) async fn remove_policy(exchange: Exchange, Path((user, policy)): Path<(String, String)>) -> Answer {
     let resource = format!("{user}/{policy}");
-    let act = exchange
-        .change("policy.delete", &resource, async |auth, caller| auth.delete_policy(caller, &user, &policy).await);
-    Ok(answer::changed(act.await?))
+    let delete = async |auth: &Auth, caller: &Caller| Ok(auth.delete_policy(caller, &user, &policy).await?);
+    Ok(answer::changed(exchange.change("policy.delete", &resource, delete).await?))
 }
 
 /// Body of `PUT /v1/users/{user}/grants`.
@@ -234,10 +252,12 @@ pub(super) async fn put_grants(
     Path(user): Path<String>,
     Document(wish): Document<PutGrants>,
 ) -> Answer {
-    let grants: Result<Vec<Grant>, GrantError> = wish.grants.iter().map(|grant| grant.parse()).collect();
-    let grants = grants.map_err(|error| Failure::Body(error.to_string()))?;
-    let act = exchange.change("grants.put", &user, async |auth, caller| auth.put_grants(caller, &user, &grants).await);
-    Ok(answer::changed(act.await?))
+    let put = async |auth: &Auth, caller: &Caller| {
+        let grants: Result<Vec<Grant>, GrantError> = wish?.grants.iter().map(|grant| grant.parse()).collect();
+        let grants = grants.map_err(|error| Failure::Body(error.to_string()))?;
+        Ok(auth.put_grants(caller, &user, &grants).await?)
+    };
+    Ok(answer::changed(exchange.change("grants.put", &user, put).await?))
 }
 
 #[derive(Serialize)]
@@ -295,11 +315,13 @@ struct Explained {
 /// `POST /v1/explain`: what would be decided, and which statement decides.
 pub(super) async fn explain(exchange: Exchange, Document(wish): Document<Explain>) -> Answer {
     let caller = exchange.caller().await?;
+    let wish = wish?;
     let action = policy::Action::parse(&wish.action)
         .ok_or_else(|| Failure::Body(format!("'{}' is no action: write for example ecr:PutImage", wish.action)))?;
     let name = wish.repository.as_deref().map(RepositoryName::parse).transpose();
     let name = name.map_err(|error| Refusal::NameInvalid { detail: error.to_string() })?;
-    let found = exchange.auth().explain(&caller, &wish.principal, action, name.as_ref(), wish.tag_exists).await?;
+    let found = exchange.auth().explain(&caller, &wish.principal, action, name.as_ref(), wish.tag_exists).await;
+    let found = exchange.looked(&caller, "policy.explain", &wish.principal, found)?;
     let document = Explained {
         allowed: found.allowed,
         principal: found.principal,

@@ -39,7 +39,7 @@ fn unsatisfiable(digest: &Digest, size_bytes: u64) -> Response<Body> {
 
 /// Whether the repository holds the blob, and its size.
 pub(super) async fn head(exchange: &Exchange<'_>, name: &str, text: &str) -> Result<Response<Body>, Failure> {
-    let (_, permit) = exchange.permit(exchange.freshness(true)?, Action::Pull, name).await?;
+    let (_, permit) = exchange.permit(exchange.freshness(true)?, Action::Pull, "blob.get", name).await?;
     let digest = exchange::digest(text)?;
     let found = exchange.registry().stat_blob(&permit, &digest).await?;
     let mut response = head_answer(&exchange.parts.headers, &digest, found.value.size_bytes);
@@ -50,7 +50,7 @@ pub(super) async fn head(exchange: &Exchange<'_>, name: &str, text: &str) -> Res
 /// The blob, or the part of it that is asked for. When its source fails midway the connection is cut: a client never
 /// takes a part for the whole (B6).
 pub(super) async fn get(exchange: &Exchange<'_>, name: &str, text: &str) -> Result<Response<Body>, Failure> {
-    let (_, permit) = exchange.permit(exchange.freshness(true)?, Action::Pull, name).await?;
+    let (_, permit) = exchange.permit(exchange.freshness(true)?, Action::Pull, "blob.get", name).await?;
     let digest = exchange::digest(text)?;
     let found = exchange.registry().open_blob(&permit, &digest).await?;
     let (content, headers) = (found.value, &exchange.parts.headers);
@@ -77,7 +77,7 @@ pub(super) async fn get(exchange: &Exchange<'_>, name: &str, text: &str) -> Resu
 /// Takes the blob from the repository; refused while a manifest of it names the blob.
 pub(super) async fn delete(exchange: &Exchange<'_>, name: &str, text: &str) -> Result<Response<Body>, Failure> {
     let change = exchange.change(Action::Delete, "blob.delete", name, format!("@{text}")).await?;
-    let digest = exchange::digest(text)?;
+    let digest = change.step(exchange::digest(text))?;
     let done = change.settle(exchange.registry().delete_blob(&change.permit, &digest).await)?;
     let mut response = answer::empty(StatusCode::ACCEPTED);
     answer::mark_revision(&mut response, done.revision);

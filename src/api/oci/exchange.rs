@@ -66,17 +66,21 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Who asks, with the permit for what is asked in a repository.
+    /// Who asks, with the permit for what is looked at in a repository. The audit is told when it may not.
     pub(super) async fn permit(
         &self,
         freshness: Freshness,
         action: Action,
+        act: &'static str,
         name: &str,
     ) -> Result<(Caller, Permit), Failure> {
         let (name, registry) = (self.name(name).await?, self.registry_id());
-        let (caller, permit) = self.auth().authorize(&self.evidence(), freshness, action, registry, &name).await?;
+        let (caller, decided) = self.auth().authorize(&self.evidence(), freshness, action, registry, &name).await?;
         self.info.note_principal(caller.name());
-        Ok((caller, permit))
+        match decided {
+            Ok(permit) => Ok((caller, permit)),
+            Err(refused) => Err(self.refused(&caller, act, name.as_str(), refused)),
+        }
     }
 
     /// The permit for a change, which the audit is told of however it ends. `resource` says on what, behind the name.
@@ -87,19 +91,28 @@ impl<'a> Exchange<'a> {
         name: &str,
         resource: String,
     ) -> Result<Change<'a>, Failure> {
-        let repository = self.name(name).await?;
         let caller = self.caller(Freshness::Linearizable).await?;
-        let resource = format!("{repository}{resource}");
-        let request_id = self.info.id();
-        match self.auth().permit(&caller, action, self.registry_id(), &repository) {
-            Ok(permit) => Ok(Change { permit, caller, request_id, act, resource }),
-            Err(refused) => {
-                if let Refused::Refusal(refusal) = &refused {
-                    Act { caller: &caller, request_id, action: act, resource: &resource }.refused(&refusal.to_string());
-                }
-                Err(refused.into())
+        let repository = match RepositoryName::parse(name) {
+            Ok(repository) => repository,
+            Err(error) => {
+                self.auth().permit_base(&caller)?;
+                let refusal = Refusal::NameInvalid { detail: error.to_string() };
+                return Err(self.refused(&caller, act, name, refusal.into()));
             }
+        };
+        let resource = format!("{repository}{resource}");
+        match self.auth().permit(&caller, action, self.registry_id(), &repository) {
+            Ok(permit) => Ok(Change { permit, caller, request_id: self.info.id(), act, resource }),
+            Err(refused) => Err(self.refused(&caller, act, &resource, refused)),
         }
+    }
+
+    /// Tells the audit of a no. A challenge is none: the client comes back with more.
+    fn refused(&self, caller: &Caller, action: &'static str, resource: &str, refused: Refused) -> Failure {
+        if let Refused::Refusal(refusal) = &refused {
+            Act { caller, request_id: self.info.id(), action, resource }.refused(&refusal.to_string());
+        }
+        refused.into()
     }
 
     /// The failure, or the challenge that comes before it: without a credential every path answers 401.
@@ -162,20 +175,31 @@ impl Change<'_> {
     }
 
     /// Tells the audit that it was not made.
-    pub(super) fn refused(&self, refusal: Refusal) -> Failure {
+    pub(super) fn refused(&self, refusal: &Refusal) {
         self.audit().refused(&refusal.to_string());
-        refusal.into()
     }
 
-    /// Tells the audit how it ended.
-    pub(super) fn settle<T>(&self, result: Result<At<T>, Refusal>) -> Result<At<T>, Failure> {
-        match result {
-            Ok(done) => {
-                self.accepted(done.revision);
-                Ok(done)
+    /// Passes a step of the change on; a no is told to the audit.
+    pub(super) fn step<T, E: Into<Failure>>(&self, result: Result<T, E>) -> Result<T, Failure> {
+        result.map_err(|error| {
+            let failure = error.into();
+            if let Failure::Refusal(refusal) = &failure {
+                self.refused(refusal);
             }
-            Err(refusal) => Err(self.refused(refusal)),
-        }
+            failure
+        })
+    }
+
+    /// Passes the end of the change on; either way it is told to the audit.
+    pub(super) fn settle<T>(&self, result: Result<At<T>, Refusal>) -> Result<At<T>, Failure> {
+        let done = self.step(result)?;
+        self.accepted(done.revision);
+        Ok(done)
+    }
+
+    /// The same change, which turned out to be this act.
+    pub(super) fn renamed(self, act: &'static str) -> Self {
+        Change { act, ..self }
     }
 }
 

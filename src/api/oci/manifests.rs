@@ -21,7 +21,7 @@ use crate::registry::{Consistency, ManifestInfo, PutManifest};
 /// What a read needs to know before it asks the registry.
 async fn reader(exchange: &Exchange<'_>, name: &str, text: &str) -> Result<(Permit, Reference, Consistency), Failure> {
     let freshness = exchange.freshness(text.contains(':'))?;
-    let (caller, permit) = exchange.permit(freshness, Action::Pull, name).await?;
+    let (caller, permit) = exchange.permit(freshness, Action::Pull, "manifest.get", name).await?;
     Ok((permit, reference(text)?, exchange.consistency(&caller)?))
 }
 
@@ -83,14 +83,8 @@ pub(super) async fn put(
     body: Body,
 ) -> Result<Response<Body>, Failure> {
     let change = exchange.change(Action::Push, "manifest.put", name, separated(text)).await?;
-    let headers = &exchange.parts.headers;
-    let reference = reference(text)?;
-    let tags = tags(exchange.query())?;
-    let expected = conditions::expected(headers, &reference)?;
-    let content_type = content_type(headers)?;
-    let body = read(headers, body).await?;
-    let named = tags.clone();
-    let put = PutManifest { reference, content_type, body, tags, expected };
+    let put = change.step(wish(exchange, text, body).await)?;
+    let named = put.tags.clone();
     let done = change.settle(exchange.registry().put_manifest(&change.permit, put).await)?;
     let mut response = answer::empty(StatusCode::CREATED);
     let digest = done.value.digest;
@@ -103,6 +97,17 @@ pub(super) async fn put(
     }
     answer::mark_revision(&mut response, done.revision);
     Ok(response)
+}
+
+/// What a push wants: read and bounded, not judged.
+async fn wish(exchange: &Exchange<'_>, text: &str, body: Body) -> Result<PutManifest, Refusal> {
+    let headers = &exchange.parts.headers;
+    let reference = reference(text)?;
+    let tags = tags(exchange.query())?;
+    let expected = conditions::expected(headers, &reference)?;
+    let content_type = content_type(headers)?;
+    let body = read(headers, body).await?;
+    Ok(PutManifest { reference, content_type, body, tags, expected })
 }
 
 /// Further tags of a push, bounded in number.
@@ -148,7 +153,7 @@ async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Refusal> {
 /// Drops a tag and keeps what it named; or deletes a manifest with all its tags.
 pub(super) async fn delete(exchange: &Exchange<'_>, name: &str, text: &str) -> Result<Response<Body>, Failure> {
     let change = exchange.change(Action::Delete, "manifest.delete", name, separated(text)).await?;
-    let reference = reference(text)?;
+    let reference = change.step(reference(text))?;
     let done = change.settle(exchange.registry().delete_manifest(&change.permit, &reference).await)?;
     let mut response = answer::empty(StatusCode::ACCEPTED);
     answer::mark_revision(&mut response, done.revision);

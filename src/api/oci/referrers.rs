@@ -21,7 +21,7 @@ const ARTIFACT_TYPE: &str = "artifactType";
 /// A page of referrers. A subject that nobody knows, or a repository that is not there, has none: a client that
 /// supports the API never sees 404 here (specification, "Listing Referrers").
 pub(super) async fn list(exchange: &Exchange<'_>, name: &str, digest: &str) -> Result<Response<Body>, Failure> {
-    let permit = match exchange.permit(exchange.freshness(false)?, Action::Pull, name).await {
+    let permit = match exchange.permit(exchange.freshness(false)?, Action::Pull, "referrer.list", name).await {
         Ok((_, permit)) => Some(permit),
         Err(Failure::Refusal(Refusal::RepositoryUnknown { .. })) => None,
         Err(failure) => return Err(failure),

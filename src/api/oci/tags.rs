@@ -14,7 +14,7 @@ use crate::auth::Action;
 
 /// A page of tags. An empty one is an empty list and has no link, never `null` (L3, L7).
 pub(super) async fn list(exchange: &Exchange<'_>, name: &str) -> Result<Response<Body>, Failure> {
-    let (caller, permit) = exchange.permit(exchange.freshness(false)?, Action::List, name).await?;
+    let (caller, permit) = exchange.permit(exchange.freshness(false)?, Action::List, "tag.list", name).await?;
     let paging = Paging::read(exchange.query(), PAGE_ENTRIES_DEFAULT, |tag| Tag::parse(tag).is_ok())?;
     let consistency = exchange.consistency(&caller)?;
     let found = exchange.registry().list_tags(&permit, paging.after.as_deref(), paging.limit, consistency).await?;

@@ -26,28 +26,45 @@ pub(super) async fn begin(exchange: &Exchange<'_>, name: &str, body: Body) -> Re
     let (wanted, whole) = (query.digest("mount"), query.digest("digest"));
     let named = wanted.as_ref().ok().or(whole.as_ref().ok()).copied().flatten();
     let resource = named.map(|digest| format!("@{digest}")).unwrap_or_default();
-    let act = if matches!(wanted, Ok(Some(_))) { "blob.mount" } else { "blob.push" };
+    let act = match (&wanted, &whole) {
+        (Ok(Some(_)), _) => "blob.mount",
+        (_, Ok(None)) => "upload.begin",
+        (_, Ok(Some(_)) | Err(_)) => "blob.push",
+    };
     let change = exchange.change(Action::Push, act, name, resource).await?;
-    let permit = &change.permit;
-    if let Some(wanted) = wanted?
-        && let Some(mounted) = mount(exchange, &change, &wanted).await?
-    {
-        change.accepted(mounted.revision);
-        return Ok(created(permit, &mounted));
+    if let Some(done) = change.step(at_once(exchange, &change, wanted, whole, body).await)? {
+        change.accepted(done.revision);
+        return Ok(created(&change.permit, &done));
     }
-    if let Some(digest) = whole? {
-        let pushed = exchange.registry().push_blob(permit, &digest, bytes_of(body, None)).await;
-        return Ok(created(permit, &change.settle(pushed)?));
-    }
-    let upload = exchange.registry().begin_upload(permit).await.map_err(|refusal| change.refused(refusal))?;
-    let mut response = under_way(StatusCode::ACCEPTED, permit, &upload);
+    let change = change.renamed("upload.begin");
+    let upload = change.step(exchange.registry().begin_upload(&change.permit).await)?;
+    change.accepted(change.caller.revision());
+    let mut response = under_way(StatusCode::ACCEPTED, &change.permit, &upload);
     response.headers_mut().insert(CHUNK_MIN_LENGTH, answer::value(UPLOAD_CHUNK_BYTES_MIN));
     Ok(response)
 }
 
+/// Mounts the blob that is wanted, or takes the whole one that is sent. `None` if neither is asked for, or the mount
+/// can't be.
+async fn at_once(
+    exchange: &Exchange<'_>,
+    change: &Change<'_>,
+    wanted: Result<Option<Digest>, Refusal>,
+    whole: Result<Option<Digest>, Refusal>,
+    body: Body,
+) -> Result<Option<At<BlobInfo>>, Failure> {
+    if let Some(wanted) = wanted?
+        && let Some(mounted) = mount(exchange, change, &wanted).await?
+    {
+        return Ok(Some(mounted));
+    }
+    let Some(digest) = whole? else { return Ok(None) };
+    Ok(Some(exchange.registry().push_blob(&change.permit, &digest, bytes_of(body, None)).await?))
+}
+
 /// Mounts a blob from `?from=`, or from wherever the caller may pull. `None` when it may not or there is none: the
-/// client uploads it then, and cannot tell one from the other (A1). A token that reaches less far than its owner is
-/// asked for more.
+/// client uploads it then, and cannot tell one from the other (A1), whoever it is. Only a token that reaches less far
+/// than its owner is asked for more.
 async fn mount(exchange: &Exchange<'_>, change: &Change<'_>, digest: &Digest) -> Result<Option<At<BlobInfo>>, Failure> {
     let (auth, registry) = (exchange.auth(), exchange.registry());
     let (caller, permit) = (&change.caller, &change.permit);
@@ -58,18 +75,18 @@ async fn mount(exchange: &Exchange<'_>, change: &Change<'_>, digest: &Digest) ->
         let Ok(name) = RepositoryName::parse(&named) else { return Ok(None) };
         return match may_pull(&name) {
             Ok(source) => Ok(registry.mount_blob(permit, digest, MountSource::Repository(&source)).await?),
-            Err(Refused::Unauthenticated(challenge)) => Err(wider(challenge, permit)),
-            Err(Refused::Refusal(_)) => Ok(None),
+            Err(Refused::Unauthenticated(challenge)) if challenge.error.is_some() => Err(wider(challenge, permit)),
+            Err(_) => Ok(None),
         };
     }
     let out_of_scope = parking_lot::Mutex::new(None);
     let visible = |name: &RepositoryName| match may_pull(name) {
         Ok(_) => true,
-        Err(Refused::Unauthenticated(challenge)) => {
+        Err(Refused::Unauthenticated(challenge)) if challenge.error.is_some() => {
             out_of_scope.lock().get_or_insert(challenge);
             false
         }
-        Err(Refused::Refusal(_)) => false,
+        Err(_) => false,
     };
     let mounted = registry.mount_blob(permit, digest, MountSource::Anywhere(&visible)).await?;
     match (mounted, out_of_scope.into_inner()) {
@@ -94,13 +111,16 @@ pub(super) async fn append(
     token: &str,
     body: Body,
 ) -> Result<Response<Body>, Failure> {
-    let (_, permit) = exchange.permit(Freshness::Linearizable, Action::Push, name).await?;
-    let chunk = range::chunk(&exchange.parts.headers)?;
+    let change = exchange.change(Action::Push, "upload.append", name, String::new()).await?;
+    let chunk = change.step(range::chunk(&exchange.parts.headers))?;
     let (offset, stream) = (chunk.map(|chunk| chunk.offset), bytes_of(body, chunk));
-    match exchange.registry().append_upload(&permit, token, offset, stream).await {
-        Ok(upload) => Ok(under_way(StatusCode::ACCEPTED, &permit, &upload)),
-        Err(Refusal::RangeInvalid { offset }) => Ok(out_of_order(exchange, &permit, token, offset).await),
-        Err(refusal) => Err(refusal.into()),
+    match exchange.registry().append_upload(&change.permit, token, offset, stream).await {
+        Err(Refusal::RangeInvalid { offset }) => Ok(out_of_order(exchange, &change, token, offset).await),
+        appended => {
+            let upload = change.step(appended)?;
+            change.accepted(change.caller.revision());
+            Ok(under_way(StatusCode::ACCEPTED, &change.permit, &upload))
+        }
     }
 }
 
@@ -114,18 +134,19 @@ pub(super) async fn finish(
     let digest = exchange.query().digest("digest");
     let resource = digest.as_ref().ok().copied().flatten().map(|digest| format!("@{digest}")).unwrap_or_default();
     let change = exchange.change(Action::Push, "blob.push", name, resource).await?;
-    let digest = digest?.ok_or_else(|| Refusal::DigestInvalid { detail: "'digest' is missing".to_owned() })?;
-    let chunk = range::chunk(&exchange.parts.headers)?;
+    let missing = || Refusal::DigestInvalid { detail: "'digest' is missing".to_owned() };
+    let digest = change.step(digest.and_then(|digest| digest.ok_or_else(missing)))?;
+    let chunk = change.step(range::chunk(&exchange.parts.headers))?;
     let (offset, stream) = (chunk.map(|chunk| chunk.offset), bytes_of(body, chunk));
     match exchange.registry().finish_upload(&change.permit, token, &digest, offset, stream).await {
-        Err(Refusal::RangeInvalid { offset }) => Ok(out_of_order(exchange, &change.permit, token, offset).await),
+        Err(Refusal::RangeInvalid { offset }) => Ok(out_of_order(exchange, &change, token, offset).await),
         done => Ok(created(&change.permit, &change.settle(done)?)),
     }
 }
 
 /// `GET`: how far the upload is.
 pub(super) async fn progress(exchange: &Exchange<'_>, name: &str, token: &str) -> Result<Response<Body>, Failure> {
-    let (_, permit) = exchange.permit(Freshness::Linearizable, Action::Push, name).await?;
+    let (_, permit) = exchange.permit(Freshness::Linearizable, Action::Push, "upload.get", name).await?;
     let upload = exchange.registry().upload_progress(&permit, token).await?;
     Ok(under_way(StatusCode::NO_CONTENT, &permit, &upload))
 }
@@ -134,7 +155,7 @@ pub(super) async fn progress(exchange: &Exchange<'_>, name: &str, token: &str) -
 pub(super) async fn cancel(exchange: &Exchange<'_>, name: &str, token: &str) -> Result<Response<Body>, Failure> {
     let change = exchange.change(Action::Push, "upload.cancel", name, String::new()).await?;
     let cancelled = exchange.registry().cancel_upload(&change.permit, token).await;
-    cancelled.map_err(|refusal| change.refused(refusal))?;
+    change.step(cancelled)?;
     change.accepted(change.caller.revision());
     Ok(answer::empty(StatusCode::NO_CONTENT))
 }
@@ -156,9 +177,11 @@ fn under_way(status: StatusCode, permit: &Permit, upload: &UploadProgress) -> Re
 }
 
 /// A chunk that does not belong where the upload ends: says where that is, and changes nothing (B2).
-async fn out_of_order(exchange: &Exchange<'_>, permit: &Permit, token: &str, offset: u64) -> Response<Body> {
-    let refusal = Failure::Refusal(Refusal::RangeInvalid { offset });
-    let mut response = refusal.into_response(exchange.auth(), exchange.info);
+async fn out_of_order(exchange: &Exchange<'_>, change: &Change<'_>, token: &str, offset: u64) -> Response<Body> {
+    let permit = &change.permit;
+    let refusal = Refusal::RangeInvalid { offset };
+    change.refused(&refusal);
+    let mut response = Failure::Refusal(refusal).into_response(exchange.auth(), exchange.info);
     match exchange.registry().upload_progress(permit, token).await {
         Ok(upload) => {
             mark_upload(&mut response, permit, &upload.token, upload.offset_bytes);
