@@ -1,6 +1,7 @@
 //! Blobs: whether, what, mount, delete, and pushing one in a single request.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
@@ -13,12 +14,17 @@ use registry_core::metadata::{clock, manifest};
 use registry_core::vocabulary::ids::Revision;
 use registry_core::vocabulary::limits::{MANIFEST_BYTES_MAX, MOUNT_SOURCES_MAX, PACK_BLOB_BYTES_MAX, TICKS_PER_GRACE};
 use registry_core::vocabulary::{Digest, Refusal, RepositoryName};
+use tokio::time::Instant;
 
 use super::uploads::refusal;
 use super::{At, ByteStream, Consistency, Registry, find};
 use crate::blob::store::BlobKey;
 use crate::blob::transfer::{BlobSource, BodyError, Peeked, Transfer, TransferError, body};
 use crate::metadata::revision;
+
+/// What a search for something to mount takes at least when it finds nothing: how many repositories of others hold the
+/// blob does not show (A4).
+const MOUNT_LOOK: Duration = Duration::from_millis(20);
 
 /// A blob as a repository holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,7 +148,7 @@ impl Registry {
     }
 
     /// Links a blob of another repository. `None` if that can't be: the client uploads it then, and learns nothing
-    /// else.
+    /// else, from the time it takes neither.
     pub async fn mount_blob(
         &self,
         target: &Permit,
@@ -150,6 +156,8 @@ impl Registry {
         from: MountSource<'_>,
     ) -> Result<Option<At<BlobInfo>>, Refusal> {
         self.metadata().ready(Consistency::Linearizable).await?;
+        let begun = Instant::now();
+        let is_anywhere = matches!(from, MountSource::Anywhere(_));
         let size_bytes = self.metadata().peek(|view| {
             let linked = |key: &RepositoryKey| link::read(view, key, digest).map(|row| row.size_bytes);
             match from {
@@ -161,7 +169,12 @@ impl Registry {
                 }
             }
         });
-        let Some(size_bytes) = size_bytes else { return Ok(None) };
+        let Some(size_bytes) = size_bytes else {
+            if is_anywhere {
+                tokio::time::sleep_until(begun + MOUNT_LOOK).await;
+            }
+            return Ok(None);
+        };
         let repository = self.ensure_repository(target).await?;
         self.adopt(target, &repository, BlobInfo { digest: *digest, size_bytes }, None).await
     }

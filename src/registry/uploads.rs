@@ -293,6 +293,10 @@ impl Registry {
                 }
                 if !bytes.is_empty() {
                     self.append(&mut session, expected_offset, body::whole(bytes)).await?;
+                } else if self.is_untouched(&session).await {
+                    // no byte was ever sent for a blob that has some: a digest alone is not content (A3)
+                    let actual = Digest::of(digest.algorithm(), &bytes);
+                    return Err(Refusal::DigestMismatch { claimed: *digest, actual: Box::new(actual) });
                 }
             }
             Peeked::Whole(bytes) if bytes.is_empty() => {}
@@ -310,6 +314,15 @@ impl Registry {
     async fn is_staged(&self, session: &Session) -> bool {
         let staged = self.transfer().probe(session.upload, session.holders).await;
         staged.iter().any(|(_, answer)| matches!(answer, Ok(staged) if staged.offset > 0))
+    }
+
+    /// Whether every holder says that it never got a byte of this upload.
+    async fn is_untouched(&self, session: &Session) -> bool {
+        let staged = self.transfer().probe(session.upload, session.holders).await;
+        staged.iter().all(|(_, answer)| match answer {
+            Ok(staged) => staged.offset == 0,
+            Err(error) => is_unknown(error),
+        })
     }
 
     /// Seals, verifies, places and commits; takes over and repeats if a holder is lost on the way.
