@@ -1,5 +1,6 @@
 //! What remains of a request when it is over: one line in the log target `access`, and its metrics.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -8,6 +9,9 @@ use axum::http::{Method, StatusCode};
 use super::activity::Activity;
 use super::request::RequestInfo;
 use super::slots::RequestSlot;
+
+/// What uploads are noted as (`api/oci/route.rs`).
+const UPLOAD_ROUTE: &str = "upload";
 
 /// A request that is answered, until the last byte of its answer is gone.
 pub(super) struct Completion {
@@ -66,7 +70,7 @@ impl Completion {
         if sent_bytes > 0 {
             metrics::counter!("portolan_http_sent_bytes_total", "listener" => listener).increment(sent_bytes);
         }
-        if let Some(path) = &self.path {
+        if let Some(path) = self.path.as_deref().map(|path| shown(path, route)) {
             tracing::info!(
                 target: "access",
                 {
@@ -77,7 +81,7 @@ impl Completion {
                     principal = self.info.principal().unwrap_or("-"),
                     method = self.method.as_str(),
                     route,
-                    path,
+                    path = &*path,
                     status = self.status.as_u16(),
                     received_bytes,
                     sent_bytes,
@@ -87,6 +91,15 @@ impl Completion {
                 "request"
             );
         }
+    }
+}
+
+/// A path as it is written down. The last part of an upload's is a sealed text that continues the upload: not for logs
+/// (T10).
+fn shown<'p>(path: &'p str, route: &str) -> Cow<'p, str> {
+    match path.rsplit_once('/') {
+        Some((front, _)) if route == UPLOAD_ROUTE => Cow::Owned(format!("{front}/***")),
+        Some(_) | None => Cow::Borrowed(path),
     }
 }
 
@@ -117,6 +130,14 @@ fn status_class(status: StatusCode) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // T10: the sealed text of an upload is not written down; all other paths are, whole.
+    #[test]
+    fn paths_are_shown_without_uploads() {
+        assert_eq!(shown("/v2/a/blobs/uploads/AQGOk3SK", UPLOAD_ROUTE), "/v2/a/blobs/uploads/***");
+        assert_eq!(shown("/v2/a/blobs/uploads/", "uploads"), "/v2/a/blobs/uploads/");
+        assert_eq!(shown("/v2/a/blobs/sha256:aa", "blob"), "/v2/a/blobs/sha256:aa");
+    }
 
     // H12: whatever a client sends, labels come from a short list.
     #[test]
