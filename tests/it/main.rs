@@ -5,5 +5,6 @@ mod cluster;
 mod durability;
 mod failover;
 mod oci_edges;
+mod security;
 mod support;
 mod wire;

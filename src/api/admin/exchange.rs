@@ -229,6 +229,10 @@ impl<T: DeserializeOwned> FromRequest<Arc<Admin>> for Document<T> {
         let Text(body) = Text::from_request(request, admin).await?;
         Ok(Document(body.and_then(|text| {
             let text = if text.is_empty() { "{}" } else { &text };
+            // a list would be read as well, its entries taken for the fields in their order
+            if !text.trim_start().starts_with('{') {
+                return Err(Failure::Body("a JSON object is wanted".into()));
+            }
             serde_json::from_str(text).map_err(|error| Failure::Body(error.to_string()))
         })))
     }

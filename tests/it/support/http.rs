@@ -1,10 +1,11 @@
 //! Requests as a client sends them, one blocking call each.
 
+use std::net::IpAddr;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use reqwest::header::HeaderMap;
-use reqwest::{Client, Method};
+use reqwest::{Client, ClientBuilder, Method};
 
 /// What came back.
 #[derive(Clone, Debug)]
@@ -74,14 +75,19 @@ impl Request {
 
     /// Sends it; redirects are not followed. An error of the connection is `Err`.
     pub(crate) fn try_send(self) -> Result<Answer, reqwest::Error> {
-        let mut request = client().request(self.method, self.url).body(self.body);
+        self.try_send_by(client())
+    }
+
+    /// The same by another client than the shared one.
+    pub(crate) fn try_send_by(self, client: &Client) -> Result<Answer, reqwest::Error> {
+        let mut request = client.request(self.method, self.url).body(self.body);
         if let Some((id, secret)) = self.key {
             request = request.basic_auth(id, Some(secret));
         }
         for (name, value) in self.headers {
             request = request.header(name, value);
         }
-        runtime().block_on(async {
+        block_on(async {
             let answer = request.send().await?;
             let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
             Ok(Answer { status, headers, body: answer.bytes().await?.to_vec() })
@@ -93,6 +99,16 @@ impl Request {
         let what = format!("{} {}", self.method, self.url);
         self.try_send().unwrap_or_else(|error| panic!("{what}: {error:?}"))
     }
+}
+
+/// Runs a future to its end.
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    runtime().block_on(future)
+}
+
+/// A client whose connections come from this address.
+pub(crate) fn client_at(address: IpAddr) -> Client {
+    builder().local_address(address).build().unwrap()
 }
 
 /// A GET without a credential, where the connection may fail.
@@ -107,9 +123,10 @@ fn runtime() -> &'static tokio::runtime::Runtime {
 
 fn client() -> &'static Client {
     static CLIENT: OnceLock<Client> = OnceLock::new();
-    CLIENT.get_or_init(|| {
-        portolan::ground::tls::install_provider();
-        let client = Client::builder().redirect(reqwest::redirect::Policy::none()).timeout(Duration::from_secs(60));
-        client.no_proxy().build().unwrap()
-    })
+    CLIENT.get_or_init(|| builder().build().unwrap())
+}
+
+fn builder() -> ClientBuilder {
+    portolan::ground::tls::install_provider();
+    Client::builder().redirect(reqwest::redirect::Policy::none()).timeout(Duration::from_secs(60)).no_proxy()
 }

@@ -104,6 +104,11 @@ impl Cluster {
         format!("http://{}:{}", self.ip(n), PORT + 3)
     }
 
+    /// The first of the four ports of each node: public, raft, blob, admin.
+    pub(crate) fn port(&self) -> u16 {
+        PORT
+    }
+
     /// The address node `n` listens on.
     pub(crate) fn ip(&self, n: u8) -> String {
         format!("127.{}.{n}.1", self.region)
@@ -243,6 +248,25 @@ fn stop(child: &mut Child) {
 impl Drop for Cluster {
     fn drop(&mut self) {
         self.stop();
+        if !std::thread::panicking() {
+            self.logged_no_secret();
+        }
+    }
+}
+
+impl Cluster {
+    // T10: whatever a test did with the root key, no node has written it down.
+    fn logged_no_secret(&self) {
+        let key = self.key();
+        let sent = data_encoding::BASE64.encode(key.as_bytes());
+        for node in std::fs::read_dir(self.dir.path().join("dev/nodes")).unwrap() {
+            let path = node.unwrap().path().join("node.log");
+            let log = String::from_utf8_lossy(&std::fs::read(&path).unwrap()).into_owned();
+            for secret in [key.split_once(':').unwrap().1, &sent] {
+                let line = log.lines().find(|line| line.contains(secret));
+                assert_eq!(line, None, "{} holds a secret", path.display());
+            }
+        }
     }
 }
 

@@ -98,10 +98,12 @@ pub struct Grant {
 }
 
 impl Grant {
-    /// A grant; the pattern may only hold what can occur in a repository name, and `*` and `?`.
+    /// A grant; the pattern may only hold what can occur in a repository name, and `*` and `?`. One with an element that
+    /// no name has, empty or of dots alone, would match nothing, or not what its writer meant (A24).
     pub fn new(rights: impl IntoIterator<Item = Right>, pattern: &str) -> Result<Grant, GrantError> {
         let is_legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-/*?".contains(&byte);
-        if pattern.is_empty() || pattern.len() > PATTERN_BYTES_MAX / 2 || !pattern.bytes().all(is_legal) {
+        let is_whole = pattern.split('/').all(|part| part.bytes().any(|byte| byte != b'.'));
+        if !is_whole || pattern.len() > PATTERN_BYTES_MAX / 2 || !pattern.bytes().all(is_legal) {
             return Err(GrantError::Pattern(pattern.chars().take(100).collect()));
         }
         let mut rights: Vec<Right> = rights.into_iter().collect();
