@@ -6,5 +6,6 @@ mod durability;
 mod failover;
 mod oci_edges;
 mod security;
+mod server;
 mod support;
 mod wire;
