@@ -321,19 +321,25 @@ fn start_jobs(parts: &Arc<Parts>) {
     tokio::spawn(gauges::keep(Arc::clone(parts)));
 }
 
-/// Founds the cluster of a single node, and shows its first access key once.
+/// Founds the cluster of a single node, and shows its first access key once. A founding that broke off between its
+/// steps is completed at the next start.
 async fn found_alone(parts: &Parts) -> Result<(), NodeError> {
     let is_founded = parts.metadata.peek(|view| cluster_rows::read(view).is_some());
-    let has_members = !parts.group.status().voters.is_empty();
-    if is_founded || has_members && parts.group.applied_index() > 1 {
+    if is_founded && parts.auth.has_root() {
+        return Ok(());
+    }
+    let voters = parts.group.status().voters;
+    if !is_founded && voters.iter().any(|voter| *voter != parts.identity.node.0) {
         return Ok(());
     }
     match parts.cluster.found(parts.founding()).await {
         Ok(_) | Err(FoundingError::Exists) => {}
         Err(error) => return Err(error.into()),
     }
-    if let Some(text) = serve::first_key(parts).await.map_err(NodeError::RootKey)? {
-        eprintln!("{text}");
+    match serve::first_key(parts).await {
+        Ok(text) => text.iter().for_each(|text| eprintln!("{text}")),
+        Err(problem) if is_founded => tracing::warn!(problem, "the first access key is made at the next start"),
+        Err(problem) => return Err(NodeError::RootKey(problem)),
     }
     Ok(())
 }

@@ -124,6 +124,8 @@ fn status(document: &Value, printer: Printer) -> Result<(), CliError> {
         ("leader", "leader"),
         ("asked", "node"),
         ("applied", "applied_index"),
+        ("takes part", "admitted"),
+        ("suspect", "suspect"),
         ("copies for 201", "write_rule.copies"),
         ("zones for 201", "write_rule.zones"),
         ("degraded", "write_rule.degradation"),

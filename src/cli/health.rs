@@ -3,11 +3,12 @@
 use clap::{Args, ValueEnum};
 use reqwest::Method;
 use reqwest::header::HeaderMap;
+use serde_json::json;
 
 use super::client::Client;
 use super::connection::ConnectionArguments;
 use super::error::CliError;
-use super::output;
+use super::output::Printer;
 
 #[derive(Debug, Args)]
 pub(super) struct HealthArguments {
@@ -28,7 +29,7 @@ enum Question {
     Ready,
 }
 
-pub(super) async fn run(arguments: HealthArguments) -> Result<(), CliError> {
+pub(super) async fn run(arguments: HealthArguments, printer: Printer) -> Result<(), CliError> {
     let path = match arguments.question {
         Question::Live => "/livez",
         Question::Started => "/startupz",
@@ -37,5 +38,11 @@ pub(super) async fn run(arguments: HealthArguments) -> Result<(), CliError> {
     let client = Client::new(&arguments.connection.admin()?, None)?;
     let answer = client.send(Method::GET, path, HeaderMap::new(), None).await?;
     let text = String::from_utf8_lossy(&answer.body).trim().to_owned();
-    if answer.status.is_success() { output::show(&output::safe(&text)) } else { Err(CliError::failed(text)) }
+    let is_well = answer.status.is_success();
+    match (is_well, printer.is_json()) {
+        (_, true) => printer.json(&json!({ "well": is_well, "text": text }))?,
+        (true, false) => printer.done(&text)?,
+        (false, false) => {}
+    }
+    if is_well { Ok(()) } else { Err(CliError::failed(text)) }
 }

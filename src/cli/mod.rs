@@ -92,7 +92,7 @@ fn run(arguments: Arguments) -> Result<(), CliError> {
         Command::Repo(repo) => ask(repo::run(repo, printer)),
         Command::Image(image) => ask(image::run(image, printer)),
         Command::User(user) => ask(user::run(user, printer)),
-        Command::Health(health) => ask(health::run(health)),
+        Command::Health(health) => ask(health::run(health, printer)),
         Command::Check(check) => check::run(check, printer),
         Command::Certs(certs) => certs::run(certs, printer),
         Command::Config(config) => config::run(&config),

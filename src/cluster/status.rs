@@ -59,6 +59,8 @@ pub struct ClusterStatus {
     /// Whether this node has applied, lately and since its start, all that a leader had confirmed. That it knows a
     /// leader says little: it goes by the last election.
     pub is_fresh: bool,
+    /// The cluster knows this node as somebody further on: its data directory was emptied or is an old copy.
+    pub is_suspect: bool,
     /// Every node and member, by id.
     pub nodes: Vec<NodeStatus>,
     /// What 201 needs, and what of three zones is missing.
@@ -69,7 +71,8 @@ impl ClusterStatus {
     /// Whether requests may be sent to this node: it belongs to a cluster, was let in, somebody leads, and its state was
     /// confirmed lately.
     pub fn is_ready(&self) -> bool {
-        self.cluster.is_some() && self.is_admitted && self.leader.is_some() && self.is_fresh
+        let takes_part = self.is_admitted && !self.is_suspect;
+        self.cluster.is_some() && takes_part && self.leader.is_some() && self.is_fresh
     }
 }
 
@@ -102,6 +105,7 @@ impl Cluster {
             last_log_index: group.last_log_index.unwrap_or(0),
             is_admitted: group.admitted,
             is_fresh: self.metadata.group().confirmed_age_ms() <= LATELY_MS,
+            is_suspect: group.suspect,
             nodes: nodes.collect(),
             write_rule: rule,
         }

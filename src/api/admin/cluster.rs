@@ -31,6 +31,7 @@ struct StatusDocument {
     applied_index: u64,
     last_log_index: u64,
     admitted: bool,
+    suspect: bool,
     nodes: Vec<NodeDocument>,
     write_rule: RuleDocument,
 }
@@ -128,6 +129,7 @@ fn status_document(status: ClusterStatus) -> StatusDocument {
         applied_index: status.applied_index,
         last_log_index: status.last_log_index,
         admitted: status.is_admitted,
+        suspect: status.is_suspect,
         nodes: status.nodes.into_iter().map(|node| node_document(node, leader)).collect(),
         write_rule: RuleDocument { zones: rule.zones, nodes: rule.nodes, copies: rule.copies, degradation },
     }

@@ -13,6 +13,9 @@ use super::Admin;
 use super::error::Failure;
 use super::exchange::Exchange;
 
+/// For a node that must not take part; its log says more.
+const SUSPECT: &str = "the data directory was emptied or is an old copy: this node takes no part\n";
+
 fn word(is_well: bool, text: &'static str) -> Response<Body> {
     let mut response = Response::new(Body::from(text));
     *response.status_mut() = if is_well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -28,6 +31,9 @@ pub(super) async fn live() -> Response<Body> {
 /// `GET /startupz`: the node's state is open and it is part of a cluster, or waits for somebody to found one.
 pub(super) async fn started(State(admin): State<Arc<Admin>>) -> Response<Body> {
     let status = admin.cluster.status();
+    if status.is_suspect {
+        return word(false, SUSPECT);
+    }
     match (&status.cluster, status.is_admitted) {
         (None, _) => word(true, "waiting for `portolan cluster init` or `join`\n"),
         (Some(_), false) => word(false, "waiting for a majority of the cluster\n"),
@@ -42,6 +48,9 @@ pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> Response<Body> {
         return word(false, "draining\n");
     }
     let status = admin.cluster.status();
+    if status.is_suspect {
+        return word(false, SUSPECT);
+    }
     match (&status.cluster, status.is_admitted, status.leader) {
         (None, ..) => word(false, "no cluster yet\n"),
         (Some(_), false, _) => word(false, "waiting for a majority of the cluster\n"),
