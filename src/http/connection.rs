@@ -20,6 +20,7 @@ use super::activity::{Activity, Patience, Still, Watched, supervise};
 use super::front::{Front, Shared};
 use super::listener::TlsSource;
 use super::slots::ConnectionSlot;
+use crate::ground::certs;
 
 /// First byte of a TLS record that carries a handshake (RFC 8446 §5.1).
 const TLS_HANDSHAKE: u8 = 0x16;
@@ -83,7 +84,8 @@ pub(super) async fn serve_connection<A: App>(
         // Answers are written whole; waiting for more would only delay them.
         drop(stream.set_nodelay(true));
         let activity = Arc::new(Activity::default());
-        let front = Front { app, shared, peer, local, is_tls: tls.is_some(), activity: Arc::clone(&activity) };
+        let (is_tls, identity) = (tls.is_some(), None);
+        let front = Front { app, shared, peer, local, is_tls, identity, activity: Arc::clone(&activity) };
         match (tls, opening) {
             (None, Opening::Http1) => drive(Watched::new(stream, activity), front, false, stopped).await,
             (None, Opening::Http2) => drive(Watched::new(stream, activity), front, true, stopped).await,
@@ -91,8 +93,12 @@ pub(super) async fn serve_connection<A: App>(
                 let acceptor = TlsAcceptor::from(tls());
                 match timeout(header_timeout, acceptor.accept(Watched::new(stream, activity))).await {
                     Ok(Ok(stream)) => {
-                        let is_h2 = stream.get_ref().1.alpn_protocol() == Some(ALPN_H2);
-                        drive(stream, front, is_h2, stopped).await;
+                        let session = stream.get_ref().1;
+                        let is_h2 = session.alpn_protocol() == Some(ALPN_H2);
+                        // The handshake has verified the chain, where the listener asks for one.
+                        let chain = session.peer_certificates().unwrap_or_default();
+                        let identity = chain.first().and_then(|own| certs::identity(own).ok());
+                        drive(stream, Front { identity, ..front }, is_h2, stopped).await;
                     }
                     Ok(Err(error)) => refused("tls", peer, &error),
                     Err(elapsed) => refused("tls", peer, &elapsed),

@@ -21,6 +21,7 @@ use super::proxy;
 use super::request::{RequestIds, RequestInfo, adopted_id};
 use super::settings::{Settings, host_of};
 use super::slots::RequestSlots;
+use crate::ground::certs::Identity;
 
 /// The header that carries the id of a request.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -49,6 +50,8 @@ pub(super) struct Front<A> {
     pub(super) peer: SocketAddr,
     pub(super) local: SocketAddr,
     pub(super) is_tls: bool,
+    /// Who the client is by its certificate, for listeners that ask for one.
+    pub(super) identity: Option<Identity>,
     pub(super) activity: Arc<Activity>,
 }
 
@@ -110,6 +113,9 @@ impl<A: App> Front<A> {
             Body::new(RequestBody::new(body, info.clone(), activity, stall_timeout, may_linger))
         };
         parts.extensions.insert(info);
+        if let Some(identity) = &self.identity {
+            parts.extensions.insert(identity.clone());
+        }
         Request::from_parts(parts, body)
     }
 }

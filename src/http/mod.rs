@@ -27,7 +27,8 @@ pub use settings::Settings;
 use axum::body::Body;
 use axum::http::{Request, Response};
 
-/// What answers the requests of a listener. Each carries a [`RequestInfo`] in its extensions.
+/// What answers the requests of a listener. Each carries a [`RequestInfo`] in its extensions, and an
+/// [`Identity`](crate::ground::certs::Identity) when its client showed a certificate that the listener asked for.
 pub trait App: Clone + Send + Sync + 'static {
     /// Answers. Errors are answers too.
     fn respond(&self, request: Request<Body>) -> impl Future<Output = Response<Body>> + Send;

@@ -8,12 +8,17 @@ use axum::body::Body;
 use axum::http::{Request, Response};
 use bytes::Bytes;
 use http_body_util::BodyExt;
+use registry_core::vocabulary::ids::ClusterId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, oneshot};
 
 use super::{App, RequestInfo, Settings, TlsSource, serve};
 use crate::config::{HttpSection, Network};
+use crate::ground::certs::mint::{Authority, Pair};
+use crate::ground::certs::{Identity, Role};
+use crate::ground::tls::{Acceptor, ServerFiles, install_provider};
+use crate::ground::{Shutdown, files};
 
 const SOON: Duration = Duration::from_secs(5);
 const A_MOMENT: Duration = Duration::from_millis(200);
@@ -51,6 +56,10 @@ impl App for TestApp {
             "/endless" => {
                 let block = || async { Some((Ok::<_, std::io::Error>(Bytes::from(vec![7; 65536])), ())) };
                 Response::new(Body::from_stream(futures_util::stream::unfold((), move |()| block())))
+            }
+            "/identity" => {
+                let identity = request.extensions().get::<Identity>();
+                Response::new(Body::from(identity.map_or("nobody".to_owned(), ToString::to_string)))
             }
             "/who" => Response::new(Body::from(format!("{} {}", info.client(), info.origin()))),
             _ => Response::new(Body::from("ok")),
@@ -165,6 +174,38 @@ async fn both_protocols_are_spoken() {
         let origin = url.strip_suffix("/who").unwrap();
         assert_eq!(response.text().await.unwrap(), format!("127.0.0.1 {origin}"));
     }
+}
+
+// T24: who showed a certificate of the authority is known to the app by what stands in it; nobody else is anybody.
+#[tokio::test]
+async fn certificates_say_who() {
+    install_provider();
+    let dir = tempfile::tempdir().unwrap();
+    let (authority, ca) = Authority::create(ClusterId(7)).unwrap();
+    let write = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        files::write_atomic(&path, text.as_bytes(), 0o600).unwrap();
+        path
+    };
+    let own = authority.issue_public(&["127.0.0.1".into()], 30).unwrap();
+    let (cert, key) = (write("tls.pem", &own.cert_pem), write("tls.key", own.key_pem.expose()));
+    let files = ServerFiles { cert, key, client_ca: Some(write("ca.pem", &ca.cert_pem)) };
+    let acceptor = Acceptor::start("test", files, Shutdown::new()).unwrap();
+    let running = start(defaults(), Some(Arc::new(move || acceptor.config()))).await;
+    let ask = async |pair: Option<Pair>| {
+        let trusted = reqwest::Certificate::from_pem(ca.cert_pem.as_bytes()).unwrap();
+        let mut client = reqwest::Client::builder().tls_certs_only([trusted]).no_proxy();
+        if let Some(pair) = pair {
+            let pem = format!("{}\n{}", pair.cert_pem, pair.key_pem.expose());
+            client = client.identity(reqwest::Identity::from_pem(pem.as_bytes()).unwrap());
+        }
+        let url = format!("https://{}/identity", running.address);
+        client.build().unwrap().get(url).send().await.unwrap().text().await.unwrap()
+    };
+    let operator = Identity { cluster: ClusterId(7), role: Role::Operator("ann".into()) };
+    let pair = authority.issue(&operator, &[], 30).unwrap();
+    assert_eq!(ask(Some(pair)).await, operator.to_string());
+    assert_eq!(ask(None).await, "nobody");
 }
 
 // H7: a client that never finishes its headers, or never begins, is closed after the header time-out.
