@@ -1,5 +1,7 @@
 //! `portolan image`: tags and manifests, through the registry's own API.
 
+mod copies;
+
 use clap::{Args, Subcommand};
 use registry_core::vocabulary::{Digest, Reference, RepositoryName, Tag};
 use reqwest::Method;
@@ -38,6 +40,11 @@ enum ImageCommand {
         /// repository:tag or repository@digest.
         image: String,
     },
+    /// Show where the copies of an image's blobs lie, asking the admin listener as well.
+    Copies {
+        /// repository:tag or repository@digest.
+        image: String,
+    },
     /// Delete a tag, or a manifest with all its tags.
     Delete {
         /// repository:tag or repository@digest.
@@ -50,6 +57,10 @@ pub(super) async fn run(arguments: ImageArguments, printer: Printer) -> Result<(
     match arguments.command {
         ImageCommand::List { repository } => list(&client, &repository, printer).await,
         ImageCommand::Show { image } => show(&client, &image, printer).await,
+        ImageCommand::Copies { image } => {
+            let admin = Client::admin(&arguments.connection)?;
+            copies::show(&client, &admin, &image, printer).await
+        }
         ImageCommand::Delete { image } => {
             let (repository, reference) = parse(&image)?;
             client.call(Method::DELETE, &manifest(&repository, &reference), None).await?;
@@ -102,15 +113,25 @@ fn succeeded(client: &Client, answer: Answer) -> Result<Answer, CliError> {
     if answer.status.is_success() { Ok(answer) } else { Err(client.refused(&answer)) }
 }
 
-async fn show(client: &Client, image: &str, printer: Printer) -> Result<(), CliError> {
-    let (repository, reference) = parse(image)?;
+/// Asks for a manifest: the answer, and its body as a document.
+async fn fetch(
+    client: &Client,
+    repository: &RepositoryName,
+    reference: &Reference,
+) -> Result<(Answer, Value), CliError> {
     let mut headers = HeaderMap::new();
     headers.insert(ACCEPT, HeaderValue::from_static(ACCEPTED));
-    let sent = client.send(Method::GET, &manifest(&repository, &reference), headers, None).await?;
+    let sent = client.send(Method::GET, &manifest(repository, reference), headers, None).await?;
     let answer = succeeded(client, sent)?;
-    let header = |name: &str| answer.headers.get(name).and_then(|value| value.to_str().ok());
-    let document: Value = serde_json::from_slice(&answer.body)
+    let document = serde_json::from_slice(&answer.body)
         .map_err(|error| CliError::failed(format!("the manifest is not JSON: {error}")))?;
+    Ok((answer, document))
+}
+
+async fn show(client: &Client, image: &str, printer: Printer) -> Result<(), CliError> {
+    let (repository, reference) = parse(image)?;
+    let (answer, document) = fetch(client, &repository, &reference).await?;
+    let header = |name: &str| answer.headers.get(name).and_then(|value| value.to_str().ok());
     let shown = json!({
         "digest": header("docker-content-digest"),
         "media_type": header("content-type"),

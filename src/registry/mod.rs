@@ -5,6 +5,7 @@
 
 mod blobs;
 mod commit;
+mod copies;
 mod manifests;
 mod repositories;
 mod uploads;
@@ -25,6 +26,7 @@ use crate::blob::transfer::Transfer;
 use crate::metadata::Metadata;
 
 pub use blobs::{BlobContent, BlobInfo, MountSource};
+pub use copies::{BlobCopies, CopyPlace};
 pub use manifests::{ManifestInfo, ManifestPut, PutManifest, ReferrerInfo, StoredManifest};
 pub use repositories::RepositoryInfo;
 pub use uploads::UploadProgress;

@@ -17,11 +17,13 @@
 //! | `/v1/users/{user}/policies`, `…/{policy}` | GET / PUT, DELETE |
 //! | `/v1/users/{user}/grants` | PUT |
 //! | `/v1/whoami`, `/v1/explain` | GET / POST |
+//! | `/v1/blobs/{digest}` | GET |
 //! | `/v1/repositories`, `/v1/repositories/{name}` | GET, POST / GET, PATCH, DELETE |
 //!
 //! `{user}` may be `anonymous` for policies and grants: what requests without a credential may do.
 
 mod answer;
+mod blobs;
 mod cluster;
 mod error;
 mod exchange;
@@ -74,6 +76,7 @@ impl Admin {
             .route("/v1/cluster/join", post(cluster::join))
             .route("/v1/cluster/transfer", post(cluster::transfer))
             .route("/v1/cluster/nodes/{id}", delete(cluster::remove))
+            .route("/v1/blobs/{digest}", get(blobs::show))
             .route("/v1/whoami", get(users::whoami))
             .route("/v1/explain", post(users::explain))
             .route("/v1/users", get(users::list).post(users::create))
