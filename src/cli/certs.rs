@@ -20,6 +20,8 @@ use crate::ground::{Secret, random};
 /// Name of the authority's certificate, in its directory and beside all that it signs.
 pub(super) const CA_FILE: &str = "ca.pem";
 const CA_KEY_FILE: &str = "ca.key";
+/// Certificates that end sooner are made again by whoever looks after them.
+const RENEW_BEFORE_S: i64 = 30 * 24 * 3600;
 
 #[derive(Debug, Args)]
 pub(super) struct CertsArguments {
@@ -168,10 +170,7 @@ fn init(dir: &Path, cluster: ClusterId, printer: Printer) -> Result<(), CliError
 
 fn node(leaf: &Leaf, name: &str, node_id: Option<NodeId>) -> Result<Value, CliError> {
     let dir = leaf.place.dir.join("nodes").join(named(name)?);
-    let renewed = match present_identity(&dir.join("node.pem"))? {
-        Some(Identity { role: Role::Node(id), .. }) => Some(id),
-        Some(_) | None => None,
-    };
+    let renewed = present_node(&dir.join("node.pem"))?.map(|(id, _)| id);
     if let (Some(wanted), Some(present)) = (node_id, renewed)
         && wanted != present
     {
@@ -184,21 +183,63 @@ fn node(leaf: &Leaf, name: &str, node_id: Option<NodeId>) -> Result<Value, CliEr
     identified(leaf, &dir, "node", Role::Node(node_id.or(renewed).unwrap_or_else(random::node_id)))
 }
 
-/// The identity in a certificate that may be there.
-fn present_identity(path: &Path) -> Result<Option<Identity>, CliError> {
-    if !path.exists() {
-        return Ok(None);
-    }
-    let told = |problem: String| CliError::failed(format!("{}: {problem}; move it away", path.display()));
-    let der = CertificateDer::from_pem_file(path).map_err(|error| told(error.to_string()))?;
-    certs::identity(&der).map(Some).map_err(told)
+fn leaf_of(authority_dir: &Path, addresses: &[String]) -> Leaf {
+    let place = Place { dir: authority_dir.to_owned() };
+    Leaf { place, addresses: addresses.to_vec(), days: LEAF_DAYS_DEFAULT, cluster_id: None }
 }
 
 /// Makes a node's files in `dir`: `ca.pem`, `node.pem`, `node.key`.
 pub(super) fn make_node(authority_dir: &Path, dir: &Path, id: NodeId, address: &str) -> Result<(), CliError> {
-    let place = Place { dir: authority_dir.to_owned() };
-    let leaf = Leaf { place, addresses: vec![address.to_owned()], days: LEAF_DAYS_DEFAULT, cluster_id: None };
+    let leaf = leaf_of(authority_dir, &[address.to_owned()]);
     identified(&leaf, dir, "node", Role::Node(id)).map(drop)
+}
+
+/// Makes an operator's files in `<authority_dir>/operators/<name>/`.
+pub(super) fn make_operator(authority_dir: &Path, name: &str) -> Result<(), CliError> {
+    let dir = authority_dir.join("operators").join(name);
+    identified(&leaf_of(authority_dir, &[]), &dir, "operator", Role::Operator(name.to_owned())).map(drop)
+}
+
+/// Makes a certificate for clients in `dir`: `tls.pem`, `tls.key`.
+pub(super) fn make_public(authority_dir: &Path, dir: &Path, addresses: &[String]) -> Result<(), CliError> {
+    let (authority, ca_pem) = load_authority(authority_dir)?;
+    let pair = authority.issue_public(addresses, LEAF_DAYS_DEFAULT);
+    let pair = pair.map_err(|error| CliError::usage(error.to_string()))?;
+    write_pair(dir, "tls", &pair, &ca_pem).map(drop)
+}
+
+/// A certificate that is there already.
+pub(super) struct Present(certs::Summary);
+
+impl Present {
+    /// Whether it need not be made again for a while, and names these addresses.
+    pub(super) fn is_good_for(&self, addresses: &[String]) -> bool {
+        let left_s = self.0.not_after_s - OffsetDateTime::now_utc().unix_timestamp();
+        left_s > RENEW_BEFORE_S && addresses.iter().all(|address| self.0.addresses.contains(address))
+    }
+}
+
+/// Reads a certificate; `None` if there is none.
+pub(super) fn present(path: &Path) -> Result<Option<Present>, CliError> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let told = |problem: String| unusable(path, &problem);
+    let der = CertificateDer::from_pem_file(path).map_err(|error| told(error.to_string()))?;
+    certs::summary(&der).map(Present).map(Some).map_err(told)
+}
+
+/// Reads a node's certificate and the id in it; `None` if there is none.
+pub(super) fn present_node(path: &Path) -> Result<Option<(NodeId, Present)>, CliError> {
+    let Some(found) = present(path)? else { return Ok(None) };
+    match found.0.identity.as_ref().map(|identity| &identity.role) {
+        Some(Role::Node(id)) => Ok(Some((*id, found))),
+        Some(_) | None => Err(unusable(path, "is not for a node")),
+    }
+}
+
+fn unusable(path: &Path, problem: &str) -> CliError {
+    CliError::failed(format!("{}: {problem}; move it away", path.display()))
 }
 
 /// Signs for someone with a role, and writes `<stem>.pem`, `<stem>.key` and `ca.pem` into `dir`.
@@ -260,7 +301,8 @@ fn load_authority(dir: &Path) -> Result<(Authority, String), CliError> {
     Ok((authority, pair.cert_pem))
 }
 
-fn unwritable(path: &Path, error: &std::io::Error) -> CliError {
+/// The sentence for a file that can't be written.
+pub(super) fn unwritable(path: &Path, error: &std::io::Error) -> CliError {
     CliError::failed(format!("{} can't be written: {error}", path.display()))
 }
 

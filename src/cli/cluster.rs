@@ -1,5 +1,8 @@
 //! `portolan cluster`.
 
+mod form;
+mod prepare;
+
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -7,9 +10,10 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::client::{Client, part};
-use super::connection::ConnectionArguments;
+use super::connection::{ConnectionArguments, Credential, read_credential};
 use super::error::CliError;
 use super::output::Printer;
+use crate::config::Sources;
 use crate::ground::files::{self, PRIVATE_FILE_MODE};
 
 #[derive(Debug, Args)]
@@ -27,6 +31,17 @@ enum ClusterCommand {
         /// Write the access key into this file ("ID:SECRET", mode 0600) instead of showing it.
         #[arg(long, value_name = "FILE")]
         save_credentials: Option<PathBuf>,
+    },
+    /// Make certificates, an operator and a first access key for nodes that have not started yet. Run again it keeps
+    /// what is there, and renews certificates that end soon.
+    Prepare(prepare::PrepareArguments),
+    /// Make running nodes a cluster, whatever is missing of it; nothing if they are one. For scripts and containers.
+    Form(form::FormArguments),
+    /// Show the first access key, from the file that this machine's configuration names.
+    FirstKey {
+        /// The secret alone, to be piped into a login.
+        #[arg(long)]
+        bare: bool,
     },
     /// Show the nodes, who leads, and how far each has come.
     Status,
@@ -49,20 +64,24 @@ enum ClusterCommand {
 }
 
 pub(super) async fn run(arguments: ClusterArguments, printer: Printer) -> Result<(), CliError> {
-    let client = Client::admin(&arguments.connection)?;
-    match arguments.command {
-        ClusterCommand::Init { save_credentials } => init(&client, save_credentials.as_deref(), printer).await,
-        ClusterCommand::Status => status(&client.get("/v1/cluster").await?, printer),
+    let ClusterArguments { connection, command } = arguments;
+    let client = || Client::admin(&connection);
+    match command {
+        ClusterCommand::Prepare(wish) => prepare::run(&wish, printer),
+        ClusterCommand::Form(wish) => form::run(&connection, &wish, printer).await,
+        ClusterCommand::FirstKey { bare } => first_key(bare, printer),
+        ClusterCommand::Init { save_credentials } => init(&client()?, save_credentials.as_deref(), printer).await,
+        ClusterCommand::Status => status(&client()?.get("/v1/cluster").await?, printer),
         ClusterCommand::Join { seeds } => {
-            client.post("/v1/cluster/join", &json!({ "seeds": seeds })).await?;
+            client()?.post("/v1/cluster/join", &json!({ "seeds": seeds })).await?;
             printer.done("joined; `portolan cluster status` shows when it has caught up")
         }
         ClusterCommand::Transfer { node } => {
-            client.post("/v1/cluster/transfer", &json!({ "to": node })).await?;
+            client()?.post("/v1/cluster/transfer", &json!({ "to": node })).await?;
             printer.done(&format!("{node} leads"))
         }
         ClusterCommand::Remove { node } => {
-            client.call(Method::DELETE, &format!("/v1/cluster/nodes/{}", part(&node)), None).await?;
+            client()?.call(Method::DELETE, &format!("/v1/cluster/nodes/{}", part(&node)), None).await?;
             printer.done(&format!("{node} is removed"))
         }
     }
@@ -91,6 +110,19 @@ async fn init(client: &Client, save: Option<&Path>, printer: Printer) -> Result<
         )),
         (None, None) => printer.done("its first access key is the one from the configuration"),
     }
+}
+
+fn first_key(is_bare: bool, printer: Printer) -> Result<(), CliError> {
+    let loaded = Sources::of_process().load().map_err(|mistakes| CliError::usage(mistakes.to_string()))?;
+    let path = loaded.settings.auth.root_key_file;
+    let told =
+        || CliError::usage("auth.root_key_file is not set: the first access key was shown when the cluster was made");
+    let Credential { key_id, secret } = read_credential(&path.ok_or_else(told)?)?;
+    if is_bare {
+        return printer.done(secret.expose());
+    }
+    let shown = json!({ "user": key_id, "password": secret.expose() });
+    printer.one(&shown, &[("user", "user"), ("password", "password")])
 }
 
 /// Moves the secret from the answer into a file. When that fails it is left in the answer, and shown.

@@ -69,6 +69,11 @@ impl ConnectionArguments {
         self.endpoint(self.admin.as_deref(), Door::Admin)
     }
 
+    /// The admin listener at a URL, trusted and spoken to as the flags say.
+    pub(super) fn of_admin(&self, url: &str) -> Result<Endpoint, CliError> {
+        self.endpoint(Some(url), Door::Admin)
+    }
+
     /// The public listener: the URL given, else that of this machine's configuration.
     pub(super) fn registry(&self, given: Option<&str>) -> Result<Endpoint, CliError> {
         self.endpoint(given, Door::Public)

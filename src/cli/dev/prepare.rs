@@ -1,23 +1,12 @@
 //! What lies on disk before the nodes start: certificates, the first access key, a configuration file for each.
 
-use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use registry_core::vocabulary::ids::NodeId;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-
 use super::plan::{Plan, PlannedNode};
 use super::unwritable;
-use crate::cli::certs::{CA_FILE, make_authority, make_node};
+use crate::cli::certs::{CA_FILE, make_authority, make_node, present_node};
 use crate::cli::error::CliError;
 use crate::config::Door;
-use crate::ground::certs::{self, Role};
 use crate::ground::files::{self, PRIVATE_FILE_MODE};
 use crate::ground::random;
-
-/// Certificates that end sooner are made again.
-const RENEW_BEFORE_S: u64 = 30 * 24 * 3600;
 
 /// Makes what is missing, and writes each node's configuration.
 pub(super) fn prepare(plan: &Plan) -> Result<(), CliError> {
@@ -50,29 +39,14 @@ fn refuse_strangers(plan: &Plan) -> Result<(), CliError> {
 
 fn prepare_node(plan: &Plan, node: &PlannedNode) -> Result<(), CliError> {
     files::create_private_dir(&node.dir).map_err(|error| unwritable(&node.dir, &error))?;
-    let (id, is_good) = present(&node.certs_dir().join("node.pem"))?;
-    if !is_good {
-        let id = id.unwrap_or_else(random::node_id);
+    let present = present_node(&node.certs_dir().join("node.pem"))?;
+    if !present.as_ref().is_some_and(|(_, cert)| cert.is_good_for(&[node.ip.to_string()])) {
+        let id = present.map_or_else(random::node_id, |(id, _)| id);
         make_node(&plan.certs_dir(), &node.certs_dir(), id, &node.ip.to_string())?;
     }
     let path = node.config_file();
     let written = files::write_atomic(&path, configuration(plan, node).as_bytes(), PRIVATE_FILE_MODE);
     written.map_err(|error| unwritable(&path, &error))
-}
-
-/// The id in a node's certificate, and whether that is good for a while.
-fn present(path: &Path) -> Result<(Option<NodeId>, bool), CliError> {
-    if !path.exists() {
-        return Ok((None, false));
-    }
-    let told = |problem: String| CliError::failed(format!("{}: {problem}; choose another --dir", path.display()));
-    let der = CertificateDer::from_pem_file(path).map_err(|error| told(error.to_string()))?;
-    let Role::Node(id) = certs::identity(&der).map_err(told)?.role else {
-        return Err(told("is not for a node".to_owned()));
-    };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let ends = u64::try_from(certs::not_after_s(&der).map_err(told)?).unwrap_or(0);
-    Ok((Some(id), ends > now + RENEW_BEFORE_S))
 }
 
 fn configuration(plan: &Plan, node: &PlannedNode) -> String {
@@ -102,6 +76,8 @@ fn configuration(plan: &Plan, node: &PlannedNode) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::config::{Environment, Sources};
 
