@@ -9,7 +9,7 @@ binary=${1:-${CARGO_TARGET_DIR:-$HOME/.cache/portolan/target}/debug/portolan}
 docker info >/dev/null 2>&1 || { echo "image.sh: no Docker engine answers; start one (tests/clients/install.sh --core does)" >&2; exit 1; }
 version=$("$binary" --version | awk '{print $2}')
 root=$(mktemp -d); trap 'rm -rf "$root"' EXIT
-mkdir -p "$root/files/usr/bin" "$root/files/data" "$root/files/etc" "$root/files/tmp"
+mkdir -p "$root/files/usr/bin" "$root/files/etc" "$root/owned/data" "$root/owned/certs" "$root/owned/setup/nodes/"{a,b,c}
 cp "$binary" "$root/files/usr/bin/portolan"
 strip --strip-debug "$root/files/usr/bin/portolan"
 # the loader and the libraries, at the paths the binary asks for
