@@ -9,7 +9,7 @@ export ROCKSDB_STATIC = 1
 ROCKSDB = export ROCKSDB_LIB_DIR="$$(.ci/rocksdb.sh $(CACHE))"
 BIN = $(CARGO_TARGET_DIR)/debug/portolan
 
-.PHONY: run test check unit it build bench image clients test-clients conformance clean tools fmt
+.PHONY: run test check unit it build bench image clients test-clients test-compose conformance clean tools fmt
 
 ## run: a three-node, three-zone cluster on loopback; prints endpoints, a credential and lines to paste
 run: build
@@ -49,6 +49,10 @@ test-clients: build
 	tests/clients/run.sh --all
 	TLS=1 tests/clients/run.sh --all
 	SETTINGS=auth.challenge=basic tests/clients/run.sh --all
+
+## test-compose: docker-compose.yml with both versions of compose and both balancers, nodes killed; about ten minutes
+test-compose: build
+	tests/compose/run.sh
 
 ## bench: beside distribution, nginx and etcd in one run
 bench: build
