@@ -196,6 +196,35 @@ async fn an_empty_directory_does_not_vote() {
     assert_eq!(cluster.machine(lagging).get("x"), 1);
 }
 
+// The founder's directory, emptied after a life in which it was never fed. The first entries name it as the only voter:
+// fed with them it would elect itself and cut away what the others have acknowledged.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_emptied_founder_takes_no_part() {
+    let mut cluster = Cluster::start(1, |_| {}).await;
+    let seed = cluster.member(0).raft_addr;
+    for _ in 0..2 {
+        let new = cluster.add_node().await;
+        cluster.group(new).join(vec![seed.clone()], cluster.member(new), PATIENCE).await.unwrap();
+    }
+    cluster.converge().await;
+    cluster.group(0).change_voters([1, 2, 3], PATIENCE).await.unwrap();
+    for _ in 0..10 {
+        cluster.group(0).propose(add("x", 1), PATIENCE).await.unwrap();
+    }
+    cluster.converge().await;
+    cluster.kill(0).await;
+    std::fs::remove_dir_all(cluster.node_dir(0)).unwrap();
+    cluster.group(1).propose(add("x", 1), PATIENCE).await.unwrap();
+    let term = cluster.group(1).status().term;
+    cluster.restart(0).await.unwrap();
+    let group = cluster.group(0).clone();
+    eventually("it is found out", move || group.status().suspect).await;
+    cluster.group(1).propose(add("x", 1), PATIENCE).await.unwrap();
+    let [status, left] = [cluster.group(1).status(), cluster.group(0).status()];
+    assert_eq!((status.term, left.leader), (term, None), "it stood for election");
+    assert_eq!((cluster.machine(1).get("x"), cluster.machine(0).get("x")), (12, 0));
+}
+
 // A started voter neither votes nor takes entries before a majority has answered its hello.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_gate_waits_for_a_majority() {
