@@ -4,6 +4,7 @@ mod check;
 mod cluster;
 mod durability;
 mod failover;
+mod form;
 mod oci_edges;
 mod security;
 mod server;
