@@ -3,15 +3,16 @@
 //! The work is the rows `need(zone, digest)`; which volume of the zone takes the copy the placement decides, so two
 //! nodes of a zone never both fetch it. Fewest copies first.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use parking_lot::Mutex;
 use registry_core::decide::placement::assign;
 use registry_core::metadata::blob::{self, ConfirmReplica};
 use registry_core::metadata::command::Command;
-use registry_core::metadata::keys::SLOTS;
+use registry_core::metadata::keys::{SLOTS, Slot};
 use registry_core::metadata::node;
 use registry_core::metadata::tables::TablesRead;
 use registry_core::vocabulary::Digest;
@@ -23,7 +24,10 @@ use super::driver::{Reconciler, Step, StepFuture};
 use crate::blob::store::BlobKey;
 use crate::blob::transfer::{BlobSource, Transfer};
 use crate::metadata::Metadata;
+use crate::metadata::watch::Watch;
 
+/// How often all slots are looked at, whatever was told of: a lost signal costs this long.
+const PERIOD: Duration = Duration::from_secs(30);
 /// Copies begun in one step.
 const COPIES_PER_STEP: usize = 256;
 /// Copies fetched at once; the transfer room bounds them further by bytes.
@@ -39,13 +43,42 @@ pub struct RepairReplicas {
     zone: ZoneName,
     stores: Arc<[StoreId]>,
     principal: String,
+    due: Mutex<Due>,
+}
+
+/// Where to look for needs: in all slots now and then, between in those that got one.
+#[derive(Debug, Default)]
+struct Due {
+    /// What was told of by the watch so far.
+    round: u64,
+    slots: BTreeSet<Slot>,
     /// Where the last step stopped looking, so that a slot full of failures does not starve the others.
-    next_slot: Mutex<u16>,
+    next: Slot,
+    looked_at_all: Option<Instant>,
+}
+
+impl Due {
+    /// Takes up what has become due.
+    fn refresh(&mut self, watch: &Watch, now: Instant) {
+        let (round, slots) = watch.needs_since(self.round);
+        self.round = round;
+        self.slots.extend(slots);
+        if self.looked_at_all.is_none_or(|at| now.duration_since(at) >= PERIOD) {
+            self.slots.extend(0..SLOTS);
+            self.looked_at_all = Some(now);
+        }
+    }
+
+    /// The due slots, beginning where the last step stopped.
+    fn in_turn(&self) -> Vec<Slot> {
+        self.slots.range(self.next..).chain(self.slots.range(..self.next)).copied().collect()
+    }
 }
 
 /// One copy to be made.
 #[derive(Clone, Debug)]
 struct Want {
+    slot: Slot,
     source: BlobSource,
     into: StoreId,
 }
@@ -59,44 +92,56 @@ impl RepairReplicas {
         stores: Arc<[StoreId]>,
         principal: String,
     ) -> RepairReplicas {
-        RepairReplicas { metadata, transfer, zone, stores, principal, next_slot: Mutex::new(0) }
+        RepairReplicas { metadata, transfer, zone, stores, principal, due: Mutex::default() }
     }
 
-    /// The copies to make now, those with the fewest first.
-    fn wants(&self) -> Vec<Want> {
-        let start = *self.next_slot.lock();
+    /// The copies to make now, those with the fewest first, and whether more are due.
+    fn wants(&self) -> (Vec<Want>, bool) {
+        let mut due = self.due.lock();
+        due.refresh(self.metadata.watch(), Instant::now());
         let mut wants = Vec::new();
-        let slots = (start..SLOTS).chain(0..start);
-        for slot in slots {
-            self.metadata.peek(|view| {
-                for digest in blob::needs(view, slot, self.zone.as_str(), NEEDS_PER_SLOT) {
-                    wants.extend(self.want(view, &digest));
-                }
+        for slot in due.in_turn() {
+            let before = wants.len();
+            let is_full = self.metadata.peek(|view| {
+                let needs = blob::needs(view, slot, self.zone.as_str(), NEEDS_PER_SLOT);
+                wants.extend(needs.iter().filter_map(|digest| self.want(view, slot, digest)));
+                needs.len() == NEEDS_PER_SLOT
             });
+            // a slot full of copies that others make waits for the next look at all of them
+            if !is_full || wants.len() == before {
+                due.slots.remove(&slot);
+            }
             if wants.len() >= COPIES_PER_STEP {
-                *self.next_slot.lock() = (slot + 1) % SLOTS;
+                due.next = (slot + 1) % SLOTS;
                 break;
             }
         }
         wants.sort_by_key(|want| want.source.replicas.len());
-        wants
+        (wants, !due.slots.is_empty())
     }
 
-    fn want(&self, tables: &impl TablesRead, digest: &Digest) -> Option<Want> {
+    /// These copies were not made, or are not confirmed: their slots are looked at again.
+    fn again(&self, slots: impl IntoIterator<Item = Slot>) {
+        self.due.lock().slots.extend(slots);
+    }
+
+    fn want(&self, tables: &impl TablesRead, slot: Slot, digest: &Digest) -> Option<Want> {
         let row = blob::read(tables, digest)?;
         let plan = assign(&node::topology(tables), digest, &row.stores);
         let into = plan.add.iter().map(|choice| choice.store).find(|store| self.stores.contains(store))?;
         let key = BlobKey::new(*digest, row.generation);
-        Some(Want { source: BlobSource { key, size_bytes: row.size_bytes, replicas: row.stores }, into })
+        let source = BlobSource { key, size_bytes: row.size_bytes, replicas: row.stores };
+        Some(Want { slot, source, into })
     }
 
-    async fn copy(&self, want: Want) -> Option<Command> {
+    /// Makes a copy; what confirms it, or the slot to look at again.
+    async fn copy(&self, want: Want) -> Result<Command, Slot> {
         let BlobKey { digest, generation } = want.source.key;
         match self.transfer.replicate_here(want.source, want.into).await {
-            Ok(_) => Some(ConfirmReplica { digest, generation, store: want.into }.into()),
+            Ok(_) => Ok(ConfirmReplica { digest, generation, store: want.into }.into()),
             Err(error) => {
                 tracing::warn!(%digest, %error, "a missing copy could not be made; it is tried again");
-                None
+                Err(want.slot)
             }
         }
     }
@@ -108,7 +153,7 @@ impl Reconciler for RepairReplicas {
     }
 
     fn period(&self) -> Duration {
-        Duration::from_secs(30)
+        PERIOD
     }
 
     fn signal(&self) -> Option<watch::Receiver<u64>> {
@@ -117,16 +162,17 @@ impl Reconciler for RepairReplicas {
 
     fn step(&self) -> StepFuture<'_> {
         Box::pin(async {
-            let wants = self.wants();
+            let (wants, more) = self.wants();
             metrics::gauge!("portolan_blob_copies_wanted").set(wants.len() as f64);
             if wants.is_empty() {
-                return Step::IDLE;
+                return Step { more, ..Step::IDLE };
             }
             let tried = wants.len() as u64;
-            let more = wants.len() >= COPIES_PER_STEP;
+            let slots: BTreeSet<Slot> = wants.iter().map(|want| want.slot).collect();
             let copies = futures_util::stream::iter(wants).map(|want| self.copy(want));
-            let made: Vec<Command> =
-                copies.buffer_unordered(COPIES_AT_ONCE).filter_map(std::future::ready).collect().await;
+            let results: Vec<Result<Command, Slot>> = copies.buffer_unordered(COPIES_AT_ONCE).collect().await;
+            self.again(results.iter().filter_map(|result| result.as_ref().err().copied()));
+            let made: Vec<Command> = results.into_iter().filter_map(Result::ok).collect();
             let done = made.len() as u64;
             if made.is_empty() {
                 return Step { done, failed: tried, more: false };
@@ -134,10 +180,32 @@ impl Reconciler for RepairReplicas {
             match self.metadata.propose(&self.principal, made).await {
                 Ok(_) => Step { done, failed: tried - done, more },
                 Err(error) => {
+                    self.again(slots);
                     tracing::debug!(%error, "copies were made and not yet confirmed; they are found again");
                     Step { done: 0, failed: tried, more: false }
                 }
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // The first look is at all slots, and so is one each period; where the last step stopped the next one begins.
+    #[test]
+    fn all_slots_now_and_then() {
+        let (watch, mut due, now) = (Watch::default(), Due::default(), Instant::now());
+        due.refresh(&watch, now);
+        assert_eq!(due.slots.len(), usize::from(SLOTS));
+        due.slots.clear();
+        due.refresh(&watch, now + PERIOD / 2);
+        assert!(due.slots.is_empty());
+        due.slots.extend([1, 5, 9]);
+        due.next = 5;
+        assert_eq!(due.in_turn(), [5, 9, 1]);
+        due.refresh(&watch, now + PERIOD);
+        assert_eq!(due.slots.len(), usize::from(SLOTS));
     }
 }

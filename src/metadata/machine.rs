@@ -7,10 +7,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use raft::{Committed, MachineError, StateMachine};
 use registry_core::metadata::apply::{Entry, Machine};
-use registry_core::metadata::keys;
 
 use super::tables::{Live, State};
-use super::watch::Watch;
+use super::watch::{Touched, Watch};
 
 /// The state machine of this node: the core's [`Machine`] over RocksDB.
 #[derive(Debug)]
@@ -38,7 +37,7 @@ impl StateMachine for MetadataMachine {
         let batch: Vec<Entry<'_>> =
             entries.iter().map(|at| Entry { index: at.index, at_ms: at.at_ms, payload: &at.payload }).collect();
         let applied = self.machine.lock().apply(&Live(&self.state.live()), &batch).map_err(failed)?;
-        let touched = self.watch.touched(applied.writes.keys().map(|key| keys::kind(key)));
+        let touched = Touched::of(&applied.writes);
         self.state.write(applied.writes, last.index, meta).map_err(failed)?;
         self.watch.applied(last.index, touched);
         Ok(applied.replies.into_iter().map(Bytes::from).collect())

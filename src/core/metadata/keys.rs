@@ -170,6 +170,11 @@ fn slot_of(bytes: &[u8]) -> Slot {
     Slot::try_from(hash).expect("below 1024")
 }
 
+/// The slot that a stored key belongs to; `None` for what is no key of ours.
+pub fn slot(key: &[u8]) -> Option<Slot> {
+    key.first_chunk().map(|slot| Slot::from_be_bytes(*slot))
+}
+
 /// The slot of everything of a repository.
 pub fn repository_slot(registry: RegistryId, name: &RepositoryName) -> Slot {
     let mut bytes = registry.number().to_be_bytes().to_vec();
