@@ -20,8 +20,7 @@ pub use propose::{Accepted, ProposeError};
 pub use read::{Consistency, ReadError};
 pub use tables::View;
 
-use registry_core::metadata::cluster;
-use registry_core::vocabulary::ids::{Lineage, NodeId, Revision};
+use registry_core::vocabulary::ids::{NodeId, Revision};
 
 use self::tables::State;
 use self::watch::Watch;
@@ -99,6 +98,5 @@ pub struct Leadership {
 
 /// The revision of a view.
 pub fn revision(view: &View<'_>) -> Revision {
-    let lineage = cluster::read(view).map_or(Lineage(0), |row| row.lineage);
-    Revision { lineage, index: view.index() }
+    view.revision()
 }

@@ -11,7 +11,7 @@ use registry_core::vocabulary::ids::{RequestId, Revision};
 use registry_core::vocabulary::limits::{PROPOSAL_BYTES_MAX, RETRY_AFTER_MS};
 use registry_core::vocabulary::refusal::Refusal;
 
-use super::{Metadata, PATIENCE, revision};
+use super::{Metadata, PATIENCE};
 use crate::ground::random;
 
 /// How long an answer waits for this node to apply what the leader has applied.
@@ -81,7 +81,7 @@ impl Metadata {
             tracing::debug!(index, "this node lags behind a change it proposed");
         }
         match outcome.refusal {
-            None => Ok(Accepted { revision: Revision { index, ..self.peek(revision) }, replies: outcome.replies }),
+            None => Ok(Accepted { revision: Revision { index, ..self.0.state.revision() }, replies: outcome.replies }),
             // an id too old to be told from a new one: nothing is known about an earlier copy
             Some(Refusal::ProposalExpired) => Err(ProposeError::Unknown),
             Some(refusal) => Err(ProposeError::Refused { refusal: Box::new(refusal), replies: outcome.replies }),

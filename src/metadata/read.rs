@@ -4,7 +4,7 @@ use registry_core::vocabulary::ids::Revision;
 use registry_core::vocabulary::limits::{RETRY_AFTER_MS, STALE_MAX_MS};
 use registry_core::vocabulary::refusal::Refusal;
 
-use super::{Metadata, PATIENCE, View, revision};
+use super::{Metadata, PATIENCE, View};
 
 /// How old a view may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,12 +47,12 @@ impl Metadata {
             Consistency::Fresh if self.0.group.confirmed_age_ms() <= STALE_MAX_MS => Ok(()),
             Consistency::Fresh => self.linearize().await,
             Consistency::AtLeast(seen) => {
-                let here = self.peek(revision);
+                let here = self.0.state.revision();
                 if here.lineage != seen.lineage || here.index >= seen.index {
                     return Box::pin(self.ready(Consistency::Fresh)).await;
                 }
                 self.linearize().await?;
-                if self.peek(revision).index < seen.index { Err(ReadError::FromTheFuture) } else { Ok(()) }
+                if self.0.state.revision().index < seen.index { Err(ReadError::FromTheFuture) } else { Ok(()) }
             }
         }
     }

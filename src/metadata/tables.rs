@@ -10,10 +10,12 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
+use registry_core::metadata::cluster;
 use registry_core::metadata::tables::{Row, TablesRead, Writes};
+use registry_core::vocabulary::ids::{Lineage, Revision};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, Direction, IteratorMode, Options,
@@ -125,9 +127,17 @@ impl Instance {
         StateError::Storage { path: self.path.clone(), error }
     }
 
+    /// Where this node's own marks are.
+    fn family(&self) -> &rocksdb::ColumnFamily {
+        self.db.cf_handle(LOCAL).expect("the instance was opened with this family")
+    }
+
     fn local(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
-        let family = self.db.cf_handle(LOCAL).expect("the instance was opened with this family");
-        self.db.get_cf(family, key).map_err(|error| self.storage(error))
+        self.db.get_cf(self.family(), key).map_err(|error| self.storage(error))
+    }
+
+    fn standing(&self) -> Result<Revision, StateError> {
+        Ok(standing(self, &Live(self), self.local(APPLIED)?))
     }
 
     /// The index that everything here was applied up to.
@@ -179,13 +189,18 @@ impl TablesRead for Live<'_> {
 pub struct View<'a> {
     snapshot: rocksdb::Snapshot<'a>,
     instance: &'a Instance,
-    index: u64,
+    at: Revision,
 }
 
 impl View<'_> {
     /// The log index everything read here was applied up to.
     pub fn index(&self) -> u64 {
-        self.index
+        self.at.index
+    }
+
+    /// The same with the life of the cluster; before `cluster init` that is 0.
+    pub fn revision(&self) -> Revision {
+        self.at
     }
 }
 
@@ -201,6 +216,48 @@ impl TablesRead for View<'_> {
     }
 }
 
+/// Where the live tables stand, kept in memory: every read asks, and looking it up costs as much as what it came for.
+///
+/// The one writer makes `turn` odd before a batch lands and even after it. A snapshot taken while `turn` was even, and
+/// stayed as it was, is of exactly the revision noted here.
+#[derive(Debug, Default)]
+struct Mark {
+    turn: AtomicU64,
+    lineage: AtomicU64,
+    index: AtomicU64,
+}
+
+impl Mark {
+    fn begin(&self) {
+        self.turn.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn end(&self, at: Revision) {
+        self.lineage.store(at.lineage.0, Ordering::SeqCst);
+        self.index.store(at.index, Ordering::SeqCst);
+        self.turn.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// The revision around `work`, with what that came to; no revision if a batch landed meanwhile.
+    fn around<R>(&self, work: impl FnOnce() -> R) -> (Option<Revision>, R) {
+        let turn = self.turn.load(Ordering::SeqCst);
+        let lineage = Lineage(self.lineage.load(Ordering::SeqCst));
+        let index = self.index.load(Ordering::SeqCst);
+        let done = work();
+        let is_still = turn.is_multiple_of(2) && self.turn.load(Ordering::SeqCst) == turn;
+        (is_still.then_some(Revision { lineage, index }), done)
+    }
+}
+
+/// Where an instance stands by its own rows.
+fn standing(instance: &Instance, tables: &impl TablesRead, applied: Option<Vec<u8>>) -> Revision {
+    let index = applied.map_or(0, |bytes| match <[u8; 8]>::try_from(bytes) {
+        Ok(bytes) => u64::from_be_bytes(bytes),
+        Err(_) => panic!("{instance:?} holds an applied index that is none"),
+    });
+    Revision { lineage: cluster::read(tables).map_or(Lineage(0), |row| row.lineage), index }
+}
+
 /// The state of this node, whichever instance is live.
 #[derive(Debug)]
 pub struct State {
@@ -208,6 +265,7 @@ pub struct State {
     options: StateOptions,
     cache: CacheHandle,
     live: ArcSwap<Instance>,
+    mark: Mark,
 }
 
 struct CacheHandle(Cache);
@@ -242,7 +300,10 @@ impl State {
         }
         let cache = Cache::new_lru_cache(options.cache_bytes);
         let live = Instance::open(&root.join(&name), &options, &cache, false)?;
-        Ok(State { root: root.to_owned(), options, cache: CacheHandle(cache), live: ArcSwap::from_pointee(live) })
+        let mark = Mark::default();
+        mark.begin();
+        mark.end(live.standing()?);
+        Ok(State { root: root.to_owned(), options, cache: CacheHandle(cache), live: ArcSwap::from_pointee(live), mark })
     }
 
     pub(crate) fn live(&self) -> Arc<Instance> {
@@ -251,15 +312,28 @@ impl State {
 
     /// Runs `read` on the tables at one revision.
     pub fn read<R>(&self, read: impl FnOnce(&View<'_>) -> R) -> R {
-        let instance = self.live.load();
-        let snapshot = instance.db.snapshot();
-        let family = instance.db.cf_handle(LOCAL).expect("the instance was opened with this family");
-        let index = match snapshot.get_cf(family, APPLIED) {
-            Ok(Some(bytes)) => u64::from_be_bytes(bytes.try_into().expect("an index is eight bytes")),
-            Ok(None) => 0,
-            Err(error) => rotten(&error),
+        let (marked, instance) = self.mark.around(|| self.live.load());
+        let (still, snapshot) = self.mark.around(|| instance.db.snapshot());
+        let at = Revision { lineage: Lineage(0), index: 0 };
+        let mut view = View { snapshot, instance: &instance, at };
+        view.at = match (marked, still) {
+            (Some(before), Some(after)) if before == after => after,
+            // a batch landed meanwhile: the snapshot itself knows of which side of it it is
+            _ => standing(
+                &instance,
+                &view,
+                view.snapshot.get_cf(instance.family(), APPLIED).unwrap_or_else(|error| rotten(&error)),
+            ),
         };
-        read(&View { snapshot, instance: &instance, index })
+        read(&view)
+    }
+
+    /// Where the live tables stand now.
+    pub fn revision(&self) -> Revision {
+        match self.mark.around(|| ()) {
+            (Some(at), ()) => at,
+            (None, ()) => self.read(|view| view.revision()),
+        }
     }
 
     /// Lands a batch: the writes, the index they lead to and consensus' own mark, all or nothing.
@@ -272,12 +346,16 @@ impl State {
                 None => batch.delete(key),
             }
         }
-        let family = instance.db.cf_handle(LOCAL).expect("the instance was opened with this family");
+        let family = instance.family();
         batch.put_cf(family, APPLIED, applied.to_be_bytes());
         batch.put_cf(family, META, meta);
         let mut options = WriteOptions::default();
         options.set_sync(false);
-        instance.db.write_opt(batch, &options).map_err(|error| instance.storage(error))
+        self.mark.begin();
+        let written = instance.db.write_opt(batch, &options).map_err(|error| instance.storage(error));
+        let lineage = cluster::read(&Live(&instance)).map_or(Lineage(0), |row| row.lineage);
+        // after an error the node stops; until then reads look up where they stand
+        written.inspect(|()| self.mark.end(Revision { lineage, index: applied }))
     }
 
     /// Writes a consistent copy into `dir`, which must not exist, and returns the mark *of the copy*.
@@ -305,8 +383,11 @@ impl State {
         };
         std::fs::rename(dir, &target).map_err(io(&target))?;
         let opened = Instance::open(&target, &self.options, &self.cache.0, false)?;
+        let at = opened.standing()?;
         point(&self.root, &name).map_err(io(&self.root))?;
+        self.mark.begin();
         self.live.store(Arc::new(opened));
+        self.mark.end(at);
         old.replaced.store(true, Ordering::Release);
         Ok(())
     }
@@ -358,6 +439,33 @@ mod tests {
         state.read(|view| assert_eq!((view.index(), view.get(b"a")), (8, None)));
     }
 
+    // A view tells the revision of exactly the rows it shows, while batches land one after the other.
+    #[test]
+    fn views_tell_where_they_stand() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open(dir.path(), StateOptions::default()).unwrap();
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for index in 1..=3000_u64 {
+                    state.write(writes(&[("a", Some(&index.to_string()))]), index, b"m").unwrap();
+                }
+                is_over.store(true, Ordering::SeqCst);
+            });
+            let mut last = 0;
+            while !is_over.load(Ordering::SeqCst) {
+                let known = state.revision().index;
+                state.read(|view| {
+                    let row = view.get(b"a").map_or(0, |row| String::from_utf8(row).unwrap().parse::<u64>().unwrap());
+                    assert_eq!(view.index(), row);
+                    assert!(view.index() >= known && known >= last);
+                    last = known;
+                });
+            }
+        });
+        assert_eq!(state.revision().index, 3000);
+    }
+
     // A copy carries the mark of its own data; installing it replaces the state, also for the next start.
     #[test]
     fn checkpoint_and_install() {
@@ -371,6 +479,7 @@ mod tests {
         state.install(&copy).unwrap();
         let at = |state: &State| state.read(|view| (view.index(), view.get(b"a")));
         assert_eq!(at(&state), (3, Some(b"1".to_vec())));
+        assert_eq!(state.revision().index, 3);
         drop(state);
         let state = State::open(&dir.path().join("state"), StateOptions::default()).unwrap();
         assert_eq!(at(&state), (3, Some(b"1".to_vec())));
