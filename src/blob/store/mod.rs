@@ -142,6 +142,11 @@ pub trait BlobStore: Send + Sync + 'static {
     /// Errors: `NotFound`, `Damaged` when no block of it can be vouched for.
     fn open(&self, key: &BlobKey) -> StoreResult<Arc<dyn BlobReader>>;
 
+    /// The same without waiting for the disk; `None` if only [`BlobStore::open`] can tell. Never blocks.
+    fn open_now(&self, _key: &BlobKey) -> Option<StoreResult<Arc<dyn BlobReader>>> {
+        None
+    }
+
     /// Reads the whole blob from the disk and hashes it. `pace` is told the bytes read so far, may sleep in it, and
     /// stops the scrub by breaking.
     ///
@@ -223,4 +228,9 @@ pub trait BlobReader: Send + Sync {
     /// Errors: `Damaged` with the offset of the first bad block; `OutOfRange` at or beyond the end (but for an empty
     /// blob, which answers no block at offset 0).
     fn read_blocks(&self, offset: u64, len: usize) -> StoreResult<Blocks>;
+
+    /// The same without waiting for the disk; `None` if only [`BlobReader::read_blocks`] can tell. Never blocks.
+    fn read_blocks_now(&self, _offset: u64, _len: usize) -> Option<StoreResult<Blocks>> {
+        None
+    }
 }

@@ -200,7 +200,7 @@ impl Reader {
             let began = Instant::now();
             let opened = tokio::time::timeout(inner.holder.patience, open_copy(&inner, &candidate, span)).await;
             let result = match opened {
-                Ok(Ok((first, blocks))) if source::is_sound(&first, at) => {
+                Ok(Ok((first, blocks))) if is_good(&inner, &candidate, &first, at) => {
                     inner.hedger.record(began.elapsed());
                     Ok((first, Copy { candidate: candidate.clone(), blocks }))
                 }
@@ -279,13 +279,16 @@ impl Reader {
             }
             Err(_) => return Err(too_slow(candidate, patience)),
         };
-        // The store has checked its own blocks in this very process.
-        let is_own = candidate.node == self.inner.holder.node;
-        if is_own || source::is_sound(&blocks, self.at) {
+        if is_good(&self.inner, candidate, &blocks, self.at) {
             return Ok(blocks.slice(self.at, self.until));
         }
         Err(garbled(&self.inner, candidate, self.blob.key))
     }
+}
+
+/// Whether blocks may be handed out. A store of this node has checked its own in this very process.
+fn is_good(inner: &Inner, candidate: &Candidate, blocks: &Blocks, at: u64) -> bool {
+    if candidate.node == inner.holder.node { source::is_in_place(blocks, at) } else { source::is_sound(blocks, at) }
 }
 
 async fn open_copy(
@@ -299,7 +302,7 @@ async fn open_copy(
     }
     let store = inner.holder.volumes.get(candidate.store).ok_or(TransferError::StoreUnknown(candidate.store))?;
     let own = move |error| TransferError::Store { node, error };
-    let (first, rest) = source::local(store, span).await.map_err(own)?;
+    let (first, rest) = source::local(&inner.holder.reads, store, span).await.map_err(own)?;
     Ok((first, rest.map(move |blocks| blocks.map_err(own)).boxed()))
 }
 

@@ -21,6 +21,7 @@ use super::chunk::{Mirror, PrimaryChunk};
 use super::intake::{Appender, Batch};
 use super::leg::Leg;
 use super::peers::Peers;
+use super::source::Reads;
 use super::volumes::{At as _, Volumes, blocking};
 use super::wire::proto;
 use super::{CopyFault, EpochSource, Observer, Settings, Staged, TransferError, TransferResult};
@@ -66,6 +67,7 @@ pub(super) struct Holder {
     appends: Arc<Semaphore>,
     mirrors: Arc<Semaphore>,
     fetches: Arc<Semaphore>,
+    pub(super) reads: Reads,
     pub(super) patience: Duration,
     writer_wait: Duration,
 }
@@ -90,6 +92,7 @@ impl Holder {
             // A backup refuses later than a primary, so that a push that was let in is not broken off for want of room.
             mirrors: Arc::new(Semaphore::new(settings.appends_max * 2)),
             fetches: Arc::new(Semaphore::new(settings.fetches_max)),
+            reads: Reads::default(),
             patience: Duration::from_millis(settings.progress_timeout_ms),
             // Whoever opened the stream must still be there to hear that somebody else writes.
             writer_wait: Duration::from_millis(WRITER_WAIT_MS.min(settings.progress_timeout_ms * 3 / 5)),

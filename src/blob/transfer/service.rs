@@ -233,7 +233,7 @@ async fn serve_blocks(
 ) -> TransferResult<BoxStream<'static, Result<proto::BlocksReply, Status>>> {
     let room = holder.admit_fetch()?;
     let volume = holder.volumes.get(store).ok_or(TransferError::StoreUnknown(store))?;
-    let (first, rest) = match source::local(volume, span).await {
+    let (first, rest) = match source::local(&holder.reads, volume, span).await {
         Ok(opened) => opened,
         Err(error) => {
             holder.report(store, span.key, &error).await;

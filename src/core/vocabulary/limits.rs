@@ -102,8 +102,12 @@ pub const TRANSFER_QUEUED_FRAMES_MAX: usize = 2;
 pub const TRANSFER_WINDOW_BYTES: usize = MIB;
 /// Streams of one connection between nodes.
 pub const TRANSFER_STREAMS_MAX: usize = 1024;
-/// Bytes read from an own disk at once.
-pub const TRANSFER_READ_BYTES: usize = 512 * KIB;
+/// Bytes read from an own disk at once, while few read: what a second-level cache holds until they are sent.
+pub const TRANSFER_READ_BYTES: usize = 256 * KIB;
+/// Memory of all reads from own disks together: where many read at once, each reads less at a time, down to a block.
+pub const TRANSFER_READS_BYTES: usize = 64 * MIB;
+/// Memory of checked blocks that several readers of one blob share.
+pub const BLOCKS_SHARED_BYTES: usize = 32 * MIB;
 /// Time for which a new writer of an upload waits for the one before it to go, in milliseconds: a client that lost its
 /// connection comes back at once.
 pub const WRITER_WAIT_MS: u64 = 3_000;

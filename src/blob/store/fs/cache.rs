@@ -93,13 +93,15 @@ mod tests {
     use registry_core::vocabulary::digest::Digest;
     use registry_core::vocabulary::ids::UploadId;
 
+    use super::super::shared::{Shared, SharedRoom};
     use super::super::sums::Sums;
     use super::*;
 
     fn blob(number: u128, sums: usize) -> Arc<OpenBlob> {
         let key = BlobKey::new(Digest::sha256(b"x"), UploadId { tick: 0, random: number });
         let sums = Sums { size_bytes: 0, sums: vec![0; sums] };
-        Arc::new(OpenBlob { key, file: tempfile::tempfile().unwrap(), sums })
+        let shared = Shared::new(SharedRoom::default());
+        Arc::new(OpenBlob { key, file: tempfile::tempfile().unwrap(), sums, shared })
     }
 
     fn put(cache: &Cache, blob: &Arc<OpenBlob>) {

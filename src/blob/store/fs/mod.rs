@@ -27,6 +27,7 @@ use self::cache::Cache;
 use self::import::{Import, Importing};
 pub use self::marker::{Identity, marked};
 use self::pack::Packs;
+use self::shared::SharedRoom;
 pub use self::stopped::{Depth, Examined, Lying, StoppedVolume};
 use self::store::Inner;
 use self::uploads::Uploads;
@@ -52,6 +53,7 @@ mod pack;
 mod place;
 mod scrub;
 mod serve;
+mod shared;
 mod staged;
 mod stopped;
 mod store;
@@ -61,6 +63,7 @@ mod tests;
 mod upload;
 mod uploads;
 mod volume;
+mod wait;
 
 /// A blob store in a directory. One process may have it open.
 pub struct FsStore(Arc<Inner>);
@@ -75,6 +78,7 @@ impl FsStore {
             packs: Packs::open(&volume)?,
             cache: Cache::new(settings.open_files_max, settings.sums_bytes_max),
             buffers: Buffers::default(),
+            shared_room: SharedRoom::default(),
             locks: DigestLocks::default(),
             importing: Importing::default(),
             volume,
@@ -169,6 +173,10 @@ impl BlobStore for FsStore {
 
     fn open(&self, key: &BlobKey) -> StoreResult<Arc<dyn BlobReader>> {
         self.0.open(key)
+    }
+
+    fn open_now(&self, key: &BlobKey) -> Option<StoreResult<Arc<dyn BlobReader>>> {
+        self.0.open_now(key)
     }
 
     fn verify(&self, key: &BlobKey, pace: &mut dyn FnMut(u64) -> ControlFlow<()>) -> StoreResult<Scrubbed> {

@@ -2,13 +2,14 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::buffers::Buffers;
+use super::shared::Shared;
 use super::sums::Sums;
+use super::wait::{Wait, read_exact};
 use crate::blob::store::block::cover;
 use crate::blob::store::{BLOCK_BYTES, BlobKey, BlobReader, Blocks, StoreError, StoreResult, block_sum};
 
@@ -20,23 +21,45 @@ pub(super) struct OpenBlob {
     pub(super) key: BlobKey,
     pub(super) file: File,
     pub(super) sums: Sums,
+    pub(super) shared: Shared,
+}
+
+impl OpenBlob {
+    /// Checked bytes from the block boundary `begin` on as blocks.
+    fn blocks(&self, begin: u64, bytes: Bytes) -> Blocks {
+        let first = (begin / BLOCK_BYTES as u64) as usize;
+        let sums = self.sums.sums[first..first + bytes.len().div_ceil(BLOCK_BYTES)].to_vec();
+        Blocks { offset: begin, bytes, sums }
+    }
 }
 
 /// A reader of an [`OpenBlob`].
 pub(super) struct FileReader {
-    pub(super) blob: Arc<OpenBlob>,
-    pub(super) buffers: Buffers,
+    blob: Arc<OpenBlob>,
+    buffers: Buffers,
+}
+
+impl Drop for FileReader {
+    fn drop(&mut self) {
+        self.blob.shared.leave();
+    }
 }
 
 impl FileReader {
+    pub(super) fn new(blob: Arc<OpenBlob>, buffers: Buffers) -> FileReader {
+        blob.shared.enter();
+        FileReader { blob, buffers }
+    }
+
     fn damaged(&self, offset: u64, detail: &'static str) -> StoreError {
         StoreError::Damaged { key: Box::new(self.blob.key), offset, detail }
     }
 
-    /// Reads one piece at the block boundary `at` and checks its blocks.
-    fn read_piece(&self, piece: &mut [u8], at: u64) -> StoreResult<()> {
-        match self.blob.file.read_exact_at(piece, at) {
+    /// Reads one piece at the block boundary `at` and checks its blocks; false if it would have to wait.
+    fn read_piece(&self, piece: &mut [u8], at: u64, wait: Wait) -> StoreResult<bool> {
+        match read_exact(&self.blob.file, piece, at, wait) {
             Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && wait == Wait::Never => return Ok(false),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 return Err(self.damaged(at, "file is cut off"));
             }
@@ -51,7 +74,26 @@ impl FileReader {
                 return Err(self.damaged(at + (index * BLOCK_BYTES) as u64, "block does not match its sum"));
             }
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// The blocks that cover a range; `None` if they would have to be waited for.
+    fn read(&self, offset: u64, len: usize, wait: Wait) -> StoreResult<Option<Blocks>> {
+        let (begin, len) = cover(offset, len, self.size_bytes())?;
+        if let Some(bytes) = self.blob.shared.find(begin).filter(|bytes| bytes.len() >= len) {
+            return Ok(Some(self.blob.blocks(begin, bytes.slice(..len))));
+        }
+        let mut buffer = self.buffers.take(len);
+        let mut at = begin;
+        for piece in buffer.as_mut().chunks_mut(PIECE_BYTES) {
+            if !self.read_piece(piece, at, wait)? {
+                return Ok(None);
+            }
+            at += piece.len() as u64;
+        }
+        let bytes = buffer.freeze();
+        self.blob.shared.add(begin, &bytes);
+        Ok(Some(self.blob.blocks(begin, bytes)))
     }
 }
 
@@ -65,16 +107,12 @@ impl BlobReader for FileReader {
     }
 
     fn read_blocks(&self, offset: u64, len: usize) -> StoreResult<Blocks> {
-        let (begin, len) = cover(offset, len, self.size_bytes())?;
-        let mut buffer = self.buffers.take(len);
-        let mut at = begin;
-        for piece in buffer.as_mut().chunks_mut(PIECE_BYTES) {
-            self.read_piece(piece, at)?;
-            at += piece.len() as u64;
-        }
-        let first = (begin / BLOCK_BYTES as u64) as usize;
-        let sums = self.blob.sums.sums[first..first + len.div_ceil(BLOCK_BYTES)].to_vec();
-        Ok(Blocks { offset: begin, bytes: buffer.freeze(), sums })
+        let read = self.read(offset, len, Wait::Long)?;
+        read.ok_or_else(|| self.damaged(offset, "unreadable"))
+    }
+
+    fn read_blocks_now(&self, offset: u64, len: usize) -> Option<StoreResult<Blocks>> {
+        self.read(offset, len, Wait::Never).transpose()
     }
 }
 
@@ -99,5 +137,9 @@ impl BlobReader for SmallReader {
         let bytes = self.bytes.slice(begin as usize..begin as usize + len);
         let sums = bytes.chunks(BLOCK_BYTES).map(block_sum).collect();
         Ok(Blocks { offset: begin, bytes, sums })
+    }
+
+    fn read_blocks_now(&self, offset: u64, len: usize) -> Option<StoreResult<Blocks>> {
+        Some(self.read_blocks(offset, len))
     }
 }

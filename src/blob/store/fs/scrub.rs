@@ -5,18 +5,20 @@ use std::ops::ControlFlow;
 
 use rustix::fs::Advice;
 
+use super::pack::Packed;
 use super::place::sum_name;
 use super::staged;
 use super::store::Inner;
 use super::sums::Sums;
+use super::wait::Wait;
 use crate::blob::store::tally::Tally;
 use crate::blob::store::{BlobKey, READ_BYTES_MAX, Scrubbed, StoreError, StoreResult};
 
 impl Inner {
     pub(super) fn verify(&self, key: &BlobKey, pace: &mut dyn FnMut(u64) -> ControlFlow<()>) -> StoreResult<Scrubbed> {
-        match self.packs.read(key) {
-            Ok(Some(bytes)) => return Ok(Scrubbed::Good { size_bytes: bytes.len() as u64 }),
-            Ok(None) => {}
+        match self.packs.read(key, Wait::Long) {
+            Ok(Packed::Here(bytes)) => return Ok(Scrubbed::Good { size_bytes: bytes.len() as u64 }),
+            Ok(Packed::Absent | Packed::WouldWait) => {}
             Err(error) if error.is_damage() => return Ok(Scrubbed::Bad),
             Err(error) => return Err(error),
         }

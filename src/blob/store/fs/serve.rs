@@ -5,17 +5,32 @@ use std::io::{self, Read as _};
 use std::sync::Arc;
 
 use super::open_blob::{FileReader, OpenBlob, SmallReader};
+use super::pack::Packed;
 use super::place::sum_name;
+use super::shared::Shared;
 use super::staged;
 use super::store::Inner;
 use super::sums::Sums;
+use super::wait::Wait;
 use crate::blob::store::lock::DigestLock;
 use crate::blob::store::tally::Tally;
 use crate::blob::store::{BlobKey, BlobReader, Step, StoreError, StoreResult};
 
 impl Inner {
+    pub(super) fn open_now(&self, key: &BlobKey) -> Option<StoreResult<Arc<dyn BlobReader>>> {
+        match self.packs.read(key, Wait::Never) {
+            Ok(Packed::Here(bytes)) => Some(Ok(Arc::new(SmallReader { key: *key, bytes }))),
+            Ok(Packed::WouldWait) => None,
+            Ok(Packed::Absent) => {
+                let blob = self.cache.get(key).ok()?;
+                Some(Ok(Arc::new(FileReader::new(blob, self.buffers.clone()))))
+            }
+            Err(error) => Some(Err(error)),
+        }
+    }
+
     pub(super) fn open(&self, key: &BlobKey) -> StoreResult<Arc<dyn BlobReader>> {
-        if let Some(bytes) = self.packs.read(key)? {
+        if let Packed::Here(bytes) = self.packs.read(key, Wait::Long)? {
             return Ok(Arc::new(SmallReader { key: *key, bytes }));
         }
         let blob = match self.cache.get(key) {
@@ -26,7 +41,7 @@ impl Inner {
                 blob
             }
         };
-        Ok(Arc::new(FileReader { blob, buffers: self.buffers.clone() }))
+        Ok(Arc::new(FileReader::new(blob, self.buffers.clone())))
     }
 
     fn open_file(&self, key: &BlobKey) -> StoreResult<OpenBlob> {
@@ -44,7 +59,7 @@ impl Inner {
             Some(sums) => sums,
             None => self.rebuild_sums(key, &file, size_bytes)?,
         };
-        Ok(OpenBlob { key: *key, file, sums })
+        Ok(OpenBlob { key: *key, file, sums, shared: Shared::new(self.shared_room.clone()) })
     }
 
     /// The sidecar's sums, if they can be read and fit the file.

@@ -12,6 +12,7 @@ use super::cache::Cache;
 use super::import::Importing;
 use super::pack::Packs;
 use super::place::sum_name;
+use super::shared::SharedRoom;
 use super::sums::Sums;
 use super::upload::{Finish, Remains};
 use super::uploads::Uploads;
@@ -25,6 +26,7 @@ pub(super) struct Inner {
     pub(super) packs: Packs,
     pub(super) cache: Cache,
     pub(super) buffers: Buffers,
+    pub(super) shared_room: SharedRoom,
     pub(super) locks: DigestLocks,
     pub(super) importing: Importing,
 }

@@ -27,6 +27,10 @@ pub(in crate::blob::store) fn every_range<S: Subject>() {
                 let (from, until) = (blocks.offset as usize, blocks.end() as usize);
                 assert_eq!(blocks.bytes, bytes.slice(from..until));
                 assert!(until == size || until - from == READ_BYTES_MAX || until >= offset + len);
+                if let Some(now) = reader.read_blocks_now(offset as u64, len) {
+                    let now = now.unwrap();
+                    assert_eq!((now.offset, &now.bytes, &now.sums), (blocks.offset, &blocks.bytes, &blocks.sums));
+                }
             }
         }
         for behind in [size as u64, size as u64 + 1, u64::MAX] {
@@ -66,6 +70,10 @@ pub(in crate::blob::store) fn damage_is_never_served<S: Subject>() {
         let mut pace = |_| ControlFlow::Continue(());
         assert_eq!(store.verify(&key, &mut pace).unwrap(), Scrubbed::Good { size_bytes: size as u64 });
         subject.damage(&key, offset);
+        if let Some(Ok(reader)) = store.open_now(&key) {
+            let now = reader.read_blocks_now(offset, 1);
+            assert!(matches!(now, None | Some(Err(StoreError::Damaged { .. }))), "damage was served");
+        }
         match read_all(&*store, &key, BLOCK_BYTES) {
             Err(StoreError::Damaged { key: named, offset: at, .. }) => {
                 assert_eq!(*named, key);

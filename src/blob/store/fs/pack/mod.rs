@@ -21,6 +21,7 @@ use self::segment::Segment;
 pub(super) use self::stopped::StoppedPacks;
 use self::writer::{Request, Writer};
 use super::volume::Volume;
+use super::wait::Wait;
 use crate::blob::store::{BlobKey, BlobStat, Home, StoreError, StoreResult};
 
 mod compact;
@@ -87,6 +88,16 @@ impl Location {
     }
 }
 
+/// What a read of the packs came to.
+pub(super) enum Packed {
+    /// The whole blob, checked.
+    Here(Bytes),
+    /// It is no pack's.
+    Absent,
+    /// It is not in memory, and the caller does not wait.
+    WouldWait,
+}
+
 impl Packs {
     /// Finds all records and starts the writer.
     pub(super) fn open(volume: &Arc<Volume>) -> StoreResult<Packs> {
@@ -105,9 +116,9 @@ impl Packs {
         self.shared.find(key).map(|location| location.stat())
     }
 
-    /// The whole blob, checked; `None` if it isn't here.
-    pub(super) fn read(&self, key: &BlobKey) -> StoreResult<Option<Bytes>> {
-        self.shared.read(key)
+    /// The whole blob, checked.
+    pub(super) fn read(&self, key: &BlobKey, wait: Wait) -> StoreResult<Packed> {
+        self.shared.read(key, wait)
     }
 
     /// Stores a blob durably. The caller has checked the bytes and holds the digest's lock.
@@ -209,12 +220,13 @@ impl Shared {
         self.find(&entry.key) == Some(Location::of(segment.place.segment, entry))
     }
 
-    fn read(&self, key: &BlobKey) -> StoreResult<Option<Bytes>> {
+    fn read(&self, key: &BlobKey, wait: Wait) -> StoreResult<Packed> {
         loop {
-            let Some(location) = self.find(key) else { return Ok(None) };
+            let Some(location) = self.find(key) else { return Ok(Packed::Absent) };
             // Not there: compacted away since; the index has a new place, or none.
             let Some(segment) = self.segment(location.segment) else { continue };
-            return segment.read(&location.entry(key)).map(Some);
+            let read = segment.read_with(&location.entry(key), wait)?;
+            return Ok(read.map_or(Packed::WouldWait, Packed::Here));
         }
     }
 

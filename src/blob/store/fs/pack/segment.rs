@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::record::{Entry, HEADER_BYTES, Place, TRAILER_BYTES, Trailer};
 use super::scan;
+use crate::blob::store::fs::wait::{Wait, read_exact};
 use crate::blob::store::{BlobKey, StoreError, StoreResult};
 
 pub(super) struct Segment {
@@ -46,10 +47,17 @@ impl Segment {
 
     /// The blob of a record, checked as a whole before anyone sees it.
     pub(super) fn read(&self, entry: &Entry) -> StoreResult<Bytes> {
+        let read = self.read_with(entry, Wait::Long)?;
+        read.ok_or_else(|| StoreError::Damaged { key: Box::new(entry.key), offset: 0, detail: "unreadable" })
+    }
+
+    /// The same; `None` if it would have to be waited for.
+    pub(super) fn read_with(&self, entry: &Entry, wait: Wait) -> StoreResult<Option<Bytes>> {
         let damaged = |detail| StoreError::Damaged { key: Box::new(entry.key), offset: 0, detail };
         let mut bytes = vec![0; HEADER_BYTES + entry.len as usize];
-        match self.file.read_exact_at(&mut bytes, u64::from(entry.offset)) {
+        match read_exact(&self.file, &mut bytes, u64::from(entry.offset), wait) {
             Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && wait == Wait::Never => return Ok(None),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(damaged("segment is cut off")),
             Err(_) => return Err(damaged("unreadable")),
         }
@@ -60,7 +68,7 @@ impl Segment {
         if !is_blob(&entry.key, &bytes) {
             return Err(damaged("record does not hash to its digest"));
         }
-        Ok(bytes)
+        Ok(Some(bytes))
     }
 
     /// Whether the record's header is where the index says, and its bytes lie inside the file.
