@@ -3,6 +3,7 @@
 //! Never decides anything the server decides, and never takes a secret as an argument: arguments stand in histories and
 //! process lists (security case U8). What it prints of others' names is made harmless first (U4). Start at [`main`].
 
+mod bench;
 mod certs;
 mod check;
 mod client;
@@ -53,6 +54,8 @@ enum Command {
     Image(image::ImageArguments),
     /// Users, their access keys and what they may do.
     User(user::UserArguments),
+    /// Load a registry and measure how it bears it.
+    Bench(bench::BenchArguments),
     /// Ask a node whether it lives, has started or is ready; for containers without a shell.
     Health(health::HealthArguments),
     /// Verify the data of stopped nodes: identities, log, tables, every copy of every blob, every tag.
@@ -93,6 +96,7 @@ fn run(arguments: Arguments) -> Result<(), CliError> {
         Command::Image(image) => ask(image::run(image, printer)),
         Command::User(user) => ask(user::run(user, printer)),
         Command::Health(health) => ask(health::run(health, printer)),
+        Command::Bench(bench) => bench::run(bench, printer),
         Command::Check(check) => check::run(check, printer),
         Command::Certs(certs) => certs::run(certs, printer),
         Command::Config(config) => config::run(&config),

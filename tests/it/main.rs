@@ -1,5 +1,6 @@
 //! Integration tests against real processes: one binary, linked once.
 
+mod bench;
 mod check;
 mod cluster;
 mod durability;
