@@ -9,7 +9,7 @@ export ROCKSDB_STATIC = 1
 ROCKSDB = export ROCKSDB_LIB_DIR="$$(.ci/rocksdb.sh $(CACHE))"
 BIN = $(CARGO_TARGET_DIR)/debug/portolan
 
-.PHONY: run test check unit it build bench image clients test-clients test-compose conformance clean tools fmt
+.PHONY: run test check unit it build bench image clients test-clients test-compose conformance clean tools fmt deny
 
 ## run: a three-node, three-zone cluster on loopback; prints endpoints, a credential and lines to paste
 run: build
@@ -24,6 +24,10 @@ check: tools
 	$(ROCKSDB); cargo fmt --all --check
 	$(ROCKSDB); cargo clippy --workspace --all-targets --locked -- -D warnings
 	$(MAKE) unit
+
+## deny: licences, sources, doubled crates and known advisories of all dependencies
+deny:
+	.ci/deny.sh $(CACHE)
 
 unit: tools
 	$(ROCKSDB); cargo test --workspace --lib --bins --locked
