@@ -1,12 +1,11 @@
 //! What remains of a request when it is over: one line in the log target `access`, and its metrics.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 use std::time::Instant;
 
 use axum::http::{Method, StatusCode};
 
-use super::activity::Activity;
+use super::activity::Underway;
 use super::request::RequestInfo;
 use super::slots::RequestSlot;
 
@@ -22,14 +21,14 @@ pub(super) struct Completion {
     /// Path without the query, which may carry secrets (T10); only if the log is on.
     pub(super) path: Option<String>,
     pub(super) status: StatusCode,
-    pub(super) activity: Arc<Activity>,
+    pub(super) underway: Underway,
     pub(super) slot: Option<RequestSlot>,
 }
 
 impl Completion {
     /// Bytes of the answer went by.
     pub(super) fn moved(&self, bytes: usize) {
-        self.activity.body_moved(bytes);
+        self.underway.moved(bytes);
     }
 
     /// Whether the answer has no body on the wire whatever its app said.
@@ -52,8 +51,7 @@ impl Completion {
     /// The answer is out, or its client is gone.
     pub(super) fn finished(self, sent_bytes: u64, is_whole: bool) {
         let elapsed = self.started_at.elapsed();
-        self.activity.response_ended();
-        self.activity.request_ended();
+        drop(self.underway);
         drop(self.slot);
         let (route, method, status) = (self.info.route(), method_class(&self.method), status_class(self.status));
         let (listener, received_bytes) = (self.listener, self.info.received_bytes());

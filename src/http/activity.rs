@@ -73,22 +73,40 @@ impl Activity {
     pub(super) fn body_moved(&self, bytes: usize) {
         self.body_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
+}
 
-    pub(super) fn request_began(&self) {
-        self.head_began.store(0, Ordering::Relaxed);
-        self.requests.fetch_add(1, Ordering::Relaxed);
+/// A request that its connection is busy with, until it is dropped: answered, or given up by its client.
+pub(super) struct Underway {
+    activity: Arc<Activity>,
+    is_answering: bool,
+}
+
+impl Underway {
+    /// Its head is here.
+    pub(super) fn begin(activity: Arc<Activity>) -> Underway {
+        activity.head_began.store(0, Ordering::Relaxed);
+        activity.requests.fetch_add(1, Ordering::Relaxed);
+        Underway { activity, is_answering: false }
     }
 
-    pub(super) fn request_ended(&self) {
-        self.requests.fetch_sub(1, Ordering::Relaxed);
+    /// The answer is ready to be taken. Before that, however long the work takes, nobody stands still.
+    pub(super) fn answer(&mut self) {
+        self.activity.responses.fetch_add(1, Ordering::Relaxed);
+        self.is_answering = true;
     }
 
-    pub(super) fn response_began(&self) {
-        self.responses.fetch_add(1, Ordering::Relaxed);
+    /// Bytes of the answer went by.
+    pub(super) fn moved(&self, bytes: usize) {
+        self.activity.body_moved(bytes);
     }
+}
 
-    pub(super) fn response_ended(&self) {
-        self.responses.fetch_sub(1, Ordering::Relaxed);
+impl Drop for Underway {
+    fn drop(&mut self) {
+        if self.is_answering {
+            self.activity.responses.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.activity.requests.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -239,7 +257,7 @@ mod tests {
         let activity = Arc::new(Activity::default());
         let (ours, _theirs) = tokio::io::duplex(16);
         let mut socket = Watched::new(ours, Arc::clone(&activity));
-        activity.request_began();
+        let _request = Underway::begin(Arc::clone(&activity));
         let writing = tokio::spawn(async move { socket.write_all(&[0; 1024]).await });
         assert_eq!(watch(&activity, STALL, LONG).await, Still::Stalled);
         writing.abort();
@@ -250,11 +268,13 @@ mod tests {
     async fn idle_is_given_up_and_busy_is_not() {
         let activity = Arc::new(Activity::default());
         assert_eq!(watch(&activity, LONG, STALL).await, Still::Idle);
-        activity.request_began();
+        let mut request = Underway::begin(Arc::clone(&activity));
         let busy = tokio::time::timeout(STALL * 6, watch(&activity, STALL, STALL)).await;
         assert!(busy.is_err(), "a request that waits for the cluster is not idle");
-        activity.response_began();
+        request.answer();
         assert_eq!(watch(&activity, STALL, STALL).await, Still::Stalled);
+        drop(request);
+        assert_eq!(watch(&activity, STALL, STALL * 2).await, Still::Idle, "a request that was given up is none");
     }
 
     // H7: the head of a request has its own time, however steadily its bytes drip; a request that began has it no more.
@@ -274,7 +294,7 @@ mod tests {
             tokio::time::sleep(STALL / 4).await;
         }
         assert_eq!(watching.await.unwrap(), Still::SlowHead);
-        activity.request_began();
+        let _request = Underway::begin(Arc::clone(&activity));
         let fine = tokio::time::timeout(STALL * 6, supervise(Arc::clone(&activity), patience)).await;
         assert!(fine.is_err());
         reading.abort();

@@ -59,6 +59,12 @@ impl RequestBody {
         }
     }
 
+    /// The client is given up.
+    fn stand_still(&mut self) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+        self.inner = None;
+        Poll::Ready(Some(Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "the client sends nothing"))))
+    }
+
     /// Nothing has come: waits for the alarm as well, which is set now if it is not.
     fn poll_alarm(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let deadline = Instant::now() + self.stall_timeout;
@@ -83,7 +89,12 @@ impl HttpBody for RequestBody {
         let Some(inner) = &mut self.inner else { return Poll::Ready(None) };
         match Pin::new(inner).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
-                self.moved(frame.data_ref().map_or(0, Bytes::len));
+                let bytes = frame.data_ref().map_or(0, Bytes::len);
+                self.moved(bytes);
+                // Empty frames without end never let anybody wait, and are no progress all the same (H1).
+                if bytes == 0 && self.poll_alarm(cx).is_ready() {
+                    return self.stand_still();
+                }
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
@@ -96,9 +107,7 @@ impl HttpBody for RequestBody {
             }
             Poll::Pending => {
                 ready!(self.poll_alarm(cx));
-                self.inner = None;
-                let error = std::io::Error::new(std::io::ErrorKind::TimedOut, "the client sends nothing");
-                Poll::Ready(Some(Err(error)))
+                self.stand_still()
             }
         }
     }

@@ -7,15 +7,16 @@ use std::time::Instant;
 
 use axum::body::Body;
 use axum::http::header::{
-    AUTHORIZATION, CONTENT_TYPE, EXPECT, HOST, HeaderName, HeaderValue, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
+    AUTHORIZATION, CONNECTION, CONTENT_TYPE, EXPECT, HOST, HeaderName, HeaderValue, RETRY_AFTER, TRANSFER_ENCODING,
+    X_CONTENT_TYPE_OPTIONS,
 };
-use axum::http::{Request, Response, StatusCode, Version};
+use axum::http::{HeaderMap, Request, Response, StatusCode, Version};
 use hyper::body::{Body as HttpBody, Incoming};
 use registry_core::vocabulary::limits::{AUTHORIZATION_BYTES_MAX, HEADERS_MAX, REQUEST_TARGET_BYTES_MAX};
 
 use super::App;
 use super::access_log::Completion;
-use super::activity::Activity;
+use super::activity::{Activity, Underway};
 use super::body::{RequestBody, ResponseBody};
 use super::proxy;
 use super::request::{RequestIds, RequestInfo, adopted_id};
@@ -62,8 +63,6 @@ impl<A: App> Front<A> {
         let settings = &self.shared.settings;
         let info = self.info(&request);
         let slot = self.shared.requests.take();
-        self.activity.request_began();
-        self.activity.response_began();
         let mut completion = Completion {
             info: info.clone(),
             started_at,
@@ -71,7 +70,7 @@ impl<A: App> Front<A> {
             method: request.method().clone(),
             path: settings.access_log.then(|| request.uri().path().to_owned()),
             status: StatusCode::OK,
-            activity: Arc::clone(&self.activity),
+            underway: Underway::begin(Arc::clone(&self.activity)),
             slot: None,
         };
         let mut response = match (refuse(settings, &request), slot) {
@@ -83,6 +82,7 @@ impl<A: App> Front<A> {
             }
         };
         completion.status = response.status();
+        completion.underway.answer();
         let headers = response.headers_mut();
         if let Some(id) = info.id_header() {
             headers.insert(X_REQUEST_ID, id);
@@ -93,8 +93,9 @@ impl<A: App> Front<A> {
 
     fn info(&self, request: &Request<Incoming>) -> RequestInfo {
         let settings = &self.shared.settings;
-        let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
-        let host = host.or_else(|| request.uri().authority().map(|authority| authority.as_str()));
+        // The authority of the target goes before the header (RFC 9112 §3.2.2, RFC 9113 §8.3.1).
+        let host = request.uri().authority().map(|authority| authority.as_str());
+        let host = host.or_else(|| request.headers().get(HOST).and_then(|host| host.to_str().ok()));
         let peer = self.peer.ip();
         let provenance = proxy::provenance(&settings.trusted_proxies, peer, self.is_tls, host, request.headers());
         let adopted = if provenance.proxied { adopted_id(request.headers().get(X_REQUEST_ID)) } else { None };
@@ -126,6 +127,8 @@ struct FrontRefusal {
     code: &'static str,
     message: &'static str,
     retry_after_s: Option<u64>,
+    /// Where the request ends is in doubt: nothing behind it is read.
+    closes: bool,
 }
 
 const OVERLOADED: FrontRefusal = FrontRefusal {
@@ -133,6 +136,7 @@ const OVERLOADED: FrontRefusal = FrontRefusal {
     code: "UNAVAILABLE",
     message: "too many requests are under way on this node; try again",
     retry_after_s: Some(OVERLOAD_RETRY_AFTER_S),
+    closes: false,
 };
 
 impl FrontRefusal {
@@ -145,14 +149,22 @@ impl FrontRefusal {
         if let Some(seconds) = self.retry_after_s {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
+        if self.closes {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         response
     }
 }
 
 /// Limits that hold for every request, whatever it wants (T5, L9, H8).
 fn refuse<B>(settings: &Settings, request: &Request<B>) -> Option<FrontRefusal> {
-    let no = |status, code, message| Some(FrontRefusal { status, code, message, retry_after_s: None });
+    let no = |status, code, message| Some(FrontRefusal { status, code, message, retry_after_s: None, closes: false });
     let headers = request.headers();
+    if !is_plainly_chunked(headers) {
+        let (code, message) = ("UNSUPPORTED", "the only transfer coding here is chunked, once");
+        let status = StatusCode::BAD_REQUEST;
+        return Some(FrontRefusal { status, code, message, retry_after_s: None, closes: true });
+    }
     let target_bytes = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
     if target_bytes > REQUEST_TARGET_BYTES_MAX {
         return no(StatusCode::URI_TOO_LONG, "UNSUPPORTED", "the path and query of the request are too long");
@@ -169,13 +181,24 @@ fn refuse<B>(settings: &Settings, request: &Request<B>) -> Option<FrontRefusal> 
     None
 }
 
+/// Whether the transfer coding is one that every parser reads alike: none, or `chunked` and nothing beside it (B14).
+/// Hyper takes any list that ends with it, and one coding less read by a proxy is a request more read behind it.
+fn is_plainly_chunked(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(coding), None) => coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"),
+        (Some(_), Some(_)) => false,
+    }
+}
+
+/// Whether every name by which a request calls us is ours; one that differs between target and header is a trick.
 fn is_our_host<B>(hosts: &[String], request: &Request<B>) -> bool {
-    let header = request.headers().get(HOST).and_then(|host| host.to_str().ok());
-    let Some(host) = header.or_else(|| request.uri().authority().map(|authority| authority.as_str())) else {
-        return false;
-    };
-    let name = host_of(host);
-    hosts.iter().any(|known| known.eq_ignore_ascii_case(name))
+    let is_ours = |host: &str| hosts.iter().any(|known| known.eq_ignore_ascii_case(host_of(host)));
+    let target = request.uri().authority().map(|authority| authority.as_str());
+    let headers = request.headers().get_all(HOST).iter().map(|host| host.to_str().unwrap_or(""));
+    let mut names = target.into_iter().chain(headers).peekable();
+    names.peek().is_some() && names.all(is_ours)
 }
 
 #[cfg(test)]
@@ -213,6 +236,29 @@ mod tests {
         assert_eq!(status(&many(HEADERS_MAX + 1)), Some(431));
     }
 
+    // B14: lists of codings are refused, whatever they end with, and the connection with them.
+    #[test]
+    fn codings_table() {
+        let settings = settings(&[]);
+        for (codings, is_good) in [
+            (&["chunked"][..], true),
+            (&["Chunked "], true),
+            (&[], true),
+            (&["chunked, chunked"], false),
+            (&["identity, chunked"], false),
+            (&["identity", "chunked"], false),
+            (&["chunked", "chunked"], false),
+            (&["gzip"], false),
+            (&["chunked;a=b"], false),
+            (&[""], false),
+        ] {
+            let lines: Vec<_> = codings.iter().map(|coding| (TRANSFER_ENCODING, (*coding).to_owned())).collect();
+            let refusal = refuse(&settings, &request("/v2/", &lines));
+            assert_eq!(refusal.is_none(), is_good, "{codings:?}");
+            assert!(refusal.is_none_or(|refusal| refusal.closes), "{codings:?}");
+        }
+    }
+
     // H8: with names configured, only these are answered to, in any case and with any port.
     #[test]
     fn hosts_table() {
@@ -227,5 +273,8 @@ mod tests {
         assert!(!passes(request("/v2/", &[])));
         assert!(passes(request("http://reg.example/v2/", &[])));
         assert!(!passes(request("http://reg.example/v2/", &[(HOST, "evil.example".to_owned())])));
+        assert!(!passes(request("http://evil.example/v2/", &[(HOST, "reg.example".to_owned())])));
+        let two = [(HOST, "reg.example".to_owned()), (HOST, "evil.example".to_owned())];
+        assert!(!passes(request("/v2/", &two)));
     }
 }

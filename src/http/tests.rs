@@ -253,6 +253,18 @@ async fn uploads_time_out_by_progress() {
     assert!(until_closed(&mut slow).await.starts_with("HTTP/1.1 200 "), "one second in all, 0.2 s at a time");
 }
 
+// B10, B15: work that takes longer than a transfer may stand still is no standstill: its answer arrives.
+#[tokio::test]
+async fn long_work_is_not_a_stall() {
+    let running = start(Settings { stall_timeout: A_MOMENT, idle_timeout: A_MOMENT, ..defaults() }, None).await;
+    let mut stream = running.connect().await;
+    stream.write_all(b"GET /wait HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
+    running.app.entered.notified().await;
+    tokio::time::sleep(A_MOMENT * 5).await;
+    running.app.release.notify_one();
+    assert!(until_closed(&mut stream).await.ends_with("waited"));
+}
+
 // B15: a client that stops reading a long answer is closed, and what it held is free again.
 #[tokio::test]
 async fn downloads_time_out_by_progress() {
@@ -323,6 +335,12 @@ async fn smuggling_is_refused() {
         ("signed length", "content-length: +5\r\n", format!("hello{hidden}")),
         ("list of lengths", "content-length: 5, 6\r\n", format!("hello{hidden}")),
         ("chunked not last", "transfer-encoding: chunked, gzip\r\n", format!("0\r\n\r\n{hidden}")),
+        ("chunked twice", "transfer-encoding: chunked, chunked\r\n", format!("0\r\n\r\n{hidden}")),
+        (
+            "coding in two lines",
+            "transfer-encoding: identity\r\ntransfer-encoding: chunked\r\n",
+            format!("0\r\n\r\n{hidden}"),
+        ),
         ("unknown coding", "transfer-encoding: xchunked\r\n", format!("0\r\n\r\n{hidden}")),
         ("space before colon", "content-length : 5\r\n", format!("hello{hidden}")),
         ("bare LF in a chunk size", "transfer-encoding: chunked\r\n", format!("5;a\nb\r\nhello\r\n0\r\n\r\n{hidden}")),

@@ -63,7 +63,11 @@ fn open(
         }
         None => None,
     };
-    let settings = http::Settings::new(name, &parts.settings.http, parts.settings.log.access);
+    let mut settings = http::Settings::new(name, &parts.settings.http, parts.settings.log.access);
+    if door == Door::Admin {
+        // the public URL names the registry: operators, probes and scrapers come to each node by its own address
+        settings.hosts.clear();
+    }
     let shutdown = parts.shutdown.clone();
     let stop = async move { shutdown.requested().await };
     Ok(tokio::spawn(http::serve(listener, app, settings, tls, stop)))

@@ -8,7 +8,10 @@ use registry_core::metadata::repository::RepositoryKey;
 use registry_core::metadata::tables::TablesRead;
 use registry_core::metadata::{referrer, tag};
 use registry_core::vocabulary::ids::Revision;
-use registry_core::vocabulary::limits::{MANIFEST_INLINE_BYTES_MAX, REFERRER_ANNOTATIONS_BYTES_MAX};
+use registry_core::vocabulary::limits::{
+    MANIFEST_INLINE_BYTES_MAX, REFERRER_ANNOTATIONS_BYTES_MAX, REFERRERS_LOOKED_AT_MAX, REFERRERS_PAGE_BYTES_MAX,
+    REFERRERS_PAGE_ENTRIES_MAX,
+};
 use registry_core::vocabulary::manifest::ParsedManifest;
 use registry_core::vocabulary::{Digest, MediaType, Reference, Refusal, Tag};
 
@@ -72,6 +75,15 @@ pub struct ReferrerInfo {
     pub artifact_type: Option<String>,
     /// Its annotations.
     pub annotations: Vec<(String, String)>,
+}
+
+/// A page of referrers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Referrers {
+    /// Its entries, in digest order; may be none although there is a next page, behind a filter.
+    pub items: Vec<ReferrerInfo>,
+    /// Behind which referrer the next page begins; `None` if this is the last one.
+    pub next: Option<Digest>,
 }
 
 /// What a reference names in a view.
@@ -233,7 +245,8 @@ impl Registry {
             .await?
     }
 
-    /// A page of the referrers of a subject, in digest order; none for a subject nobody knows.
+    /// A page of the referrers of a subject, in digest order; none for a subject nobody knows. A page costs no more than
+    /// its bounds, whatever the filter hides and however large annotations are.
     pub async fn referrers(
         &self,
         permit: &Permit,
@@ -241,18 +254,28 @@ impl Registry {
         artifact_type: Option<&str>,
         after: Option<&Digest>,
         limit: usize,
-    ) -> Result<At<Page<ReferrerInfo>>, Refusal> {
-        let (repository, rows, revision) = self
+    ) -> Result<At<Referrers>, Refusal> {
+        let (repository, (rows, mut next), revision) = self
             .metadata()
             .read(Consistency::Linearizable, |view| {
                 let (repository, _) = find(view, permit)?;
-                let rows = referrers_in(view, &repository, subject, artifact_type, after, limit + 1);
+                let rows = referrers_in(view, &repository, subject, artifact_type, after, limit);
                 Ok::<_, Refusal>((repository, rows, revision(view)))
             })
             .await??;
-        let page = Page::cut(rows, limit);
-        let mut items = Vec::with_capacity(page.items.len());
-        for (digest, row) in page.items {
+        let mut items: Vec<ReferrerInfo> = Vec::with_capacity(rows.len());
+        let mut page_bytes = 0;
+        for (digest, row) in rows {
+            // annotations that are not in the row cost a look at their manifest
+            page_bytes += row.annotations.as_ref().map_or(row.size_bytes, |annotations| {
+                annotations.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum()
+            });
+            if let Some(last) = items.last()
+                && page_bytes > REFERRERS_PAGE_BYTES_MAX as u64
+            {
+                next = Some(last.info.digest);
+                break;
+            }
             let annotations = match row.annotations {
                 Some(annotations) => annotations,
                 None => self.annotations(&repository, &digest).await?,
@@ -260,7 +283,7 @@ impl Registry {
             let info = ManifestInfo { digest, media_type: row.media_type, size_bytes: row.size_bytes };
             items.push(ReferrerInfo { info, artifact_type: row.artifact_type, annotations });
         }
-        Ok(At { value: Page { items, more: page.more }, revision })
+        Ok(At { value: Referrers { items, next }, revision })
     }
 
     /// Annotations that are too large for a row, from the manifest itself.
@@ -293,7 +316,8 @@ fn resolve_in(
     Ok(Resolved { repository, digest, row, inline, revision })
 }
 
-/// Up to `limit` referrers of that type. Bounded work: a filter that hides most reads on in steps.
+/// Up to `limit` referrers of that type, and behind which one the next page begins, if there is one. A filter that
+/// hides most reads on in steps, as far as one page may look.
 fn referrers_in(
     tables: &impl TablesRead,
     repository: &RepositoryKey,
@@ -301,19 +325,31 @@ fn referrers_in(
     artifact_type: Option<&str>,
     after: Option<&Digest>,
     limit: usize,
-) -> Vec<(Digest, referrer::ReferrerRow)> {
-    let mut found = Vec::new();
+) -> (Vec<(Digest, referrer::ReferrerRow)>, Option<Digest>) {
+    let (mut found, mut looked_at) = (Vec::new(), 0);
     let mut after = after.copied();
+    if limit == 0 {
+        return (found, None);
+    }
+    let step = if artifact_type.is_some() { REFERRERS_PAGE_ENTRIES_MAX.max(limit + 1) } else { limit + 1 };
     loop {
-        let rows = referrer::list(tables, repository, subject, after.as_ref(), limit);
-        let is_last = rows.len() < limit;
+        let rows = referrer::list(tables, repository, subject, after.as_ref(), step);
+        let is_last = rows.len() < step;
+        looked_at += rows.len();
         after = rows.last().map(|(digest, _)| *digest).or(after);
         let wanted =
             |row: &referrer::ReferrerRow| artifact_type.is_none() || row.artifact_type.as_deref() == artifact_type;
         found.extend(rows.into_iter().filter(|(_, row)| wanted(row)));
-        if is_last || found.len() >= limit {
+        if found.len() > limit {
             found.truncate(limit);
-            return found;
+            let next = found.last().map(|(digest, _)| *digest);
+            return (found, next);
+        }
+        if is_last {
+            return (found, None);
+        }
+        if looked_at >= REFERRERS_LOOKED_AT_MAX {
+            return (found, after);
         }
     }
 }

@@ -27,7 +27,7 @@ use crate::metadata::Metadata;
 
 pub use blobs::{BlobContent, BlobInfo, MountSource};
 pub use copies::{BlobCopies, CopyPlace};
-pub use manifests::{ManifestInfo, ManifestPut, PutManifest, ReferrerInfo, StoredManifest};
+pub use manifests::{ManifestInfo, ManifestPut, PutManifest, ReferrerInfo, Referrers, StoredManifest};
 pub use repositories::RepositoryInfo;
 pub use uploads::UploadProgress;
 

@@ -68,6 +68,11 @@ fn into_body(stream: ByteStream) -> Body {
     stream.map(|part| part.map_err(BodyError::new)).boxed()
 }
 
+/// Stands for a principal where uploads are counted.
+fn owner(principal: &str) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(principal.as_bytes())
+}
+
 /// What a client is told of a fault between the nodes.
 pub(super) fn refusal(error: &TransferError) -> Refusal {
     match error {
@@ -91,6 +96,7 @@ pub(super) fn refusal(error: &TransferError) -> Refusal {
         },
         TransferError::Body { error, .. } => Refusal::UploadInvalid { detail: error.to_string() },
         TransferError::NoPair(why) => (*why).into(),
+        TransferError::ShareUsedUp { .. } => Refusal::Throttled { retry_after_ms: RETRY_AFTER_MS },
         TransferError::Unreachable { .. }
         | TransferError::NodeUnknown(_)
         | TransferError::StoreUnknown(_)
@@ -199,6 +205,7 @@ impl Registry {
             algorithm: Algorithm::Sha256,
             acknowledged: session.token.acknowledged_bytes,
             offset,
+            owner: owner(&session.token.principal),
         };
         match self.transfer().append(append, body).await {
             Ok(appended) if appended.is_acknowledgeable() => Ok(appended.offset),

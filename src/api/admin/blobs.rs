@@ -51,7 +51,7 @@ impl From<BlobCopies> for CopiesDocument {
 
 /// `GET /v1/blobs/{digest}`
 pub(super) async fn show(exchange: Exchange, Path(digest): Path<String>) -> Result<Response<Body>, Failure> {
-    let caller = exchange.administrator(policy::Action::ReadCluster).await?;
+    let caller = exchange.administrator(policy::Action::ReadCluster, "blob.get").await?;
     let digest = Digest::parse(&digest).map_err(|error| Refusal::DigestInvalid { detail: error.to_string() })?;
     let consistency = Consistency::AtLeast(caller.revision());
     let found = exchange.admin().registry.copies(&digest, consistency).await?;

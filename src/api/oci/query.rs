@@ -113,6 +113,24 @@ mod tests {
         assert!(Query::new(Some("scope=%ff")).words("scope").all(|word| word.is_err()));
     }
 
+    proptest::proptest! {
+        // M7, M8: a digest that is read out of a query is the only one in it and spelled as it prints.
+        #[test]
+        fn queries_of_noise(text in "([a-z]{0,6}(=|%3D)?(sha256:|sha256%3A)?[0-9a-fA-F%+&=]{0,80}&?){0,4}|[ -~]{0,80}") {
+            let query = Query::new(Some(&text));
+            for name in ["digest", "mount", "last", "n", "tag", "scope", ""] {
+                drop(query.one(name));
+                proptest::prop_assert!(query.all(name).count() <= PARAMETERS_MAX);
+                proptest::prop_assert!(query.words(name).count() <= PARAMETERS_MAX);
+                if let Ok(Some(digest)) = query.digest(name) {
+                    let given: Vec<_> = query.all(name).collect();
+                    proptest::prop_assert_eq!(given.len(), 1);
+                    proptest::prop_assert_eq!(given[0].as_deref().unwrap(), digest.to_string());
+                }
+            }
+        }
+    }
+
     // L9: a query of a thousand parameters is looked at only so far.
     #[test]
     fn parameters_are_bounded() {

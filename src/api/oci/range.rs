@@ -207,4 +207,21 @@ mod tests {
         let twice = headers(&[(CONTENT_RANGE, "0-4"), (CONTENT_RANGE, "5-9")]);
         assert!(matches!(chunk(&twice), Err(Refusal::UploadInvalid { .. })));
     }
+
+    proptest::proptest! {
+        // B2, B10, B11: whatever a header says, a part lies inside the blob, and a chunk has the length it claims.
+        #[test]
+        fn ranges_of_noise(text in "(bytes[ =])?[0-9]{0,21}-?[0-9]{0,21}(/[0-9*]{0,21})?|[ -~]{0,40}", size in proptest::num::u64::ANY) {
+            let size = size >> 1;
+            if let Part::Range(range) = part(&headers(&[(RANGE, &text)]), size, "\"e\"") {
+                proptest::prop_assert!(range.start < range.end && range.end <= size, "{} of {}", text, size);
+            }
+            if let Ok(Some(Chunk { offset, length })) = chunk(&headers(&[(CONTENT_RANGE, &text)])) {
+                proptest::prop_assert!(length > 0 && offset.checked_add(length - 1).is_some(), "{}", text);
+                let last = offset + (length - 1);
+                let told = [offset, last].iter().all(|number| text.contains(&number.to_string()));
+                proptest::prop_assert!(told, "{} is no chunk of {} bytes at {}", text, length, offset);
+            }
+        }
+    }
 }

@@ -13,7 +13,7 @@ use super::error::Failure;
 use super::exchange::{self, Exchange};
 use super::page::Paging;
 use crate::auth::Action;
-use crate::registry::{At, Page, ReferrerInfo};
+use crate::registry::{At, ReferrerInfo, Referrers};
 
 /// The only filter the specification knows.
 const ARTIFACT_TYPE: &str = "artifactType";
@@ -50,11 +50,11 @@ fn render(
     subject: &Digest,
     paging: &Paging,
     filter: Option<&str>,
-    found: Option<At<Page<ReferrerInfo>>>,
+    found: Option<At<Referrers>>,
 ) -> Response<Body> {
     let (page, revision) = match found {
         Some(found) => (found.value, Some(found.revision)),
-        None => (Page { items: Vec::new(), more: false }, None),
+        None => (Referrers { items: Vec::new(), next: None }, None),
     };
     let (index, shown) = index(&page.items);
     let content_type = answer::media_type_value(&MediaType::OCI_INDEX);
@@ -62,12 +62,12 @@ fn render(
     if filter.is_some() {
         response.headers_mut().insert(FILTERS_APPLIED, HeaderValue::from_static(ARTIFACT_TYPE));
     }
-    if (page.more || shown < page.items.len())
-        && let Some(last) = page.items[..shown].last()
-    {
+    // what had no room on the page begins the next one
+    let cut = page.items.get(shown).and(page.items[..shown].last()).map(|last| last.info.digest);
+    if let Some(last) = cut.or(page.next) {
         let path = format!("/v2/{name}/referrers/{subject}");
         let filter = filter.map(|value| (ARTIFACT_TYPE, value));
-        response.headers_mut().insert(LINK, paging.next(&path, &last.info.digest.to_string(), filter));
+        response.headers_mut().insert(LINK, paging.next(&path, &last.to_string(), filter));
     }
     if let Some(revision) = revision {
         answer::mark_revision(&mut response, revision);

@@ -226,6 +226,20 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        // A24, B13: a path that is routed holds the name as it stands between the words of the API, and nothing else.
+        #[test]
+        fn paths_of_noise(text in "/v2(/(a|b-c|manifests|blobs|uploads|tags|list|referrers|_catalog|\\.\\.|%2[eEfF]|[ -~]{0,6})){0,8}/?") {
+            if let Some(path) = decode(&text)
+                && let Some(Route::Manifest { name, .. } | Route::Blob { name, .. } | Route::Tags { name }
+                    | Route::Referrers { name, .. } | Route::Uploads { name } | Route::Upload { name, .. }) = Route::parse(&path)
+            {
+                let after = format!("/v2/{name}/");
+                proptest::prop_assert!(!name.is_empty() && path.starts_with(&after), "{} in {}", name, text);
+            }
+        }
+    }
+
     // H9: what an endpoint does not list it does not do.
     #[test]
     fn method_table() {

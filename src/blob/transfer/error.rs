@@ -49,6 +49,12 @@ pub enum TransferError {
         /// Which node.
         node: NodeId,
     },
+    /// Whoever sends this upload has as many under way at its primary as one may have; nothing happened. Answer 429.
+    #[error("node {node} stages as many uploads of this user as one may have")]
+    ShareUsedUp {
+        /// Which node.
+        node: NodeId,
+    },
     /// After its restart the holder could not learn the upload's epoch. Nothing was appended; retry later.
     #[error("node {node} can't learn the upload's epoch: no quorum")]
     EpochUnknown {
@@ -84,6 +90,7 @@ impl TransferError {
             | TransferError::StoreUnknown(_)
             | TransferError::Rejected { .. }
             | TransferError::Overloaded { .. }
+            | TransferError::ShareUsedUp { .. }
             | TransferError::EpochUnknown { .. }
             | TransferError::NoPair(_)
             | TransferError::NoCopy { .. }
@@ -106,6 +113,7 @@ impl TransferError {
             ),
             TransferError::StoreUnknown(_)
             | TransferError::Overloaded { .. }
+            | TransferError::ShareUsedUp { .. }
             | TransferError::EpochUnknown { .. }
             | TransferError::NoPair(_)
             | TransferError::NoCopy { .. }

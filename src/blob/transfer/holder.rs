@@ -21,6 +21,7 @@ use super::chunk::{Mirror, PrimaryChunk};
 use super::intake::{Appender, Batch};
 use super::leg::Leg;
 use super::peers::Peers;
+use super::shares::Shares;
 use super::source::Reads;
 use super::volumes::{At as _, Volumes, blocking};
 use super::wire::proto;
@@ -38,6 +39,8 @@ pub(super) struct Open {
     pub(super) acknowledged: u64,
     /// Where the client means to go on.
     pub(super) offset: Option<u64>,
+    /// Who sends it, for a primary.
+    pub(super) owner: u64,
 }
 
 impl Open {
@@ -51,6 +54,7 @@ impl Open {
             offset: self.offset,
             role: role.into(),
             backup: backup.map(|node| node.0),
+            owner: self.owner,
         }
     }
 }
@@ -64,6 +68,7 @@ pub(super) struct Holder {
     observer: Arc<dyn Observer>,
     /// Uploads whose epoch this process knows: it opened them itself, or it has asked.
     known: Mutex<HashSet<UploadId>>,
+    shares: Arc<Shares>,
     appends: Arc<Semaphore>,
     mirrors: Arc<Semaphore>,
     fetches: Arc<Semaphore>,
@@ -88,6 +93,7 @@ impl Holder {
             epochs,
             observer,
             known: Mutex::default(),
+            shares: Arc::default(),
             appends: Arc::new(Semaphore::new(settings.appends_max)),
             // A backup refuses later than a primary, so that a push that was let in is not broken off for want of room.
             mirrors: Arc::new(Semaphore::new(settings.appends_max * 2)),
@@ -141,7 +147,9 @@ impl Holder {
     pub(super) async fn discard(&self, upload: UploadId) -> TransferResult<bool> {
         self.known.lock().remove(&upload);
         let volumes = self.volumes.clone();
-        blocking(move || volumes.discard(upload)).await.at(self.node)
+        let was_staged = blocking(move || volumes.discard(upload)).await.at(self.node)?;
+        self.shares.give_back(upload);
+        Ok(was_staged)
     }
 
     /// Verifies what is staged and makes it durable; repeats confirm. No epoch is asked for after a restart: a holder
@@ -156,8 +164,13 @@ impl Holder {
                 Ok((store.store_id(), store.place_upload(upload, digest)?.size_bytes))
             })
         };
-        let placed = until_free(self.writer_wait, place).await.at(self.node)?;
-        self.known.lock().remove(&upload);
+        let placed = until_free(self.writer_wait, place).await;
+        // wrong bytes are freed, right ones are a blob now: either way nothing is staged any more
+        if matches!(placed, Ok(_) | Err(StoreError::DigestMismatch { .. })) {
+            self.known.lock().remove(&upload);
+            self.shares.give_back(upload);
+        }
+        let placed = placed.at(self.node)?;
         Ok(placed)
     }
 
@@ -186,6 +199,9 @@ impl Holder {
     /// Opens an upload as its primary, its backup included. Both are at the same offset then.
     pub(super) async fn open_primary(&self, open: Open, backup: Option<NodeId>) -> TransferResult<PrimaryChunk> {
         let room = self.admit(&self.appends)?;
+        if open.acknowledged == 0 {
+            self.take_share(open).await?;
+        }
         let mut appender = self.open_writer(open).await?;
         let mut mirror = match backup {
             None => Mirror::None,
@@ -211,6 +227,20 @@ impl Holder {
             mirror.send(start, Batch::new()).await?;
         }
         Ok(PrimaryChunk { node: self.node, appender, mirror, _room: room })
+    }
+
+    /// Counts an upload that begins against its owner's share.
+    async fn take_share(&self, Open { owner, upload, .. }: Open) -> TransferResult<()> {
+        if self.shares.take(owner, upload) {
+            return Ok(());
+        }
+        let (shares, volumes) = (Arc::clone(&self.shares), self.volumes.clone());
+        let swept = blocking(move || {
+            shares.sweep(|upload| volumes.staging(upload).is_some());
+            Ok(())
+        });
+        swept.await.at(self.node)?;
+        if self.shares.take(owner, upload) { Ok(()) } else { Err(TransferError::ShareUsedUp { node: self.node }) }
     }
 
     async fn open_mirror(&self, backup: NodeId, open: Open) -> TransferResult<Leg> {
@@ -268,7 +298,7 @@ impl Holder {
     pub(super) async fn refill(&self, upload: UploadId, epoch: u64, partner: NodeId) -> TransferResult<Staged> {
         let own = self.note_epoch(upload, epoch).await?;
         let peer = self.peers.get(partner)?;
-        let open = Open { upload, epoch, algorithm: own.algorithm, acknowledged: 0, offset: None };
+        let open = Open { upload, epoch, algorithm: own.algorithm, acknowledged: 0, offset: None, owner: 0 };
         let mut leg = Leg::open(peer, open.message(proto::Role::Backup, None), self.patience).await?;
         let mut at = 0;
         // From the start, whatever the partner has: it may be what a power cut left of an older pair's bytes.

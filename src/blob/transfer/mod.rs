@@ -44,6 +44,7 @@ mod link;
 mod peers;
 mod repair;
 mod service;
+mod shares;
 mod source;
 mod upload;
 mod volumes;

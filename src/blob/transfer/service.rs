@@ -105,6 +105,7 @@ impl Blob for Service {
             algorithm: wire::algorithm(message.algorithm)?,
             acknowledged: message.acknowledged,
             offset: message.offset,
+            owner: message.owner,
         };
         let replies = match message.role() {
             proto::Role::Primary => self.append_primary(open, message.backup.map(NodeId), frames).await,

@@ -40,6 +40,8 @@ pub struct Append {
     /// `OffsetMismatch` before the body is read. `None`: after `acknowledged`; what a chunk without an answer left
     /// behind it is cut off, because the client sends it again.
     pub offset: Option<u64>,
+    /// Stands for whoever sends it: how many uploads one may have staged at a primary is bounded.
+    pub owner: u64,
 }
 
 /// What became of a chunk.

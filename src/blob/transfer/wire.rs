@@ -201,6 +201,7 @@ const REJECTED: u32 = 35;
 const OVERLOADED: u32 = 36;
 const EPOCH_UNKNOWN: u32 = 37;
 const BODY: u32 = 38;
+const SHARE_USED_UP: u32 = 39;
 
 /// Writes an error for the wire.
 pub(super) fn failure(error: &TransferError) -> proto::Failure {
@@ -218,6 +219,7 @@ pub(super) fn failure(error: &TransferError) -> proto::Failure {
         TransferError::StoreUnknown(store) => fill(STORE_UNKNOWN, NodeId(0), store.0, ""),
         TransferError::Rejected { node, detail } => fill(REJECTED, *node, 0, detail),
         TransferError::Overloaded { node } => fill(OVERLOADED, *node, 0, ""),
+        TransferError::ShareUsedUp { node } => fill(SHARE_USED_UP, *node, 0, ""),
         TransferError::EpochUnknown { node } => fill(EPOCH_UNKNOWN, *node, 0, ""),
         TransferError::Body { error, offset } => fill(BODY, NodeId(0), offset.unwrap_or(0), &error.to_string()),
         // Decided by the node that the client talks to, never by a holder.
@@ -264,6 +266,7 @@ pub(super) fn error_of_failure(node: NodeId, failure: &proto::Failure) -> Option
         STORE_UNKNOWN => TransferError::StoreUnknown(StoreId(failure.number)),
         REJECTED => TransferError::Rejected { node: said_by, detail: detail() },
         OVERLOADED => TransferError::Overloaded { node: said_by },
+        SHARE_USED_UP => TransferError::ShareUsedUp { node: said_by },
         EPOCH_UNKNOWN => TransferError::EpochUnknown { node: said_by },
         BODY => {
             TransferError::Body { error: super::BodyError::new(failure.text.as_str()), offset: Some(failure.number) }
@@ -308,7 +311,7 @@ fn store_error(failure: &proto::Failure) -> Option<StoreError> {
 pub(super) fn status_of(error: &TransferError) -> Status {
     let failure = failure(error);
     let code = match error {
-        TransferError::Overloaded { .. } => Code::ResourceExhausted,
+        TransferError::Overloaded { .. } | TransferError::ShareUsedUp { .. } => Code::ResourceExhausted,
         TransferError::Unreachable { .. } | TransferError::EpochUnknown { .. } => Code::Unavailable,
         TransferError::Rejected { .. } => Code::PermissionDenied,
         TransferError::Store { .. }
@@ -401,6 +404,7 @@ mod tests {
             TransferError::StoreUnknown(StoreId(3)),
             TransferError::Rejected { node, detail: "who?".into() },
             TransferError::Overloaded { node },
+            TransferError::ShareUsedUp { node },
             TransferError::EpochUnknown { node },
         ]);
         for error in errors {

@@ -60,8 +60,8 @@ impl Transfer {
     /// Errors: `Store` (`OffsetMismatch`, `Busy` while another writer runs, `Fenced`, `Sealed`, `UploadUnknown`,
     /// `Full`, `NoSpace`, …), `Unreachable` (the primary is lost: probe), `EpochUnknown`, `Overloaded`, `Body`.
     pub async fn append(&self, append: Append, body: Body) -> TransferResult<Appended> {
-        let Append { upload, epoch, holders, algorithm, acknowledged, offset } = append;
-        let open = Open { upload, epoch, algorithm, acknowledged, offset };
+        let Append { upload, epoch, holders, algorithm, acknowledged, offset, owner } = append;
+        let open = Open { upload, epoch, algorithm, acknowledged, offset, owner };
         if holders.primary == self.inner.holder.node {
             return self.inner.holder.open_primary(open, holders.backup).await?.run(body).await;
         }

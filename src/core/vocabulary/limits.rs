@@ -61,6 +61,8 @@ pub const PAGE_TOKEN_BYTES_MAX: usize = 1024;
 pub const REFERRERS_PAGE_BYTES_MAX: usize = MANIFEST_BYTES_MAX;
 /// Referrers of one page at most.
 pub const REFERRERS_PAGE_ENTRIES_MAX: usize = 1000;
+/// Referrers looked at for one page: behind a filter that hides so many, the page ends with what it has (M12).
+pub const REFERRERS_LOOKED_AT_MAX: usize = 20_000;
 
 // Blobs and uploads. Source: consensus-and-faults §5.2–5.4, §5.7.
 
@@ -259,6 +261,7 @@ const _: () = {
     assert!(MEDIA_TYPE_BYTES_MAX == 2 * MEDIA_TYPE_PART_BYTES_MAX + 1);
     assert!(PACK_BLOB_BYTES_MAX.is_multiple_of(BLOCK_BYTES));
     assert!(PAGE_ENTRIES_DEFAULT <= PAGE_ENTRIES_MAX);
+    assert!(REFERRERS_LOOKED_AT_MAX > 2 * REFERRERS_PAGE_ENTRIES_MAX);
     assert!(REFERRERS_PAGE_ENTRIES_MAX * REFERRER_ANNOTATIONS_BYTES_MAX <= REFERRERS_PAGE_BYTES_MAX);
     // Names, tags and digests fit into page tokens and request targets with percent-encoding.
     assert!((REPOSITORY_NAME_BYTES_MAX + DIGEST_TEXT_BYTES_MAX) * 3 <= REQUEST_TARGET_BYTES_MAX);

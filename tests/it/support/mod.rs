@@ -3,8 +3,6 @@
 //! A test that destroys nothing uses [`Cluster::shared`]; one that kills, fills or damages starts its own, with a
 //! region of its own. Start at [`Cluster`] for the nodes, at [`http`] for requests.
 
-#![expect(dead_code, reason = "used by the tests of each area as they come")]
-
 pub(crate) mod http;
 
 use std::any::Any;

@@ -283,7 +283,7 @@ pub(super) fn upload(number: u128) -> UploadId {
 
 /// The first chunk of an upload.
 pub(super) fn fresh(upload: UploadId, holders: Holders) -> Append {
-    Append { upload, epoch: 1, holders, algorithm: Algorithm::Sha256, acknowledged: 0, offset: None }
+    Append { upload, epoch: 1, holders, algorithm: Algorithm::Sha256, acknowledged: 0, offset: None, owner: 1 }
 }
 
 /// The chunk after `acknowledged` bytes.

@@ -4,7 +4,9 @@
 
 #![allow(missing_docs, reason = "tests")]
 
+mod costs;
 mod files;
+mod fuzz;
 mod golden;
 mod random;
 mod script;
