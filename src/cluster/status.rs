@@ -68,8 +68,8 @@ pub struct ClusterStatus {
 }
 
 impl ClusterStatus {
-    /// Whether requests may be sent to this node: it belongs to a cluster, was let in, somebody leads, and its state was
-    /// confirmed lately.
+    /// Whether requests may be sent to this node: it belongs to a cluster, was let in, somebody leads, and its state
+    /// was confirmed lately.
     pub fn is_ready(&self) -> bool {
         let takes_part = self.is_admitted && !self.is_suspect;
         self.cluster.is_some() && takes_part && self.leader.is_some() && self.is_fresh

@@ -245,8 +245,8 @@ impl Registry {
             .await?
     }
 
-    /// A page of the referrers of a subject, in digest order; none for a subject nobody knows. A page costs no more than
-    /// its bounds, whatever the filter hides and however large annotations are.
+    /// A page of the referrers of a subject, in digest order; none for a subject nobody knows. A page costs no more
+    /// than its bounds, whatever the filter hides and however large annotations are.
     pub async fn referrers(
         &self,
         permit: &Permit,

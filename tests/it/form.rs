@@ -110,8 +110,8 @@ impl Drop for Nodes {
     }
 }
 
-// Founded when all are there and new; a second time there is nothing to do; a founder that lost its disk founds nothing,
-// and does not come back under its old identity.
+// Founded when all are there and new; a second time there is nothing to do; a founder that lost its disk founds
+// nothing, and does not come back under its old identity.
 #[test]
 fn a_cluster_is_formed_once() {
     let mut nodes = Nodes { dir: tempfile::tempdir().unwrap(), running: [const { None }; 3] };

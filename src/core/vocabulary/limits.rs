@@ -220,8 +220,8 @@ pub const NODES_MAX: usize = 1000;
 pub const STORES_MAX: usize = 4000;
 /// Longest address, URL or version of a node in bytes.
 pub const ADDRESS_BYTES_MAX: usize = 512;
-/// Repositories looked at for one that a blob may be mounted from. Few enough that a fruitless search is over before its
-/// answer is due (A4).
+/// Repositories looked at for one that a blob may be mounted from. Few enough that a fruitless search is over before
+/// its answer is due (A4).
 pub const MOUNT_SOURCES_MAX: usize = 100;
 /// Users of a registry.
 pub const USERS_MAX: usize = 5000;

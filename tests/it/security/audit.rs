@@ -195,7 +195,8 @@ fn u9_administration() {
     }
     for (method, route) in routes::admin().into_iter().filter(|(method, path)| method == "GET" || path == "/v1/explain")
     {
-        let path = route.replace("{user}", "u9-user").replace("{*name}", "u9/fixed");
+        let digest = Digest::sha256(b"u9").to_string();
+        let path = route.replace("{user}", "u9-user").replace("{*name}", "u9/fixed").replace("{digest}", &digest);
         let body = json!({ "principal": "root", "action": "ecr:PutImage" });
         let by_root = json_to(admin(&method, &path), &body);
         assert_eq!((by_root.status, audit_of(&by_root)), (200, vec![]), "{method} {path}");

@@ -98,8 +98,8 @@ pub struct Grant {
 }
 
 impl Grant {
-    /// A grant; the pattern may only hold what can occur in a repository name, and `*` and `?`. One with an element that
-    /// no name has, empty or of dots alone, would match nothing, or not what its writer meant (A24).
+    /// A grant; the pattern may only hold what can occur in a repository name, and `*` and `?`. One with an element
+    /// that no name has, empty or of dots alone, would match nothing, or not what its writer meant (A24).
     pub fn new(rights: impl IntoIterator<Item = Right>, pattern: &str) -> Result<Grant, GrantError> {
         let is_legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-/*?".contains(&byte);
         let is_whole = pattern.split('/').all(|part| part.bytes().any(|byte| byte != b'.'));
