@@ -30,6 +30,7 @@ use crate::ground::{Shutdown, SystemClock, certs, clock, files, telemetry};
 use crate::jobs::Driver;
 use crate::jobs::clock_tick::ClockTick;
 use crate::jobs::forget_uploads::ForgetUploads;
+use crate::jobs::free_stagings::FreeStagings;
 use crate::jobs::promote_voters::PromoteVoters;
 use crate::jobs::purge_repositories::PurgeRepositories;
 use crate::jobs::repair_replicas::RepairReplicas;
@@ -311,6 +312,7 @@ fn start_jobs(parts: &Arc<Parts>) {
     }));
     driver.start(ClockTick::new(metadata.clone(), principal.clone()), shutdown.clone());
     driver.start(ForgetUploads::new(metadata.clone(), principal.clone()), shutdown.clone());
+    driver.start(FreeStagings::new(Arc::clone(&parts.store)), shutdown.clone());
     driver.start(PurgeRepositories::new(metadata.clone(), principal.clone()), shutdown.clone());
     driver.start(ReviewNeeds::new(metadata.clone(), principal.clone()), shutdown.clone());
     driver.start(SettleUses::new(metadata.clone(), principal.clone()), shutdown.clone());

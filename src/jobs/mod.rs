@@ -6,6 +6,7 @@
 pub mod clock_tick;
 pub mod driver;
 pub mod forget_uploads;
+pub mod free_stagings;
 pub mod promote_voters;
 pub mod purge_repositories;
 pub mod repair_replicas;
