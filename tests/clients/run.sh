@@ -40,7 +40,9 @@ if [ "$(cat "$IMAGES/.made" 2>/dev/null)" != "$sum" ]; then
 fi
 
 work=$(mktemp -d); : >"$work/dev.log"
-settings=(); for setting in ${SETTINGS:-}; do settings+=(--set "$setting"); done
+# the nodes share this machine's disk with everything else on it: how full that is says nothing about clients
+settings=(--set blobs.full_percent=97 --set blobs.refuse_percent=98 --set blobs.urgent_percent=99)
+for setting in ${SETTINGS:-}; do settings+=(--set "$setting"); done
 "$PORTOLAN" dev --dir "$work/dev" --region "$region" --port "$port" "${settings[@]}" >"$work/dev.log" 2>&1 &
 nodes=($!)
 end_nodes() { kill -INT "${nodes[@]}" 2>/dev/null || true; wait "${nodes[@]}" 2>/dev/null || true; }
