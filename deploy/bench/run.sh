@@ -19,6 +19,11 @@ QUICK=${QUICK:-}; ROUNDS=${ROUNDS:-$([ -n "$QUICK" ] && echo 1 || echo 3)}
 SYSTEMS=${SYSTEMS:-distribution nginx etcd portolan portolan3}; LARGE=${LARGE:-$([ -n "$QUICK" ] && echo 0 || echo 1)}
 PROFILE=${PROFILE:-dev}; OUT=${OUT:-$root/bench-results/$(date -u +%Y%m%dT%H%M%SZ)}; REGION=${REGION:-74}; PORT=${PORT:-24400}
 mkdir -p "$OUT" "$tools"; OUT=$(cd "$OUT" && pwd)
+# Above 85 % a node takes no new blobs, above 92 % no writes at all: rows would fail, and say so only as errors.
+wanted=$([ -n "$QUICK" ] && echo 10 || echo 60); free=$(df --output=avail -BG "$OUT" | tail -n 1 | tr -dc 0-9); used=$(df --output=pcent "$OUT" | tail -n 1 | tr -dc 0-9)
+if [ "$free" -lt "$wanted" ] || [ "$used" -ge 80 ]; then
+  echo "run.sh: $OUT has $free GB free and is $used % full; it needs $wanted GB free and at most 80 %. Free some, or give another OUT" >&2; exit 1
+fi
 "$here/install-peers.sh" "$tools" >/dev/null
 export PATH="$tools:$PATH" BENCH_RUN=$OUT/run
 mkdir -p "$BENCH_RUN"
