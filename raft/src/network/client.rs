@@ -121,11 +121,15 @@ impl Link {
     /// Requests and answers in flight together over one stream.
     async fn pipeline<'s, S>(
         &'s self,
-        input: S,
+        mut input: S,
     ) -> Result<BoxStream<'s, Result<StreamAppendResult<Types>, RPCError<Types>>>, RPCError<Types>>
     where
         S: Stream<Item = AppendEntriesRequest<Types>> + Send + Unpin + 'static,
     {
+        // The engine pauses after a failure inside this stream, before the first request comes out of it. A stream that
+        // is opened before that, at a peer that refuses, would knock again at once, thousands of times a second.
+        let Some(first) = input.next().await else { return Ok(stream::empty().boxed()) };
+        let input = stream::iter([first]).chain(input);
         let unanswered = Arc::new(AtomicUsize::new(0));
         let terms = Arc::new(parking_lot::Mutex::new(VecDeque::new()));
         let outgoing = {

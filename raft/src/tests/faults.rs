@@ -1,5 +1,7 @@
 //! Nodes that end, come back, or are alone.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::testing::{Cluster, PATIENCE, add};
@@ -26,6 +28,33 @@ async fn survives_its_leader() {
     for at in 0..3 {
         assert_eq!(cluster.machine(at).get("x"), 22);
     }
+}
+
+// A follower that can't be reached is tried again after a pause, however much there is to send: a leader that knocks
+// without one has no time for those that live, and they elect another.
+#[tokio::test(flavor = "multi_thread")]
+async fn knocks_at_a_dead_follower_with_pauses() {
+    let mut cluster = Cluster::start(3, |_| {}).await;
+    let dead = cluster.follower().await;
+    let address = cluster.member(dead).raft_addr;
+    cluster.kill(dead).await;
+    let door = tokio::net::TcpListener::bind(&address).await.unwrap();
+    let knocks = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&knocks);
+    let doorman = tokio::spawn(async move {
+        while door.accept().await.is_ok() {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    let leader = cluster.leader().await;
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(2) {
+        cluster.group(leader).propose(add("x", 1), PATIENCE).await.unwrap();
+    }
+    // a heartbeat each 100 ms, entries each 200 ms, and some for luck
+    let knocks = knocks.load(Ordering::Relaxed);
+    assert!((5..120).contains(&knocks), "{knocks} connections in two seconds");
+    doorman.abort();
 }
 
 // All nodes end at once and come back with everything that was acknowledged.
