@@ -9,7 +9,7 @@ export ROCKSDB_STATIC = 1
 ROCKSDB = export ROCKSDB_LIB_DIR="$$(.ci/rocksdb.sh $(CACHE))"
 BIN = $(CARGO_TARGET_DIR)/debug/portolan
 
-.PHONY: run test check unit it build bench image clients test-clients test-compose conformance clean tools fmt deny
+.PHONY: run test check unit it build bench image clients test-clients test-compose conformance clean tools fmt deny jepsen jepsen-smoke
 
 ## run: a three-node, three-zone cluster on loopback; prints endpoints, a credential and lines to paste
 run: build
@@ -35,7 +35,7 @@ unit: tools
 	$(ROCKSDB); cargo test --locked --test tidy
 
 ## test: everything: check, integration, conformance, real clients that install in minutes
-test: check it conformance clients
+test: check it conformance clients jepsen-smoke
 
 it: build
 	$(ROCKSDB); cargo test --locked --test it
@@ -57,6 +57,19 @@ test-clients: build
 ## test-compose: docker-compose.yml with both versions of compose and both balancers, nodes killed; about ten minutes
 test-compose: build
 	tests/compose/run.sh
+
+JEPSEN = $(CARGO_TARGET_DIR)/debug/jepsen run --store $(CACHE)/store
+
+## jepsen-smoke: 90 seconds of faults: three leaders killed under pushes, every node killed under uploads
+jepsen-smoke: build
+	$(JEPSEN) --workload push-set --nemesis kill-leader --kills 3 --clients 20
+	$(JEPSEN) --workload upload-resume
+
+## jepsen: twenty leaders killed under 100 pushing clients, then uploads and pulls under kills of any node
+jepsen: build
+	$(JEPSEN) --workload push-set --nemesis kill-leader --kills 20 --clients 100
+	$(JEPSEN) --workload upload-resume --rounds 3
+	$(JEPSEN) --workload pull-by-digest --nemesis kill-any --kills 10 --clients 30
 
 ## bench: beside distribution, nginx and etcd in one run
 bench: build

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
+use crate::balancer::Choice;
 use crate::checker::Demands;
 use crate::cluster::{Plan, Record, built_binary};
 use crate::fault::{Fault, told};
@@ -94,7 +95,11 @@ pub(crate) struct RunOptions {
     /// Keep the nodes' data also when everything held.
     #[arg(long)]
     pub(crate) keep: bool,
-    /// Another balancer, host:port, which forwards to the nodes of this run; left out: the harness's own.
+    /// HAProxy with this configuration before the nodes, as deploy/haproxy/haproxy.cfg; left out: a balancer of the
+    /// harness.
+    #[arg(long, value_name = "FILE", conflicts_with = "balancer")]
+    pub(crate) haproxy: Option<PathBuf>,
+    /// A balancer that runs already and forwards to the nodes of this run.
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) balancer: Option<std::net::SocketAddr>,
 }
@@ -114,6 +119,15 @@ impl RunOptions {
             port: self.port,
             settings: self.settings.clone(),
             dir: dir.to_owned(),
+        }
+    }
+
+    /// What stands before the nodes.
+    pub(crate) fn balancer(&self) -> Choice {
+        match (&self.haproxy, self.balancer) {
+            (Some(file), _) => Choice::HaProxy(file.clone()),
+            (None, Some(address)) => Choice::Other(address),
+            (None, None) => Choice::Own,
         }
     }
 

@@ -100,12 +100,8 @@ fn node_clients(cluster: &Cluster) -> Result<Vec<Client>, Fault> {
 /// Clients and nemesis, until the nemesis is done or the time is over.
 async fn load(options: &RunOptions, plan: &Plan, cluster: &mut Cluster, shared: &Arc<Shared>) -> Result<(), Fault> {
     let seats = cluster.seats();
-    let balancer = match options.balancer {
-        Some(_) => None,
-        None => Some(Balancer::start(plan.balancer(), seats.clone()).await?),
-    };
-    let address = options.balancer.or(balancer.as_ref().map(Balancer::address));
-    let address = address.ok_or_else(|| Fault::new("no balancer"))?;
+    let balancer = Balancer::start(options.balancer(), plan.balancer(), cluster).await?;
+    let address = balancer.address();
     let (pushers, pullers) = match options.workload {
         Workload::PullByDigest => (usize::from(options.clients / 10).max(2), usize::from(options.clients)),
         Workload::PushSet | Workload::QuietElection | Workload::UploadResume => {

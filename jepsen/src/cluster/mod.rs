@@ -84,6 +84,7 @@ impl Plan {
 /// The running cluster. All its processes end when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Cluster {
+    dir: PathBuf,
     nodes: Vec<Node>,
     admin: Admin,
     record: Record,
@@ -99,7 +100,7 @@ impl Cluster {
         let key = std::fs::read_to_string(&key_file).map_err(told(&format!("{}", key_file.display())))?;
         let nodes = plan.seats().into_iter().map(|seat| Node::new(plan, seat)).collect();
         let admin = Admin::new(key.trim())?;
-        let mut cluster = Cluster { nodes, admin, record, _supervisor: supervisor };
+        let mut cluster = Cluster { dir: plan.dir.clone(), nodes, admin, record, _supervisor: supervisor };
         for at in 0..cluster.nodes.len() {
             cluster.spawn(at)?;
         }
@@ -111,6 +112,16 @@ impl Cluster {
             cluster.nodes[at].id = id;
         }
         Ok(cluster)
+    }
+
+    /// The run's directory.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Has another process of the run ended when this one is gone.
+    pub(crate) fn watch_over(&mut self, what: &str, pid: u32) -> Result<(), Fault> {
+        self.record.add(record::Started::of(what, pid)?)
     }
 
     /// Where the nodes are.
@@ -177,7 +188,9 @@ impl Cluster {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        Err(Fault::new(format!("no leader within {} s", patience.as_secs())))
+        let asked = self.running().into_iter().map(|at| self.admin.standing(&self.nodes[at].seat));
+        let standings = futures_util::future::join_all(asked).await;
+        Err(Fault::new(format!("no leader within {} s; the nodes say {standings:?}", patience.as_secs())))
     }
 
     /// Who leads in which term, if all running nodes say the same.

@@ -39,6 +39,11 @@ impl Drop for Supervisor {
 pub(crate) fn supervise(run: &Path) -> Result<(), Fault> {
     let mut sink = [0; 64];
     while matches!(std::io::stdin().read(&mut sink), Ok(1..)) {}
+    undo(run)
+}
+
+/// Kills every process of a run that is still there.
+fn undo(run: &Path) -> Result<(), Fault> {
     for left in record::alive(run)? {
         let Some(pid) = i32::try_from(left.pid).ok().and_then(Pid::from_raw) else { continue };
         eprintln!("{} (process {}) was left over and is killed", left.what, left.pid);
@@ -47,4 +52,29 @@ pub(crate) fn supervise(run: &Path) -> Result<(), Fault> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+
+    use super::*;
+    use crate::cluster::record::{Record, Started};
+
+    // What the run started and left is killed; a process that only has the number of an earlier one is not.
+    #[test]
+    fn undone() {
+        let dir = tempfile::tempdir().unwrap();
+        let sleep = || Command::new("sleep").arg("600").spawn().unwrap();
+        let (mut ours, mut other) = (sleep(), sleep());
+        let mut record = Record::create(dir.path(), serde_json::Value::Null, Vec::new()).unwrap();
+        record.add(Started::of("ours", ours.id()).unwrap()).unwrap();
+        let stranger = Started::of("another", other.id()).unwrap();
+        record.add(Started { since: stranger.since - 1, ..stranger }).unwrap();
+        undo(record.path()).unwrap();
+        assert_eq!(ours.wait().unwrap().signal(), Some(9));
+        assert!(other.try_wait().unwrap().is_none(), "a stranger was killed");
+        other.kill().unwrap();
+        other.wait().unwrap();
+    }
 }

@@ -1,4 +1,4 @@
-//! One address for all nodes: a TCP balancer with health checks, as anybody puts before a cluster.
+//! The harness's own balancer: TCP, health checks, nothing else.
 //!
 //! It forwards bytes and knows nothing of requests: a connection whose node dies is cut, and the client repeats. A
 //! refused connection goes to the next node before the client sees anything. With no node healthy it tries all: during
@@ -32,14 +32,14 @@ struct Backend {
 
 /// The balancer; ends when dropped.
 #[derive(Debug)]
-pub(crate) struct Balancer {
+pub(super) struct Own {
     address: SocketAddr,
     _tasks: JoinSet<()>,
 }
 
-impl Balancer {
+impl Own {
     /// Listens on `address` and forwards to `seats` in turn.
-    pub(crate) async fn start(address: SocketAddr, seats: Vec<Seat>) -> Result<Balancer, Fault> {
+    pub(super) async fn start(address: SocketAddr, seats: Vec<Seat>) -> Result<Own, Fault> {
         let listener = TcpListener::bind(address).await.map_err(told(&format!("the balancer at {address}")))?;
         let address = listener.local_addr().map_err(told("the balancer's address"))?;
         let backends: Arc<[Backend]> =
@@ -50,11 +50,11 @@ impl Balancer {
             tasks.spawn(look(Arc::clone(&backends), at, http.clone()));
         }
         tasks.spawn(accept(listener, backends));
-        Ok(Balancer { address, _tasks: tasks })
+        Ok(Own { address, _tasks: tasks })
     }
 
     /// Where clients go.
-    pub(crate) fn address(&self) -> SocketAddr {
+    pub(super) fn address(&self) -> SocketAddr {
         self.address
     }
 }
@@ -128,7 +128,7 @@ mod tests {
         Seat { name: public.to_string(), public, admin: "127.0.0.1:1".parse().unwrap() }
     }
 
-    async fn ask(balancer: &Balancer) -> Vec<u8> {
+    async fn ask(balancer: &Own) -> Vec<u8> {
         let mut said = Vec::new();
         TcpStream::connect(balancer.address()).await.unwrap().read_to_end(&mut said).await.unwrap();
         said
@@ -141,14 +141,14 @@ mod tests {
         let (a, b) = (node(b'a').await, node(b'b').await);
         let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let loopback = "127.0.0.1:0".parse().unwrap();
-        let balancer = Balancer::start(loopback, vec![seat(a), seat(gone), seat(b)]).await.unwrap();
+        let balancer = Own::start(loopback, vec![seat(a), seat(gone), seat(b)]).await.unwrap();
         let mut said = Vec::new();
         for _ in 0..12 {
             said.extend(ask(&balancer).await);
         }
         assert_eq!(said.len(), 12, "no connection was lost: {said:?}");
         assert!(said.contains(&b'a') && said.contains(&b'b'), "{said:?}");
-        let empty = Balancer::start(loopback, vec![seat(gone)]).await.unwrap();
+        let empty = Own::start(loopback, vec![seat(gone)]).await.unwrap();
         assert_eq!(ask(&empty).await, b"");
     }
 
