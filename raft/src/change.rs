@@ -1,6 +1,7 @@
 //! Changes of the members, asked for on any node and carried out by the leader.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use openraft::ChangeMembers;
@@ -9,7 +10,11 @@ use openraft::errors::{ClientWriteError, RaftError};
 use crate::core::{Core, Leader};
 use crate::network::net::{Class, never_arrived};
 use crate::network::wire::{self, Change, Changed, kind};
-use crate::types::{Member, Types};
+use crate::types::{Member, StoredMembership, Types};
+
+/// Between two looks for a change that broke off, and how long finishing it may take.
+const SETTLE_EVERY: Duration = Duration::from_millis(500);
+const SETTLE_MAX: Duration = Duration::from_secs(10);
 
 /// A change of the members was not made, or nobody knows.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -142,6 +147,46 @@ impl Core {
             Ok(Ok(_)) => Changed::Done,
             Ok(Err(_)) | Err(_) => Changed::Rejected(format!("node {to:016x} did not take over in time")),
         }
+    }
+}
+
+/// The voters a change leads to, while it is between its two steps: both the former and the new ones must agree then.
+fn goal(members: &StoredMembership) -> Option<BTreeSet<u64>> {
+    let configs = members.get_joint_config();
+    if configs.len() > 1 { configs.last().cloned() } else { None }
+}
+
+/// The members whose vote counts for every decision: between the two steps of a change only those that the former and
+/// the new voters have in common.
+pub(crate) fn full_voters(members: &StoredMembership) -> Vec<u64> {
+    let configs = members.get_joint_config();
+    members.voter_ids().filter(|id| configs.iter().all(|config| config.contains(id))).collect()
+}
+
+/// Has the leader finish a change that broke off between its two steps, because who asked for it has gone or the leader
+/// of then has ended. Nobody else would, and one dead node can be too many for the former voters: with two of them, a
+/// cluster of three would not survive the loss of one.
+pub(crate) async fn settle(core: Arc<Core>) {
+    let mut ending = core.ending.subscribe();
+    let mut seen = None;
+    loop {
+        tokio::select! {
+            _ = ending.wait_for(|ending| *ending) => return,
+            () = tokio::time::sleep(SETTLE_EVERY) => {}
+        }
+        let found =
+            if matches!(core.leader(), Some(Leader::Here)) { goal(&core.metrics().membership_config) } else { None };
+        // what is seen twice is not just under way
+        let Some(voters) = found.clone().filter(|_| found == seen) else {
+            seen = found;
+            continue;
+        };
+        tracing::warn!(?voters, "a change of the voters broke off half-way; it is finished");
+        let change = core.change_members(ChangeMembers::ReplaceAllVoters(voters), true);
+        if !matches!(tokio::time::timeout(SETTLE_MAX, change).await, Ok(Changed::Done)) {
+            tracing::warn!("the change could not be finished now; it is tried again");
+        }
+        seen = None;
     }
 }
 

@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 
-use crate::change::{ChangeError, USED_ID};
+use crate::change::{self, ChangeError, USED_ID};
 use crate::config::{GroupConfig, StartError};
 use crate::core::{Core, Leadership, boottime_ms};
 use crate::fatal;
@@ -81,9 +81,9 @@ pub struct Status {
     pub snapshot: Option<Position>,
     /// The last entry purged from the log.
     pub purged: Option<Position>,
-    /// Who votes.
+    /// Whose vote counts for everything.
     pub voters: Vec<u64>,
-    /// Who is fed, but doesn't vote.
+    /// Who is fed, but doesn't vote, or not yet: a change of the voters is between its two steps.
     pub learners: Vec<u64>,
     /// Everybody.
     pub members: Vec<Member>,
@@ -237,7 +237,7 @@ impl Group {
         let core = &self.0.core;
         let metrics = core.metrics();
         let members = &metrics.membership_config;
-        let voters: Vec<u64> = members.voter_ids().collect();
+        let voters = change::full_voters(members);
         let state = match metrics.state {
             ServerState::Learner => State::Learner,
             ServerState::Follower => State::Follower,
@@ -496,6 +496,7 @@ fn spawn_parts(core: &Arc<Core>, parts: Parts) {
     tokio::spawn(read_index::run(core.clone()));
     tokio::spawn(propose::forward(core.clone(), forwards));
     tokio::spawn(follow_leadership(core.clone(), leads));
+    tokio::spawn(change::settle(core.clone()));
     tokio::spawn(watch_engine(core.clone()));
 }
 

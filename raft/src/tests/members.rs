@@ -1,5 +1,7 @@
 //! Joining, promoting, leaving, handing over.
 
+use std::time::Duration;
+
 use super::identity::stranger;
 use crate::ChangeError;
 use crate::network::net::Class;
@@ -106,6 +108,27 @@ async fn a_lagging_node_is_not_promoted() {
     };
     eventually("the learner has caught up", caught_up).await;
     cluster.group(0).change_voters([1, 2], PATIENCE).await.unwrap();
+}
+
+// A change of the voters that broke off between its two steps is finished by the leader. Until then the vote of the new
+// one does not count for everything, and it is not told that it does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_broke_off_is_finished() {
+    let mut cluster = Cluster::start(1, |_| {}).await;
+    let new = cluster.add_node().await;
+    let seed = cluster.member(0).raft_addr;
+    cluster.group(new).join(vec![seed], cluster.member(new), PATIENCE).await.unwrap();
+    cluster.converge().await;
+    cluster.kill(new).await;
+    // the first step needs the new voter, which is dead: who asks goes away before the second
+    let asked = cluster.group(0).change_voters([1, 2], Duration::from_millis(500)).await;
+    assert_eq!(asked, Err(ChangeError::Unknown));
+    assert_eq!(cluster.group(0).status().voters, [1]);
+    cluster.restart(new).await.unwrap();
+    let leader = cluster.group(0).clone();
+    eventually("both vote", move || leader.status().voters == [1, 2]).await;
+    cluster.group(0).propose(add("x", 1), PATIENCE).await.unwrap();
+    cluster.converge().await;
 }
 
 // The leader itself can be removed; another one takes over.
