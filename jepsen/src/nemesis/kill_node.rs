@@ -40,6 +40,8 @@ pub(crate) async fn kill_nodes(
 ) -> Result<(), Fault> {
     let mut random = fastrand::Rng::with_seed(plan.seed);
     for kill in 1..=plan.kills {
+        // the load has to be under way before the first kill as well
+        tokio::time::sleep(plan.up + jitter(&mut random)).await;
         let before = cluster.wait_leader(LEADER_MAX).await?;
         super::note_leader(cluster, recorder, before);
         let running = cluster.running();
@@ -56,8 +58,8 @@ pub(crate) async fn kill_nodes(
         say(format!("kill {kill}: {name}; after {} ms {next} leads in term {term}", without.as_millis()));
         tokio::time::sleep((plan.down + jitter(&mut random)).saturating_sub(without)).await;
         super::restart(cluster, recorder, victim).await?;
-        tokio::time::sleep(plan.up + jitter(&mut random)).await;
     }
+    tokio::time::sleep(plan.up).await;
     Ok(())
 }
 
