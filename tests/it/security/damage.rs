@@ -75,7 +75,7 @@ fn b01_node_dies_between_chunks() {
         let digest = Digest::sha256(&bytes);
         let nodes: Vec<Repo> = (1..=3).map(|node| repo(&cluster, "b01").behind(&cluster.node(node))).collect();
         let at = nodes[0].begin();
-        let first = nodes[0].follow("PATCH", &at).body(&bytes[..500_000]).send();
+        let first = nodes[0].follow("PATCH", &at).body(&bytes[..500_000]).settled();
         assert_eq!(first.status, 202, "{}", first.text());
         cluster.kill_node(victim);
         let alive = &nodes[2];
@@ -83,7 +83,7 @@ fn b01_node_dies_between_chunks() {
         let until = Instant::now() + Duration::from_secs(60);
         let second = loop {
             let range = format!("500000-{}", bytes.len() - 1);
-            let chunk = alive.follow("PATCH", &at).header("Content-Range", &range).body(&bytes[500_000..]).send();
+            let chunk = alive.follow("PATCH", &at).header("Content-Range", &range).body(&bytes[500_000..]).settled();
             match chunk.status {
                 202 => break chunk,
                 416 => at = location(&chunk),
@@ -94,7 +94,7 @@ fn b01_node_dies_between_chunks() {
         };
         assert_eq!(second.header("range"), format!("0-{}", bytes.len() - 1));
         let closed = eventually("the upload is closed", || {
-            let closed = alive.follow("PUT", &format!("{}?digest={digest}", location(&second))).send();
+            let closed = alive.follow("PUT", &format!("{}?digest={digest}", location(&second))).settled();
             assert!([201, 503].contains(&closed.status), "{}", closed.text());
             (closed.status == 201).then_some(closed)
         });
@@ -128,9 +128,9 @@ fn b06_damaged_copies() {
             _ => std::fs::remove_file(&path).unwrap(),
         }
         let node = repo.behind(&cluster.node(victim));
-        let head = node.request("HEAD", &format!("blobs/{digest}")).send();
+        let head = node.request("HEAD", &format!("blobs/{digest}")).settled();
         assert_eq!((head.status, head.header("content-length")), (200, "1000000"), "{what}");
-        let part = node.request("GET", &format!("blobs/{digest}")).header("Range", "bytes=690000-709999").send();
+        let part = node.request("GET", &format!("blobs/{digest}")).header("Range", "bytes=690000-709999").settled();
         assert_eq!((part.status, &part.body[..]), (206, &bytes[690_000..710_000]), "{what}");
         let whole = node.get(&format!("blobs/{digest}"));
         assert_eq!((whole.status, Digest::sha256(&whole.body)), (200, digest), "{what}");
@@ -212,15 +212,15 @@ fn b06_b18_every_copy_is_lost() {
             assert!(status != 200 || bytes.starts_with(&body), "{what}: wrong bytes were sent");
         }
         eventually("it is told to be missing", || {
-            let head = repo.request("HEAD", &format!("blobs/{digest}")).send();
+            let head = repo.request("HEAD", &format!("blobs/{digest}")).settled();
             let told = repo.get(&format!("blobs/{digest}"));
             (head.status == 404 && told.status == 404).then_some(())
         });
         assert_eq!(repo.refused(&format!("blobs/{digest}")), no(404, "BLOB_UNKNOWN"));
         // A push in one request, and one in steps, are both looked at anew.
         let at = repo.begin();
-        let patched = repo.follow("PATCH", &at).body(&bytes[..]).send();
-        let closed = repo.follow("PUT", &format!("{}?digest={digest}", location(&patched))).send();
+        let patched = repo.follow("PATCH", &at).body(&bytes[..]).settled();
+        let closed = repo.follow("PUT", &format!("{}?digest={digest}", location(&patched))).settled();
         assert_eq!(told(&closed), (201, String::new()), "{what}: {}", closed.text());
         for node in 1..=3 {
             let whole = repo.behind(&cluster.node(node)).get(&format!("blobs/{digest}"));

@@ -703,7 +703,7 @@ fn h10_no_origin_is_allowed() {
             assert!(!answer.to_lowercase().contains("access-control-"), "{method} {target}: {answer}");
         }
         let admin = format!("{}/v1/repositories", Cluster::shared().admin(1));
-        let answer = request("GET", &admin).key(&repo.key).header("Origin", origin).send();
+        let answer = request("GET", &admin).key(&repo.key).header("Origin", origin).settled();
         assert!(answer.headers.keys().all(|name| !name.as_str().starts_with("access-control")));
     }
 }
@@ -715,7 +715,7 @@ fn h12_labels_are_bounded() {
     let repo = Repo::shared("h12");
     let image = repo.image(b"h12").to_string();
     let series = || {
-        let answer = request("GET", &format!("{}/metrics", cluster.admin(1))).key(&repo.key).send();
+        let answer = request("GET", &format!("{}/metrics", cluster.admin(1))).key(&repo.key).settled();
         assert_eq!(answer.status, 200);
         let text = answer.text();
         let lines = text.lines().filter(|line| !line.starts_with('#') && !line.contains("_bucket{"));

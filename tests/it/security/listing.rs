@@ -27,7 +27,7 @@ fn next(answer: &Answer) -> Option<String> {
 fn all(base: &str, key: &str, first: &str, member: &str) -> Vec<String> {
     let (mut found, mut target) = (Vec::new(), Some(first.to_owned()));
     while let Some(at) = target {
-        let answer = http::request("GET", &format!("{base}{at}")).key(key).send();
+        let answer = http::request("GET", &format!("{base}{at}")).key(key).settled();
         assert_eq!(answer.status, 200, "{at}: {}", answer.text());
         let page = answer.json()[member].clone();
         found.extend(page.as_array().unwrap().iter().map(|entry| entry.as_str().unwrap().to_owned()));
@@ -67,15 +67,15 @@ fn l01_sizes_of_pages() {
         let page = answer.json()["tags"].as_array().unwrap().len();
         assert_eq!((answer.status, page), (200, PAGE_ENTRIES_MAX), "{n}");
         assert!(next(&answer).is_some());
-        assert_eq!(catalog(&format!("?n={n}")).send().status, 200, "{n}");
+        assert_eq!(catalog(&format!("?n={n}")).settled().status, 200, "{n}");
         assert_eq!(repo.get(&format!("referrers/sha256:{}?n={n}", "a".repeat(64))).status, 200, "{n}");
     }
     for n in ["-1", "abc", "1.5", "+1", "0x10", "1e3", "%00", "1%0a", "١", "1&n=2", " 1"] {
         let n = n.replace(' ', "%20").replace('١', "%D9%A1");
         assert_eq!(repo.refused(&format!("tags/list?n={n}")), no(400, "PAGINATION_NUMBER_INVALID"), "{n}");
-        assert_eq!(catalog(&format!("?n={n}")).send().status, 400, "{n}");
+        assert_eq!(catalog(&format!("?n={n}")).settled().status, 400, "{n}");
         let url = format!("{}/v1/repositories?n={}", Cluster::shared().admin(1), n);
-        assert_eq!(http::request("GET", &url).key(&repo.key).send().status, 400, "{n}");
+        assert_eq!(http::request("GET", &url).key(&repo.key).settled().status, 400, "{n}");
     }
     let empty = repo.get("tags/list?n=0");
     assert_eq!((empty.status, next(&empty), &empty.json()["tags"]), (200, None, &json!([])));
@@ -131,7 +131,7 @@ fn l03_last_page() {
         let answer = repo.get(&format!("tags/list{query}"));
         assert_eq!((answer.json()["tags"].clone(), next(&answer).is_some()), (json!(tags), has_next), "{query}");
     }
-    let answer = catalog("?last=zzzzzz").send();
+    let answer = catalog("?last=zzzzzz").settled();
     assert_eq!((answer.json()["repositories"].clone(), next(&answer)), (json!([]), None));
 }
 
@@ -149,14 +149,14 @@ fn l04_cursors() {
         assert_eq!(repo.refused(&format!("tags/list?last={last}")), no(400, "PAGINATION_NUMBER_INVALID"), "{last}");
     }
     for last in [&*long, "A", "..", "a%2F%2Fb", "%00", "%ff", "a%0a", "a&last=b"] {
-        assert_eq!(catalog(&format!("?last={last}")).send().status, 400, "{last}");
+        assert_eq!(catalog(&format!("?last={last}")).settled().status, 400, "{last}");
     }
     for last in ["a", &long, "sha256:aa", "%00"] {
         let rest = format!("referrers/sha256:{}?last={last}", "a".repeat(64));
         assert_eq!(repo.refused(&rest), no(400, "PAGINATION_NUMBER_INVALID"), "{last}");
     }
     assert_eq!(repo.get("tags/list?last=a-secret").json()["tags"], json!(["b"]));
-    let nobody = http::request("GET", &format!("{}/v2/l04/tags/list?last=a", repo.base)).send();
+    let nobody = http::request("GET", &format!("{}/v2/l04/tags/list?last=a", repo.base)).settled();
     assert_eq!(nobody.status, 401, "a cursor opens nothing");
 }
 
@@ -176,7 +176,7 @@ fn l05_pages_while_others_change() {
                 while !stop.load(Ordering::Relaxed) {
                     let name = format!("s{:03}-{worker}", number * 7 % 200);
                     repo.stored(&name, IMAGE, image.as_str());
-                    assert_eq!(repo.request("DELETE", &format!("manifests/{name}")).send().status, 202);
+                    assert_eq!(repo.request("DELETE", &format!("manifests/{name}")).settled().status, 202);
                     number += 1;
                 }
             });
@@ -206,7 +206,7 @@ fn l06_many_tags() {
         let began = Instant::now();
         repo.stored("one", IMAGE, image.as_str());
         assert_eq!(repo.get("manifests/one").status, 200);
-        assert_eq!(repo.request("DELETE", "manifests/one").send().status, 202);
+        assert_eq!(repo.request("DELETE", "manifests/one").settled().status, 202);
         assert_eq!(repo.get("tags/list?n=1&last=t010000").status, 200);
         began.elapsed()
     };
@@ -232,7 +232,7 @@ fn l07_empty_repository() {
     let image = repo.image(b"l07").to_string();
     let digest = repo.stored("v", IMAGE, image);
     assert_eq!(repo.get("tags/list").json()["tags"], json!(["v"]));
-    assert_eq!(repo.request("DELETE", "manifests/v").send().status, 202);
+    assert_eq!(repo.request("DELETE", "manifests/v").settled().status, 202);
     assert_eq!(repo.get("tags/list").json(), none);
     assert_eq!(repo.get(&format!("manifests/{digest}")).status, 200, "the image stays");
 }
@@ -260,10 +260,10 @@ fn l08_l10_no_filters_and_orders() {
         let began = Instant::now();
         let answer = repo.get(&format!("tags/list?{query}"));
         assert_eq!((answer.status, answer.json()), (200, plain.clone()), "{query}");
-        assert_eq!(catalog(&format!("?n=1&{query}")).send().status, 200);
+        assert_eq!(catalog(&format!("?n=1&{query}")).settled().status, 200);
         assert!(began.elapsed() < Duration::from_secs(5), "{query}");
         let url = format!("{}/v1/repositories?{query}", Cluster::shared().admin(1));
-        let answer = http::request("GET", &url).key(&repo.key).send();
+        let answer = http::request("GET", &url).key(&repo.key).settled();
         assert_eq!(answer.status, 400, "the operators' side knows its parameters: {query}");
     }
     let filtered = repo.get(&format!("referrers/sha256:{}?artifactType=(a%2B)%2B%24", "a".repeat(64)));

@@ -16,7 +16,7 @@ use crate::support::{Cluster, http};
 fn set(repo: &Repo, settings: &Value) {
     let url = format!("{}/v1/repositories/{}", Cluster::shared().admin(1), repo.name);
     let request = http::request("PATCH", &url).key(&repo.key).header("Content-Type", "application/json");
-    let answer = request.body(settings.to_string()).send();
+    let answer = request.body(settings.to_string()).settled();
     assert_eq!(answer.status, 200, "{}", answer.text());
 }
 
@@ -67,7 +67,7 @@ fn m02_type_of_request_and_body() {
     ] {
         assert_eq!(told(&repo.put("v", media_type, body.as_str())), no(400, "MANIFEST_INVALID"), "{media_type}");
     }
-    let none = repo.request("PUT", "manifests/v").body(bare.as_str()).send();
+    let none = repo.request("PUT", "manifests/v").body(bare.as_str()).settled();
     assert_eq!(told(&none), no(400, "MANIFEST_INVALID"));
     let spaced = format!(" {image}\r\n\t ");
     for (tag, media_type, body) in [("plain", IMAGE, &image), ("bare", IMAGE, &bare), ("spaced", IMAGE, &spaced)] {
@@ -107,7 +107,7 @@ fn m04_accept_converts_nothing() {
     for accept in ["*/*", INDEX, DOCKER, "application/vnd.docker.distribution.manifest.v1+prettyjws", "text/html", "x"]
     {
         for method in ["GET", "HEAD"] {
-            let answer = repo.request(method, "manifests/v").header("Accept", accept).send();
+            let answer = repo.request(method, "manifests/v").header("Accept", accept).settled();
             assert_eq!((answer.status, answer.header("content-type")), (200, IMAGE), "{method} {accept}");
             assert_eq!(answer.header("docker-content-digest"), digest.to_string());
             assert_eq!(answer.header("content-length"), image.len().to_string());
@@ -255,7 +255,7 @@ fn m07_only_the_own_hash_counts() {
     assert_eq!(told(&answer), no(400, "DIGEST_INVALID"));
     assert_eq!(repo.refused(&format!("manifests/{wrong}")), no(404, "MANIFEST_UNKNOWN"));
     let claimed = repo.request("PUT", "manifests/v").header("Content-Type", IMAGE);
-    let answer = claimed.header("Docker-Content-Digest", &wrong.to_string()).body(image.as_str()).send();
+    let answer = claimed.header("Docker-Content-Digest", &wrong.to_string()).body(image.as_str()).settled();
     assert_eq!((answer.status, answer.header("docker-content-digest")), (201, &*right.to_string()));
     let blob = b"m07 blob";
     let (right, wrong) = (Digest::sha256(blob), Digest::sha256(b"other blob"));
@@ -266,8 +266,8 @@ fn m07_only_the_own_hash_counts() {
         format!("digest={right}&digest={right}"),
     ] {
         for answer in [
-            repo.request("POST", &format!("blobs/uploads/?{query}")).body(&blob[..]).send(),
-            repo.follow("PUT", &format!("{}?{query}", repo.begin())).body(&blob[..]).send(),
+            repo.request("POST", &format!("blobs/uploads/?{query}")).body(&blob[..]).settled(),
+            repo.follow("PUT", &format!("{}?{query}", repo.begin())).body(&blob[..]).settled(),
         ] {
             assert_eq!(told(&answer), no(400, "DIGEST_INVALID"), "{query}");
         }
@@ -331,7 +331,7 @@ fn m08_algorithms_and_spellings() {
     assert_eq!(repo.get(&format!("blobs/{short}")).status, 200);
     assert_eq!(repo.refused(&format!("blobs/{long}")), no(404, "BLOB_UNKNOWN"), "nobody pushed it under this name");
     let cut = format!("sha256:{}", &long.hex()[..64]);
-    assert_eq!(repo.request("POST", &format!("blobs/uploads/?digest={long}")).body(&blob[..]).send().status, 201);
+    assert_eq!(repo.request("POST", &format!("blobs/uploads/?digest={long}")).body(&blob[..]).settled().status, 201);
     assert_eq!(repo.refused(&format!("blobs/{cut}")), no(404, "BLOB_UNKNOWN"));
     let answer = repo.get(&format!("blobs/{long}"));
     assert_eq!((answer.status, answer.header("docker-content-digest")), (200, &*long.to_string()));
@@ -387,10 +387,10 @@ fn m10_bombs_of_indexes() {
     let answer = repo.get(&format!("manifests/{top}"));
     assert_eq!((answer.status, Digest::sha256(&answer.body)), (200, *top));
     let first = all.first().unwrap();
-    let answer = repo.request("DELETE", &format!("manifests/{first}")).send();
+    let answer = repo.request("DELETE", &format!("manifests/{first}")).settled();
     assert_eq!(answer.status, 405, "the level above names it: {}", answer.text());
     for digest in all.iter().rev() {
-        assert_eq!(repo.request("DELETE", &format!("manifests/{digest}")).send().status, 202, "{digest}");
+        assert_eq!(repo.request("DELETE", &format!("manifests/{digest}")).settled().status, 202, "{digest}");
     }
     assert!(began.elapsed() < Duration::from_secs(90), "{:?} for 200 requests", began.elapsed());
     // A chain is as long as walks will follow it, and no longer.
@@ -432,7 +432,7 @@ fn m11_missing_children() {
     assert_eq!(repo.refused(&format!("blobs/{layer}")), no(404, "BLOB_UNKNOWN"), "it is in the other repository only");
     // Once it arrives it is kept as long as somebody names it.
     repo.blob(LAYER, b"m11");
-    let answer = repo.request("DELETE", &format!("blobs/{layer}")).send();
+    let answer = repo.request("DELETE", &format!("blobs/{layer}")).settled();
     assert_eq!(answer.status, 405, "{}", answer.text());
     set(&repo, &json!({ "sparse": false }));
     let lonely = image.replace(&layer.hex(), &Digest::sha256(b"absent").hex());
@@ -444,7 +444,7 @@ fn referrers(repo: &Repo, subject: &Digest, query: &str) -> (Vec<String>, usize)
     let (mut all, mut pages) = (Vec::new(), 0);
     let mut next = Some(format!("/v2/{}/referrers/{subject}{query}", repo.name));
     while let Some(target) = next {
-        let answer = repo.follow("GET", &target).send();
+        let answer = repo.follow("GET", &target).settled();
         assert_eq!((answer.status, answer.header("content-type")), (200, INDEX), "{}", answer.text());
         assert!(answer.body.len() <= MANIFEST_BYTES_MAX, "a page is no larger than a manifest");
         let page = answer.json();
@@ -516,9 +516,9 @@ fn m12_many_referrers() {
     let body = repo.image(b"m12 subject").to_string();
     let late = repo.stored("late", IMAGE, body.as_str());
     let signature = repo.stored("s", IMAGE, attached(&described(IMAGE, &body), json!({})));
-    assert_eq!(repo.request("DELETE", &format!("manifests/{late}")).send().status, 202);
+    assert_eq!(repo.request("DELETE", &format!("manifests/{late}")).settled().status, 202);
     assert_eq!(referrers(&repo, &late, "").0, [signature.to_string()]);
-    assert_eq!(repo.request("DELETE", &format!("manifests/{signature}")).send().status, 202);
+    assert_eq!(repo.request("DELETE", &format!("manifests/{signature}")).settled().status, 202);
     assert_eq!(referrers(&repo, &late, "").0, Vec::<String>::new());
 }
 
@@ -557,7 +557,7 @@ fn m13_malformed_signature_tags() {
     let referrers = repo.get(&format!("referrers/{}", Digest::sha256(b"x"))).json();
     assert_eq!(referrers["manifests"], json!([]), "no tag makes a referrer");
     for tag in &kept {
-        assert_eq!(repo.request("DELETE", &format!("manifests/{tag}")).send().status, 202, "{tag}");
+        assert_eq!(repo.request("DELETE", &format!("manifests/{tag}")).settled().status, 202, "{tag}");
     }
 }
 
@@ -644,7 +644,7 @@ fn m16_tags_that_look_like_digests() {
     let absent = Digest::sha256(b"absent");
     repo.stored(&absent.hex(), IMAGE, two.as_str());
     assert_eq!(repo.refused(&format!("manifests/{absent}")), no(404, "MANIFEST_UNKNOWN"));
-    assert_eq!(repo.request("DELETE", &format!("manifests/{}", digest.hex())).send().status, 202);
+    assert_eq!(repo.request("DELETE", &format!("manifests/{}", digest.hex())).settled().status, 202);
     assert_eq!(repo.get(&format!("manifests/{digest}")).status, 200, "only a tag went");
     for text in [format!("v@{digest}"), format!("v:{digest}"), "v:latest".to_owned()] {
         assert_eq!(repo.refused(&format!("manifests/{text}")), no(400, "DIGEST_INVALID"), "{text}");

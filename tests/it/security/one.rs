@@ -70,7 +70,7 @@ impl One {
 
     /// Asks the operators' door.
     pub(crate) fn admin(&self, path: &str) -> Answer {
-        http::request("GET", &format!("http://127.{}.1.1:{}{path}", self.region, PORT + 3)).key(&self.key()).send()
+        http::request("GET", &format!("http://127.{}.1.1:{}{path}", self.region, PORT + 3)).key(&self.key()).settled()
     }
 
     /// A counter or gauge, summed over all label sets that hold a text.

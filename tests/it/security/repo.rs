@@ -51,7 +51,7 @@ impl Repo {
     }
 
     pub(crate) fn get(&self, rest: &str) -> Answer {
-        self.request("GET", rest).send()
+        self.request("GET", rest).settled()
     }
 
     /// Status and error code of a GET.
@@ -62,7 +62,7 @@ impl Repo {
     /// Puts a manifest.
     pub(crate) fn put(&self, reference: &str, media_type: &str, body: impl Into<Vec<u8>>) -> Answer {
         let request = self.request("PUT", &format!("manifests/{reference}"));
-        request.header("Content-Type", media_type).body(body).send()
+        request.header("Content-Type", media_type).body(body).settled()
     }
 
     /// Puts a manifest that must be taken; its digest.
@@ -76,14 +76,14 @@ impl Repo {
     /// Pushes a blob in one request; its descriptor.
     pub(crate) fn blob(&self, media_type: &str, bytes: &[u8]) -> Value {
         let digest = Digest::sha256(bytes);
-        let answer = self.request("POST", &format!("blobs/uploads/?digest={digest}")).body(bytes).send();
+        let answer = self.request("POST", &format!("blobs/uploads/?digest={digest}")).body(bytes).settled();
         assert_eq!(answer.status, 201, "{}", answer.text());
         descriptor(media_type, &digest, bytes.len() as u64)
     }
 
     /// Begins an upload; where it goes on.
     pub(crate) fn begin(&self) -> String {
-        let answer = self.request("POST", "blobs/uploads/").send();
+        let answer = self.request("POST", "blobs/uploads/").settled();
         assert_eq!(answer.status, 202, "{}", answer.text());
         answer.header("location").to_owned()
     }

@@ -19,14 +19,14 @@ use crate::support::{Cluster, http};
 fn patch(repo: &Repo, location: &str, range: Option<&str>, bytes: &[u8]) -> Answer {
     let request = repo.follow("PATCH", location).header("Content-Type", "application/octet-stream");
     match range {
-        Some(range) => request.header("Content-Range", range).body(bytes).send(),
-        None => request.body(bytes).send(),
+        Some(range) => request.header("Content-Range", range).body(bytes).settled(),
+        None => request.body(bytes).settled(),
     }
 }
 
 /// Closes an upload with its last bytes.
 fn finish(repo: &Repo, location: &str, digest: &Digest, bytes: &[u8]) -> Answer {
-    repo.follow("PUT", &format!("{location}?digest={digest}")).body(bytes).send()
+    repo.follow("PUT", &format!("{location}?digest={digest}")).body(bytes).settled()
 }
 
 /// Where the upload ends, from `Range: 0-N`; an upload without bytes and one of a single byte look alike.
@@ -65,7 +65,7 @@ fn b01_chunks_to_nodes_in_turn() {
         let answer = patch(node, &at, Some(&range), chunk);
         assert_eq!((answer.status, end(&answer)), (202, number * 100_000 + chunk.len()), "{}", answer.text());
         at = location(&answer);
-        let status = nodes[number % 3].follow("GET", &at).send();
+        let status = nodes[number % 3].follow("GET", &at).settled();
         assert_eq!((status.status, end(&status)), (204, number * 100_000 + chunk.len()));
     }
     let digest = Digest::sha256(&bytes);
@@ -129,7 +129,7 @@ fn b02_ranges_of_chunks() {
             }
             _ => assert_eq!(answer.code(), "BLOB_UPLOAD_INVALID", "{range:?}"),
         }
-        let so_far = repo.follow("GET", &at).send();
+        let so_far = repo.follow("GET", &at).settled();
         assert_eq!(
             (so_far.status, end(&so_far)),
             (204, if *status == 202 { 10 + chunk.len() } else { 10 }),
@@ -138,9 +138,9 @@ fn b02_ranges_of_chunks() {
         let rest = &bytes[end(&so_far)..];
         let rest_range = format!("{}-29", end(&so_far));
         let late = repo.follow("PUT", &format!("{at}?digest={digest}")).header("Content-Range", "0-29");
-        assert_eq!(late.body(&bytes[..]).send().status, 416, "{range:?}: a PUT has its place as well");
+        assert_eq!(late.body(&bytes[..]).settled().status, 416, "{range:?}: a PUT has its place as well");
         let last = repo.follow("PUT", &format!("{at}?digest={digest}")).header("Content-Range", &rest_range);
-        assert_eq!(last.body(rest).send().status, 201, "{range:?}");
+        assert_eq!(last.body(rest).settled().status, 201, "{range:?}");
         assert_eq!(repo.get(&format!("blobs/{digest}")).body, bytes, "{range:?}");
     }
 }
@@ -269,7 +269,7 @@ fn b03_cancel_while_closing() {
         let at = location(&patch(&repo, &repo.begin(), None, &bytes));
         let (closed, cancelled) = std::thread::scope(|scope| {
             let closing = scope.spawn(|| finish(&repo, &at, &digest, b""));
-            let cancelling = scope.spawn(|| repo.behind(&Cluster::shared().node(2)).follow("DELETE", &at).send());
+            let cancelling = scope.spawn(|| repo.behind(&Cluster::shared().node(2)).follow("DELETE", &at).settled());
             (closing.join().unwrap(), cancelling.join().unwrap())
         });
         let blob = repo.get(&format!("blobs/{digest}"));
@@ -296,7 +296,7 @@ fn b04_wrong_digest_at_commit() {
         }
         assert_eq!(told(&finish(&repo, &at, &right, b"")), no(404, "BLOB_UPLOAD_UNKNOWN"));
         eventually("its bytes are freed", || staged(Cluster::shared(), &upload).is_empty());
-        let whole = repo.request("POST", &format!("blobs/uploads/?digest={wrong}")).body(&bytes[..]).send();
+        let whole = repo.request("POST", &format!("blobs/uploads/?digest={wrong}")).body(&bytes[..]).settled();
         assert_eq!(told(&whole), no(400, "DIGEST_INVALID"));
         let late = finish(&repo, &repo.begin(), &wrong, &bytes);
         assert_eq!(told(&late), no(400, "DIGEST_INVALID"));
@@ -309,7 +309,7 @@ fn pusher(user: &str, repository: &str) -> String {
     let cluster = Cluster::shared();
     let admin = |method: &str, path: &str, body: serde_json::Value| {
         let request = http::request(method, &format!("{}/v1/{path}", cluster.admin(1))).key(&cluster.key());
-        let answer = request.header("Content-Type", "application/json").body(body.to_string()).send();
+        let answer = request.header("Content-Type", "application/json").body(body.to_string()).settled();
         assert!(answer.status < 300, "{path}: {}", answer.text());
         answer
     };
@@ -367,7 +367,7 @@ fn b08_uploads_opened_and_left() {
             let repo = &repo;
             scope.spawn(move || {
                 for at in part {
-                    assert_eq!(repo.follow("DELETE", at).send().status, 204);
+                    assert_eq!(repo.follow("DELETE", at).settled().status, 204);
                 }
             });
         }
@@ -418,11 +418,11 @@ fn b10_five_gigabytes() {
     }
     let digest = hasher.finish();
     assert_eq!(finish(&repo, &at, &digest, b"").status, 201);
-    let head = repo.request("HEAD", &format!("blobs/{digest}")).send();
+    let head = repo.request("HEAD", &format!("blobs/{digest}")).settled();
     assert_eq!(head.header("content-length"), (BLOCKS * MIB).to_string());
     for number in [0, 2047, 2048, 4095, 4096, BLOCKS - 1] {
         let range = format!("bytes={}-{}", number * MIB, (number + 1) * MIB - 1);
-        let part = repo.request("GET", &format!("blobs/{digest}")).header("Range", &range).send();
+        let part = repo.request("GET", &format!("blobs/{digest}")).header("Range", &range).settled();
         assert_eq!((part.status, part.body == mebibyte(&noise, number)), (206, true), "{range}");
     }
     peak = peak.max(node.memory_mib());
@@ -434,7 +434,7 @@ fn b10_five_gigabytes() {
 fn b10_empty_blob() {
     let empty = Digest::sha256(b"");
     let ways: [(&str, Push); 3] = [
-        ("b10-post", |repo, digest| repo.request("POST", &format!("blobs/uploads/?digest={digest}")).send()),
+        ("b10-post", |repo, digest| repo.request("POST", &format!("blobs/uploads/?digest={digest}")).settled()),
         ("b10-put", |repo, digest| finish(repo, &repo.begin(), digest, b"")),
         ("b10-patch", |repo, digest| finish(repo, &location(&patch(repo, &repo.begin(), None, b"")), digest, b"")),
     ];
@@ -446,7 +446,7 @@ fn b10_empty_blob() {
             let repo = repo.behind(&Cluster::shared().node(node));
             let answer = repo.get(&format!("blobs/{empty}"));
             assert_eq!((answer.status, answer.body.len(), answer.header("content-length")), (200, 0, "0"), "{name}");
-            let answer = repo.request("GET", &format!("blobs/{empty}")).header("Range", "bytes=0-").send();
+            let answer = repo.request("GET", &format!("blobs/{empty}")).header("Range", "bytes=0-").settled();
             assert_eq!((answer.status, answer.header("content-range")), (416, "bytes */0"));
         }
     }
@@ -466,8 +466,8 @@ fn b11_ranges_on_download() {
         let get = |range: &str, condition: Option<&str>| {
             let request = repo.request("GET", &format!("blobs/{digest}")).header("Range", range);
             match condition {
-                Some(condition) => request.header("If-Range", condition).send(),
-                None => request.send(),
+                Some(condition) => request.header("If-Range", condition).settled(),
+                None => request.settled(),
             }
         };
         let parts: &[(&str, usize, usize)] = &[
@@ -512,9 +512,9 @@ fn b12_no_content_coding() {
         let digest = Digest::sha256(bytes);
         let pushed =
             repo.request("POST", &format!("blobs/uploads/?digest={digest}")).header("Content-Encoding", "gzip");
-        assert_eq!(pushed.body(bytes).send().status, 201);
+        assert_eq!(pushed.body(bytes).settled().status, 201);
         for coding in ["gzip", "gzip, deflate, br, zstd", "identity;q=0, *", "*"] {
-            let answer = repo.request("GET", &format!("blobs/{digest}")).header("Accept-Encoding", coding).send();
+            let answer = repo.request("GET", &format!("blobs/{digest}")).header("Accept-Encoding", coding).settled();
             assert_eq!((answer.status, &answer.body[..]), (200, bytes), "{coding}");
             assert_eq!(answer.header("content-encoding"), "");
             assert_eq!(answer.header("content-length"), bytes.len().to_string());
@@ -522,7 +522,7 @@ fn b12_no_content_coding() {
     }
     let image = repo.image(b"b12").to_string();
     repo.stored("v", IMAGE, image.as_str());
-    let answer = repo.request("GET", "manifests/v").header("Accept-Encoding", "gzip").send();
+    let answer = repo.request("GET", "manifests/v").header("Accept-Encoding", "gzip").settled();
     assert_eq!((answer.header("content-encoding"), &answer.body[..]), ("", image.as_bytes()));
 }
 
@@ -658,7 +658,7 @@ fn b14_request_smuggling() {
 /// A token for pulling from and pushing to a repository.
 fn token(repo: &Repo) -> String {
     let url = format!("{}/v2/token?service=portolan&scope=repository:{}:pull,push", repo.base, repo.name);
-    let answer = http::request("GET", &url).key(&repo.key).send();
+    let answer = http::request("GET", &url).key(&repo.key).settled();
     assert_eq!(answer.status, 200, "{}", answer.text());
     answer.json()["token"].as_str().unwrap().to_owned()
 }
@@ -672,7 +672,7 @@ fn b16_fresh_token_in_the_middle() {
     let digest = Digest::sha256(&bytes);
     let send = |method: &str, target: &str, token: &str, body: &[u8]| {
         let request = http::request(method, &format!("{}{target}", repo.base));
-        request.header("Authorization", &format!("Bearer {token}")).body(body).send()
+        request.header("Authorization", &format!("Bearer {token}")).body(body).settled()
     };
     let first = token(&repo);
     std::thread::sleep(Duration::from_millis(20));

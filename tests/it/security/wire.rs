@@ -102,13 +102,20 @@ pub(crate) fn exchange(base: &str, bytes: impl AsRef<[u8]>) -> String {
     wire.until_closed()
 }
 
-/// A request without a body that closes its connection: the target goes out as it stands.
+/// A request without a body that closes its connection: the target goes out as it stands. Repeated while the cluster has
+/// no leader, as on a very busy machine.
 pub(crate) fn ask(base: &str, key: &str, method: &str, target: &str, headers: &str) -> String {
-    let host = authority(base);
-    let authorization = authorization(key);
+    let (host, authorization) = (authority(base), authorization(key));
     let head =
         format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{authorization}{headers}\r\n");
-    exchange(base, head)
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let answer = exchange(base, &head);
+        if status(&answer) != 503 || Instant::now() > until {
+            return answer;
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
 }
 
 /// The status of the first answer; 0 when there is none.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::header::HeaderMap;
 use reqwest::{Client, ClientBuilder, Method};
@@ -39,6 +39,7 @@ impl Answer {
 }
 
 /// A request under construction.
+#[derive(Clone)]
 pub(crate) struct Request {
     method: Method,
     url: String,
@@ -92,6 +93,18 @@ impl Request {
             let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
             Ok(Answer { status, headers, body: answer.bytes().await?.to_vec() })
         })
+    }
+
+    /// Sends it until the answer is another one than 503: as clients do on a machine so busy that leaders change.
+    pub(crate) fn settled(self) -> Answer {
+        let until = Instant::now() + Duration::from_secs(60);
+        loop {
+            let answer = self.clone().send();
+            if answer.status != 503 || Instant::now() > until {
+                return answer;
+            }
+            std::thread::sleep(Duration::from_millis(500));
+        }
     }
 
     /// Sends it and expects an answer.
