@@ -10,8 +10,8 @@ section! {
     /// Requests to the public and the admin listener.
     HttpSection "http"
 
-    /// The URL that clients use, as "https://registry.example.com". Links are made from it, and requests for another
-    /// host are refused. Left out: the host of each request is used.
+    /// The URL that clients use, as "https://registry.example.com". Links are made from it, and the public listener
+    /// refuses requests for another host. Left out: the host of each request is used.
     public_url: Option<PublicUrl> = None;
 
     /// Addresses of proxies whose X-Forwarded headers are believed; of nobody else's. Left out: of nobody.
