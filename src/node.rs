@@ -335,7 +335,8 @@ async fn found_alone(parts: &Parts) -> Result<(), NodeError> {
         return Ok(());
     }
     match parts.cluster.found(parts.founding()).await {
-        Ok(_) | Err(FoundingError::Exists) => {}
+        Ok(_) => serve::audit(parts, "cluster.init", &parts.identity.cluster.to_string()),
+        Err(FoundingError::Exists) => {}
         Err(error) => return Err(error.into()),
     }
     match serve::first_key(parts).await {

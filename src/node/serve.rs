@@ -9,7 +9,9 @@ use tokio::task::JoinHandle;
 use super::{NodeError, Parts};
 use crate::api::admin::Admin;
 use crate::api::oci::Oci;
-use crate::auth::{RootKey, audit, parse_key_file};
+use crate::auth::audit::before_anybody;
+use crate::auth::{RootKey, parse_key_file};
+use crate::cluster::Cluster;
 use crate::config::Door;
 use crate::ground::tls::{Acceptor, ServerFiles};
 use crate::ground::{Secret, sockets};
@@ -97,7 +99,11 @@ fn brought(parts: &Parts) -> Result<Option<RootKey>, String> {
 pub(super) async fn first_key(parts: &Parts) -> Result<Option<String>, String> {
     let brought = brought(parts)?;
     let is_brought = brought.is_some();
-    match parts.auth.bootstrap(brought).await.map_err(|refusal| refusal.to_string())? {
+    let made = parts.auth.bootstrap(brought).await.map_err(|refusal| refusal.to_string())?;
+    if let Some(RootKey { key_id, .. }) = &made {
+        audit(parts, "key.create", &format!("root/{key_id}"));
+    }
+    match made {
         Some(_) if is_brought => Ok(None),
         Some(RootKey { key_id, secret }) => Ok(Some(format!(
             "The first access key of this cluster, shown this once:\n\n  user      {key_id}\n  password  {}\n\nLog in with:  \
@@ -117,8 +123,7 @@ pub(super) async fn keep_key_in_force(parts: Arc<Parts>) {
         let settled = if parts.auth.has_root() { parts.auth.bootstrap(Some(key.clone())).await } else { Ok(None) };
         match settled {
             Ok(Some(RootKey { key_id, .. })) => {
-                let node = format!("node/{}", parts.identity.node);
-                audit::before_anybody(&node, LOCAL, "", "key.create", &format!("root/{key_id}"), None);
+                audit(&parts, "key.create", &format!("root/{key_id}"));
                 tracing::warn!(key_id, "the access key of the configuration was not accepted and is from now on");
                 return;
             }
@@ -130,6 +135,11 @@ pub(super) async fn keep_key_in_force(parts: Arc<Parts>) {
             () = parts.shutdown.requested() => {}
         }
     }
+}
+
+/// Writes down a change that this node made by itself.
+pub(super) fn audit(parts: &Parts, action: &'static str, resource: &str) {
+    before_anybody(&Cluster::principal(parts.identity.node), LOCAL, "", action, resource, None);
 }
 
 /// The address of what a node does by itself.
