@@ -1,5 +1,5 @@
-//! One address for all nodes, as anybody puts before a cluster. The harness's own balancer runs everywhere; HAProxy with
-//! the shipped configuration, or any other one, can stand there instead.
+//! One address for all nodes, as anybody puts before a cluster. The harness's own balancer runs everywhere; HAProxy
+//! with the shipped configuration, or any other one, can stand there instead.
 
 mod haproxy;
 mod own;

@@ -102,8 +102,8 @@ pub(crate) fn exchange(base: &str, bytes: impl AsRef<[u8]>) -> String {
     wire.until_closed()
 }
 
-/// A request without a body that closes its connection: the target goes out as it stands. Repeated while the cluster has
-/// no leader, as on a very busy machine.
+/// A request without a body that closes its connection: the target goes out as it stands. Repeated while the cluster
+/// has no leader, as on a very busy machine.
 pub(crate) fn ask(base: &str, key: &str, method: &str, target: &str, headers: &str) -> String {
     let (host, authorization) = (authority(base), authorization(key));
     let head =
