@@ -207,13 +207,12 @@ impl Peers {
         self.own.lock().clone()
     }
 
-    /// The registered topology with stores above their watermark marked as full.
-    pub(super) fn live_topology(&self) -> Topology {
+    /// The registered topology with stores whose volume is this full, or fuller, marked as full.
+    pub(super) fn live_topology(&self, mark: Pressure) -> Topology {
         let directory = self.directory.load();
         let topology = directory.topology();
         let is_full = |store: &StorePlace| {
-            self.store_health(store.node, store.id)
-                .is_some_and(|health| health.is_failed || health.pressure >= Pressure::Full)
+            self.store_health(store.node, store.id).is_some_and(|health| health.is_failed || health.pressure >= mark)
         };
         let stores = topology.stores().map(|store| match store.state == StoreState::Up && is_full(store) {
             true => StorePlace { state: StoreState::Full, ..*store },

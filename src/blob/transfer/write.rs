@@ -10,7 +10,7 @@ use registry_core::vocabulary::digest::Digest;
 use registry_core::vocabulary::ids::{NodeId, StoreId, UploadId};
 use registry_core::vocabulary::limits::{PACK_BLOB_BYTES_MAX, PLACE_TIMEOUT_MS};
 
-use crate::blob::store::{BlobKey, StoreError};
+use crate::blob::store::{BlobKey, Pressure, StoreError};
 
 use super::holder::Open;
 use super::intake::Intake;
@@ -27,7 +27,8 @@ const PLACE_TIMEOUT: Duration = Duration::from_millis(PLACE_TIMEOUT_MS);
 const PROXY_PATIENCE: u32 = 3;
 
 impl Transfer {
-    /// Chooses who holds a new upload: this node if its store takes new blobs, and one in another zone (§5.3, 1).
+    /// Chooses who holds a new upload: this node if its store takes new blobs, and one in another zone (§5.3, 1). Where
+    /// too few have room enough, also those whose volume is nearly full (§5.7).
     ///
     /// Errors: `NoPair`.
     pub fn choose_holders(&self, upload: UploadId) -> TransferResult<Holders> {
@@ -44,8 +45,16 @@ impl Transfer {
     }
 
     fn choose(&self, upload: UploadId, survivor: Option<StoreId>) -> TransferResult<Holders> {
+        match self.choose_below(Pressure::Full, upload, survivor) {
+            // What is nearly full takes what nobody else can, until it refuses.
+            Err(TransferError::NoPair(NoPair::Full)) => self.choose_below(Pressure::Refuse, upload, survivor),
+            chosen => chosen,
+        }
+    }
+
+    fn choose_below(&self, mark: Pressure, upload: UploadId, survivor: Option<StoreId>) -> TransferResult<Holders> {
         let (peers, local) = (&self.inner.peers, self.inner.holder.node);
-        let topology = peers.live_topology();
+        let topology = peers.live_topology(mark);
         let node_of = |store| topology.store(store).map(|place| place.node).ok_or(TransferError::StoreUnknown(store));
         let is_reachable = |store| node_of(store).is_ok_and(|node| peers.is_reachable(node));
         let UploadPair { primary, backup } = choose_upload_pair(&topology, local, &upload, survivor, is_reachable)?;

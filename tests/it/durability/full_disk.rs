@@ -71,6 +71,10 @@ fn capacity_is_kept() {
     let mut pusher = pusher(cluster, Duration::from_secs(30), |_, _, _| {});
     pusher.image("it/full", "first", &content(1, 3_000_000), false);
     pusher.image("it/full", "second", &content(2, 2_500_000), false);
+    // nearly full everywhere, and the nodes have told each other: taken all the same, because nobody has more room
+    std::thread::sleep(Duration::from_secs(3));
+    let nearly = post(cluster, 1, &content(3, 1_000_000)).unwrap();
+    assert_eq!(nearly.status, 201, "{}", nearly.text());
     until_all(cluster, "an upload begins", |n| begin(cluster, n), says_full);
     until_all(cluster, "a small blob", |n| post(cluster, n, &content(n.into(), 1_000)), says_full);
     pulls(cluster, &pusher.acknowledged);
