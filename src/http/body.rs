@@ -6,6 +6,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::http::HeaderMap;
+use axum::http::header::CONTENT_LENGTH;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
@@ -147,14 +149,26 @@ async fn linger(mut body: Incoming) {
 /// The body of a response; tells the access log when and how it ended.
 pub(super) struct ResponseBody {
     inner: Body,
+    declared_bytes: Option<u64>,
     sent_bytes: u64,
     completion: Option<Completion>,
 }
 
 impl ResponseBody {
-    pub(super) fn new(inner: Body, completion: Completion) -> ResponseBody {
-        ResponseBody { inner, sent_bytes: 0, completion: Some(completion) }
+    pub(super) fn new(inner: Body, declared_bytes: Option<u64>, completion: Completion) -> ResponseBody {
+        ResponseBody { inner, declared_bytes, sent_bytes: 0, completion: Some(completion) }
     }
+
+    /// Whether all of it was handed over. A body that says it is at its end, or has given what its head declared, is not
+    /// polled again; neither is one of an answer to HEAD.
+    fn is_whole(&self, completion: &Completion) -> bool {
+        self.inner.is_end_stream() || self.declared_bytes == Some(self.sent_bytes) || completion.is_bodiless()
+    }
+}
+
+/// What the head of an answer says of its body's length.
+pub(super) fn declared_bytes(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 impl HttpBody for ResponseBody {
@@ -197,8 +211,7 @@ impl HttpBody for ResponseBody {
 impl Drop for ResponseBody {
     fn drop(&mut self) {
         if let Some(completion) = self.completion.take() {
-            // A body that says it is at its end is not polled again; neither is one of an answer to HEAD.
-            let is_whole = self.inner.is_end_stream() || completion.is_bodiless();
+            let is_whole = self.is_whole(&completion);
             completion.finished(self.sent_bytes, is_whole);
         }
     }

@@ -17,7 +17,7 @@ use registry_core::vocabulary::limits::{AUTHORIZATION_BYTES_MAX, HEADERS_MAX, RE
 use super::App;
 use super::access_log::Completion;
 use super::activity::{Activity, Underway};
-use super::body::{RequestBody, ResponseBody};
+use super::body::{RequestBody, ResponseBody, declared_bytes};
 use super::proxy;
 use super::request::{RequestIds, RequestInfo, adopted_id};
 use super::settings::{Settings, host_of};
@@ -88,7 +88,8 @@ impl<A: App> Front<A> {
             headers.insert(X_REQUEST_ID, id);
         }
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        Ok(response.map(|body| Body::new(ResponseBody::new(body, completion))))
+        let declared_bytes = declared_bytes(response.headers());
+        Ok(response.map(|body| Body::new(ResponseBody::new(body, declared_bytes, completion))))
     }
 
     fn info(&self, request: &Request<Incoming>) -> RequestInfo {

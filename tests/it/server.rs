@@ -161,6 +161,12 @@ fn logs_and_audit() {
     assert_eq!(json("DELETE", "/v1/users/nobody", Some(&key), "").status, 404);
     let pushed = http::request("DELETE", &format!("{}/v2/team/app/manifests/latest", server.public())).key(&bob).send();
     assert_eq!(pushed.status, 404);
+    let bytes = vec![7; 300_000];
+    let digest = registry_core::vocabulary::Digest::sha256(&bytes);
+    let upload = format!("{}/v2/team/app/blobs/uploads/?digest={digest}", server.public());
+    assert_eq!(http::request("POST", &upload).key(&key).body(bytes.clone()).send().status, 201);
+    let pulled = http::request("GET", &format!("{}/v2/team/app/blobs/{digest}", server.public())).key(&key).send();
+    assert_eq!((pulled.status, pulled.body.len()), (200, bytes.len()));
 
     let records: Vec<Value> =
         std::fs::read_to_string(&audit).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -195,10 +201,14 @@ fn logs_and_audit() {
     let (greeting, lines): (Vec<&str>, Vec<&str>) = text.lines().partition(|line| !line.starts_with('{'));
     assert!(greeting.iter().all(|line| !line.contains("ERROR") && !line.contains("WARN")), "{greeting:?}");
     let lines: Vec<Value> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let access =
-        lines.iter().find(|line| line["target"] == "access" && line["request.id"] == made.header("x-request-id"));
-    let access = access.unwrap_or_else(|| panic!("no access line in {text}"));
-    assert_eq!((&access["status"], &access["method"]), (&201.into(), &"POST".into()));
+    let access = |answer: &http::Answer| {
+        let id = answer.header("x-request-id");
+        let found = lines.iter().find(|line| line["target"] == "access" && line["request.id"] == id);
+        found.unwrap_or_else(|| panic!("no access line in {text}"))
+    };
+    assert_eq!((&access(&made)["status"], &access(&made)["method"]), (&201.into(), &"POST".into()));
+    let pull = access(&pulled);
+    assert_eq!((&pull["sent_bytes"], &pull["is_whole"]), (&bytes.len().into(), &true.into()), "{pull}");
     assert!(
         !format!("{lines:?}{records:?}").contains(&secret) && !format!("{lines:?}{records:?}").contains(&bob[21..])
     );
