@@ -150,9 +150,18 @@ pub async fn run(settings: Settings, shutdown: Shutdown) -> Result<(), NodeError
     }
     let parts = Arc::new(assemble(settings, shutdown.clone()).await?);
     start_jobs(&parts);
-    let serving = serve::start(&parts).await?;
-    if is_alone(&parts.settings) {
-        found_alone(&parts).await?;
+    let serving = match serve::start(&parts).await {
+        Ok(serving) => serving,
+        Err(error) => {
+            close(&parts).await;
+            return Err(error);
+        }
+    };
+    if is_alone(&parts.settings)
+        && let Err(error) = found_alone(&parts).await
+    {
+        drain(&parts, serving).await;
+        return Err(error);
     }
     tokio::spawn(serve::keep_key_in_force(Arc::clone(&parts)));
     tracing::info!(
@@ -351,9 +360,15 @@ async fn found_alone(parts: &Parts) -> Result<(), NodeError> {
 async fn drain(parts: &Parts, serving: serve::Serving) {
     tracing::info!("draining: requests under way may end, new ones are not taken");
     tokio::join!(serving.finish(parts.settings.http.drain_timeout), hand_on(parts));
+    close(parts).await;
+    tracing::info!("this node has stopped");
+}
+
+/// Ends what has threads of its own. A process that ended before them would take RocksDB away under their feet.
+async fn close(parts: &Parts) {
+    parts.shutdown.request();
     parts.transfer.shutdown().await;
     parts.group.shutdown().await;
-    tracing::info!("this node has stopped");
 }
 
 /// Hands leadership to the voter that has the most of the log: whoever is behind must catch up before it leads.

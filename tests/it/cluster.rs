@@ -144,7 +144,14 @@ fn wiped(cluster: &Cluster, n: u8) {
     std::fs::remove_dir_all(cluster.node_dir(n).join("data")).unwrap();
     cluster.spawn_node(n);
     let log = || std::fs::read_to_string(cluster.node_dir(n).join("node.log")).unwrap_or_default();
-    until("it is not told why it takes no part", || log().contains("went back in time").then_some(()));
+    let end = Instant::now() + Duration::from_secs(60);
+    while !log().contains("went back in time") {
+        let is_there = cluster.pid(n).is_some();
+        let other = cluster.node_log(n % 3 + 1);
+        let own = cluster.node_log(n);
+        assert!(Instant::now() < end, "not told why it takes no part (running: {is_there}):\n{own}\n\n{other}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
     // It neither votes nor serves: its health says so, and the others go on without it.
     std::thread::sleep(Duration::from_secs(3));
     let ready = http::get(&format!("{}/readyz", cluster.admin(n)));

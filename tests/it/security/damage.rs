@@ -125,7 +125,12 @@ fn b06_damaged_copies() {
             "emptied" => file.set_len(0).unwrap(),
             "zeroed" => file.write_all_at(&[0; 8192], 65_536 * 3).unwrap(),
             "longer" => file.write_all_at(b"more", 1_000_000).unwrap(),
-            _ => std::fs::remove_file(&path).unwrap(),
+            _ => {
+                // a file that is open goes on being served; that it has no name any more, a later start finds out
+                std::fs::remove_file(&path).unwrap();
+                cluster.kill_node(victim);
+                cluster.start_node(victim);
+            }
         }
         let node = repo.behind(&cluster.node(victim));
         let head = node.request("HEAD", &format!("blobs/{digest}")).settled();

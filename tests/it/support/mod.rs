@@ -174,6 +174,12 @@ impl Cluster {
             assert!(Instant::now() < until, "node {n} does not end");
             std::thread::sleep(Duration::from_millis(10));
         }
+        // a killed process gives its sockets back a little after it has stopped to look like one
+        let is_free = |port: u16| std::net::TcpListener::bind((self.ip(n).as_str(), port)).is_ok();
+        while !(PORT..PORT + 4).all(is_free) {
+            assert!(Instant::now() < until, "node {n} keeps its ports");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Starts node `n` again on its data, and waits until it is ready.
@@ -200,7 +206,9 @@ impl Cluster {
     pub(crate) fn wait_node_ready(&self, n: u8) {
         let until = Instant::now() + PATIENCE;
         while http::get(&format!("{}/readyz", self.admin(n))).map_or(0, |answer| answer.status) != 200 {
-            assert!(Instant::now() < until, "node {n} does not become ready");
+            let is_there = self.pid(n).is_some();
+            let log = || self.node_log(n);
+            assert!(Instant::now() < until, "node {n} (running: {is_there}) does not become ready:\n{}", log());
             std::thread::sleep(Duration::from_millis(50));
         }
     }
