@@ -159,8 +159,8 @@ impl ResponseBody {
         ResponseBody { inner, declared_bytes, sent_bytes: 0, completion: Some(completion) }
     }
 
-    /// Whether all of it was handed over. A body that says it is at its end, or has given what its head declared, is not
-    /// polled again; neither is one of an answer to HEAD.
+    /// Whether all of it was handed over. A body that says it is at its end, or has given what its head
+    /// declared, is not polled again; neither is one of an answer to HEAD.
     fn is_whole(&self, completion: &Completion) -> bool {
         self.inner.is_end_stream() || self.declared_bytes == Some(self.sent_bytes) || completion.is_bodiless()
     }
