@@ -5,6 +5,8 @@
 #   QUICK=1 run.sh         a tenth of the work, one round, nothing large: about fifteen minutes, to try it
 # Settings, from the environment:
 #   ROUNDS=3               rounds; each measures every system once
+#   FROM=1                 the first of them: a run that broke off goes on, with OUT of what it has
+#   READ_SECONDS=5 PUSH_SECONDS=10   longest time of a row that reads, of one that pushes
 #   SYSTEMS="distribution nginx etcd portolan portolan3"
 #   LARGE=1                also 100,000 tags in one repository, 1,000,000 manifests and a crash, a layer of 10 GiB
 #   MANIFESTS=1000000 LAYER=10GiB   how large
@@ -18,6 +20,7 @@ cache=${PORTOLAN_CACHE:-$HOME/.cache/portolan}; tools=$cache/tools/bench
 QUICK=${QUICK:-}; ROUNDS=${ROUNDS:-$([ -n "$QUICK" ] && echo 1 || echo 3)}
 SYSTEMS=${SYSTEMS:-distribution nginx etcd portolan portolan3}; LARGE=${LARGE:-$([ -n "$QUICK" ] && echo 0 || echo 1)}
 PROFILE=${PROFILE:-dev}; OUT=${OUT:-$root/bench-results/$(date -u +%Y%m%dT%H%M%SZ)}; REGION=${REGION:-74}; PORT=${PORT:-24400}
+FROM=${FROM:-1}; READ_SECONDS=${READ_SECONDS:-$([ -n "$QUICK" ] && echo 1 || echo 5)}; PUSH_SECONDS=${PUSH_SECONDS:-10}
 mkdir -p "$OUT" "$tools"; OUT=$(cd "$OUT" && pwd)
 # Above 85 % a node takes no new blobs, above 92 % no writes at all: rows would fail, and say so only as errors.
 wanted=$([ -n "$QUICK" ] && echo 10 || echo 60); free=$(df --output=avail -BG "$OUT" | tail -n 1 | tr -dc 0-9); used=$(df --output=pcent "$OUT" | tail -n 1 | tr -dc 0-9)
@@ -41,7 +44,7 @@ fi
 started=()
 finish() { for p in "${started[@]}"; do kill "$p" 2>/dev/null || true; done; for p in "${started[@]}"; do wait "$p" 2>/dev/null || true; done; }
 trap finish EXIT
-quick=(); [ -z "$QUICK" ] || quick=(--quick --read-seconds 1)
+quick=(--read-seconds "$READ_SECONDS" --push-seconds "$PUSH_SECONDS"); [ -z "$QUICK" ] || quick+=(--quick)
 
 new_key() { (umask 077; printf 'PTLN%s:%s\n' "$(od -An -N8 -tx1 /dev/urandom | tr -d ' \n' | tr a-f A-F)" "$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')" >"$1"); }
 basic() { printf 'Authorization: Basic %s' "$(tr -d '\n' <"$1" | base64 -w0)"; }
@@ -95,7 +98,7 @@ kib = next(int(l.split()[1]) for l in open("/proc/meminfo") if l.startswith("Mem
 mmap.mmap(-1, kib * 1024 * 7 // 10, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_POPULATE", 0x8000)).close()'
 "$here/limits.py" --dir "$BENCH_RUN/limits" --json "$OUT/limits.json" --seconds "$([ -n "$QUICK" ] && echo 1 || echo 3)" >/dev/null
 
-for round in $(seq "$ROUNDS"); do
+for round in $(seq "$FROM" "$ROUNDS"); do
   for system in $SYSTEMS; do
     echo "== round $round: $system"
     case $system in

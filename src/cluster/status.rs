@@ -68,11 +68,16 @@ pub struct ClusterStatus {
 }
 
 impl ClusterStatus {
-    /// Whether requests may be sent to this node: it belongs to a cluster, was let in, somebody leads, and its state
-    /// was confirmed lately.
+    /// Whether requests may be sent to this node: it belongs to a cluster, was let in, is registered with its volume
+    /// (before that no upload finds a place on it), somebody leads, and its state was confirmed lately.
     pub fn is_ready(&self) -> bool {
-        let takes_part = self.is_admitted && !self.is_suspect;
+        let takes_part = self.is_admitted && !self.is_suspect && self.is_registered();
         self.cluster.is_some() && takes_part && self.leader.is_some() && self.is_fresh
+    }
+
+    fn is_registered(&self) -> bool {
+        let own = self.nodes.iter().find(|node| node.id == self.node);
+        own.is_some_and(|node| node.row.is_some() && !node.stores.is_empty())
     }
 }
 
