@@ -23,7 +23,7 @@ PROFILE=${PROFILE:-dev}; OUT=${OUT:-$root/bench-results/$(date -u +%Y%m%dT%H%M%S
 FROM=${FROM:-1}; READ_SECONDS=${READ_SECONDS:-$([ -n "$QUICK" ] && echo 1 || echo 5)}; PUSH_SECONDS=${PUSH_SECONDS:-10}
 mkdir -p "$OUT" "$tools"; OUT=$(cd "$OUT" && pwd)
 # Above 85 % a node takes no new blobs, above 92 % no writes at all: rows would fail, and say so only as errors.
-wanted=$([ -n "$QUICK" ] && echo 10 || echo 60); free=$(df --output=avail -BG "$OUT" | tail -n 1 | tr -dc 0-9); used=$(df --output=pcent "$OUT" | tail -n 1 | tr -dc 0-9)
+wanted=$([ -n "$QUICK" ] && echo 10 || echo 40); free=$(df --output=avail -BG "$OUT" | tail -n 1 | tr -dc 0-9); used=$(df --output=pcent "$OUT" | tail -n 1 | tr -dc 0-9)
 if [ "$free" -lt "$wanted" ] || [ "$used" -ge 80 ]; then
   echo "run.sh: $OUT has $free GB free and is $used % full; it needs $wanted GB free and at most 80 %. Free some, or give another OUT" >&2; exit 1
 fi
