@@ -1,6 +1,6 @@
 //! Measures proposals and linearizable reads of three nodes in one process, over real sockets with real fsync.
 //!
-//! `cargo run -p portolan-raft --features testing --example throughput [proposers] [seconds] [append depth]`
+//! `cargo run -p portolan-raft --features testing --example throughput [proposers] [seconds] [append depth] [append messages]`
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use raft::testing::{Cluster, add};
 
 static DEPTH: AtomicUsize = AtomicUsize::new(1);
+static MESSAGES: AtomicUsize = AtomicUsize::new(2);
 
 #[tokio::main(worker_threads = 2)]
 async fn main() {
@@ -16,7 +17,12 @@ async fn main() {
     let proposers = numbers.next().unwrap_or(64);
     let seconds = numbers.next().unwrap_or(5) as u64;
     DEPTH.store(numbers.next().unwrap_or(1), Ordering::Relaxed);
-    let cluster = Cluster::start(3, |config| config.limits.append_depth = DEPTH.load(Ordering::Relaxed)).await;
+    MESSAGES.store(numbers.next().unwrap_or(2), Ordering::Relaxed);
+    let cluster = Cluster::start(3, |config| {
+        config.limits.append_depth = DEPTH.load(Ordering::Relaxed);
+        config.limits.append_messages = MESSAGES.load(Ordering::Relaxed);
+    })
+    .await;
     let (leader, follower) = (cluster.leader().await, cluster.follower().await);
     for (name, at) in [("proposals on the leader", leader), ("proposals on a follower", follower)] {
         let group = cluster.group(at).clone();

@@ -88,6 +88,10 @@ pub struct Limits {
     pub purge_batch: u64,
     /// Appends written and not yet durable; see `log_store`.
     pub append_depth: usize,
+    /// Messages with entries on their way to one follower; while so many are, further entries gather for the next one.
+    /// A follower syncs its log once for each: more of them would queue up as many small ones, each with a sync of its
+    /// own, and a follower that fell behind once would stay behind.
+    pub append_messages: usize,
     /// Entries in one message.
     pub message_entries: u64,
     /// Bytes of entries in one message, about.
@@ -116,6 +120,7 @@ impl Default for Limits {
             keep_entries: 100_000,
             purge_batch: 1_000,
             append_depth: 1,
+            append_messages: 2,
             message_entries: 1_024,
             message_bytes: 4 << 20,
             proposal_bytes: 2 << 20,

@@ -434,6 +434,7 @@ async fn start(config: GroupConfig, machine: Arc<dyn StateMachine>) -> Result<Ar
         tls: config.tls.clone(),
         connect_timeout: Duration::from_millis(config.timing.election_max_ms),
         snapshot_rate: config.limits.snapshot_rate_bytes,
+        append_messages: config.limits.append_messages,
     });
     let raft = Raft::new(config.node_id, engine, Network(net.clone()), log.clone(), adapter).await;
     let raft = raft.map_err(|error| StartError::Engine(error.to_string()))?;

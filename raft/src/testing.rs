@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{DB, Options, WriteBatch};
 use tempfile::TempDir;
@@ -16,6 +16,22 @@ use crate::{Committed, Group, GroupConfig, MachineError, Member, StartError, Sta
 
 const KEY_META: &[u8] = b"m";
 const KEY_CHAIN: &[u8] = b"c";
+
+/// Directories whose logs have a slow disk, and how long each sync of theirs takes more.
+static SLOW: Mutex<Vec<(PathBuf, Duration)>> = Mutex::new(Vec::new());
+
+/// From now on each sync of the log below `dir` takes so much longer.
+pub fn slow_syncs(dir: &Path, each: Duration) {
+    SLOW.lock().push((dir.to_owned(), each));
+}
+
+/// What a sync of the log at `path` waits for.
+pub(crate) fn wait_for_disk(path: &Path) {
+    let each = SLOW.lock().iter().find(|(dir, _)| path.starts_with(dir)).map(|(_, each)| *each);
+    if let Some(each) = each {
+        std::thread::sleep(each);
+    }
+}
 
 fn failed(error: impl std::fmt::Display) -> MachineError {
     MachineError::new(error.to_string())

@@ -73,6 +73,8 @@ fn run(db: &Db, bound: &BoundFile, flushed: &watch::Sender<Option<Position>>, jo
         taken.push(first);
         taken.extend(jobs.try_iter().take(JOBS_MAX - 1));
         let began = std::time::Instant::now();
+        #[cfg(any(test, feature = "testing"))]
+        crate::testing::wait_for_disk(db.path());
         if let Err(error) = db.flush_wal(true) {
             fatal::abort("the log cannot be made durable", &error);
         }

@@ -14,6 +14,7 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError, StreamAppendResult,
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
+use tokio::sync::Semaphore;
 use tonic::{Code, Request, Status, Streaming};
 
 use super::net::{Class, Net};
@@ -129,7 +130,8 @@ impl Link {
         // The engine pauses after a failure inside this stream, before the first request comes out of it. A stream that
         // is opened before that, at a peer that refuses, would knock again at once, thousands of times a second.
         let Some(first) = input.next().await else { return Ok(stream::empty().boxed()) };
-        let input = stream::iter([first]).chain(input);
+        let slots = Arc::new(Semaphore::new(self.net.append_messages.saturating_sub(1)));
+        let input = stream::iter([first]).chain(paced(input, slots.clone()));
         let unanswered = Arc::new(AtomicUsize::new(0));
         let terms = Arc::new(parking_lot::Mutex::new(VecDeque::new()));
         let outgoing = {
@@ -146,7 +148,7 @@ impl Link {
         let opening = client.append(Request::new(outgoing));
         let opened = tokio::time::timeout(STREAM_OPEN_TIMEOUT, opening).await;
         let opened = opened.unwrap_or_else(|_| Err(Status::deadline_exceeded("the stream did not open")));
-        let answers = Answers { link: self, answers: opened.map_err(failed)?.into_inner(), unanswered, terms };
+        let answers = Answers { link: self, answers: opened.map_err(failed)?.into_inner(), slots, unanswered, terms };
         Ok(stream::unfold(Some(answers), Answers::next).boxed())
     }
 }
@@ -155,8 +157,29 @@ impl Link {
 struct Answers<'s> {
     link: &'s Link,
     answers: Streaming<Reply>,
+    slots: Arc<Semaphore>,
     unanswered: Arc<AtomicUsize>,
     terms: Arc<parking_lot::Mutex<VecDeque<u64>>>,
+}
+
+impl Drop for Answers<'_> {
+    fn drop(&mut self) {
+        // nobody will give slots back any more: whoever waits for one ends
+        self.slots.close();
+    }
+}
+
+/// The requests, each only once there is a slot for it. The engine makes a request of all there is to send when it is
+/// asked for the next one, so what comes meanwhile is sent together.
+fn paced<S: Stream + Unpin + Send>(input: S, slots: Arc<Semaphore>) -> impl Stream<Item = S::Item> + Send
+where
+    S::Item: Send,
+{
+    stream::unfold((input, slots), |(mut input, slots)| async move {
+        slots.acquire().await.ok()?.forget();
+        let request = input.next().await?;
+        Some((request, (input, slots)))
+    })
 }
 
 impl<'s> Answers<'s> {
@@ -182,6 +205,7 @@ impl<'s> Answers<'s> {
                 Ok(Ok(None)) => return Ok(None),
                 Ok(Ok(Some(reply))) => {
                     self.unanswered.fetch_sub(1, Ordering::AcqRel);
+                    self.slots.add_permits(1);
                     let term = self.terms.lock().pop_front();
                     let result = wire::read_stream_result(reply.body).map_err(|error| Link::unreadable(&error))?;
                     match (&result, term) {

@@ -43,6 +43,7 @@ pub(crate) struct Net {
     pub(crate) connect_timeout: Duration,
     /// Bytes of snapshot sent in a second, to one peer.
     pub(crate) snapshot_rate: u64,
+    pub(crate) append_messages: usize,
     channels: Mutex<BTreeMap<(u64, Class), (String, Channel)>>,
 }
 
@@ -57,6 +58,7 @@ pub(crate) struct NetSettings {
     pub(crate) tls: Option<TlsSource>,
     pub(crate) connect_timeout: Duration,
     pub(crate) snapshot_rate: u64,
+    pub(crate) append_messages: usize,
 }
 
 impl std::fmt::Debug for Net {
@@ -77,6 +79,7 @@ impl Net {
             tls,
             connect_timeout,
             snapshot_rate,
+            append_messages,
         } = settings;
         let channels = Mutex::new(BTreeMap::new());
         Arc::new(Net {
@@ -89,6 +92,7 @@ impl Net {
             tls,
             connect_timeout,
             snapshot_rate,
+            append_messages,
             channels,
         })
     }

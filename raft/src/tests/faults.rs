@@ -1,11 +1,11 @@
 //! Nodes that end, come back, or are alone.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::testing::{Cluster, PATIENCE, add};
-use crate::{ProposeError, Unavailable};
+use crate::testing::{Cluster, PATIENCE, add, slow_syncs};
+use crate::{Group, ProposeError, Unavailable};
 
 // The leader ends: the others elect another one, nothing acknowledged is lost, and the former leader catches up.
 #[tokio::test(flavor = "multi_thread")]
@@ -56,6 +56,52 @@ async fn knocks_at_a_dead_follower_with_pauses() {
     assert!((5..120).contains(&knocks), "{knocks} connections in two seconds");
     doorman.abort();
 }
+
+// A follower that was away and has a slow disk catches up while proposals go on, and stays near. When each small message
+// that the leader could send was on its way at once, a follower with a sync for each of them stayed thousands of entries
+// behind, and everybody who asked it waited for seconds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_slow_follower_that_returns_catches_up_under_load() {
+    let mut cluster = Cluster::start(3, |_| {}).await;
+    let (leader, slow) = (cluster.leader().await, cluster.follower().await);
+    cluster.kill(slow).await;
+    slow_syncs(&cluster.node_dir(slow), Duration::from_millis(10));
+    let group = cluster.group(leader).clone();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let proposers: Vec<_> = (0..PROPOSERS).map(|_| tokio::spawn(propose(group.clone(), is_over.clone()))).collect();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    cluster.restart(slow).await.unwrap();
+    let node = cluster.member(slow).node_id;
+    let standing = || {
+        let status = group.status();
+        (status.last_log_index.unwrap_or(0), status.matched.get(&node).copied().flatten().unwrap_or(0))
+    };
+    let began = Instant::now();
+    let mut near = 0;
+    while near < 5 {
+        let (before, _) = standing();
+        tokio::time::sleep(LAG_MAX).await;
+        let (last, matched) = standing();
+        assert!(began.elapsed() < PATIENCE, "{} entries behind, {} came in {LAG_MAX:?}", last - matched, last - before);
+        near = if matched >= before { near + 1 } else { 0 };
+    }
+    is_over.store(true, Ordering::Relaxed);
+    for proposer in proposers {
+        proposer.await.unwrap();
+    }
+    cluster.converge().await;
+}
+
+async fn propose(group: Group, is_over: Arc<AtomicBool>) {
+    while !is_over.load(Ordering::Relaxed) {
+        group.propose(add("x", 1), PATIENCE).await.unwrap();
+    }
+}
+
+/// Proposals at a time.
+const PROPOSERS: u64 = 64;
+/// A follower lacks at most what came within this time: twenty of its syncs.
+const LAG_MAX: Duration = Duration::from_millis(200);
 
 // All nodes end at once and come back with everything that was acknowledged.
 #[tokio::test(flavor = "multi_thread")]

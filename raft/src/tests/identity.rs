@@ -23,6 +23,7 @@ pub(super) fn stranger(cluster_id: u128, lineage: u64, node_id: u64) -> std::syn
         tls: None,
         connect_timeout: Duration::from_secs(1),
         snapshot_rate: 1,
+        append_messages: 2,
     })
 }
 

@@ -80,6 +80,7 @@ async fn certificates_name_the_caller() {
             tls: shown.map(|files| -> TlsSource { Arc::new(move || files.clone()) }),
             connect_timeout: Duration::from_secs(2),
             snapshot_rate: 1,
+            append_messages: 2,
         });
         let question = (kind::READ_INDEX, bytes::Bytes::new());
         let answer = net.call((1, &addr), Class::Forward, question, PATIENCE).await;
@@ -106,6 +107,7 @@ async fn the_server_is_named_too() {
         tls: Some(of_node(2)),
         connect_timeout: Duration::from_secs(2),
         snapshot_rate: 1,
+        append_messages: 2,
     });
     let question = (kind::READ_INDEX, bytes::Bytes::new());
     let answer = net.call((3, &cluster.member(0).raft_addr), Class::Forward, question, PATIENCE).await;
