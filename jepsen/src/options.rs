@@ -74,6 +74,10 @@ pub(crate) struct RunOptions {
     /// Acknowledged writes without which the run proves nothing.
     #[arg(long, default_value_t = 100)]
     pub(crate) writes_min: u64,
+    /// Largest layer of the images that are pushed, in bytes. A long run fills the disk otherwise.
+    #[arg(long, default_value_t = 1 << 20)]
+    #[serde(default = "layer_bytes_max")]
+    pub(crate) layer_bytes_max: usize,
     /// Nodes, over three zones.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(3..=9))]
     pub(crate) nodes: u8,
@@ -164,6 +168,11 @@ impl RunOptions {
     pub(crate) fn duration(&self) -> Duration {
         seconds(self.minutes * 60.0)
     }
+}
+
+/// Of runs from before it could be set.
+fn layer_bytes_max() -> usize {
+    1 << 20
 }
 
 fn seconds(seconds: f64) -> Duration {

@@ -81,7 +81,7 @@ async fn play(options: &RunOptions, plan: &Plan, seed: u64) -> Result<(), Fault>
     let mut cluster = Cluster::start(plan, record).await?;
     println!("{} nodes are ready", plan.nodes);
     let recorder = Recorder::create(&plan.dir)?;
-    let shared = Shared::new(&recorder, seed);
+    let shared = Shared::new(&recorder, seed, options.layer_bytes_max);
     let clients = node_clients(&cluster)?;
     match options.workload {
         Workload::UploadResume => upload_resume::run(&mut cluster, &shared, &clients, options.rounds).await?,
@@ -171,13 +171,14 @@ async fn finish(plan: &Plan, cluster: Cluster, shared: &Arc<Shared>, clients: &[
     let applied = cluster.wait_converged(CONVERGE_MAX).await?;
     recorder.note(Note::nemesis(Act::Converge, None, json!({"applied": applied})));
     let pushes = shared.pushes().len();
-    println!("all nodes have applied {applied}; pulling {pushes} images from each");
+    println!("all nodes have applied {applied}; looking for {pushes} images on each");
     // process numbers above all that the load can have used
     let count = clients.len() * final_pull::ACTORS;
     let first = FINAL_PROCESSES;
     let seats = cluster.seats();
     let pulls = clients.iter().zip(&seats).enumerate().map(|(at, (client, seat))| {
-        final_pull::run(shared, &seat.name, client, first + at * final_pull::ACTORS, count)
+        let asked = final_pull::Asked { name: &seat.name, client, at, nodes: seats.len() };
+        final_pull::run(shared, asked, first + at * final_pull::ACTORS, count)
     });
     futures_util::future::join_all(pulls).await;
     let directories = cluster.stop().await?;

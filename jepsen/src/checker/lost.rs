@@ -33,7 +33,11 @@ pub(super) fn check(events: &[Event], demands: &Demands) -> Verdict {
     for pull in &finals {
         judge_final(pull, &acknowledged, &mut seen, &mut problems);
     }
+    let whole: BTreeSet<&str> = finals.iter().filter(|pull| is_whole(pull)).map(|pull| key(pull.invoke)).collect();
     for key in acknowledged.keys() {
+        if !whole.contains(key) {
+            problems.push(format!("{key}: pulled whole from no node at the end, so nothing is proven"));
+        }
         for node in &demands.nodes {
             if !seen.contains(&(*key, node.as_str())) {
                 problems.push(format!("{key}: never pulled from {node} at the end, so nothing is proven"));
@@ -47,6 +51,11 @@ pub(super) fn check(events: &[Event], demands: &Demands) -> Verdict {
         "final_pulls": finals.len(),
     });
     Verdict::new("lost", figures, problems)
+}
+
+/// Whether the whole image was pulled and not its tag read only; histories of before there was a choice say nothing.
+fn is_whole(pull: &Pair<'_>) -> bool {
+    pull.is_ok() && pull.invoke.value.get("whole").is_none_or(|whole| whole == &Value::Bool(true))
 }
 
 fn judge_final<'a>(
@@ -117,6 +126,9 @@ mod tests {
         broken[5].2 = Kind::Fail;
         assert!(told(&broken)[0].contains("LOST, or half of it on a-1"));
         assert!(told(&good()[..8])[0].contains("never pulled from c-1"));
+        let mut shallow = good();
+        shallow.iter_mut().filter(|line| line.3 == Act::FinalPull).for_each(|line| line.6["whole"] = json!(false));
+        assert!(told(&shallow)[0].contains("pulled whole from no node"));
         let mut stale = good();
         stale[3].6 = json!({"digest": null});
         assert!(told(&stale)[0].contains("read back"));

@@ -35,13 +35,13 @@ pub(crate) struct Image {
 }
 
 impl Image {
-    /// Image `number` of the run with `seed`.
-    pub(crate) fn unique(seed: u64, number: u64) -> Image {
+    /// Image `number` of the run with `seed`; no layer is larger than `layer_bytes_max`.
+    pub(crate) fn unique(seed: u64, number: u64, layer_bytes_max: usize) -> Image {
         let mut random = fastrand::Rng::with_seed(seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let config = json!({"architecture": "amd64", "os": "linux", "seed": seed, "number": number});
         let mut blobs = vec![blob(config.to_string().into_bytes(), &mut random)];
         for _ in 0..random.usize(1..=3) {
-            let size = layer_size(&mut random);
+            let size = layer_size(&mut random).min(layer_bytes_max);
             let mut bytes = vec![0; size];
             random.fill(&mut bytes);
             blobs.push(blob(bytes, &mut random));
@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn unique() {
         let digests = |seed, number| {
-            let image = Image::unique(seed, number);
+            let image = Image::unique(seed, number, 1 << 20);
             assert!((2..=4).contains(&image.blobs.len()));
             image.blobs.into_iter().map(|blob| blob.digest).chain([image.digest]).collect::<Vec<_>>()
         };

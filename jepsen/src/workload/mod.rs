@@ -20,6 +20,8 @@ use crate::history::Recorder;
 pub(crate) struct Shared {
     pub(crate) recorder: Arc<Recorder>,
     pub(crate) seed: u64,
+    /// Largest layer of the images that are pushed.
+    pub(crate) layer_bytes_max: usize,
     is_over: AtomicBool,
     next: AtomicU64,
     pushes: Mutex<Vec<Push>>,
@@ -39,10 +41,11 @@ pub(crate) struct Push {
 
 impl Shared {
     /// Of a run that begins.
-    pub(crate) fn new(recorder: &Arc<Recorder>, seed: u64) -> Arc<Shared> {
+    pub(crate) fn new(recorder: &Arc<Recorder>, seed: u64, layer_bytes_max: usize) -> Arc<Shared> {
         Arc::new(Shared {
             recorder: Arc::clone(recorder),
             seed,
+            layer_bytes_max,
             is_over: AtomicBool::new(false),
             next: AtomicU64::new(0),
             pushes: Mutex::default(),

@@ -12,7 +12,7 @@ use crate::history::{Act, Actor, Certainty, Op, Outcome};
 /// Pushes until the load ends.
 pub(crate) async fn run(shared: Arc<Shared>, client: Client, mut actor: Actor) {
     while !shared.is_over() {
-        let image = Image::unique(shared.seed, shared.next_image());
+        let image = Image::unique(shared.seed, shared.next_image(), shared.layer_bytes_max);
         push(&shared, &client, &mut actor, &image).await;
     }
 }
