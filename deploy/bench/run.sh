@@ -8,6 +8,7 @@
 #   FROM=1                 the first of them: a run that broke off goes on, with OUT of what it has
 #   READ_SECONDS=5 PUSH_SECONDS=10   longest time of a row that reads, of one that pushes
 #   SYSTEMS="distribution nginx etcd portolan portolan3"
+#   LEAN=1                 only the phases in which a row has a target: about seven minutes a round
 #   LARGE=1                also 100,000 tags in one repository, 1,000,000 manifests and a crash, a layer of 10 GiB
 #   MANIFESTS=1000000 LAYER=10GiB   how large
 #   PROFILE=dev            what `make run` and `make image` ship; release: `cargo build --release`
@@ -49,7 +50,11 @@ quick=(--read-seconds "$READ_SECONDS" --push-seconds "$PUSH_SECONDS"); [ -z "$QU
 new_key() { (umask 077; printf 'PTLN%s:%s\n' "$(od -An -N8 -tx1 /dev/urandom | tr -d ' \n' | tr a-f A-F)" "$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')" >"$1"); }
 basic() { printf 'Authorization: Basic %s' "$(tr -d '\n' <"$1" | base64 -w0)"; }
 wait_ready() { for _ in $(seq 600); do curl -sf -o /dev/null "$1/readyz" && return; sleep 0.1; done; echo "run.sh: $1 is not ready" >&2; return 1; }
-harness() { "$here/registry_bench.py" "${quick[@]}" "$@"; }
+every=(); ours=(); distribution=(); leader_phases=blobpush,images,mput
+if [ -n "${LEAN:-}" ]; then
+  leader_phases=blobpush,mput; every=(--modes put); distribution=(--phases idle,manifests,blobget,blobpush,herd,after); ours=(--phases idle,manifests,blobget,blobpush,herd,lists,after)
+fi
+harness() { "$here/registry_bench.py" "${quick[@]}" "${every[@]}" "$@"; }
 
 # One node as `portolan server` starts it without configuration; anonymous pulls by an explicit policy.
 start_one() {
@@ -104,7 +109,7 @@ for round in $(seq "$FROM" "$ROUNDS"); do
     case $system in
       distribution)
         pids=$("$here/peers.sh" start distribution $((PORT + 20)))
-        harness --url "http://127.0.0.1:$((PORT + 20))" --name distribution --json "$OUT/distribution.$round.json" --pid "${pids%%,*}" || true
+        harness --url "http://127.0.0.1:$((PORT + 20))" --name distribution --json "$OUT/distribution.$round.json" --pid "${pids%%,*}" "${distribution[@]}" || true
         "$here/peers.sh" stop distribution; "$here/peers.sh" wipe distribution ;;
       nginx)
         pids=$("$here/peers.sh" start nginx-static $((PORT + 21)))
@@ -114,7 +119,7 @@ for round in $(seq "$FROM" "$ROUNDS"); do
       etcd) "$here/etcd_bench.sh" "$OUT/etcd.$round.json" || true; rm -rf "$BENCH_RUN/etcd" ;;
       portolan)
         start_one
-        harness --url "$url" --name portolan --json "$OUT/portolan.$round.json" --pid "$pid" --header "$(basic "$key")" --read-header '' || true
+        harness --url "$url" --name portolan --json "$OUT/portolan.$round.json" --pid "$pid" --header "$(basic "$key")" --read-header '' "${ours[@]}" || true
         harness --url "$url" --name "portolan, Basic" --json "$OUT/portolan-basic.$round.json" --pid "$pid" --header "$(basic "$key")" --phases manifests || true
         "$here/bearer.py" --portolan "$BINARY" --url "$url" --key "$key" --pid "$pid" --seconds "$([ -n "$QUICK" ] && echo 2 || echo 5)" --json "$OUT/portolan-bearer.$round.json" || true
         stop_one ;;
@@ -123,7 +128,7 @@ for round in $(seq "$FROM" "$ROUNDS"); do
         harness --url "$follower" --name "portolan, a follower of three" --json "$OUT/portolan3-follower.$round.json" --pid "$pid" --header "$(basic "$key")" --read-header '' \
           --phases idle,manifests,blobget,mput,after || true
         harness --url "$leader" --name "portolan, the leader of three" --json "$OUT/portolan3-leader.$round.json" --pid "$pid" --header "$(basic "$key")" --read-header '' \
-          --phases blobpush,images,mput || true
+          --phases $leader_phases || true
         kill "$pid"; wait "$pid" 2>/dev/null || true; rm -rf "$dir" ;;
       *) echo "run.sh: no system $system" >&2; exit 2 ;;
     esac
