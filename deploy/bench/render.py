@@ -115,7 +115,7 @@ for section, (title, legend, cell) in titles.items():
         for s in have:
             rows = systems[s].get(k)
             errors = sum(r.get("errors", 0) + r.get("status_errors", 0) for r in rows or [])
-            failed = rows and any("failed" in r for r in rows)
+            failed = rows and any(r.get("failed") for r in rows)
             cells.append("" if not rows else "failed" if failed else cell(lambda field: median(s, *k, field)) + (f" **{errors} errors**" if errors else ""))
         say(f"| {k[1]} | " + " | ".join(cells) + " |")
 if large:
