@@ -5,7 +5,7 @@ use std::path::Path;
 
 use parking_lot::Mutex;
 use registry_core::metadata::tables::{Row, TablesRead};
-use rocksdb::{Cache, Direction, IteratorMode, ReadOptions};
+use rocksdb::{Direction, IteratorMode, ReadOptions};
 
 use super::tables::{Instance, StateError, StateOptions, live_dir};
 
@@ -24,8 +24,7 @@ impl StoppedState {
     pub fn open(root: &Path) -> Result<StoppedState, StateError> {
         let path = root.join(live_dir(root)?);
         let options = StateOptions::default();
-        let cache = Cache::new_lru_cache(options.cache_bytes);
-        let instance = Instance::open(&path, &options, &cache, true)?;
+        let instance = Instance::open(&path, &options, &options.cache(), true)?;
         Ok(StoppedState { instance, errors: Mutex::new(Vec::new()) })
     }
 
