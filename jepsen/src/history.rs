@@ -62,7 +62,7 @@ impl<'de> Deserialize<'de> for Process {
 }
 
 /// What is done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Act {
     /// A blob is pushed.
@@ -85,6 +85,30 @@ pub(crate) enum Act {
     Finish,
     /// The blob that an upload became is read from one node.
     ReadBlob,
+    /// A tag is set to a new digest.
+    Put,
+    /// A tag is set to a new digest if it names a given one.
+    PutIf,
+    /// A tag is read.
+    Get,
+    /// A tag is dropped.
+    Delete,
+    /// A blob of `blob-bytes` is pushed.
+    Upload,
+    /// A blob is mounted from another repository.
+    Mount,
+    /// A blob is read whole.
+    ReadWhole,
+    /// A part of a blob is read.
+    ReadRange,
+    /// An element is added to a list.
+    Add,
+    /// An element is taken from a list.
+    Remove,
+    /// A list is read page by page.
+    List,
+    /// One element of a list is looked for.
+    Look,
     /// Nemesis: the load begins, or ends.
     Load,
     /// Nemesis: a node is killed.
@@ -106,7 +130,8 @@ pub(crate) enum Act {
 impl Act {
     /// Whether its `ok` means that a quorum has something new.
     pub(crate) fn is_write(self) -> bool {
-        matches!(self, Act::PutBlob | Act::PutManifest)
+        let pushes = matches!(self, Act::PutBlob | Act::PutManifest | Act::Upload | Act::Mount);
+        pushes || matches!(self, Act::Put | Act::PutIf | Act::Delete | Act::Add | Act::Remove)
     }
 }
 
@@ -198,6 +223,11 @@ impl Recorder {
         if process == Process::Nemesis {
             inner.out.flush().expect("the history can be written");
         }
+    }
+
+    /// How many lines were noted.
+    pub(crate) fn count(&self) -> u64 {
+        self.inner.lock().expect("nobody panics while writing").next
     }
 
     /// Everything noted so far is in the file.

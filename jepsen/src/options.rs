@@ -11,6 +11,7 @@ use crate::checker::Demands;
 use crate::cluster::{Plan, Record, built_binary};
 use crate::fault::{Fault, told};
 use crate::nemesis::{KillPlan, Target};
+use crate::workload::crew;
 
 /// What clients do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
@@ -24,6 +25,14 @@ pub(crate) enum Workload {
     UploadResume,
     /// `push-set` without a fault: nobody may stand for election.
     QuietElection,
+    /// Tags as registers: put, put under a condition, read, delete, at any node.
+    TagRegister,
+    /// Blobs pushed in chunks to different nodes, whole, by mounting; read whole and in part from any node.
+    BlobBytes,
+    /// Lists of tags, referrers and repositories read in small pages while elements come and go.
+    Listing,
+    /// `push-set`, `tag-register`, `blob-bytes` and `listing` side by side, in shares drawn from the seed.
+    Mixed,
 }
 
 /// What goes wrong.
@@ -74,10 +83,18 @@ pub(crate) struct RunOptions {
     /// Acknowledged writes without which the run proves nothing.
     #[arg(long, default_value_t = 100)]
     pub(crate) writes_min: u64,
-    /// Largest layer of the images that are pushed, in bytes. A long run fills the disk otherwise.
+    /// Largest layer of the images that are pushed, and largest blob, in bytes. A long run fills the disk otherwise.
     #[arg(long, default_value_t = 1 << 20)]
     #[serde(default = "layer_bytes_max")]
     pub(crate) layer_bytes_max: usize,
+    /// Operations of each kind that must have been `ok` in each minute of load; 0: not judged.
+    #[arg(long, default_value_t = 5.0)]
+    #[serde(default)]
+    pub(crate) kind_min: f64,
+    /// Longest pause of a client between two operations on tags, blobs and lists, in milliseconds; each is drawn.
+    #[arg(long, default_value_t = 30)]
+    #[serde(default)]
+    pub(crate) pause_ms: u64,
     /// Nodes, over three zones.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(3..=9))]
     pub(crate) nodes: u8,
@@ -161,6 +178,8 @@ impl RunOptions {
             gap_max_ms: (!has_uploads).then_some(if self.gap_max_ms == 0 { u64::MAX } else { self.gap_max_ms }),
             is_quiet: self.kill_plan().is_none() && !has_uploads,
             has_uploads,
+            kinds: crew::kinds(self.workload).to_vec(),
+            kind_per_minute_min: self.kind_min,
         }
     }
 

@@ -7,16 +7,16 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::JoinSet;
 
 use crate::balancer::Balancer;
-use crate::cluster::{Cluster, Plan, Record, Seat, panics};
+use crate::cluster::{Cluster, Plan, Record, panics};
 use crate::fault::{Fault, told};
-use crate::history::{self, Act, Actor, Note, Recorder};
+use crate::history::{self, Act, Note, Recorder};
 use crate::nemesis::{self, kill_nodes};
 use crate::options::{RunOptions, Workload};
 use crate::workload::client::Client;
-use crate::workload::{Shared, final_pull, pull, push, upload_resume};
+use crate::workload::crew::{Crew, read_all};
+use crate::workload::{Shared, final_pull, upload_resume};
 use crate::{checker, report};
 
 /// How long clients may take to finish what they do when the load ends: all their repeats.
@@ -27,8 +27,6 @@ const CONVERGE_MAX: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Between two lines about how it goes.
 const SAY_EVERY: Duration = Duration::from_secs(10);
-/// Pause between two pulls of one client, where pulls are not the main thing.
-const PULL_PAUSE: Duration = Duration::from_millis(50);
 
 /// Runs, and judges; whether everything held.
 pub(crate) fn run(mut options: RunOptions) -> Result<bool, Fault> {
@@ -52,7 +50,7 @@ pub(crate) fn run(mut options: RunOptions) -> Result<bool, Fault> {
     drop(runtime);
     ended?;
     let events = history::read(&dir)?;
-    let is_good = report::tell(&dir, &checker::judge(&events, &options.demands()))?;
+    let is_good = report::tell(&dir, &checker::judge_all(&dir, &events, &options.demands()))?;
     if is_good && !options.keep {
         std::fs::remove_dir_all(plan.data()).map_err(told("the nodes' data can't be removed"))?;
     }
@@ -81,13 +79,13 @@ async fn play(options: &RunOptions, plan: &Plan, seed: u64) -> Result<(), Fault>
     let mut cluster = Cluster::start(plan, record).await?;
     println!("{} nodes are ready", plan.nodes);
     let recorder = Recorder::create(&plan.dir)?;
-    let shared = Shared::new(&recorder, seed, options.layer_bytes_max);
+    let pause_max = Duration::from_millis(options.pause_ms);
+    let shared = Shared::new(&recorder, seed, options.layer_bytes_max, pause_max);
     let clients = node_clients(&cluster)?;
-    match options.workload {
-        Workload::UploadResume => upload_resume::run(&mut cluster, &shared, &clients, options.rounds).await?,
-        Workload::PushSet | Workload::PullByDigest | Workload::QuietElection => {
-            load(options, plan, &mut cluster, &shared).await?;
-        }
+    if options.workload == Workload::UploadResume {
+        upload_resume::run(&mut cluster, &shared, &clients, options.rounds).await?;
+    } else {
+        load(options, plan, &mut cluster, &shared).await?;
     }
     finish(plan, cluster, &shared, &clients).await
 }
@@ -102,27 +100,9 @@ async fn load(options: &RunOptions, plan: &Plan, cluster: &mut Cluster, shared: 
     let seats = cluster.seats();
     let balancer = Balancer::start(options.balancer(), plan.balancer(), cluster).await?;
     let address = balancer.address();
-    let (pushers, pullers) = match options.workload {
-        Workload::PullByDigest => (usize::from(options.clients / 10).max(2), usize::from(options.clients)),
-        Workload::PushSet | Workload::QuietElection | Workload::UploadResume => {
-            (usize::from(options.clients), seats.len() * 2)
-        }
-    };
-    let count = pushers + pullers;
-    let pause = if pullers > pushers { Duration::ZERO } else { PULL_PAUSE };
-    let mut tasks = JoinSet::new();
-    shared.recorder.note(Note::nemesis(Act::Load, None, json!({"pushers": pushers, "pullers": pullers})));
-    let credential = cluster.admin().credential().clone();
-    for number in 0..pushers {
-        let client = Client::new(address, &credential)?;
-        tasks.spawn(push::run(Arc::clone(shared), client, Actor::new(&shared.recorder, number, count)));
-    }
-    for number in 0..pullers {
-        let Seat { name, public, .. } = &seats[number % seats.len()];
-        let client = Client::new(*public, &credential)?;
-        let actor = Actor::new(&shared.recorder, pushers + number, count);
-        tasks.spawn(pull::run(Arc::clone(shared), name.clone(), client, actor, pause));
-    }
+    let crew = Crew::draw(options.workload, usize::from(options.clients), seats.len(), shared.seed);
+    shared.recorder.note(Note::nemesis(Act::Load, None, crew.told()));
+    let mut tasks = crew.spawn(shared, address, &seats, cluster.admin().credential())?;
     let began = Instant::now();
     let progress = say_progress(Arc::clone(shared), began);
     let disturb = disturb(options, cluster, shared, began);
@@ -146,7 +126,8 @@ async fn say_progress(shared: Arc<Shared>, began: Instant) {
         tokio::time::sleep(SAY_EVERY).await;
         let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
         let load = load.split(' ').next().unwrap_or_default().to_owned();
-        println!("{:4} s: {} pushes, load {load}", began.elapsed().as_secs(), shared.acknowledged());
+        let (pushes, events) = (shared.acknowledged(), shared.recorder.count());
+        println!("{:4} s: {pushes} pushes, {events} events, load {load}", began.elapsed().as_secs());
     }
 }
 
@@ -181,6 +162,7 @@ async fn finish(plan: &Plan, cluster: Cluster, shared: &Arc<Shared>, clients: &[
         final_pull::run(shared, asked, first + at * final_pull::ACTORS, count)
     });
     futures_util::future::join_all(pulls).await;
+    read_all(shared, &seats, cluster.admin().credential(), first << 1).await?;
     let directories = cluster.stop().await?;
     println!("all nodes are stopped; reading their disks");
     match check_disks(plan, &directories)? {

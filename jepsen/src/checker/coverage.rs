@@ -1,6 +1,8 @@
 //! A run that did not meet what it was for proves nothing: enough writes, every fault, an end with all nodes equal, no
 //! panic in a log.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::{Demands, Verdict, nemesis};
@@ -13,6 +15,7 @@ pub(super) fn check(events: &[Event], demands: &Demands) -> Verdict {
     if writes < demands.writes_min {
         problems.push(format!("{writes} acknowledged writes, fewer than {}", demands.writes_min));
     }
+    let (kinds, per_s) = count_kinds(events, demands, &mut problems);
     let kills = nemesis(events, Act::Kill).count();
     if kills < demands.kills as usize {
         problems.push(format!("{kills} kills, fewer than {}", demands.kills));
@@ -30,7 +33,35 @@ pub(super) fn check(events: &[Event], demands: &Demands) -> Verdict {
     }
     let panics = logs.iter().filter_map(|logs| logs.value.get("panics").and_then(Value::as_array)).flatten();
     problems.extend(panics.map(|line| format!("panic: {line}")));
-    Verdict::new("coverage", json!({"writes": writes, "kills": kills, "events": events.len()}), problems)
+    let figures =
+        json!({"writes": writes, "kills": kills, "events": events.len(), "ok_by_kind": kinds, "ok_per_s": per_s});
+    Verdict::new("coverage", figures, problems)
+}
+
+/// How many operations of each kind were `ok` while the load was on, and how many in a second all together; too few of
+/// a kind are a problem.
+fn count_kinds(
+    events: &[Event],
+    demands: &Demands,
+    problems: &mut Vec<String>,
+) -> (BTreeMap<String, u64>, Option<f64>) {
+    let load: Vec<&Event> = nemesis(events, Act::Load).collect();
+    let [begin, end] = load[..] else { return (BTreeMap::new(), None) };
+    let mut counts: BTreeMap<Act, u64> = demands.kinds.iter().map(|kind| (*kind, 0)).collect();
+    let under_load = events.iter().filter(|event| event.time >= begin.time && event.time <= end.time);
+    for event in under_load.filter(|event| event.kind == Kind::Ok) {
+        *counts.entry(event.f).or_default() += 1;
+    }
+    let minutes = (end.time - begin.time) as f64 / 60e9;
+    for kind in &demands.kinds {
+        let (count, wanted) = (counts[kind], demands.kind_per_minute_min * minutes);
+        if (count as f64) < wanted {
+            problems.push(format!("{count} times {kind:?} in {minutes:.2} minutes, fewer than {wanted:.0}"));
+        }
+    }
+    let all: u64 = counts.values().sum();
+    let per_s = (minutes > 0.0).then(|| (all as f64 / (minutes * 60.0) * 10.0).round() / 10.0);
+    (counts.into_iter().map(|(kind, count)| (format!("{kind:?}"), count)).collect(), per_s)
 }
 
 #[cfg(test)]
@@ -49,6 +80,30 @@ mod tests {
             (3.0, None, info, Act::Converge, "", "", Value::Null),
             (4.0, None, info, Act::Logs, "", "", json!({"panics": []})),
         ]
+    }
+
+    // A kind of operation of which the load had too few proves nothing; what came before and after does not count.
+    #[test]
+    fn kinds() {
+        let write = |at: f64, f: Act| -> [Line<'static>; 2] {
+            [(at, Some(1), Kind::Invoke, f, "k", "", Value::Null), (at, Some(1), Kind::Ok, f, "k", "", Value::Null)]
+        };
+        let load = |at: f64| (at, None, Kind::Info, Act::Load, "", "", Value::Null);
+        let mut lines = vec![load(0.0)];
+        lines.extend([1.0, 2.0, 3.0].into_iter().flat_map(|at| write(at, Act::Put)));
+        lines.extend(write(4.0, Act::Get));
+        lines.push(load(30.0));
+        lines.extend(write(31.0, Act::Get));
+        let told = |kind_per_minute_min| {
+            let demands = Demands { kinds: vec![Act::Put, Act::Get], kind_per_minute_min, ..demands() };
+            let verdict = check(&history(&lines), &demands);
+            assert_eq!(verdict.figures["ok_by_kind"], json!({"Put": 3, "Get": 1}));
+            assert_eq!(verdict.figures["ok_per_s"], json!(0.1));
+            verdict.problems.into_iter().filter(|problem| problem.contains("times")).collect::<Vec<_>>()
+        };
+        assert_eq!(told(2.0), Vec::<String>::new());
+        assert_eq!(told(4.0), ["1 times Get in 0.50 minutes, fewer than 2"]);
+        assert_eq!(told(8.0).len(), 2);
     }
 
     // Whatever is missing from a run is told.

@@ -1,15 +1,25 @@
 //! Judges of histories: pure functions from what was noted to a verdict. Each one has tests with histories that must
 //! fail: a judge that never says no proves nothing.
 
+mod blob_bytes;
+mod chain;
 mod copies;
 mod coverage;
 mod elections;
 mod gaps;
+mod linear;
+mod listing;
 mod lost;
 mod pulls;
+#[cfg(test)]
+mod recorded;
+mod register;
 mod repeats;
 mod resume;
+mod second;
+mod wgl;
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -35,6 +45,12 @@ pub(crate) struct Demands {
     pub(crate) is_quiet: bool,
     /// Whether the uploads of `upload-resume` are in it.
     pub(crate) has_uploads: bool,
+    /// Acts that the run was for.
+    #[serde(default)]
+    pub(crate) kinds: Vec<Act>,
+    /// How often each of them must have been `ok` in a minute of load; 0: not judged.
+    #[serde(default)]
+    pub(crate) kind_per_minute_min: f64,
 }
 
 /// What a judge found.
@@ -60,8 +76,18 @@ impl Verdict {
     }
 }
 
-/// All judges over one history.
-pub(crate) fn judge(events: &[Event], demands: &Demands) -> Vec<Verdict> {
+/// All judges over the history in `dir`, and a second opinion of its registers by a program that shares nothing with
+/// the first.
+pub(crate) fn judge_all(dir: &Path, events: &[Event], demands: &Demands) -> Vec<Verdict> {
+    let mut verdicts = judge(events, demands);
+    if let Some(first) = verdicts.iter().find(|verdict| verdict.checker == linear::NAME) {
+        verdicts.push(second::check(dir, first));
+    }
+    verdicts
+}
+
+/// The judges that need nothing but the history.
+fn judge(events: &[Event], demands: &Demands) -> Vec<Verdict> {
     let mut verdicts = vec![
         coverage::check(events, demands),
         lost::check(events, demands),
@@ -75,6 +101,17 @@ pub(crate) fn judge(events: &[Event], demands: &Demands) -> Vec<Verdict> {
     verdicts.push(elections::check(events, demands));
     if demands.has_uploads {
         verdicts.push(resume::check(events, demands));
+    }
+    let has = |acts: &[Act]| events.iter().any(|event| acts.contains(&event.f));
+    if has(&register::ACTS) {
+        verdicts.push(chain::check(events));
+        verdicts.push(linear::check(events));
+    }
+    if has(&blob_bytes::ACTS) {
+        verdicts.push(blob_bytes::check(events, demands));
+    }
+    if has(&listing::ACTS) {
+        verdicts.push(listing::check(events, demands));
     }
     verdicts
 }
@@ -138,6 +175,15 @@ mod testing {
     /// Demands that ask for nothing.
     pub(super) fn demands() -> Demands {
         let nodes = ["a-1", "b-1", "c-1"].map(str::to_owned).to_vec();
-        Demands { nodes, kills: 0, writes_min: 0, gap_max_ms: None, is_quiet: false, has_uploads: false }
+        Demands {
+            nodes,
+            kills: 0,
+            writes_min: 0,
+            gap_max_ms: None,
+            is_quiet: false,
+            has_uploads: false,
+            kinds: Vec::new(),
+            kind_per_minute_min: 0.0,
+        }
     }
 }

@@ -17,12 +17,14 @@ pub(crate) const REPEATS_MAX: u32 = 3;
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long one request may take.
 pub(crate) const REQUEST_MAX: Duration = Duration::from_secs(30);
+/// How long one request of a client that talks to nodes directly may take: a node that hangs is left for another one.
+pub(crate) const DIRECT_MAX: Duration = Duration::from_secs(10);
 /// Largest answer that is read.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// Log index an answer was read or committed at, behind the lineage.
 const REVISION: HeaderName = HeaderName::from_static("portolan-revision");
 /// What an image manifest is.
-const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// A client without redirects, proxies and authorities: everything is on loopback.
 pub(crate) fn http(timeout: Duration) -> Result<reqwest::Client, Fault> {
@@ -72,6 +74,11 @@ impl Answer {
     /// Log index it was read or committed at.
     pub(crate) fn rev(&self) -> Option<u64> {
         self.headers.get(REVISION)?.to_str().ok()?.rsplit_once('.')?.1.parse().ok()
+    }
+
+    /// A header, if it is there and text.
+    pub(crate) fn header(&self, name: HeaderName) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
     }
 
     /// Where an upload goes on.
@@ -205,8 +212,21 @@ pub(crate) struct Client {
 impl Client {
     /// To `base` (`host:port`), with connections of its own.
     pub(crate) fn new(base: std::net::SocketAddr, credential: &Credential) -> Result<Client, Fault> {
-        let base = Url::parse(&format!("http://{base}")).map_err(told("an address"))?;
-        Ok(Client { http: http(REQUEST_MAX)?, base, credential: credential.clone() })
+        Ok(Client { http: http(REQUEST_MAX)?, base: Client::base(base)?, credential: credential.clone() })
+    }
+
+    /// To `base`, with connections of its own and little patience.
+    pub(crate) fn direct(base: std::net::SocketAddr, credential: &Credential) -> Result<Client, Fault> {
+        Ok(Client { http: http(DIRECT_MAX)?, base: Client::base(base)?, credential: credential.clone() })
+    }
+
+    /// The same client, its connections included, towards another address.
+    pub(crate) fn towards(&self, base: std::net::SocketAddr) -> Result<Client, Fault> {
+        Ok(Client { base: Client::base(base)?, ..self.clone() })
+    }
+
+    fn base(address: std::net::SocketAddr) -> Result<Url, Fault> {
+        Url::parse(&format!("http://{address}")).map_err(told("an address"))
     }
 
     /// A path of this address.

@@ -5,7 +5,7 @@ use data_encoding::HEXLOWER;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-use super::client::Way;
+use super::client::{MANIFEST_TYPE, Way};
 
 /// Repositories that a run pushes to.
 const REPOSITORIES: u64 = 16;
@@ -21,6 +21,31 @@ pub(crate) struct Blob {
     pub(crate) bytes: Bytes,
     pub(crate) digest: String,
     pub(crate) way: Way,
+}
+
+impl Blob {
+    /// A blob of given bytes.
+    pub(crate) fn new(bytes: Vec<u8>, way: Way) -> Blob {
+        Blob { digest: sha256(&bytes), bytes: bytes.into(), way }
+    }
+}
+
+/// The smallest manifest there is, of one blob; `note` tells it from others. `subject` is the manifest it is attached
+/// to.
+pub(crate) fn small_manifest(blob: &Blob, note: &str, subject: Option<&Bytes>) -> Bytes {
+    let descriptor = |kind: &str, digest: &str, size: usize| json!({"mediaType": kind, "digest": digest, "size": size});
+    let of_blob = |kind: &str| descriptor(kind, &blob.digest, blob.bytes.len());
+    let mut manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": MANIFEST_TYPE,
+        "config": of_blob("application/vnd.oci.image.config.v1+json"),
+        "layers": [of_blob("application/octet-stream")],
+        "annotations": {"note": note},
+    });
+    if let Some(subject) = subject {
+        manifest["subject"] = descriptor(MANIFEST_TYPE, &sha256(subject), subject.len());
+    }
+    manifest.to_string().into()
 }
 
 /// An image that no other push shares anything with.
@@ -53,7 +78,7 @@ impl Image {
         let layers: Vec<_> = blobs[1..].iter().map(|blob| described(blob, "layer.v1.tar")).collect();
         let manifest = json!({
             "schemaVersion": 2,
-            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "mediaType": MANIFEST_TYPE,
             "config": described(&blobs[0], "config.v1+json"),
             "layers": layers,
         });
@@ -85,7 +110,7 @@ fn blob(bytes: Vec<u8>, random: &mut fastrand::Rng) -> Blob {
         1 => Way::BeginAndPut,
         _ => Way::Stream,
     };
-    Blob { digest: sha256(&bytes), bytes: bytes.into(), way }
+    Blob::new(bytes, way)
 }
 
 #[cfg(test)]

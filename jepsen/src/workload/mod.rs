@@ -1,15 +1,21 @@
 //! What clients do, and what they remember of it. Each workload is a model of one kind of use; the property it must
 //! keep is judged later, from its history, by `checker`.
 
+pub(crate) mod blob_bytes;
 pub(crate) mod client;
+pub(crate) mod crew;
 pub(crate) mod final_pull;
 pub(crate) mod image;
+pub(crate) mod listing;
+pub(crate) mod nodes;
 pub(crate) mod pull;
 pub(crate) mod push;
+pub(crate) mod register;
 pub(crate) mod upload_resume;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -20,11 +26,19 @@ use crate::history::Recorder;
 pub(crate) struct Shared {
     pub(crate) recorder: Arc<Recorder>,
     pub(crate) seed: u64,
-    /// Largest layer of the images that are pushed.
+    /// Largest layer of the images that are pushed, and largest blob.
     pub(crate) layer_bytes_max: usize,
+    /// Longest pause of a client between two operations on tags, blobs and lists.
+    pause_max: Duration,
     is_over: AtomicBool,
     next: AtomicU64,
     pushes: Mutex<Vec<Push>>,
+    /// Repository and tag of every register.
+    tags: Mutex<Vec<(String, String)>>,
+    /// Blobs of `blob-bytes` that were acknowledged.
+    blobs: Mutex<Vec<blob_bytes::Source>>,
+    /// Lists of `listing`.
+    lists: Mutex<Vec<Arc<listing::List>>>,
 }
 
 /// A push as its client remembers it.
@@ -41,14 +55,18 @@ pub(crate) struct Push {
 
 impl Shared {
     /// Of a run that begins.
-    pub(crate) fn new(recorder: &Arc<Recorder>, seed: u64, layer_bytes_max: usize) -> Arc<Shared> {
+    pub(crate) fn new(recorder: &Arc<Recorder>, seed: u64, layer_bytes_max: usize, pause_max: Duration) -> Arc<Shared> {
         Arc::new(Shared {
             recorder: Arc::clone(recorder),
             seed,
             layer_bytes_max,
+            pause_max,
             is_over: AtomicBool::new(false),
             next: AtomicU64::new(0),
             pushes: Mutex::default(),
+            tags: Mutex::default(),
+            blobs: Mutex::default(),
+            lists: Mutex::default(),
         })
     }
 
@@ -57,11 +75,17 @@ impl Shared {
         self.is_over.store(true, Ordering::Relaxed);
     }
 
+    /// What a client does between two operations on tags, blobs and lists. The length is drawn: evenly spaced clients
+    /// would meet the same moments again and again.
+    async fn pause(&self, random: &mut fastrand::Rng) {
+        tokio::time::sleep(self.pause_max.mul_f64(random.f64())).await;
+    }
+
     pub(crate) fn is_over(&self) -> bool {
         self.is_over.load(Ordering::Relaxed)
     }
 
-    /// Number of the next image.
+    /// Number of the next image or blob.
     fn next_image(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
