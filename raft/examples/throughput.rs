@@ -1,6 +1,7 @@
 //! Measures proposals and linearizable reads of three nodes in one process, over real sockets with real fsync.
 //!
-//! `cargo run -p portolan-raft --features testing --example throughput [proposers] [seconds] [append depth] [append messages]`
+//! `cargo run -p portolan-raft --features testing --example throughput [proposers] [seconds] [append depth]
+//! [append messages]`
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -66,8 +66,8 @@ impl Default for StateOptions {
 }
 
 impl StateOptions {
-    /// The cache of all blocks. Few shards: a block larger than a shard is never kept, and is read from the file each time
-    /// it is looked at. RocksDB's own choice is half a megabyte a shard.
+    /// The cache of all blocks. Few shards: a block larger than a shard is never kept, and is read from the file each
+    /// time it is looked at. RocksDB's own choice is half a megabyte a shard.
     pub(crate) fn cache(&self) -> Cache {
         let mut lru = LruCacheOptions::default();
         lru.set_capacity(self.cache_bytes);
@@ -76,9 +76,9 @@ impl StateOptions {
     }
 }
 
-/// How tables are laid out. Filters and indexes are cut into small blocks, so that the cache can keep those in use however
-/// large a table grows: in one block, the filter of half a million rows is as large as all that was wanted to be read of
-/// them.
+/// How tables are laid out. Filters and indexes are cut into small blocks, so that the cache can keep those in use
+/// however large a table grows: in one block, the filter of half a million rows is as large as all that was wanted
+/// to be read of them.
 fn table_options(cache: &Cache) -> BlockBasedOptions {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(cache);
@@ -463,8 +463,9 @@ mod tests {
         state.read(|view| assert_eq!((view.index(), view.get(b"a")), (8, None)));
     }
 
-    // What a look at one row costs does not grow with the state: of half a million rows, no more is read than a few blocks.
-    // (With filters in one block each, every look read 640 KB from there on, and followers could not keep up.)
+    // What a look at one row costs does not grow with the state: of half a million rows, no more is read than a few
+    // blocks. (With filters in one block each, every look read 640 KB from there on, and followers could not keep
+    // up.)
     #[test]
     fn looks_stay_cheap() {
         let dir = tempfile::tempdir().unwrap();

@@ -1,7 +1,7 @@
 //! The end of a run: every push that may have happened is looked for on every node, by its tag, and pulled whole.
 //!
-//! Up to [`WHOLE_MAX`] pushes are pulled whole from each node. Of more, each is pulled whole from one node, in turn, and
-//! its tag is read from the others: what their disks hold is read by `portolan check` afterwards, byte by byte.
+//! Up to [`WHOLE_MAX`] pushes are pulled whole from each node. Of more, each is pulled whole from one node, in turn,
+//! and its tag is read from the others: what their disks hold is read by `portolan check` afterwards, byte by byte.
 
 use std::sync::Arc;
 

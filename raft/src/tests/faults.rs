@@ -57,9 +57,9 @@ async fn knocks_at_a_dead_follower_with_pauses() {
     doorman.abort();
 }
 
-// A follower that was away and has a slow disk catches up while proposals go on, and stays near. When each small message
-// that the leader could send was on its way at once, a follower with a sync for each of them stayed thousands of entries
-// behind, and everybody who asked it waited for seconds.
+// A follower that was away and has a slow disk catches up while proposals go on, and stays near. When each small
+// message that the leader could send was on its way at once, a follower with a sync for each of them stayed
+// thousands of entries behind, and everybody who asked it waited for seconds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_slow_follower_that_returns_catches_up_under_load() {
     let mut cluster = Cluster::start(3, |_| {}).await;
