@@ -89,7 +89,7 @@ pub(crate) struct RunOptions {
     /// Everything random is made from it; left out: drawn, and printed.
     #[arg(long)]
     pub(crate) seed: Option<u64>,
-    /// How long a killed node stays down, at least, in seconds.
+    /// How long a killed node stays down, at least, in seconds; one without power at most.
     #[arg(long, default_value_t = 4.0)]
     pub(crate) down: f64,
     /// How long all nodes are up between two kills, at least, in seconds.

@@ -198,9 +198,10 @@ fn change(chain: &str, how: &str, rule: &[String]) -> Result<(), Fault> {
     call("iptables", &arguments).map(drop)
 }
 
-/// An error as the server logs it, or its last words.
+/// An error as the server logs it, its last words, or why it does not start.
 fn is_error(line: &str) -> bool {
-    line.contains(" ERROR ") || line.contains("\"level\":\"ERROR\"") || line.starts_with("portolan: ")
+    let is_logged = line.contains(" ERROR ") || line.contains("\"level\":\"ERROR\"");
+    is_logged || line.starts_with("portolan: ") || line.starts_with("error: ")
 }
 
 #[cfg(test)]
@@ -211,6 +212,7 @@ mod tests {
     fn error_lines() {
         assert!(is_error("2025-01-01T00:00:00Z ERROR portolan::raft: the log can't be written"));
         assert!(is_error("portolan: the log can't be synced: Input/output error (os error 5); ending the process"));
+        assert!(is_error("error: the log is damaged and may have lost acknowledged entries; the node does not start"));
         assert!(!is_error("2025-01-01T00:00:00Z  WARN portolan: slow"));
     }
 }

@@ -16,13 +16,23 @@ impl Cluster {
     pub(crate) async fn rejoin(&mut self, at: usize, through: usize) -> Result<(), Fault> {
         let old = self.nodes[at].id.clone();
         let (admin, other) = (self.admin.clone(), self.nodes[through].seat.clone());
-        let remove = || admin.remove(&other, &old);
+        let remove = || async {
+            let Err(why) = admin.remove(&other, &old).await else { return Ok(()) };
+            // the answer to an earlier try was lost on its way
+            let is_gone = is_final(&why) && !admin.votes(&other, &old).await;
+            if is_gone { Ok(()) } else { Err(why) }
+        };
         repeated(&format!("node {old} can't be removed"), remove).await?;
         self.empty(at)?;
         self.renew_certificate(at)?;
         self.spawn(at)?;
         let (seat, seeds) = (self.nodes[at].seat.clone(), vec![raft_address(&other)]);
-        repeated(&format!("node {} can't join", seat.name), || admin.join(&seat, &seeds)).await?;
+        let join = || async {
+            let Err(why) = admin.join(&seat, &seeds).await else { return Ok(()) };
+            // joined by an earlier try: it is ready as soon as it has heard of the cluster
+            if is_final(&why) && admin.is_ready(&seat).await { Ok(()) } else { Err(why) }
+        };
+        repeated(&format!("node {} can't join", seat.name), join).await?;
         self.wait_ready(at).await?;
         self.learn_id(at).await?;
         let new = self.nodes[at].id.clone();
@@ -63,6 +73,11 @@ impl Cluster {
         }
         Ok(())
     }
+}
+
+/// Whether an answer says that nothing is left to be done, or that it can't be.
+fn is_final(why: &str) -> bool {
+    why.starts_with("404") || why.starts_with("409")
 }
 
 /// Where others reach a node's consensus, as `portolan dev` lays the ports out.

@@ -103,6 +103,11 @@ impl FaultKind {
         matches!(self, RotBlob | RotSst | RotWal | RotSnapshot | Wipe)
     }
 
+    /// Whether it damages what a node can't do without, and may meet at any later time.
+    pub(crate) fn damages_node(self) -> bool {
+        matches!(self, FaultKind::RotSst | FaultKind::RotWal | FaultKind::RotSnapshot)
+    }
+
     /// Whether it is done and over at once: nothing is left to undo.
     pub(crate) fn is_moment(self) -> bool {
         matches!(self, FaultKind::TransferLeader | FaultKind::Restart | FaultKind::RestartRolling | FaultKind::RotBlob)

@@ -20,6 +20,8 @@ const TICK: Duration = Duration::from_millis(50);
 const LEADER_EVERY: Duration = Duration::from_secs(1);
 /// How long nodes may take to be ready again when nothing is done to them any more.
 const READY_MAX: Duration = Duration::from_secs(60);
+/// How long faults may follow each other on the same nodes: then all of them have to end, so that others have their turn.
+const UNBROKEN_MAX: Duration = Duration::from_secs(20);
 /// How long a run goes on beyond its time so that each of its faults has come once.
 const OVERTIME: Duration = Duration::from_secs(180);
 
@@ -49,6 +51,10 @@ struct Mix<'a> {
     recovering: BTreeMap<usize, Instant>,
     leader: Option<(usize, u64)>,
     looked_at: Option<Instant>,
+    /// Since when there was always a node that something was done to.
+    touched_since: Option<Instant>,
+    /// The last damage to a node's files that nobody may have met yet.
+    rotten: Option<Primitive>,
     next_fault: u64,
 }
 
@@ -59,8 +65,18 @@ pub(crate) async fn mix(
     plan: MixPlan,
     say: impl FnMut(String),
 ) -> Result<(), Fault> {
-    let (windows, recovering) = (Vec::new(), BTreeMap::new());
-    let mut mix = Mix { cluster, recorder, plan, windows, recovering, leader: None, looked_at: None, next_fault: 0 };
+    let mut mix = Mix {
+        cluster,
+        recorder,
+        plan,
+        windows: Vec::new(),
+        recovering: BTreeMap::new(),
+        leader: None,
+        looked_at: None,
+        touched_since: None,
+        rotten: None,
+        next_fault: 0,
+    };
     mix.play(say).await?;
     mix.calm().await
 }
@@ -98,6 +114,9 @@ impl Mix<'_> {
     }
 
     fn choose(&self, entry: &Entry) -> Option<Vec<usize>> {
+        if self.touched_since.is_some_and(|since| since.elapsed() > UNBROKEN_MAX) {
+            return None;
+        }
         self.touched().choose(entry.kind, entry.draw)
     }
 
@@ -119,6 +138,9 @@ impl Mix<'_> {
     async fn begin(&mut self, entry: &Entry) -> Result<String, Fault> {
         // the look at who leads took a while: whom it hits is chosen again
         let Some(nodes) = self.choose(entry) else { return Ok(format!("{}: nobody to hit", entry.kind.name())) };
+        for at in &nodes {
+            self.look_at(*at).await?;
+        }
         self.next_fault += 1;
         let mut primitive = Primitive::new(self.next_fault, entry.kind, nodes, entry.draw, self.plan.is_safe);
         let outcome = primitive.install(self.cluster, self.recorder).await?;
@@ -134,6 +156,9 @@ impl Mix<'_> {
         }
         // a node that was stopped for a fault that then found nothing to do has to be started all the same
         if !entry.kind.is_moment() && (matches!(outcome, Outcome::Installed(_)) || is_down) {
+            if entry.kind.damages_node() {
+                self.rotten = Some(primitive.clone());
+            }
             self.windows.push(Window { primitive, until: Instant::now() + entry.lasts });
         }
         Ok(said)
@@ -148,13 +173,18 @@ impl Mix<'_> {
         for at in 0..self.cluster.seats().len() {
             self.look_at(at).await?;
         }
+        let is_touched = !(self.windows.is_empty() && self.recovering.is_empty());
+        self.touched_since = is_touched.then(|| self.touched_since.unwrap_or_else(Instant::now));
         self.look(false).await;
         Ok(())
     }
 
     async fn heal(&mut self, which: usize) -> Result<(), Fault> {
         let Window { mut primitive, .. } = self.windows.remove(which);
-        primitive.heal(self.cluster, self.recorder).await?;
+        let has_rejoined = primitive.heal(self.cluster, self.recorder).await?;
+        if has_rejoined {
+            self.rotten = None;
+        }
         for at in primitive.nodes {
             self.recovering.insert(at, Instant::now());
         }
@@ -171,6 +201,11 @@ impl Mix<'_> {
             return Ok(());
         }
         if let Some(how) = self.cluster.take_ended(at)? {
+            if let Some(rotten) = self.rotten.take_if(|rotten| rotten.nodes.contains(&at)) {
+                rotten.met_later(self.cluster, self.recorder, &how).await?;
+                self.recovering.insert(at, Instant::now());
+                return Ok(());
+            }
             let name = self.cluster.name(at);
             return Err(Fault::of_product(format!("node {name} ended by itself ({how}); see {name}.log")));
         }
@@ -216,6 +251,16 @@ impl Mix<'_> {
         while !self.windows.is_empty() {
             self.heal(0).await?;
         }
+        self.recover().await?;
+        // damage that nobody has met would be met at any time from now on, by `check` at the latest
+        if let Some(rotten) = self.rotten.take() {
+            rotten.replace(self.cluster, self.recorder).await?;
+            self.recovering.extend(rotten.nodes.iter().map(|at| (*at, Instant::now())));
+        }
+        self.recover().await
+    }
+
+    async fn recover(&mut self) -> Result<(), Fault> {
         while !self.recovering.is_empty() {
             self.tick().await?;
             tokio::time::sleep(TICK).await;

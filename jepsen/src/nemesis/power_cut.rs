@@ -20,7 +20,7 @@ pub(crate) struct CutPlan {
     /// `Powercut` or `PowercutAll`.
     pub(crate) kind: FaultKind,
     pub(crate) cuts: u32,
-    /// How long a node stays without power, at least.
+    /// How long a node stays without power, at most.
     pub(crate) down: Duration,
     /// How long all nodes are up before the next cut, at least.
     pub(crate) up: Duration,

@@ -74,12 +74,36 @@ impl Primitive {
         Ok(outcome)
     }
 
-    /// Undoes it; nodes that it stopped are started. They may take a while to be ready.
-    pub(crate) async fn heal(&mut self, cluster: &mut Cluster, recorder: &Recorder) -> Result<(), Fault> {
+    /// Undoes it; nodes that it stopped are started. They may take a while to be ready. Whether the node is a new one now.
+    pub(crate) async fn heal(&mut self, cluster: &mut Cluster, recorder: &Recorder) -> Result<bool, Fault> {
         let (node, about) = self.note(cluster);
         recorder.note(Note::nemesis_begins(Act::Heal, node.as_deref(), about.clone()));
         let figures = self.end(cluster, recorder).await?;
+        let has_rejoined = figures.get("rejoin_ms").is_some();
         recorder.note(Note::nemesis(Act::Heal, node.as_deref(), merged(about, figures)));
+        Ok(has_rejoined)
+    }
+
+    /// A node that worked with damaged files has met the damage and ended: allowed, if it said why. It comes back as a new
+    /// one.
+    pub(crate) async fn met_later(&self, cluster: &mut Cluster, recorder: &Recorder, how: &str) -> Result<(), Fault> {
+        let (at, (node, about)) = (self.nodes[0], self.note(cluster));
+        recorder.note(Note::nemesis(Act::Kill, node.as_deref(), json!({"by": "damaged files", "ended": how})));
+        let said = cluster.errors_since(at, self.log_mark);
+        let problem = said.is_empty().then(|| format!("it ended later ({how}) and did not say why"));
+        let figures = json!({"reaction": "ends later", "ended": how, "said": last(said), "problem": problem});
+        let rejoined = rejoin(cluster, recorder, at).await?;
+        recorder.note(Note::nemesis(Act::Heal, node.as_deref(), merged(merged(about, figures), rejoined)));
+        Ok(())
+    }
+
+    /// Replaces a node with damaged files that it has not met.
+    pub(crate) async fn replace(&self, cluster: &mut Cluster, recorder: &Recorder) -> Result<(), Fault> {
+        let (at, (node, about)) = (self.nodes[0], self.note(cluster));
+        super::kill(cluster, recorder, at).await?;
+        let rejoined = rejoin(cluster, recorder, at).await?;
+        let figures = json!({"reaction": "works, and was replaced at the end"});
+        recorder.note(Note::nemesis(Act::Heal, node.as_deref(), merged(merged(about, figures), rejoined)));
         Ok(())
     }
 
@@ -293,7 +317,7 @@ fn ms(took: Duration) -> u64 {
 /// The last few lines, cut to what people read.
 fn last(lines: Vec<String>) -> Vec<String> {
     let first = lines.len().saturating_sub(3);
-    lines.into_iter().skip(first).map(|line| line.chars().take(400).collect()).collect()
+    lines.into_iter().skip(first).map(|line| line.chars().take(240).collect()).collect()
 }
 
 fn told(about: Value, outcome: &Outcome) -> Value {
@@ -327,6 +351,6 @@ mod tests {
         assert_eq!((&skipped["outcome"], &skipped["reason"]), (&json!("skipped"), &json!("it needs root")));
         assert_eq!(told(about, &Outcome::Indeterminate("x".into()))["outcome"], "indeterminate");
         assert_eq!(rotten(None), Outcome::Skipped("there is no such file yet".into()));
-        assert_eq!(last(vec!["a".into(), "b".into(), "c".into(), "d".repeat(500)])[2].len(), 400);
+        assert_eq!(last(vec!["a".into(), "b".into(), "c".into(), "d".repeat(500)])[2].len(), 240);
     }
 }

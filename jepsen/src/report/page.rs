@@ -11,7 +11,7 @@ use crate::history::Event;
 /// Faults in the table, at most.
 const ROWS_MAX: usize = 1000;
 /// Colours of the lines of counts, in the order of [`COUNTED`], and of the shares of latencies.
-const COUNT_COLORS: [&str; COUNTED.len()] = ["#2563eb", "#0f766e", "#a16207", "#9333ea", "#64748b"];
+const COUNT_COLORS: [&str; COUNTED.len()] = ["#2563eb", "#0f766e", "#a16207", "#9333ea"];
 const MEDIAN: &str = "#0f766e";
 const SLOW: &str = "#c2410c";
 const SLOWEST: &str = "#b91c1c";
@@ -36,7 +36,7 @@ svg text.name{font-size:12px;fill:#1c1917}svg path{fill:none;stroke-width:1.5}
 .legend{display:flex;flex-wrap:wrap;gap:.2rem 1rem;color:#44403c;font-size:12px}
 .legend i{display:inline-block;width:.8rem;height:.6rem;margin-right:.35rem;border-radius:2px}
 table{border-collapse:collapse;width:100%;font-size:13px}td,th{text-align:left;vertical-align:top;padding:.25rem .6rem;
-border-bottom:1px solid #e7e5e4}th{font-weight:600;color:#57534e}td.n{text-align:right;font-variant-numeric:tabular-nums}
+border-bottom:1px solid #e7e5e4}th{font-weight:600;color:#57534e}td:not(:last-child){white-space:nowrap}td.n{text-align:right;font-variant-numeric:tabular-nums}
 code{font:12px ui-monospace,monospace;overflow-wrap:anywhere}.problem{color:#b91c1c}
 ";
 
