@@ -125,6 +125,12 @@ pub(crate) enum Act {
     Check,
     /// Nemesis: the logs were searched for panics.
     Logs,
+    /// Nemesis: a fault begins (`invoke`), and how that ended (`info`).
+    Inject,
+    /// Nemesis: a fault is undone (`invoke`), and how that ended (`info`).
+    Heal,
+    /// Nemesis: the product did what the run could not go on after.
+    Broken,
 }
 
 impl Act {
@@ -197,6 +203,11 @@ impl Note {
     pub(crate) fn nemesis(f: Act, node: Option<&str>, value: Value) -> Note {
         let node = node.map(str::to_owned);
         Note { process: Process::Nemesis, kind: Kind::Info, f, key: None, value, node, rev: None, error: None }
+    }
+
+    /// Something the nemesis begins to do.
+    pub(crate) fn nemesis_begins(f: Act, node: Option<&str>, value: Value) -> Note {
+        Note { kind: Kind::Invoke, ..Note::nemesis(f, node, value) }
     }
 }
 

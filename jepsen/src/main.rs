@@ -69,5 +69,5 @@ fn main() -> ExitCode {
 fn check(dir: &Path) -> Result<bool, Fault> {
     let options = RunOptions::read(dir)?;
     let events = history::read(dir)?;
-    report::tell(dir, &checker::judge_all(dir, &events, &options.demands()))
+    report::tell(dir, &events, &checker::judge_all(dir, &events, &options.demands()))
 }

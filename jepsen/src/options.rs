@@ -10,7 +10,7 @@ use crate::balancer::Choice;
 use crate::checker::Demands;
 use crate::cluster::{Plan, Record, built_binary};
 use crate::fault::{Fault, told};
-use crate::nemesis::{KillPlan, Target};
+use crate::nemesis::{self, CutPlan, FaultKind, KillPlan, MixPlan, Target};
 use crate::workload::crew;
 
 /// What clients do.
@@ -45,7 +45,18 @@ pub(crate) enum Nemesis {
     KillLeader,
     /// The leader half of the time, else any node.
     KillAny,
+    /// The power of one node is cut, the leader's half of the time: what was not synced is gone.
+    Powercut,
+    /// The power of all nodes at once.
+    PowercutAll,
+    /// Faults drawn from the seed, or those of --only, for --minutes; their windows overlap.
+    Mix,
 }
+
+/// Entries between two snapshots where nodes die: so few that every run crosses many of them.
+const SNAPSHOT_EVERY: &str = "raft.snapshot_every=250";
+/// How soon after a fault a write has to succeed while a majority is untouched.
+const AVAILABLE_MAX_MS: u64 = 10_000;
 
 /// What a run is asked for; written to `run.json`.
 #[derive(Clone, Debug, Serialize, Deserialize, Args)]
@@ -59,6 +70,22 @@ pub(crate) struct RunOptions {
     /// How often.
     #[arg(long, default_value_t = 20)]
     pub(crate) kills: u32,
+    /// How often power is cut.
+    #[arg(long, default_value_t = 20)]
+    #[serde(default)]
+    pub(crate) cuts: u32,
+    /// The faults of `mix`, or groups of them (partition, bitrot, disk), with commas; left out: drawn from the seed.
+    #[arg(long, value_delimiter = ',', value_name = "FAULT")]
+    #[serde(default)]
+    pub(crate) only: Vec<String>,
+    /// `mix` may hit a majority: then only safety is judged.
+    #[arg(long = "unsafe")]
+    #[serde(default)]
+    pub(crate) may_hit_all: bool,
+    /// Size of the volume of each node, in MiB, where faults need one; takes only what is written.
+    #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u64).range(256..=65_536))]
+    #[serde(default)]
+    pub(crate) volume_mb: u64,
     /// Clients of the main workload, all at once.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=900))]
     pub(crate) clients: u16,
@@ -71,7 +98,7 @@ pub(crate) struct RunOptions {
     /// Everything random is made from it; left out: drawn, and printed.
     #[arg(long)]
     pub(crate) seed: Option<u64>,
-    /// How long a killed node stays down, at least, in seconds.
+    /// How long a killed node stays down, at least, in seconds; one without power at most.
     #[arg(long, default_value_t = 4.0)]
     pub(crate) down: f64,
     /// How long all nodes are up between two kills, at least, in seconds.
@@ -138,9 +165,76 @@ impl RunOptions {
             nodes: self.nodes,
             region: self.region,
             port: self.port,
-            settings: self.settings.clone(),
+            settings: self.settings(),
             dir: dir.to_owned(),
+            volume_mb: self.needs_volumes().then_some(self.volume_mb),
+            sets_clocks: self.mix_kinds().contains(&FaultKind::Clock),
         }
+    }
+
+    /// What was set, and small snapshots where nodes die.
+    fn settings(&self) -> Vec<String> {
+        let mut settings = self.settings.clone();
+        let cuts = matches!(self.nemesis, Nemesis::Powercut | Nemesis::PowercutAll | Nemesis::Mix);
+        if cuts && !settings.iter().any(|setting| setting.starts_with("raft.snapshot_every=")) {
+            settings.push(SNAPSHOT_EVERY.to_owned());
+        }
+        settings
+    }
+
+    fn needs_volumes(&self) -> bool {
+        self.cut_plan().is_some() || self.mix_kinds().iter().any(|kind| kind.needs_volume())
+    }
+
+    /// What is wrong with the options as a whole.
+    pub(crate) fn refuse_nonsense(&self) -> Result<(), Fault> {
+        let only = nemesis::parse(&self.only)?;
+        if self.nemesis != Nemesis::Mix && (!only.is_empty() || self.may_hit_all) {
+            return Err(Fault::new("--only and --unsafe are for --nemesis mix"));
+        }
+        match only.iter().find(|kind| !self.may_hit_all && !kind.is_quorum_safe()) {
+            Some(kind) => Err(Fault::new(format!("{} hits all nodes: add --unsafe", kind.name()))),
+            None => Ok(()),
+        }
+    }
+
+    /// The faults of a mixed run; none of any other.
+    fn mix_kinds(&self) -> Vec<FaultKind> {
+        let is_mixed = self.nemesis == Nemesis::Mix && self.has_load();
+        let only = nemesis::parse(&self.only).unwrap_or_default();
+        let seed = self.seed.unwrap_or_default();
+        if is_mixed { nemesis::kinds(seed, &only, !self.may_hit_all) } else { Vec::new() }
+    }
+
+    /// Whether a nemesis can be beside the workload.
+    fn has_load(&self) -> bool {
+        !matches!(self.workload, Workload::UploadResume | Workload::QuietElection)
+    }
+
+    /// The mixed schedule of the run, if it has one.
+    pub(crate) fn mix_plan(&self) -> Option<MixPlan> {
+        let kinds = self.mix_kinds();
+        let (seed, lasts) = (self.seed.unwrap_or_default(), self.duration());
+        let schedule = nemesis::schedule(seed, &kinds, lasts);
+        let fragile = usize::try_from(seed % u64::from(self.nodes)).unwrap_or_default();
+        (!kinds.is_empty()).then_some(MixPlan { schedule, lasts, is_safe: !self.may_hit_all, fragile })
+    }
+
+    /// The power cuts of the run, if it is for them.
+    pub(crate) fn cut_plan(&self) -> Option<CutPlan> {
+        let kind = match self.nemesis {
+            Nemesis::Powercut => FaultKind::Powercut,
+            Nemesis::PowercutAll => FaultKind::PowercutAll,
+            Nemesis::None | Nemesis::KillLeader | Nemesis::KillAny | Nemesis::Mix => return None,
+        };
+        let (down, up, seed) = (seconds(self.down), seconds(self.up), self.seed.unwrap_or_default());
+        self.has_load().then_some(CutPlan { kind, cuts: self.cuts, down, up, seed })
+    }
+
+    /// Faults that the run is for: how often each must have been done in full.
+    fn faults(&self) -> std::collections::BTreeMap<String, u32> {
+        let cuts = self.cut_plan().map(|plan| (plan.kind.name(), plan.cuts));
+        self.mix_kinds().into_iter().map(|kind| (kind.name(), 1)).chain(cuts).collect()
     }
 
     /// What stands before the nodes.
@@ -155,7 +249,8 @@ impl RunOptions {
     /// The kills of the run, unless it has none or its workload brings its own.
     pub(crate) fn kill_plan(&self) -> Option<KillPlan> {
         let target = match (self.workload, self.nemesis) {
-            (Workload::UploadResume | Workload::QuietElection, _) | (_, Nemesis::None) => return None,
+            (Workload::UploadResume | Workload::QuietElection, _) => return None,
+            (_, Nemesis::None | Nemesis::Powercut | Nemesis::PowercutAll | Nemesis::Mix) => return None,
             (_, Nemesis::KillLeader) => Target::Leader,
             (_, Nemesis::KillAny) => Target::Any,
         };
@@ -171,15 +266,21 @@ impl RunOptions {
             None if has_uploads => u32::from(self.nodes) * 2 * self.rounds,
             None => 0,
         };
+        let faults = self.faults();
+        let is_rough = matches!(self.nemesis, Nemesis::Mix | Nemesis::PowercutAll);
+        let gap_max_ms = if self.gap_max_ms == 0 || is_rough { u64::MAX } else { self.gap_max_ms };
         Demands {
             nodes: self.plan(Path::new("")).seats().into_iter().map(|seat| seat.name).collect(),
             kills,
             writes_min: if has_uploads { u64::from(kills) } else { self.writes_min },
-            gap_max_ms: (!has_uploads).then_some(if self.gap_max_ms == 0 { u64::MAX } else { self.gap_max_ms }),
-            is_quiet: self.kill_plan().is_none() && !has_uploads,
+            gap_max_ms: (!has_uploads).then_some(gap_max_ms),
+            is_quiet: self.kill_plan().is_none() && !has_uploads && faults.is_empty(),
             has_uploads,
             kinds: crew::kinds(self.workload).to_vec(),
             kind_per_minute_min: self.kind_min,
+            available_max_ms: AVAILABLE_MAX_MS,
+            may_fail_clients: is_rough,
+            faults,
         }
     }
 

@@ -12,7 +12,7 @@ use crate::balancer::Balancer;
 use crate::cluster::{Cluster, Plan, Record, panics};
 use crate::fault::{Fault, told};
 use crate::history::{self, Act, Note, Recorder};
-use crate::nemesis::{self, kill_nodes};
+use crate::nemesis::{self, cut_power, kill_nodes, mix};
 use crate::options::{RunOptions, Workload};
 use crate::workload::client::Client;
 use crate::workload::crew::{Crew, read_all};
@@ -35,6 +35,7 @@ pub(crate) fn run(mut options: RunOptions) -> Result<bool, Fault> {
         None => getrandom::u64().map_err(told("no randomness"))? & 0xffff_ffff,
     };
     options.seed = Some(seed);
+    options.refuse_nonsense()?;
     let dir = make_dir(&options.store, seed)?;
     println!("seed {seed}; everything goes to {}", dir.display());
     let plan = options.plan(&dir);
@@ -50,9 +51,11 @@ pub(crate) fn run(mut options: RunOptions) -> Result<bool, Fault> {
     drop(runtime);
     ended?;
     let events = history::read(&dir)?;
-    let is_good = report::tell(&dir, &checker::judge_all(&dir, &events, &options.demands()))?;
+    let is_good = report::tell(&dir, &events, &checker::judge_all(&dir, &events, &options.demands()))?;
     if is_good && !options.keep {
-        std::fs::remove_dir_all(plan.data()).map_err(told("the nodes' data can't be removed"))?;
+        for dir in [plan.data(), plan.images()].iter().filter(|dir| dir.exists()) {
+            std::fs::remove_dir_all(dir).map_err(told("the nodes' data can't be removed"))?;
+        }
     }
     Ok(is_good)
 }
@@ -81,13 +84,30 @@ async fn play(options: &RunOptions, plan: &Plan, seed: u64) -> Result<(), Fault>
     let recorder = Recorder::create(&plan.dir)?;
     let pause_max = Duration::from_millis(options.pause_ms);
     let shared = Shared::new(&recorder, seed, options.layer_bytes_max, pause_max);
-    let clients = node_clients(&cluster)?;
+    let ended = perform(options, plan, &mut cluster, &shared).await;
+    recorder.note(Note::nemesis(Act::Logs, None, json!({"panics": panics(plan)?})));
+    let ended = match ended {
+        // the history is whole up to here, and has a verdict: a bad one
+        Err(fault) if fault.is_of_product() => {
+            println!("the product ended the run: {fault}");
+            recorder.note(Note::nemesis(Act::Broken, None, json!({"why": fault.to_string()})));
+            Ok(())
+        }
+        ended => ended,
+    };
+    recorder.flush();
+    ended
+}
+
+/// The workload and its nemesis, and what is to be seen at the end.
+async fn perform(options: &RunOptions, plan: &Plan, cluster: &mut Cluster, shared: &Arc<Shared>) -> Result<(), Fault> {
+    let clients = node_clients(cluster)?;
     if options.workload == Workload::UploadResume {
-        upload_resume::run(&mut cluster, &shared, &clients, options.rounds).await?;
+        upload_resume::run(cluster, shared, &clients, options.rounds).await?;
     } else {
-        load(options, plan, &mut cluster, &shared).await?;
+        load(options, plan, cluster, shared).await?;
     }
-    finish(plan, cluster, &shared, &clients).await
+    finish(plan, cluster, shared, &clients).await
 }
 
 /// A client of each node.
@@ -134,9 +154,17 @@ async fn say_progress(shared: Arc<Shared>, began: Instant) {
 /// Breaks what is to be broken; without a nemesis, looks on.
 async fn disturb(options: &RunOptions, cluster: &mut Cluster, shared: &Shared, began: Instant) -> Result<(), Fault> {
     let recorder = &shared.recorder;
+    let say = |text: String| println!("{:4} s: {text}", began.elapsed().as_secs());
     if let Some(kills) = options.kill_plan() {
-        let say = |text: String| println!("{:4} s: {text}", began.elapsed().as_secs());
         return kill_nodes(cluster, recorder, kills, say).await;
+    }
+    if let Some(cuts) = options.cut_plan() {
+        return cut_power(cluster, recorder, cuts, say).await;
+    }
+    if let Some(plan) = options.mix_plan() {
+        let names: Vec<String> = plan.schedule.kinds.iter().map(|kind| kind.name()).collect();
+        println!("faults of this run: {}", names.join(" "));
+        return mix(cluster, recorder, plan, say).await;
     }
     while began.elapsed() < options.duration() {
         let seen = cluster.wait_leader(CONVERGE_MAX).await?;
@@ -147,16 +175,20 @@ async fn disturb(options: &RunOptions, cluster: &mut Cluster, shared: &Shared, b
 }
 
 /// All nodes equal, everything pulled from each, all nodes stopped and their disks read.
-async fn finish(plan: &Plan, cluster: Cluster, shared: &Arc<Shared>, clients: &[Client]) -> Result<(), Fault> {
+async fn finish(plan: &Plan, cluster: &mut Cluster, shared: &Arc<Shared>, clients: &[Client]) -> Result<(), Fault> {
     let recorder: &Recorder = &shared.recorder;
     let applied = cluster.wait_converged(CONVERGE_MAX).await?;
-    recorder.note(Note::nemesis(Act::Converge, None, json!({"applied": applied})));
+    // no node tells the digest of its state; nodes compare them among themselves, and `check` compares the tables
+    let (suspects, admin) = (cluster.suspects().await, cluster.admin().clone());
+    let seats = cluster.seats();
+    let snapshots = futures_util::future::join_all(seats.iter().map(|seat| admin.snapshots(seat))).await;
+    let value = json!({"applied": applied, "suspects": suspects, "snapshots_since_start": snapshots});
+    recorder.note(Note::nemesis(Act::Converge, None, value));
     let pushes = shared.pushes().len();
     println!("all nodes have applied {applied}; looking for {pushes} images on each");
     // process numbers above all that the load can have used
     let count = clients.len() * final_pull::ACTORS;
     let first = FINAL_PROCESSES;
-    let seats = cluster.seats();
     let pulls = clients.iter().zip(&seats).enumerate().map(|(at, (client, seat))| {
         let asked = final_pull::Asked { name: &seat.name, client, at, nodes: seats.len() };
         final_pull::run(shared, asked, first + at * final_pull::ACTORS, count)
@@ -169,8 +201,6 @@ async fn finish(plan: &Plan, cluster: Cluster, shared: &Arc<Shared>, clients: &[
         Some(report) => recorder.note(Note::nemesis(Act::Check, None, report)),
         None => println!("this program has no `check`: the verdict will say that nothing is proven"),
     }
-    recorder.note(Note::nemesis(Act::Logs, None, json!({"panics": panics(plan)?})));
-    recorder.flush();
     Ok(())
 }
 
@@ -180,7 +210,7 @@ const FINAL_PROCESSES: usize = 1 << 40;
 /// `portolan check` over the data directories of all nodes; `None` for a program from before there was one.
 fn check_disks(plan: &Plan, directories: &[PathBuf]) -> Result<Option<Value>, Fault> {
     let mut check = Command::new(&plan.binary);
-    check.args(["check", "-o", "json", "--zones-min", "2", "--list-blobs"]).args(directories);
+    check.args(["check", "-o", "json", "--zones-min", "2", "--list-blobs", "--show-max", "100000"]).args(directories);
     check.stdin(Stdio::null()).stderr(Stdio::piped()).stdout(Stdio::piped());
     let ended = check.output().map_err(told("`portolan check` can't be started"))?;
     let told = String::from_utf8_lossy(&ended.stderr);

@@ -20,10 +20,17 @@ pub(super) fn check(events: &[Event], demands: &Demands) -> Verdict {
     if kills < demands.kills as usize {
         problems.push(format!("{kills} kills, fewer than {}", demands.kills));
     }
-    let back = nemesis(events, Act::Ready).count();
+    // a node that was killed twice before it was ready returns once
+    let is_back =
+        |kill: &&Event| nemesis(events, Act::Ready).any(|back| back.node == kill.node && back.time > kill.time);
+    let back = nemesis(events, Act::Kill).filter(is_back).count();
     if back < kills {
         problems.push(format!("{kills} kills, and only {back} returns"));
     }
+    let broken = nemesis(events, Act::Broken);
+    problems.extend(broken.map(|broken| format!("the run could not go on: {}", broken.value["why"])));
+    let suspects = nemesis(events, Act::Converge).filter_map(|end| end.value.get("suspects")?.as_array()).flatten();
+    problems.extend(suspects.map(|node| format!("{node} takes no part at the end: it may have lost something")));
     if nemesis(events, Act::Converge).count() == 0 {
         problems.push("the nodes were never seen equal at the end".to_owned());
     }
@@ -119,6 +126,15 @@ mod tests {
             lines.remove(gone);
             assert!(told(&lines)[0].contains(words), "{words}: {:?}", told(&lines));
         }
+        let mut other = good();
+        other[3].5 = "b-1";
+        assert!(told(&other)[0].contains("only 0 returns"), "another node came back");
+        let mut broken = good();
+        broken.push((5.0, None, Kind::Info, Act::Broken, "", "", json!({"why": "a-1 ended"})));
+        assert!(told(&broken)[0].contains("a-1 ended"));
+        let mut suspect = good();
+        suspect[4].6 = json!({"suspects": ["c-1"]});
+        assert!(told(&suspect)[0].contains("c-1"));
         let mut panicked = good();
         panicked[5].6 = json!({"panics": ["a-1: thread panicked at x.rs"]});
         assert!(told(&panicked)[0].contains("panicked at x.rs"));

@@ -1,11 +1,13 @@
 //! Judges of histories: pure functions from what was noted to a verdict. Each one has tests with histories that must
 //! fail: a judge that never says no proves nothing.
 
+mod available;
 mod blob_bytes;
 mod chain;
 mod copies;
 mod coverage;
 mod elections;
+pub(crate) mod faults;
 mod gaps;
 mod linear;
 mod listing;
@@ -51,6 +53,12 @@ pub(crate) struct Demands {
     /// How often each of them must have been `ok` in a minute of load; 0: not judged.
     #[serde(default)]
     pub(crate) kind_per_minute_min: f64,
+    /// How soon after a fault a write must succeed while a majority is untouched.
+    pub(crate) available_max_ms: u64,
+    /// Whether clients that repeat three times may fail: what hits several nodes, or hangs them, lasts longer.
+    pub(crate) may_fail_clients: bool,
+    /// Faults the run was for, by kind: how often each must have been done in full.
+    pub(crate) faults: std::collections::BTreeMap<String, u32>,
 }
 
 /// What a judge found.
@@ -91,7 +99,7 @@ fn judge(events: &[Event], demands: &Demands) -> Vec<Verdict> {
     let mut verdicts = vec![
         coverage::check(events, demands),
         lost::check(events, demands),
-        repeats::check(events),
+        repeats::check(events, demands),
         pulls::check(events),
         copies::check(events),
     ];
@@ -99,6 +107,10 @@ fn judge(events: &[Event], demands: &Demands) -> Vec<Verdict> {
         verdicts.push(gaps::check(events, demands));
     }
     verdicts.push(elections::check(events, demands));
+    if !demands.faults.is_empty() {
+        verdicts.push(faults::check(events, demands));
+        verdicts.push(available::check(events, demands));
+    }
     if demands.has_uploads {
         verdicts.push(resume::check(events, demands));
     }
@@ -118,10 +130,10 @@ fn judge(events: &[Event], demands: &Demands) -> Vec<Verdict> {
 
 /// An operation of a client: its two events.
 #[derive(Clone, Copy, Debug)]
-struct Pair<'a> {
-    invoke: &'a Event,
+pub(crate) struct Pair<'a> {
+    pub(crate) invoke: &'a Event,
     /// None when the history ends before it.
-    end: Option<&'a Event>,
+    pub(crate) end: Option<&'a Event>,
 }
 
 impl Pair<'_> {
@@ -136,7 +148,7 @@ impl Pair<'_> {
 }
 
 /// The operations of the given acts, in order of their beginning.
-fn pairs<'a>(events: &'a [Event], acts: &[Act]) -> Vec<Pair<'a>> {
+pub(crate) fn pairs<'a>(events: &'a [Event], acts: &[Act]) -> Vec<Pair<'a>> {
     let mut open: std::collections::BTreeMap<Process, usize> = std::collections::BTreeMap::new();
     let mut found: Vec<Pair<'_>> = Vec::new();
     for event in events.iter().filter(|event| event.process != Process::Nemesis && acts.contains(&event.f)) {
@@ -184,6 +196,9 @@ mod testing {
             has_uploads: false,
             kinds: Vec::new(),
             kind_per_minute_min: 0.0,
+            available_max_ms: 10_000,
+            may_fail_clients: false,
+            faults: std::collections::BTreeMap::new(),
         }
     }
 }

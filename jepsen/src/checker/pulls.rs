@@ -5,14 +5,19 @@ use serde_json::json;
 use super::{Verdict, at, key, nemesis, node, pairs};
 use crate::history::{Act, Event};
 
-/// When nodes were down: from the kill until ready again.
+/// When nodes were down, or suffered another fault: from then until ready again.
 fn downs(events: &[Event]) -> Vec<(&str, u64, u64)> {
-    nemesis(events, Act::Kill)
-        .map(|kill| {
-            let back = nemesis(events, Act::Ready).find(|ready| ready.node == kill.node && ready.time > kill.time);
-            (node(kill), kill.time, back.map_or(u64::MAX, |ready| ready.time))
-        })
-        .collect()
+    let back = |name: &str, from: u64| {
+        let back = nemesis(events, Act::Ready).find(|ready| node(ready) == name && ready.time > from);
+        back.map_or(u64::MAX, |ready| ready.time)
+    };
+    let kills = nemesis(events, Act::Kill).map(|kill| (node(kill), kill.time, back(node(kill), kill.time)));
+    let windows = super::faults::windows(events).into_iter().flat_map(|window| {
+        // ready again only counts behind the end of the fault
+        let hit = move |name| (name, window.from, back(name, window.to.unwrap_or(u64::MAX)));
+        window.nodes.into_iter().map(hit).collect::<Vec<_>>()
+    });
+    kills.chain(windows).collect()
 }
 
 pub(super) fn check(events: &[Event]) -> Verdict {
@@ -46,13 +51,19 @@ mod tests {
     use crate::history::Kind;
     use crate::history::testing::history;
 
-    /// A pull from b-1 that fails, between the given times; b-1 is down from 5 to 8 s, a-1 from 20 s on.
+    /// A pull that fails, between the given times; b-1 is down from 5 to 8 s, a-1 from 20 s on, c-1 paused from 30
+    /// to 41.
     fn fails(from: f64, to: f64, name: &str) -> bool {
+        let fault = json!({"fault": 1, "kind": "pause", "nodes": ["c-1"], "outcome": "installed"});
         let mut lines = vec![
             (5.0, None, Kind::Info, Act::Kill, "", "b-1", Value::Null),
             (7.0, None, Kind::Info, Act::Start, "", "b-1", Value::Null),
             (8.0, None, Kind::Info, Act::Ready, "", "b-1", Value::Null),
             (20.0, None, Kind::Info, Act::Kill, "", "a-1", Value::Null),
+            (30.0, None, Kind::Invoke, Act::Inject, "", "", fault.clone()),
+            (31.0, None, Kind::Info, Act::Inject, "", "", fault.clone()),
+            (40.0, None, Kind::Info, Act::Heal, "", "", fault),
+            (41.0, None, Kind::Info, Act::Ready, "", "c-1", Value::Null),
             (from, Some(1), Kind::Invoke, Act::Pull, "r@d", name, Value::Null),
             (to, Some(1), Kind::Info, Act::Pull, "r@d", name, Value::Null),
         ];
@@ -70,5 +81,7 @@ mod tests {
         assert!(fails(6.0, 7.5, "b-1"), "it was down");
         assert!(fails(21.0, 22.0, "a-1"), "it never came back");
         assert!(!fails(19.0, 19.5, "a-1"), "it was not yet down");
+        assert!(fails(30.5, 31.0, "c-1") && fails(40.5, 40.6, "c-1"), "it was paused, or not yet well again");
+        assert!(!fails(29.0, 29.5, "c-1") && !fails(42.0, 43.0, "c-1"), "it was well");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Seat;
 use crate::fault::Fault;
@@ -10,6 +10,8 @@ use crate::workload::client::{Credential, http};
 
 /// How long a node may take for an answer: it waits for a leader before it knows who asks.
 const ASK_MAX: Duration = Duration::from_secs(3);
+/// How long for an act.
+const ACT_MAX: Duration = Duration::from_secs(15);
 /// How long for a word about its health.
 const HEALTH_MAX: Duration = Duration::from_millis(500);
 
@@ -24,6 +26,8 @@ pub(crate) struct Standing {
     pub(crate) leader: Option<String>,
     /// Log index it has applied.
     pub(crate) applied: u64,
+    /// Whether it takes no part because it may have lost something.
+    pub(crate) is_suspect: bool,
 }
 
 /// Asks nodes.
@@ -59,8 +63,58 @@ impl Admin {
             term: document.get("term")?.as_u64()?,
             leader: document.get("leader")?.as_str().map(str::to_owned),
             applied: document.get("applied_index")?.as_u64()?,
+            is_suspect: document.get("suspect").and_then(Value::as_bool).unwrap_or_default(),
         })
     }
+
+    /// Asks a node to do something; what it answered if it did not.
+    async fn ask(&self, request: reqwest::RequestBuilder) -> Result<(), String> {
+        let request = self.credential.sign(request).timeout(ACT_MAX);
+        let answer = request.send().await.map_err(|error| error.to_string())?;
+        if answer.status().is_success() {
+            return Ok(());
+        }
+        let status = answer.status();
+        Err(format!("{status} {}", answer.text().await.unwrap_or_default()))
+    }
+
+    /// Has node `to` lead.
+    pub(super) async fn transfer(&self, seat: &Seat, to: &str) -> Result<(), String> {
+        self.ask(self.http.post(format!("http://{}/v1/cluster/transfer", seat.admin)).json(&json!({"to": to}))).await
+    }
+
+    /// Has the cluster forget node `id`, for good.
+    pub(super) async fn remove(&self, seat: &Seat, id: &str) -> Result<(), String> {
+        self.ask(self.http.delete(format!("http://{}/v1/cluster/nodes/{id}", seat.admin))).await
+    }
+
+    /// Has the node at `seat` join the cluster of which others are at `seeds` (addresses of consensus).
+    pub(super) async fn join(&self, seat: &Seat, seeds: &[String]) -> Result<(), String> {
+        self.ask(self.http.post(format!("http://{}/v1/cluster/join", seat.admin)).json(&json!({"seeds": seeds}))).await
+    }
+
+    /// Whether the cluster counts node `id` as a voter, as the node at `seat` knows.
+    pub(super) async fn votes(&self, seat: &Seat, id: &str) -> bool {
+        let request = self.credential.sign(self.http.get(format!("http://{}/v1/cluster", seat.admin)));
+        let Ok(answer) = request.send().await else { return false };
+        let document: Value = answer.json().await.unwrap_or_default();
+        let nodes = document.get("nodes").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        let found = nodes.iter().find(|node| node.get("id").and_then(Value::as_str) == Some(id));
+        found.is_some_and(|node| node.get("votes") == Some(&Value::Bool(true)))
+    }
+
+    /// Copies of the state that a node built, sent or installed since it started; `None` without an answer.
+    pub(crate) async fn snapshots(&self, seat: &Seat) -> Option<u64> {
+        let answer = self.http.get(format!("http://{}/metrics", seat.admin));
+        let text = self.credential.sign(answer).send().await.ok()?.error_for_status().ok()?.text().await.ok()?;
+        Some(snapshots(&text))
+    }
+}
+
+/// The sum over what was done with them.
+fn snapshots(metrics: &str) -> u64 {
+    let lines = metrics.lines().filter(|line| line.starts_with("portolan_raft_snapshots_total"));
+    lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
 }
 
 /// Whether a node says that it is ready, asked as a balancer does.
@@ -68,4 +122,17 @@ pub(crate) async fn is_ready(http: &reqwest::Client, seat: &Seat) -> bool {
     let url = format!("http://{}/readyz", seat.admin);
     let answer = http.get(url).timeout(HEALTH_MAX).send().await;
     answer.is_ok_and(|answer| answer.status().is_success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Only the one metric is summed.
+    #[test]
+    fn metrics() {
+        let text = "# TYPE x counter\nportolan_raft_snapshots_total{what=\"built\"} 3\n\
+            portolan_raft_snapshots_total{what=\"sent\"} 2\nportolan_raft_snapshot_seconds_count 9\n";
+        assert_eq!((snapshots(text), snapshots("")), (5, 0));
+    }
 }

@@ -5,10 +5,15 @@
 //! and a supervisor undoes it when this process is gone, however it went. Start at [`Cluster::start`].
 
 mod admin;
+mod breaking;
 mod found;
+mod made;
 mod process;
 mod record;
+mod rejoin;
 mod supervisor;
+mod tools;
+mod volume;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -16,15 +21,20 @@ use std::time::{Duration, Instant};
 
 use crate::fault::{Fault, told};
 pub(crate) use admin::{Admin, is_ready};
-use process::Node;
+use process::{Clock, Node};
 pub(crate) use record::Record;
 use supervisor::Supervisor;
 pub(crate) use supervisor::supervise;
+use volume::Volume;
+pub(crate) use volume::no_volumes;
 
 /// Names of the zones; nodes go to them in turn.
 const ZONES: [&str; 3] = ["a", "b", "c"];
 /// How long a node may take from its start to ready.
 const READY_MAX: Duration = Duration::from_secs(60);
+
+/// How long a node may take to say who leads, when others are asked as well.
+const LOOK_MAX: Duration = Duration::from_secs(1);
 
 /// What a cluster is made of.
 #[derive(Clone, Debug)]
@@ -41,6 +51,10 @@ pub(crate) struct Plan {
     pub(crate) settings: Vec<String>,
     /// The run's directory.
     pub(crate) dir: PathBuf,
+    /// Size of the volume that each node's data lies on, in MiB; none: on the disk of the machine.
+    pub(crate) volume_mb: Option<u64>,
+    /// Whether the nodes' clocks can be set.
+    pub(crate) sets_clocks: bool,
 }
 
 /// Where a node is: what clients need of it.
@@ -79,44 +93,67 @@ impl Plan {
     pub(crate) fn data(&self) -> PathBuf {
         self.dir.join("data")
     }
+
+    /// Where the images of the volumes lie.
+    pub(crate) fn images(&self) -> PathBuf {
+        self.dir.join("images")
+    }
 }
 
 /// The running cluster. All its processes end when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Cluster {
-    dir: PathBuf,
     nodes: Vec<Node>,
     admin: Admin,
+    plan: Plan,
     record: Record,
+    /// A volume for each node, or why there are none.
+    volumes: Result<Vec<Volume>, String>,
+    /// Why clocks can't be set.
+    no_clocks: Option<String>,
+    /// Name of the run's chain, once it was made.
+    chain: Option<String>,
     _supervisor: Supervisor,
 }
 
 impl Cluster {
     /// Founds a cluster below the plan's directory and starts its nodes; back when all are ready.
     pub(crate) async fn start(plan: &Plan, mut record: Record) -> Result<Cluster, Fault> {
+        if let Some(store) = plan.dir.parent() {
+            supervisor::clean(store);
+        }
         let supervisor = Supervisor::watch(record.path())?;
+        let mut nodes: Vec<Node> = plan.seats().into_iter().map(|seat| Node::new(plan, seat)).collect();
+        let volumes = make_volumes(plan, &nodes, &mut record)?;
+        let no_clocks = set_up_clocks(plan, &mut nodes)?;
         found::found(plan, &mut record).await?;
         let key_file = plan.data().join("root-key");
         let key = std::fs::read_to_string(&key_file).map_err(told(&format!("{}", key_file.display())))?;
-        let nodes = plan.seats().into_iter().map(|seat| Node::new(plan, seat)).collect();
-        let admin = Admin::new(key.trim())?;
-        let mut cluster = Cluster { dir: plan.dir.clone(), nodes, admin, record, _supervisor: supervisor };
+        let (plan, admin) = (plan.clone(), Admin::new(key.trim())?);
+        let (chain, _supervisor) = (None, supervisor);
+        let mut cluster = Cluster { plan, nodes, admin, record, volumes, no_clocks, chain, _supervisor };
         for at in 0..cluster.nodes.len() {
             cluster.spawn(at)?;
         }
         for at in 0..cluster.nodes.len() {
             cluster.wait_ready(at).await?;
-            let seat = &cluster.nodes[at].seat;
-            let standing = cluster.admin.standing(seat).await;
-            let id = standing.ok_or_else(|| Fault::new(format!("node {} does not tell its id", seat.name)))?.node;
-            cluster.nodes[at].id = id;
+            cluster.learn_id(at).await?;
         }
         Ok(cluster)
     }
 
+    /// Asks a node who it is.
+    async fn learn_id(&mut self, at: usize) -> Result<(), Fault> {
+        let seat = &self.nodes[at].seat;
+        let standing = self.admin.standing(seat).await;
+        self.nodes[at].id =
+            standing.ok_or_else(|| Fault::new(format!("node {} does not tell its id", seat.name)))?.node;
+        Ok(())
+    }
+
     /// The run's directory.
     pub(crate) fn dir(&self) -> &Path {
-        &self.dir
+        &self.plan.dir
     }
 
     /// Has another process of the run ended when this one is gone.
@@ -154,6 +191,21 @@ impl Cluster {
         self.spawn(at)
     }
 
+    /// The leader of the highest term that a majority of all nodes agrees on: also when others are cut off or paused.
+    pub(crate) async fn majority_leader(&self) -> Option<(usize, u64)> {
+        let asked = self.running().into_iter().map(|at| async move {
+            tokio::time::timeout(LOOK_MAX, self.admin.standing(&self.nodes[at].seat)).await.ok()?
+        });
+        let standings: Vec<_> = futures_util::future::join_all(asked).await.into_iter().flatten().collect();
+        let term = standings.iter().map(|standing| standing.term).max()?;
+        let said = standings.iter().filter(|standing| standing.term == term).filter_map(|s| s.leader.as_ref());
+        let said: Vec<&String> = said.collect();
+        let leader = said.first()?;
+        let agree = said.iter().filter(|other| *other == leader).count();
+        let at = self.nodes.iter().position(|node| node.id == **leader)?;
+        (agree * 2 > self.nodes.len()).then_some((at, term))
+    }
+
     /// Kills a node with SIGKILL; back when the process is gone.
     pub(crate) async fn kill_node(&mut self, at: usize) -> Result<(), Fault> {
         let pid = self.nodes[at].kill().await?;
@@ -166,14 +218,21 @@ impl Cluster {
         loop {
             let node = &mut self.nodes[at];
             if let Some(how) = node.ended()? {
-                return Err(Fault::new(format!("node {} ended ({how}); see {}", node.seat.name, node.log.display())));
+                return Err(Fault::of_product(format!(
+                    "node {} ended ({how}); see {}",
+                    node.seat.name,
+                    node.log.display()
+                )));
             }
             if self.admin.is_ready(&node.seat).await {
                 return Ok(began.elapsed());
             }
             if began.elapsed() > READY_MAX {
                 let (name, s) = (&node.seat.name, READY_MAX.as_secs());
-                return Err(Fault::new(format!("node {name} is not ready after {s} s; see {}", node.log.display())));
+                return Err(Fault::of_product(format!(
+                    "node {name} is not ready after {s} s; see {}",
+                    node.log.display()
+                )));
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -190,7 +249,7 @@ impl Cluster {
         }
         let asked = self.running().into_iter().map(|at| self.admin.standing(&self.nodes[at].seat));
         let standings = futures_util::future::join_all(asked).await;
-        Err(Fault::new(format!("no leader within {} s; the nodes say {standings:?}", patience.as_secs())))
+        Err(Fault::of_product(format!("no leader within {} s; the nodes say {standings:?}", patience.as_secs())))
     }
 
     /// Who leads in which term, if all running nodes say the same.
@@ -220,14 +279,25 @@ impl Cluster {
             }
             if began.elapsed() > patience {
                 let s = patience.as_secs();
-                return Err(Fault::new(format!("the nodes have not applied the same after {s} s: {standings:?}")));
+                return Err(Fault::of_product(format!(
+                    "the nodes have not applied the same after {s} s: {standings:?}"
+                )));
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
 
-    /// Ends all nodes in order, as an operator would; their data directories.
-    pub(crate) async fn stop(mut self) -> Result<Vec<PathBuf>, Fault> {
+    /// Nodes that say that they take no part because they may have lost something.
+    pub(crate) async fn suspects(&self) -> Vec<String> {
+        let asked = self.nodes.iter().map(|node| self.admin.standing(&node.seat));
+        let standings = futures_util::future::join_all(asked).await;
+        let suspects =
+            self.nodes.iter().zip(standings).filter(|(_, found)| found.as_ref().is_some_and(|s| s.is_suspect));
+        suspects.map(|(node, _)| node.seat.name.clone()).collect()
+    }
+
+    /// Ends all nodes in order, as an operator would; their data directories, which can be read until this is dropped.
+    pub(crate) async fn stop(&mut self) -> Result<Vec<PathBuf>, Fault> {
         let ended = futures_util::future::join_all(self.nodes.iter_mut().map(Node::stop)).await;
         for pid in ended {
             if let Some(pid) = pid? {
@@ -236,6 +306,35 @@ impl Cluster {
         }
         Ok(self.nodes.iter().map(|node| node.data.clone()).collect())
     }
+}
+
+/// A volume for the data of each node, or why there are none.
+fn make_volumes(plan: &Plan, nodes: &[Node], record: &mut Record) -> Result<Result<Vec<Volume>, String>, Fault> {
+    let Some(megabytes) = plan.volume_mb else { return Ok(Err("the run was started without volumes".to_owned())) };
+    if let Some(why) = no_volumes() {
+        return Ok(Err(why));
+    }
+    let images = plan.images();
+    std::fs::create_dir_all(&images).map_err(told(&images.to_string_lossy()))?;
+    let make = |node: &Node| {
+        let image = images.join(format!("{}.ext4", node.seat.name));
+        Volume::make(&image, megabytes, &node.data, record)
+    };
+    nodes.iter().map(make).collect::<Result<_, _>>().map(Ok)
+}
+
+/// Gives each node a clock that can be set; why that can't be.
+fn set_up_clocks(plan: &Plan, nodes: &mut [Node]) -> Result<Option<String>, Fault> {
+    if !plan.sets_clocks {
+        return Ok(Some("the run was started with right clocks".to_owned()));
+    }
+    if let Some(why) = process::no_clocks(&plan.binary) {
+        return Ok(Some(why));
+    }
+    for node in nodes {
+        node.clock = Some(Clock::new(plan.dir.join(format!("{}.clock", node.seat.name)))?);
+    }
+    Ok(None)
 }
 
 /// Lines of the nodes' logs that tell of a panic or an abort.
@@ -270,8 +369,16 @@ mod tests {
     // The nodes are where `portolan dev` puts them, and the balancer is at none of their addresses.
     #[test]
     fn seats() {
-        let plan =
-            Plan { binary: "portolan".into(), nodes: 5, region: 9, port: 7000, settings: Vec::new(), dir: "/d".into() };
+        let plan = Plan {
+            binary: "portolan".into(),
+            nodes: 5,
+            region: 9,
+            port: 7000,
+            settings: Vec::new(),
+            dir: "/d".into(),
+            volume_mb: None,
+            sets_clocks: false,
+        };
         let seats = plan.seats();
         let shown: Vec<String> = seats.iter().map(|seat| format!("{} {}", seat.name, seat.public)).collect();
         assert_eq!(

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::made::Made;
 use crate::fault::{Fault, told};
 
 /// Name of the file in a run's directory.
@@ -52,6 +53,12 @@ struct Document {
     processes: Vec<Started>,
     /// What was listened on.
     addresses: Vec<String>,
+    /// The harness itself: while it lives, what it made is not left over.
+    #[serde(default)]
+    harness: Option<Started>,
+    /// What was made outside the run's directory, in this order.
+    #[serde(default)]
+    made: Vec<Made>,
 }
 
 /// Writes the document again at every change, so that it is right whenever this process ends.
@@ -64,7 +71,9 @@ pub(crate) struct Record {
 impl Record {
     /// Begins the document in `dir`.
     pub(crate) fn create(dir: &Path, options: Value, addresses: Vec<String>) -> Result<Record, Fault> {
-        let record = Record { path: dir.join(FILE), document: Document { options, processes: Vec::new(), addresses } };
+        let harness = Some(Started::of("harness", std::process::id())?);
+        let document = Document { options, processes: Vec::new(), addresses, harness, made: Vec::new() };
+        let record = Record { path: dir.join(FILE), document };
         record.write()?;
         Ok(record)
     }
@@ -88,12 +97,22 @@ impl Record {
         self.write()
     }
 
-    fn write(&self) -> Result<(), Fault> {
-        let text = serde_json::to_vec_pretty(&self.document).expect("documents have text keys");
-        let new = self.path.with_extension("json.new");
-        let written = std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, &self.path));
-        written.map_err(told(&format!("{} can't be written", self.path.display())))
+    /// Notes what is about to be made.
+    pub(super) fn made(&mut self, made: Made) -> Result<(), Fault> {
+        self.document.made.push(made);
+        self.write()
     }
+
+    fn write(&self) -> Result<(), Fault> {
+        write(&self.path, &self.document)
+    }
+}
+
+fn write(path: &Path, document: &Document) -> Result<(), Fault> {
+    let text = serde_json::to_vec_pretty(document).expect("documents have text keys");
+    let new = path.with_extension("json.new");
+    let written = std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, path));
+    written.map_err(told(&format!("{} can't be written", path.display())))
 }
 
 fn read(path: &Path) -> Result<Document, Fault> {
@@ -106,9 +125,53 @@ pub(super) fn alive(path: &Path) -> Result<Vec<Started>, Fault> {
     Ok(read(path)?.processes.into_iter().filter(Started::is_alive).collect())
 }
 
+/// What a run made outside its directory, the last first.
+pub(super) fn made(path: &Path) -> Result<Vec<Made>, Fault> {
+    Ok(read(path)?.made.into_iter().rev().collect())
+}
+
+/// Forgets processes and what was made: all of it is undone.
+pub(super) fn forget(path: &Path) -> Result<(), Fault> {
+    write(path, &Document { processes: Vec::new(), made: Vec::new(), ..read(path)? })
+}
+
+/// Runs in `store` whose harness is gone and that have something to undo.
+pub(super) fn left_over(store: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(store).into_iter().flatten().flatten();
+    let is_left_over = |path: &PathBuf| {
+        // of a file that can't be read nothing is known, so nothing is touched
+        read(path).is_ok_and(|document| {
+            let is_over = document.harness.is_some_and(|harness| !harness.is_alive());
+            is_over && !(document.processes.is_empty() && document.made.is_empty())
+        })
+    };
+    entries.map(|entry| entry.path().join(FILE)).filter(is_left_over).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // What a run left is found when its harness is gone, and only then; once it is undone nothing is left.
+    #[test]
+    fn left_overs() {
+        let store = tempfile::tempdir().unwrap();
+        let dir = store.path().join("1-1");
+        std::fs::create_dir(&dir).unwrap();
+        let mut record = Record::create(&dir, Value::Null, Vec::new()).unwrap();
+        let (first, second) = (Made::Mount { at: "/a".into() }, Made::Cgroup { path: "/b".into() });
+        record.made(first.clone()).unwrap();
+        record.made(second.clone()).unwrap();
+        assert_eq!(made(record.path()).unwrap(), [second, first], "undone in reverse");
+        assert!(left_over(store.path()).is_empty(), "the harness lives");
+        if let Some(harness) = &mut record.document.harness {
+            harness.since += 1;
+        }
+        record.write().unwrap();
+        assert_eq!(left_over(store.path()), [record.path()]);
+        forget(record.path()).unwrap();
+        assert!(left_over(store.path()).is_empty());
+    }
 
     // A process is known by number and start; one that ended, or another one under its number, is not it.
     #[test]

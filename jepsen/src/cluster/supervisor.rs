@@ -35,15 +35,26 @@ impl Drop for Supervisor {
     }
 }
 
-/// Waits until standard input ends, then kills every process of the run that is still there.
+/// Waits until standard input ends, then undoes the run.
 pub(crate) fn supervise(run: &Path) -> Result<(), Fault> {
     let mut sink = [0; 64];
     while matches!(std::io::stdin().read(&mut sink), Ok(1..)) {}
     undo(run)
 }
 
-/// Kills every process of a run that is still there.
-fn undo(run: &Path) -> Result<(), Fault> {
+/// Undoes what earlier runs in `store` left, because their supervisor was killed or the machine went down.
+pub(super) fn clean(store: &Path) {
+    for run in record::left_over(store) {
+        eprintln!("{} left something over; it is undone", run.display());
+        if let Err(error) = undo(&run) {
+            eprintln!("{error}");
+        }
+    }
+}
+
+/// Kills every process of a run that is still there (also one that is stopped), then undoes what was made outside its
+/// directory, the last first. Goes on over what can't be undone; then it is told, and kept in `run.json`.
+pub(super) fn undo(run: &Path) -> Result<(), Fault> {
     for left in record::alive(run)? {
         let Some(pid) = i32::try_from(left.pid).ok().and_then(Pid::from_raw) else { continue };
         eprintln!("{} (process {}) was left over and is killed", left.what, left.pid);
@@ -51,7 +62,16 @@ fn undo(run: &Path) -> Result<(), Fault> {
             eprintln!("process {} can't be killed: {error}", left.pid);
         }
     }
-    Ok(())
+    let mut failed = Vec::new();
+    for made in record::made(run)? {
+        if let Err(error) = made.undo() {
+            failed.push(format!("{made:?}: {error}"));
+        }
+    }
+    if failed.is_empty() {
+        return record::forget(run);
+    }
+    Err(Fault::new(format!("not undone: {}", failed.join("; "))))
 }
 
 #[cfg(test)]

@@ -41,7 +41,7 @@ pub(crate) async fn kill_nodes(
     let mut random = fastrand::Rng::with_seed(plan.seed);
     for kill in 1..=plan.kills {
         // the load has to be under way before the first kill as well
-        tokio::time::sleep(plan.up + jitter(&mut random)).await;
+        tokio::time::sleep(plan.up + super::jitter(&mut random)).await;
         let before = cluster.wait_leader(LEADER_MAX).await?;
         super::note_leader(cluster, recorder, before);
         let running = cluster.running();
@@ -56,14 +56,9 @@ pub(crate) async fn kill_nodes(
         super::note_leader(cluster, recorder, after);
         let (name, next, term) = (cluster.name(victim), cluster.name(after.0), after.1);
         say(format!("kill {kill}: {name}; after {} ms {next} leads in term {term}", without.as_millis()));
-        tokio::time::sleep((plan.down + jitter(&mut random)).saturating_sub(without)).await;
+        tokio::time::sleep((plan.down + super::jitter(&mut random)).saturating_sub(without)).await;
         super::restart(cluster, recorder, victim).await?;
     }
     tokio::time::sleep(plan.up).await;
     Ok(())
-}
-
-/// Up to a second, so that kills fall on every moment of what repeats itself.
-fn jitter(random: &mut fastrand::Rng) -> Duration {
-    Duration::from_millis(random.u64(0..1000))
 }
