@@ -12,8 +12,8 @@ use crate::fault::{Fault, told};
 const PROGRAMS: [&str; 6] = ["mkfs.ext4", "losetup", "mount", "umount", "perl", "fallocate"];
 /// The journal is committed by itself so seldom that it does not save anybody by chance.
 const MOUNT_OPTIONS: &str = "commit=60";
-/// `FS_IOC_SHUTDOWN` (0x8004587d) with `EXT4_GOING_FLAGS_NOLOGFLUSH` (2): from now on nothing reaches the disk, what the
-/// journal holds in memory included. By perl, which every Debian has: an ioctl of our own would be unsafe code.
+/// `FS_IOC_SHUTDOWN` (0x8004587d) with `EXT4_GOING_FLAGS_NOLOGFLUSH` (2): from now on nothing reaches the disk, what
+/// the journal holds in memory included. By perl, which every Debian has: an ioctl of our own would be unsafe code.
 const SHUT_DOWN: &str = r#"sysopen(my $dir, $ARGV[0], 0) or die "$ARGV[0]: $!\n";
 my $flags = pack("L", 2); defined ioctl($dir, 0x8004587d, $flags) or die "FS_IOC_SHUTDOWN: $!\n";"#;
 /// Fills what is left when a disk shall be full.

@@ -1,8 +1,8 @@
 //! What goes wrong, on purpose, and when. Every act is written into the history of the clients, before it is done and
 //! when its effect was seen.
 //!
-//! `kind` names the faults, `schedule` and `quorum` decide from the seed which ones come and whom they hit (pure, as is
-//! `network`), `primitive` does and undoes one, `mix` plays them all; `kill_node` and `power_cut` repeat one. How a node
+//! `kind` names the faults, `schedule` and `quorum` decide from the seed which ones come and whom they hit (pure, as
+//! is `network`), `primitive` does and undoes one, `mix` plays them all; `kill_node` and `power_cut` repeat one. How a node
 //! is killed or a disk fails is `cluster`'s. Start at `primitive`.
 
 mod kill_node;

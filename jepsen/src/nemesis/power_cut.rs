@@ -1,5 +1,5 @@
-//! `powercut` and `powercut-all`: the power is cut again and again under load, of one node (the leader half of the time)
-//! or of all at once.
+//! `powercut` and `powercut-all`: the power is cut again and again under load, of one node (the leader half of the
+//! time) or of all at once.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

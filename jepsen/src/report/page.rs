@@ -29,14 +29,16 @@ const FAMILIES: [(&str, &str, &[&str]); 5] = [
 const STYLE: &str = "
 body{font:14px/1.5 system-ui,sans-serif;color:#1c1917;background:#fff;max-width:1160px;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.5rem;margin:0}h2{font-size:1rem;margin:2rem 0 .4rem}
-.word{font-weight:700;padding:.1rem .5rem;border-radius:.3rem;color:#fff}.good{background:#15803d}.bad{background:#b91c1c}
+.word{font-weight:700;padding:.1rem .5rem;border-radius:.3rem;color:#fff}
+.good{background:#15803d}.bad{background:#b91c1c}
 .what{color:#57534e;margin:.3rem 0 0}svg{width:100%;display:block}svg text{font:11px system-ui,sans-serif;fill:#57534e}
 svg text.name{font-size:12px;fill:#1c1917}svg path{fill:none;stroke-width:1.5}
 .grid{stroke:#e7e5e4;stroke-width:1}.band{fill:#fb923c;fill-opacity:.09}
 .legend{display:flex;flex-wrap:wrap;gap:.2rem 1rem;color:#44403c;font-size:12px}
 .legend i{display:inline-block;width:.8rem;height:.6rem;margin-right:.35rem;border-radius:2px}
 table{border-collapse:collapse;width:100%;font-size:13px}td,th{text-align:left;vertical-align:top;padding:.25rem .6rem;
-border-bottom:1px solid #e7e5e4}th{font-weight:600;color:#57534e}td:not(:last-child){white-space:nowrap}td.n{text-align:right;font-variant-numeric:tabular-nums}
+border-bottom:1px solid #e7e5e4}th{font-weight:600;color:#57534e}td:not(:last-child){white-space:nowrap}
+td.n{text-align:right;font-variant-numeric:tabular-nums}
 code{font:12px ui-monospace,monospace;overflow-wrap:anywhere}.problem{color:#b91c1c}
 ";
 
