@@ -9,7 +9,7 @@ export ROCKSDB_STATIC = 1
 ROCKSDB = export ROCKSDB_LIB_DIR="$$(.ci/rocksdb.sh $(CACHE))"
 BIN = $(CARGO_TARGET_DIR)/debug/portolan
 
-.PHONY: run test check unit it build bench image clients test-clients test-compose conformance clean tools fmt deny jepsen jepsen-smoke
+.PHONY: run test check unit it build bench image clients test-clients test-compose conformance clean tools fmt deny jepsen jepsen-smoke jepsen-long
 
 ## run: a three-node, three-zone cluster on loopback; prints endpoints, a credential and lines to paste
 run: build
@@ -60,16 +60,24 @@ test-compose: build
 
 JEPSEN = $(CARGO_TARGET_DIR)/debug/jepsen run --store $(CACHE)/store
 
-## jepsen-smoke: 90 seconds of faults: three leaders killed under pushes, every node killed under uploads
+## jepsen-smoke: two and a half minutes of faults that need no root: leaders killed under pushes, every node killed under
+## uploads, then nodes killed, paused and restarted under all workloads at once
 jepsen-smoke: build
 	$(JEPSEN) --workload push-set --nemesis kill-leader --kills 3 --clients 20
 	$(JEPSEN) --workload upload-resume
+	$(JEPSEN) --workload mixed --nemesis mix --only kill,pause,restart,transfer-leader --minutes 0.6 --clients 20
 
-## jepsen: twenty leaders killed under 100 pushing clients, then uploads and pulls under kills of any node
+## jepsen: twenty leaders killed under 100 pushing clients, uploads and pulls under kills of any node, power cuts (as root)
 jepsen: build
 	$(JEPSEN) --workload push-set --nemesis kill-leader --kills 20 --clients 100
 	$(JEPSEN) --workload upload-resume --rounds 3
 	$(JEPSEN) --workload pull-by-digest --nemesis kill-any --kills 10 --clients 30
+	$(JEPSEN) --workload push-set --nemesis powercut --cuts 10 --clients 20
+	$(JEPSEN) --workload push-set --nemesis powercut-all --cuts 4 --clients 20
+
+## jepsen-long: MINUTES of faults drawn from SEED under all workloads, as root
+jepsen-long: build
+	$(JEPSEN) --workload mixed --nemesis mix --minutes $(or $(MINUTES),60) $(if $(SEED),--seed $(SEED)) --clients 40 --pause-ms 100
 
 ## bench: beside distribution, nginx and etcd in one run
 bench: build

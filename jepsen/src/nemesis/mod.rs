@@ -2,8 +2,8 @@
 //! when its effect was seen.
 //!
 //! `kind` names the faults, `schedule` and `quorum` decide from the seed which ones come and whom they hit (pure, as
-//! is `network`), `primitive` does and undoes one, `mix` plays them all; `kill_node` and `power_cut` repeat one. How a node
-//! is killed or a disk fails is `cluster`'s. Start at `primitive`.
+//! is `network`), `primitive` does and undoes one, `mix` plays them all; `kill_node` and `power_cut` repeat one. How a
+//! node is killed or a disk fails is `cluster`'s. Start at `primitive`.
 
 mod kill_node;
 mod kind;
