@@ -168,9 +168,9 @@ load() {
   eval "$(node_env a)"
   local seconds=${1:-10} at=() node
   for node in a b c; do at+=(--registry "https://$(address $node):7400"); done
-  portolan bench manifest-put --duration "${seconds}s" --clients 2 --rate 20 --ca "$SETUP/ca.pem" "${at[@]}" >/dev/null &
-  portolan bench manifest-get --duration "${seconds}s" --clients 2 --rate 40 --ca "$SETUP/ca.pem" "${at[@]}" --prefix pull >/dev/null &
-  portolan bench blob-push --duration "${seconds}s" --clients 2 --rate 10 --ca "$SETUP/ca.pem" "${at[@]}" --prefix push >/dev/null &
+  portolan bench manifest-put --duration "${seconds}s" --clients 3 --rate 20 --ca "$SETUP/ca.pem" "${at[@]}" >/dev/null &
+  portolan bench manifest-get --duration "${seconds}s" --clients 3 --rate 40 --ca "$SETUP/ca.pem" "${at[@]}" --prefix pull >/dev/null &
+  portolan bench blob-push --duration "${seconds}s" --clients 3 --rate 10 --ca "$SETUP/ca.pem" "${at[@]}" --prefix push >/dev/null &
   wait
 }
 
