@@ -9,7 +9,7 @@ export ROCKSDB_STATIC = 1
 ROCKSDB = export ROCKSDB_LIB_DIR="$$(.ci/rocksdb.sh $(CACHE))"
 BIN = $(CARGO_TARGET_DIR)/debug/portolan
 
-.PHONY: run test check unit it build bench image clients test-clients test-compose conformance clean tools fmt deny jepsen jepsen-smoke jepsen-long
+.PHONY: run test check unit it build bench image clients test-clients test-compose test-ops conformance clean tools fmt deny jepsen jepsen-smoke jepsen-long
 
 ## run: a three-node, three-zone cluster on loopback; prints endpoints, a credential and lines to paste
 run: build
@@ -57,6 +57,10 @@ test-clients: build
 ## test-compose: docker-compose.yml with both versions of compose and both balancers, nodes killed; about ten minutes
 test-compose: build
 	tests/compose/run.sh
+
+## test-ops: unit, alert rules, board and runbooks; three drills, ARGS=--all does all, ARGS=--check starts nothing
+test-ops: build
+	tests/ops/run.sh $(ARGS)
 
 JEPSEN = $(CARGO_TARGET_DIR)/debug/jepsen run --store $(CACHE)/store
 

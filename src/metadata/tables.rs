@@ -475,7 +475,7 @@ mod tests {
         for first in (0..ROWS).step_by(10_000) {
             let mut batch = WriteBatch::default();
             (first..first + 10_000).for_each(|number| batch.put(key(number), [7; 100]));
-            instance.db.write(&batch).unwrap();
+            instance.db.write(batch).unwrap();
         }
         instance.db.flush().unwrap();
         instance.db.compact_range(None::<&[u8]>, None::<&[u8]>);

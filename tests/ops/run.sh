@@ -1,0 +1,96 @@
+#!/usr/bin/env bash
+# tests/ops/run.sh [--check | --drills=ALERT,… | --all]
+#   --check   rules and their tests, runbooks, the board, the unit: half a minute, nothing is started
+#   else also a cluster and a real Prometheus (stage.sh): every panel of the board must show data under load, and drills
+#   from the runbooks alone: what stands there provokes the alert, the alert fires, the commands to look at it work, what
+#   stands there clears it. Three drills without a word, those named, or all (half an hour).
+#   PORTOLAN=binary, STAGE=directory of the stage, REGION=where its nodes listen (127.REGION.x.1)
+set -euo pipefail
+here=$(cd "$(dirname "$0")/../.." && pwd); cd "$here"
+cache=${PORTOLAN_CACHE:-$HOME/.cache/portolan} tools=${PORTOLAN_CACHE:-$HOME/.cache/portolan}/tools/bin
+export PORTOLAN=${PORTOLAN:-${CARGO_TARGET_DIR:-$cache/target}/debug/portolan}
+export STAGE=${STAGE:-/tmp/portolan-stage-$$}
+ops=tests/ops drills="PortolanNodeDown PortolanNoQuorum PortolanBlobVolumeRefuses" only_check=
+case ${1:-} in
+  --check) only_check=1 ;;
+  --drills=*) drills=$(tr , ' ' <<<"${1#--drills=}") ;;
+  --all) drills=$($ops/runbook.py alerts) ;;
+  "") ;;
+  *) sed -n '2,/^set/p' "$0" | sed '$d;s/^# \?//' >&2; exit 2 ;;
+esac
+work=$(mktemp -d)
+trap 'rm -rf "$work"; [ -z "${KEEP_STAGE:-}" ] && [ -n "${is_up:-}" ] && $ops/stage.sh down || true' EXIT
+say() { printf '%s %s\n' "$(date +%H:%M:%S)" "$*"; }
+
+check_unit() {
+  local line
+  command -v systemd-analyze >/dev/null || { say "unit: systemd is not installed, so the unit is not verified"; return 0; }
+  # the unit as it is, but for the place of the program
+  sed "s|/usr/bin/portolan|$PORTOLAN|" deploy/systemd/portolan.service >"$work/portolan.service"
+  systemd-analyze verify --man=no "$work/portolan.service" 2>&1 | tee "$work/verify"
+  [ ! -s "$work/verify" ] || return 1
+  line=$(systemd-analyze security --offline=true --threshold=20 "$work/portolan.service" | tail -1)
+  say "unit:$line"
+}
+
+# A single node under strace, with a little work: what it asks of the kernel is what the unit lets it ask.
+check_calls() {
+  local at=127.${REGION:-14}.9.1 node door=0 listen=()
+  command -v strace >/dev/null && command -v systemd-analyze >/dev/null || { say "unit: no strace, so no look at its filter"; return 0; }
+  for node in public raft blob admin; do listen+=(--set "listen.$node=$at:$((7400 + door))"); door=$((door + 1)); done
+  (umask 077; echo "PTLNAAAAAAAAAAAAAAAA:$(head -c 30 /dev/urandom | base64 | tr +/ ab)" >"$work/key")
+  strace -f -qq -o "$work/trace" "$PORTOLAN" server --data-dir "$work/one" --set "auth.root_key_file=$work/key" \
+    --set blobs.capacity=1GiB "${listen[@]}" >"$work/one.log" 2>&1 &
+  node=$!
+  for _ in $(seq 100); do "$PORTOLAN" health --admin "http://$at:7403" >/dev/null 2>&1 && break; sleep 0.2; done
+  "$PORTOLAN" bench blob-push --size 200KiB --count 10 --registry "http://$at:7400" --credentials-file "$work/key" >/dev/null
+  "$PORTOLAN" bench manifest-get --count 50 --registry "http://$at:7400" --credentials-file "$work/key" >/dev/null
+  kill -TERM "$(cut -d' ' -f1 "$work/trace" | head -n 1)"; wait $node || { tail -n 5 "$work/one.log"; return 1; }
+  $ops/unit.py deploy/systemd/portolan.service "$work/trace"
+}
+
+say "rules"
+$ops/install.sh
+(cd deploy/prometheus && "$tools/promtool" check rules alerts.yml && "$tools/promtool" test rules alerts_test.yml &&
+  "$tools/promtool" check config --syntax-only prometheus.yml)
+for file in $ops/*.sh; do bash -n "$file"; done
+$ops/runbook.py check "$PORTOLAN"
+$ops/board.py check "$tools/promtool" "$work/board.json"
+check_unit
+[ -z "$only_check" ] || exit 0
+
+say "a cluster and a Prometheus"
+is_up=1
+$ops/stage.sh up
+eval "$($ops/stage.sh env)"
+$ops/stage.sh load 30
+$ops/board.py ask "$PROMETHEUS" portolan
+
+failed=0
+quiet() { [ -z "$(alerts)" ]; }
+drill() {
+  local alert=$1 began=$SECONDS fired
+  for _ in $(seq 120); do quiet && break; sleep 1; done
+  quiet || { say "  before it, these fire: $(alerts)"; return 1; }
+  run_block "$alert" provoke || return 1
+  $ops/stage.sh wait "$alert" firing 120 || return 1
+  fired=$((SECONDS - began))
+  run_block "$alert" look || return 1
+  run_block "$alert" clear || return 1
+  $ops/stage.sh wait "$alert" gone 180 || return 1
+  say "  fired after $fired s, cleared after $((SECONDS - began)) s"
+}
+# A block is run line by line as it stands, in a shell as on node a.
+run_block() {
+  $ops/runbook.py block "$1" "$2" >"$work/block"
+  (cd "$here" && bash -euo pipefail "$work/block") >"$work/said" 2>&1 && return
+  say "  $1, to $2: failed"; sed 's/^/    /' "$work/block"; tail -n 20 "$work/said" | sed 's/^/    | /'
+  return 1
+}
+for alert in $drills; do
+  say "drill: $alert"
+  drill "$alert" || { say "FAILED: $alert"; failed=$((failed + 1)); run_block "$alert" clear || true; }
+done
+check_calls || { say "FAILED: the unit"; failed=$((failed + 1)); }
+say "$(wc -w <<<"$drills") drills and the unit, $failed failed"
+[ "$failed" = 0 ]
