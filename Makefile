@@ -79,9 +79,12 @@ jepsen: build
 	$(JEPSEN) --workload push-set --nemesis powercut --cuts 10 --clients 20
 	$(JEPSEN) --workload push-set --nemesis powercut-all --cuts 4 --clients 20
 
-## jepsen-long: MINUTES of faults drawn from SEED under all workloads, as root
+## jepsen-long: MINUTES of faults under all workloads, as root: runs of four minutes (their volumes hold no more), seeds from
+## SEED on
 jepsen-long: build
-	$(JEPSEN) --workload mixed --nemesis mix --minutes $(or $(MINUTES),60) $(if $(SEED),--seed $(SEED)) --clients 40 --pause-ms 100
+	for run in $$(seq $$(( $(or $(MINUTES),60) / 5 ))); do \
+	  $(JEPSEN) --workload mixed --nemesis mix --minutes 4 --clients 20 --layer-bytes-max 65536 --seed $$(( $(or $(SEED),1) + run )); \
+	done
 
 ## bench: beside distribution, nginx and etcd in one run
 bench: build
