@@ -64,9 +64,9 @@ is_up=1
 $ops/stage.sh up
 eval "$($ops/stage.sh env)"
 $ops/stage.sh load 30
-$ops/board.py ask "$PROMETHEUS" portolan
-
 failed=0
+$ops/board.py ask "$PROMETHEUS" portolan || failed=1
+
 quiet() { [ -z "$(alerts)" ]; }
 drill() {
   local alert=$1 began=$SECONDS fired
@@ -92,5 +92,5 @@ for alert in $drills; do
   drill "$alert" || { say "FAILED: $alert"; failed=$((failed + 1)); run_block "$alert" clear || true; }
 done
 check_calls || { say "FAILED: the unit"; failed=$((failed + 1)); }
-say "$(wc -w <<<"$drills") drills and the unit, $failed failed"
+say "$(wc -w <<<"$drills") drills, the board and the unit, $failed failed"
 [ "$failed" = 0 ]

@@ -171,6 +171,7 @@ load() {
   portolan bench manifest-put --duration "${seconds}s" --clients 3 --rate 20 --ca "$SETUP/ca.pem" "${at[@]}" >/dev/null &
   portolan bench manifest-get --duration "${seconds}s" --clients 3 --rate 40 --ca "$SETUP/ca.pem" "${at[@]}" --prefix pull >/dev/null &
   portolan bench blob-push --duration "${seconds}s" --clients 3 --rate 10 --ca "$SETUP/ca.pem" "${at[@]}" --prefix push >/dev/null &
+  portolan bench blob-get --duration "${seconds}s" --clients 3 --rate 20 --ca "$SETUP/ca.pem" "${at[@]}" --prefix get >/dev/null &
   wait
 }
 
