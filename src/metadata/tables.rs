@@ -471,7 +471,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let options = StateOptions::default();
         let instance = Instance::open(dir.path(), &options, &options.cache(), false).unwrap();
-        let key = |number: u32| (u64::from(number) * 0x9e37_79b9_7f4a_7c15).to_be_bytes();
+        let key = |number: u32| u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes();
         for first in (0..ROWS).step_by(10_000) {
             let mut batch = WriteBatch::default();
             (first..first + 10_000).for_each(|number| batch.put(key(number), [7; 100]));
