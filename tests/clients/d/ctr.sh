@@ -30,7 +30,7 @@ import() {
   ctr images import --snapshotter native --digests --base-name import busybox.tar
   ctr images ls -q
 }
-name() { ctr images ls -q | grep '^import' | head -n 1; }
+name() { ctr images ls -q >names; grep -m 1 '^import' names; }
 push_and_pull() {
   local image; image=$(name); ctr images tag "$image" "$A/ctr/busybox:1"
   push "$A/ctr/busybox:1"
@@ -44,7 +44,8 @@ push_and_pull() {
 }
 by_digest() {
   pull "$C/ctr/busybox@$(layout_digest busybox latest)"
-  ctr images check | grep -q complete
+  # a pipe that grep closes at its first match would end ctr by a signal
+  ctr images check >checked; grep -q complete checked
 }
 second_repository() {
   # the content remembers where it came from, so the push asks for a mount
@@ -57,12 +58,12 @@ second_repository() {
 index() {
   tar -C "$IMAGES/multi" -cf multi.tar .
   ctr images import --snapshotter native --all-platforms --no-unpack --base-name multi multi.tar
-  local image; image=$(ctr images ls -q | grep '^multi' | head -n 1)
+  local image; ctr images ls -q >names; image=$(grep -m 1 '^multi' names)
   ctr images tag "$image" "$C/ctr/multi:1"; push "$C/ctr/multi:1"
   same "$(digest_at "$A" ctr/multi 1)" "$(layout_digest multi 1)"
   # pull would unpack every platform, the attestation as well; fetch takes what is there as it is
   ctr content fetch "${reach[@]}" --user "$KEY_ID:$(secret)" --all-platforms "$A/ctr/multi:1"
-  ctr images check "name==$A/ctr/multi:1" | grep -q 'complete (.*/'
+  ctr images check "name==$A/ctr/multi:1" >checked; grep -q 'complete (.*/' checked
 }
 mirror() {
   mkdir -p hosts/registry.example.test
