@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use raft::{Group, GroupConfig, Member, NodeTls, StartError, TlsSource};
+use registry_core::decide::fuse::Fuse;
 use registry_core::metadata::{cluster as cluster_rows, node as node_rows};
 use registry_core::vocabulary::ids::{NodeId, StoreId};
 
@@ -29,9 +30,13 @@ use crate::ground::tls::{self, NodePems};
 use crate::ground::{Shutdown, SystemClock, certs, clock, files, telemetry};
 use crate::jobs::Driver;
 use crate::jobs::clock_tick::ClockTick;
+use crate::jobs::collect_garbage::{CollectGarbage, CollectionSettings};
+use crate::jobs::compact_packs::CompactPacks;
 use crate::jobs::forget_uploads::ForgetUploads;
+use crate::jobs::free_files::{FreeFiles, Freed};
 use crate::jobs::free_stagings::FreeStagings;
 use crate::jobs::promote_voters::PromoteVoters;
+use crate::jobs::purge_quarantine::PurgeQuarantine;
 use crate::jobs::purge_repositories::PurgeRepositories;
 use crate::jobs::repair_replicas::RepairReplicas;
 use crate::jobs::review_needs::ReviewNeeds;
@@ -103,6 +108,7 @@ pub(crate) struct Parts {
     pub(crate) auth: Auth,
     pub(crate) cluster: Cluster,
     pub(crate) driver: Driver,
+    pub(crate) freed: Freed,
     pub(crate) seat: Seat,
     pub(crate) metrics: Option<telemetry::Metrics>,
     pub(crate) shutdown: Shutdown,
@@ -213,6 +219,7 @@ async fn assemble(settings: Settings, shutdown: Shutdown) -> Result<Parts, NodeE
         auth: Auth::new(metadata.clone(), Arc::new(SystemClock), auth_settings(&settings)),
         cluster: Cluster::new(metadata.clone(), identity.node),
         driver: Driver::new(),
+        freed: Freed::new(),
         settings,
         identity,
         group,
@@ -320,6 +327,7 @@ fn start_jobs(parts: &Arc<Parts>) {
         blobs::set_directory(&directory, nodes, &topology);
     }));
     driver.start(ClockTick::new(metadata.clone(), principal.clone()), shutdown.clone());
+    start_collection(parts, &principal);
     driver.start(ForgetUploads::new(metadata.clone(), principal.clone()), shutdown.clone());
     driver.start(FreeStagings::new(Arc::clone(&parts.store)), shutdown.clone());
     driver.start(PurgeRepositories::new(metadata.clone(), principal.clone()), shutdown.clone());
@@ -330,6 +338,20 @@ fn start_jobs(parts: &Arc<Parts>) {
     let repair = RepairReplicas::new(metadata.clone(), transfer.clone(), seat.zone.clone(), stores, principal);
     driver.start(repair, shutdown.clone());
     tokio::spawn(gauges::keep(Arc::clone(parts)));
+}
+
+/// What takes away what nobody names: rows by the leader, files by each node.
+fn start_collection(parts: &Parts, principal: &str) {
+    let Parts { metadata, store, driver, shutdown, settings, freed, .. } = parts;
+    let fuse = Fuse { percent: settings.gc.fuse_percent, floor_bytes: settings.gc.fuse_floor.0 };
+    let (untagged, orphaned) = (settings.gc.untagged, settings.gc.orphaned);
+    let wish = CollectionSettings { fuse, untagged, orphaned };
+    let collect = CollectGarbage::new(metadata.clone(), wish, principal.to_owned());
+    driver.start(collect, shutdown.clone());
+    let free = FreeFiles::new(metadata.clone(), Arc::clone(store), freed.clone(), principal.to_owned());
+    driver.start(free, shutdown.clone());
+    driver.start(CompactPacks::new(metadata.clone(), Arc::clone(store)), shutdown.clone());
+    driver.start(PurgeQuarantine::new(Arc::clone(store), Arc::new(SystemClock)), shutdown.clone());
 }
 
 /// Founds the cluster of a single node, and shows its first access key once. A founding that broke off between its

@@ -13,6 +13,7 @@ mod config;
 mod connection;
 mod dev;
 mod error;
+mod gc;
 mod health;
 mod image;
 mod output;
@@ -20,6 +21,7 @@ mod repo;
 mod server;
 mod user;
 mod version;
+mod why;
 
 use std::process::ExitCode;
 
@@ -52,6 +54,10 @@ enum Command {
     Repo(repo::RepoArguments),
     /// List, show and delete images.
     Image(image::ImageArguments),
+    /// Garbage collection: where it stands, pause it, run it, what becomes of a blob.
+    Gc(gc::GcArguments),
+    /// Show who uses a blob: repositories, manifests, tags.
+    Why(why::WhyArguments),
     /// Users, their access keys and what they may do.
     User(user::UserArguments),
     /// Load a registry and measure how it bears it.
@@ -94,6 +100,8 @@ fn run(arguments: Arguments) -> Result<(), CliError> {
         Command::Cluster(cluster) => ask(cluster::run(cluster, printer)),
         Command::Repo(repo) => ask(repo::run(repo, printer)),
         Command::Image(image) => ask(image::run(image, printer)),
+        Command::Gc(gc) => ask(gc::run(gc, printer)),
+        Command::Why(why) => ask(why::run(why, printer)),
         Command::User(user) => ask(user::run(user, printer)),
         Command::Health(health) => ask(health::run(health, printer)),
         Command::Bench(bench) => bench::run(bench, printer),

@@ -81,6 +81,28 @@ pub const METRICS: &[Metric] = &[
     (Counter, "portolan_blob_fetched_bytes_total", &["from"], "Bytes of blobs read, by where the copy was."),
     (Counter, "portolan_blob_fetch_hedges_total", &[], "Reads that asked a second copy because the first was slow."),
     (Counter, "portolan_blob_fetch_failovers_total", &[], "Reads that went on with another copy."),
+    (
+        Counter,
+        "portolan_blob_packs_compacted_total",
+        &[],
+        "Pack segments rewritten to give back the space of the dead.",
+    ),
+    // garbage collection
+    (
+        Counter,
+        "portolan_gc_collected_total",
+        &["what"],
+        "Links, uses and manifests taken away, records condemned and swept; by this node as leader.",
+    ),
+    (Counter, "portolan_gc_collected_bytes_total", &["what"], "Bytes of those records, one copy of each."),
+    (Histogram, "portolan_gc_cycle_seconds", &[], "Cycles of collection."),
+    (Gauge, "portolan_gc_held", &[], "1 when the last cycle would have condemned too much, and waits for an operator."),
+    (Gauge, "portolan_gc_paused", &[], "1 while an operator keeps collection from running."),
+    (Gauge, "portolan_gc_record_bytes", &[], "Bytes of all records, one copy of each, as the last cycle counted them."),
+    (Gauge, "portolan_gc_unused_bytes", &[], "Bytes of those that nobody used."),
+    (Counter, "portolan_gc_freed_files_total", &["how"], "Files of this volume deleted or moved to the quarantine."),
+    (Counter, "portolan_gc_freed_bytes_total", &["how"], "Bytes of those files."),
+    (Gauge, "portolan_gc_files_waiting", &[], "Files of this volume that were let go and are still there."),
     // requests
     (Gauge, "portolan_http_connections", &["listener"], "Open connections."),
     (Counter, "portolan_http_connections_refused_total", &["reason"], "Connections refused."),

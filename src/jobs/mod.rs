@@ -4,10 +4,14 @@
 //! lost signal costs time and nothing else. Never answers a request. Start at [`driver`].
 
 pub mod clock_tick;
+pub mod collect_garbage;
+pub mod compact_packs;
 pub mod driver;
 pub mod forget_uploads;
+pub mod free_files;
 pub mod free_stagings;
 pub mod promote_voters;
+pub mod purge_quarantine;
 pub mod purge_repositories;
 pub mod repair_replicas;
 pub mod review_needs;

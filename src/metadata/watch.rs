@@ -1,8 +1,14 @@
 //! Wakes who waits for rows: reconcilers for their work, readers of cached views for a change.
 
+use std::collections::VecDeque;
+
 use parking_lot::Mutex;
 use registry_core::metadata::keys::{self, Kind, SLOTS, Slot};
+use registry_core::metadata::sweep;
 use registry_core::metadata::tables::Writes;
+use registry_core::vocabulary::Digest;
+use registry_core::vocabulary::ids::UploadId;
+use registry_core::vocabulary::limits::FREED_REMEMBERED_MAX;
 use tokio::sync::watch;
 
 /// What has changed since somebody looked; levels, never events: a waiter reads the rows themselves.
@@ -12,12 +18,31 @@ pub struct Watch {
     slots: Mutex<NeedSlots>,
     topology: watch::Sender<u64>,
     digests: watch::Sender<u64>,
+    freed: watch::Sender<u64>,
+    files: Mutex<FreedFiles>,
 }
 
 impl Default for Watch {
     fn default() -> Watch {
-        let (needs, slots) = (watch::Sender::new(0), Mutex::default());
-        Watch { needs, slots, topology: watch::Sender::new(0), digests: watch::Sender::new(0) }
+        let new = || watch::Sender::new(0);
+        let (needs, topology, digests, freed) = (new(), new(), new(), new());
+        Watch { needs, slots: Mutex::default(), topology, digests, freed, files: Mutex::default() }
+    }
+}
+
+/// Files that the state has let go, for the one job that looks after them here. A hint: what is lost of it is found by
+/// a walk over the volume.
+#[derive(Debug, Default)]
+struct FreedFiles {
+    files: VecDeque<(Digest, UploadId)>,
+    some_were_lost: bool,
+}
+
+impl FreedFiles {
+    fn add(&mut self, files: Vec<(Digest, UploadId)>) {
+        let room = FREED_REMEMBERED_MAX.saturating_sub(self.files.len());
+        self.some_were_lost |= files.len() > room;
+        self.files.extend(files.into_iter().take(room));
     }
 }
 
@@ -42,6 +67,10 @@ pub(crate) struct Touched {
     needs: Vec<Slot>,
     topology: bool,
     digests: bool,
+    /// Files that the state lets go.
+    freed: Vec<(Digest, UploadId)>,
+    /// The state was replaced: what it lets go is not told.
+    is_replaced: bool,
 }
 
 impl Touched {
@@ -55,6 +84,7 @@ impl Touched {
                 Kind::Digest => touched.digests = true,
                 Kind::Need | Kind::Other => {}
             }
+            touched.freed.extend(value.as_ref().and_then(|value| sweep::freed_by(key, value)));
         }
         touched.needs.dedup();
         touched
@@ -82,11 +112,21 @@ impl Watch {
         if touched.digests {
             self.digests.send_replace(index);
         }
+        if touched.is_replaced || !touched.freed.is_empty() {
+            {
+                let mut files = self.files.lock();
+                files.add(touched.freed);
+                files.some_were_lost |= touched.is_replaced;
+            }
+            self.freed.send_replace(index);
+        }
     }
 
     /// The state was replaced as a whole.
     pub(crate) fn replaced(&self) {
-        self.applied(u64::MAX, Touched { needs: (0..SLOTS).collect(), topology: true, digests: true });
+        let needs = (0..SLOTS).collect();
+        let replaced = Touched { needs, topology: true, digests: true, freed: Vec::new(), is_replaced: true };
+        self.applied(u64::MAX, replaced);
     }
 
     /// Changes when a zone may lack a copy it should have.
@@ -100,6 +140,20 @@ impl Watch {
         let slots = self.slots.lock();
         let written = |slot: &Slot| slots.written[usize::from(*slot)] > round;
         (slots.round, (0..SLOTS).filter(written).collect())
+    }
+
+    /// Changes when the state let files go.
+    pub fn freed(&self) -> watch::Receiver<u64> {
+        self.freed.subscribe()
+    }
+
+    /// Takes up to `limit` files that the state let go since the process started; and whether some were not told, so
+    /// that only a walk over the volume finds them.
+    pub fn take_freed(&self, limit: usize) -> (Vec<(Digest, UploadId)>, bool) {
+        let mut files = self.files.lock();
+        let taken = files.files.len().min(limit);
+        let taken = files.files.drain(..taken).collect();
+        (taken, std::mem::take(&mut files.some_were_lost))
     }
 
     /// Changes when nodes or volumes may have changed.
@@ -149,5 +203,29 @@ mod tests {
         assert_eq!(watch.needs_since(0).1, [3, 7, 9]);
         watch.replaced();
         assert_eq!(watch.needs_since(round).1.len(), usize::from(SLOTS));
+    }
+
+    // What a sweep closed is told once, in order; beyond the bound, and after a replacement, only that there was more.
+    #[test]
+    fn freed_files_are_told() {
+        let watch = Watch::default();
+        let mut freed = watch.freed();
+        let upload = |number| UploadId { tick: 0, random: number };
+        let digest = Digest::sha256(b"x");
+        let closed = |number| (digest, upload(number));
+        watch.applied(1, Touched::default());
+        assert!(!freed.has_changed().unwrap());
+        watch.applied(2, Touched { freed: (0..5).map(closed).collect(), ..Touched::default() });
+        assert!(freed.has_changed().unwrap());
+        freed.mark_unchanged();
+        assert_eq!(watch.take_freed(3), ((0..3).map(closed).collect(), false));
+        assert_eq!(watch.take_freed(3), ((3..5).map(closed).collect(), false));
+        let many = (0..=FREED_REMEMBERED_MAX as u128).map(closed).collect();
+        watch.applied(3, Touched { freed: many, ..Touched::default() });
+        let (taken, some_were_lost) = watch.take_freed(usize::MAX);
+        assert_eq!((taken.len(), some_were_lost), (FREED_REMEMBERED_MAX, true));
+        assert_eq!(watch.take_freed(9), (vec![], false));
+        watch.replaced();
+        assert_eq!(watch.take_freed(9), (vec![], true));
     }
 }

@@ -43,6 +43,7 @@ pub(super) async fn start(parts: &Arc<Parts>) -> Result<Serving, NodeError> {
         cluster: parts.cluster.clone(),
         founding: parts.founding(),
         root_key: brought(parts).map_err(NodeError::RootKey)?,
+        freed: parts.freed.clone(),
         metrics: parts.metrics.clone(),
         shutdown: parts.shutdown.clone(),
     };

@@ -89,6 +89,10 @@ impl Registry {
         match self.metadata().propose(&permit.principal, commands).await {
             Ok(accepted) => Ok(Some(At { value: info, revision: accepted.revision })),
             Err(ProposeError::Refused { refusal, .. }) if matches!(*refusal, Refusal::BlobUnknown { .. }) => Ok(None),
+            // linked; a commit of the same bytes by another request keeps the upload from being closed
+            Err(ProposeError::Refused { replies, .. }) if replies.len() == 2 => {
+                Ok(Some(At { value: info, revision: self.metadata().peek(|view| revision(view)) }))
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -151,7 +155,8 @@ impl Registry {
                 _ => return Err(refusal(&error)),
             },
         };
-        if let Some(done) = self.deduplicate(permit, repository, digest, placed.size_bytes).await? {
+        // what was placed for nothing may go at once
+        if let Some(done) = self.deduplicate(permit, repository, digest, placed.size_bytes, Some(session)).await? {
             return Ok(Sealed::Committed(done));
         }
         let enough = self.is_durable(&placed.stores);
@@ -171,11 +176,16 @@ impl Registry {
         repository: &RepositoryKey,
         digest: &Digest,
         size_bytes: u64,
+        closing: Option<&Session>,
     ) -> Result<Option<At<BlobInfo>>, Refusal> {
-        if self.confirmed(digest, size_bytes).await.is_none() {
-            return Ok(None);
+        match self.confirmed(digest, size_bytes).await {
+            // its own record, by an earlier request whose answer was lost: closing it would only be refused
+            Some(row) if closing.is_some_and(|session| session.upload == row.generation) => {
+                self.adopt(permit, repository, BlobInfo { digest: *digest, size_bytes }, None).await
+            }
+            Some(_) => self.adopt(permit, repository, BlobInfo { digest: *digest, size_bytes }, closing).await,
+            None => Ok(None),
         }
-        self.adopt(permit, repository, BlobInfo { digest: *digest, size_bytes }, None).await
     }
 
     /// Pushes a small blob whose bytes are all here: straight into packs on two holders, then one log entry.
@@ -191,7 +201,7 @@ impl Registry {
             return Err(Refusal::DigestMismatch { claimed: *digest, actual: Box::new(actual) });
         }
         let size_bytes = bytes.len() as u64;
-        if let Some(done) = self.deduplicate(permit, repository, digest, size_bytes).await? {
+        if let Some(done) = self.deduplicate(permit, repository, digest, size_bytes, None).await? {
             return Ok(done);
         }
         let generation = self.new_upload();

@@ -4,6 +4,7 @@
 //! never who is asking: a [`Permit`](registry_core::decide::permit::Permit) says that they may. Start at the noun.
 
 mod blobs;
+mod collection;
 mod commit;
 mod copies;
 mod manifests;
@@ -26,6 +27,7 @@ use crate::blob::transfer::Transfer;
 use crate::metadata::Metadata;
 
 pub use blobs::{BlobContent, BlobInfo, MountSource};
+pub use collection::{BlobUses, Collection, Holder, NextStep, RepositoryUse};
 pub use copies::{BlobCopies, CopyPlace};
 pub use manifests::{ManifestInfo, ManifestPut, PutManifest, ReferrerInfo, Referrers, StoredManifest};
 pub use repositories::RepositoryInfo;

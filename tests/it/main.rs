@@ -6,6 +6,7 @@ mod cluster;
 mod durability;
 mod failover;
 mod form;
+mod gc;
 mod oci_edges;
 mod security;
 mod server;

@@ -17,7 +17,8 @@
 //! | `/v1/users/{user}/policies`, `…/{policy}` | GET / PUT, DELETE |
 //! | `/v1/users/{user}/grants` | PUT |
 //! | `/v1/whoami`, `/v1/explain` | GET / POST |
-//! | `/v1/blobs/{digest}` | GET |
+//! | `/v1/blobs/{digest}`, `…/uses` | GET |
+//! | `/v1/gc`; `/v1/gc/run`, `/pause`, `/resume` | GET; POST |
 //! | `/v1/repositories`, `/v1/repositories/{name}` | GET, POST / GET, PATCH, DELETE |
 //!
 //! `{user}` may be `anonymous` for policies and grants: what requests without a credential may do.
@@ -27,6 +28,7 @@ mod blobs;
 mod cluster;
 mod error;
 mod exchange;
+mod gc;
 mod health;
 mod repositories;
 mod users;
@@ -42,6 +44,7 @@ use crate::auth::{Auth, RootKey};
 use crate::cluster::{Cluster, Founding};
 use crate::ground::Shutdown;
 use crate::ground::telemetry::Metrics;
+use crate::jobs::free_files::Freed;
 use crate::registry::Registry;
 
 /// What the admin API is built from.
@@ -57,6 +60,8 @@ pub struct Admin {
     pub founding: Founding,
     /// The first access key, if the operator brought one along.
     pub root_key: Option<RootKey>,
+    /// What this node has deleted from its volume.
+    pub freed: Freed,
     /// What `/metrics` shows; `None` where another recorder was installed.
     pub metrics: Option<Metrics>,
     /// The wish to stop: a node that drains is not ready.
@@ -77,6 +82,11 @@ impl Admin {
             .route("/v1/cluster/transfer", post(cluster::transfer))
             .route("/v1/cluster/nodes/{id}", delete(cluster::remove))
             .route("/v1/blobs/{digest}", get(blobs::show))
+            .route("/v1/blobs/{digest}/uses", get(gc::uses))
+            .route("/v1/gc", get(gc::status))
+            .route("/v1/gc/run", post(gc::run))
+            .route("/v1/gc/pause", post(gc::pause))
+            .route("/v1/gc/resume", post(gc::resume))
             .route("/v1/whoami", get(users::whoami))
             .route("/v1/explain", post(users::explain))
             .route("/v1/users", get(users::list).post(users::create))

@@ -154,7 +154,14 @@ pub trait BlobStore: Send + Sync + 'static {
     fn verify(&self, key: &BlobKey, pace: &mut dyn FnMut(u64) -> ControlFlow<()>) -> StoreResult<Scrubbed>;
 
     /// Takes a damaged copy out of service, keeping its bytes for a look; false if it isn't here.
-    fn quarantine(&self, key: &BlobKey) -> StoreResult<bool>;
+    fn quarantine(&self, key: &BlobKey) -> StoreResult<bool> {
+        let held = self.lock(&key.digest);
+        self.set_aside(&held, key.generation)
+    }
+
+    /// Takes one generation of the digest that `held` locks out of service, keeping its bytes for a look; false if it
+    /// isn't here.
+    fn set_aside(&self, held: &DigestLock, generation: UploadId) -> StoreResult<bool>;
 
     /// Frees what was quarantined at or before `before_ms` (store's clock), at most `limit`; returns how many.
     fn purge_quarantine(&self, before_ms: u64, limit: usize) -> StoreResult<usize>;
@@ -176,7 +183,8 @@ pub trait BlobStore: Send + Sync + 'static {
     fn health(&self) -> Health;
 
     /// Rewrites pack segments of which at most `live_percent` is live according to `is_live`, at most `segments` of
-    /// them; deletes what nobody names. `is_live` is asked under the digest's lock and must have asked the metadata.
+    /// them; deletes what nobody names. A segment that is still written to is finished first if it is so dead.
+    /// `is_live` is asked under the digest's lock and must have asked the metadata.
     fn compact(
         &self,
         live_percent: u8,

@@ -37,7 +37,10 @@ fn bad_files() {
             "[raft]\npublic_url = \"https://a\"",
             "portolan.toml:2: no setting public_url in [raft]; it belongs below [http]",
         ),
-        ("[gc]\ncolour = 1", "portolan.toml:2: no setting colour in [gc]; there are grace"),
+        (
+            "[gc]\ncolour = 1",
+            "portolan.toml:2: no setting colour in [gc]; there are grace, fuse_percent, fuse_floor, untagged, orphaned",
+        ),
         (
             "[raft]\nheartbeat = 100",
             "portolan.toml:2: raft.heartbeat = 100 has no unit; write a number with its unit in quotes, as \"100ms\", \

@@ -4,6 +4,7 @@
 //! that an operator can ask. Start at [`placement`] for where bytes live, at [`policy`] for who may do what, at
 //! [`tag_move`] for whether a tag may move.
 
+pub mod fuse;
 pub mod permit;
 pub mod placement;
 pub mod policy;

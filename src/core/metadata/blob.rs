@@ -107,7 +107,7 @@ pub fn generation_over(tables: &impl TablesRead, digest: &Digest, generation: &U
         })
 }
 
-fn put(tables: &mut impl Tables, digest: &Digest, row: &BlobRow) {
+pub(super) fn put(tables: &mut impl Tables, digest: &Digest, row: &BlobRow) {
     tables.put(keys::blob(digest), codec::encode(row));
 }
 
@@ -121,7 +121,8 @@ fn add_use(tables: &mut impl Tables, digest: &Digest, repository: RepositoryKey,
     tables.put(keys::blob_use(digest, repository.id, hold), codec::encode(&UseRow { repository }));
 }
 
-fn close(tables: &mut impl Tables, digest: &Digest, generation: &UploadId, tick: u64) {
+/// No command may name this generation of the digest any more.
+pub(super) fn close(tables: &mut impl Tables, digest: &Digest, generation: &UploadId, tick: u64) {
     tables.put(keys::closed_generation(digest, generation), codec::encode(&ClosedRow { at_tick: tick }));
 }
 

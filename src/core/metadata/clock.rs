@@ -8,6 +8,7 @@ use super::command::Apply;
 use super::keys::{self, SYSTEM, Slot, table};
 use super::reply::Reply;
 use super::tables::{Tables, TablesRead};
+use crate::vocabulary::limits::TICKS_PER_GRACE;
 use crate::vocabulary::refusal::Refusal;
 
 /// The replicated clock.
@@ -22,6 +23,19 @@ pub struct ClockRow {
 }
 
 impl Stored for ClockRow {}
+
+impl ClockRow {
+    /// Whether a whole grace time has passed since something happened in `since_tick`: the tick it happened in was
+    /// under way already, so it does not count.
+    pub fn is_past_grace(&self, since_tick: u64) -> bool {
+        self.tick.saturating_sub(since_tick) > TICKS_PER_GRACE
+    }
+
+    /// Ticks until [`ClockRow::is_past_grace`]; 0 from then on.
+    pub fn grace_left(&self, since_tick: u64) -> u64 {
+        since_tick.saturating_add(TICKS_PER_GRACE + 1).saturating_sub(self.tick)
+    }
+}
 
 /// Reads the clock.
 pub fn read(tables: &impl TablesRead) -> ClockRow {

@@ -10,7 +10,9 @@ use super::codec::{self, CodecError};
 use super::keys::Slot;
 use super::reply::Reply;
 use super::tables::Tables;
-use super::{blob, clock, cluster, link, manifest, need, node, principal, repository, tag, upload};
+use super::{
+    blob, clock, cluster, gc, idle, link, manifest, need, node, principal, repository, sweep, tag, untagged, upload,
+};
 use crate::vocabulary::ids::RequestId;
 use crate::vocabulary::limits::PROPOSAL_COMMANDS_MAX;
 use crate::vocabulary::refusal::Refusal;
@@ -28,7 +30,6 @@ macro_rules! commands {
     ($($number:literal $name:ident($kind:path),)*) => {
         /// A change of the state. Numbers are stored: append, never reuse.
         #[derive(Clone, Debug, PartialEq, Eq)]
-        #[expect(clippy::large_enum_variant, reason = "a command lives for one call; boxing would buy nothing")]
         #[expect(missing_docs, reason = "each variant is documented at the struct it holds")]
         pub enum Command {
             $($name($kind),)*
@@ -115,6 +116,13 @@ commands! {
     73 ConfirmReplica(blob::ConfirmReplica),
     74 UnconfirmReplica(blob::UnconfirmReplica),
     75 ReviewNeeds(need::ReviewNeeds),
+    80 UnlinkIdle(idle::UnlinkIdle),
+    81 FenceUse(idle::FenceUse),
+    82 Condemn(sweep::Condemn),
+    83 Sweep(sweep::Sweep),
+    84 ControlGc(gc::ControlGc),
+    85 NoteGc(gc::NoteGc),
+    86 DeleteUntagged(untagged::DeleteUntagged),
 }
 
 impl Command {
@@ -157,7 +165,14 @@ impl Command {
             | Command::DropUse(_)
             | Command::ConfirmReplica(_)
             | Command::UnconfirmReplica(_)
-            | Command::ReviewNeeds(_) => false,
+            | Command::ReviewNeeds(_)
+            | Command::UnlinkIdle(_)
+            | Command::FenceUse(_)
+            | Command::Condemn(_)
+            | Command::Sweep(_)
+            | Command::ControlGc(_)
+            | Command::NoteGc(_)
+            | Command::DeleteUntagged(_) => false,
         }
     }
 }

@@ -20,6 +20,7 @@
 //! | | `OWN_DIGEST` | | what this node's running hash was there; the one row that may differ between nodes |
 //! | | `DIGEST_REPORT` | node id | what a node's running hash was there |
 //! | | `TOPOLOGY` | | nodes and stores in one row, for what 201 needs |
+//! | | `GC` | | [`GcRow`](super::gc::GcRow): where garbage collection stands, and what operators want of it |
 //! | by repository name | `NAME` | registry, name | repository id |
 //! | | `REPOSITORY` | repository id | [`RepositoryRow`](super::repository::RepositoryRow) |
 //! | | `DELETED` | repository id | nothing; the repository waits to be purged |
@@ -33,6 +34,7 @@
 //! | | `MANIFEST_REFERENCES` | repository id, digest | [`ReferencesRow`](super::manifest::ReferencesRow) |
 //! | | `REF` | repository id, digest, kind, manifest digest | nothing; a sparse manifest's missing ones too |
 //! | | `LOOSE_USE` | repository id, digest, use id | log index since which no link stands on this use |
+//! | | `UNTAGGED` | repository id, digest | [`UntaggedRow`](super::untagged::UntaggedRow): no tag, no index names it |
 //! | | `SLOT_CLOCK` | | last hybrid logical time of the slot |
 //! | by upload id | `UPLOAD` | upload id | [`UploadRow`](super::upload::UploadRow): takeovers and closings only |
 //! | by digest | `BLOB` | digest | [`BlobRow`](super::blob::BlobRow) |
@@ -83,6 +85,7 @@ tables! {
     DIGEST_REPORT = 0x0d,
     TOPOLOGY = 0x0e,
     KEY_OF = 0x0f,
+    GC = 0x10,
     NAME = 0x20,
     REPOSITORY = 0x21,
     MANIFEST = 0x22,
@@ -97,6 +100,7 @@ tables! {
     SLOT_CLOCK = 0x2b,
     DELETED = 0x2c,
     LOOSE_USE = 0x2d,
+    UNTAGGED = 0x2e,
     UPLOAD = 0x40,
     BLOB = 0x60,
     USE = 0x61,

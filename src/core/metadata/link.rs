@@ -83,7 +83,7 @@ pub fn settlement(tables: &impl TablesRead, slot: Slot, applied_index: u64, limi
 
 /// From now on no link may stand on this use, so that it can be dropped without one arriving late. Work for a
 /// reconciler.
-fn loosen(tables: &mut impl Tables, repository: &RepositoryKey, digest: &Digest, hold: UseId, index: u64) {
+pub(super) fn loosen(tables: &mut impl Tables, repository: &RepositoryKey, digest: &Digest, hold: UseId, index: u64) {
     let key = keys::loose_use(repository.slot(), repository.id, digest, hold);
     tables.put(key, codec::encode(&LooseRow { since_index: index }));
 }
@@ -152,10 +152,15 @@ impl Apply for Unlink {
         if let Some(manifest) = super::manifest::holder(tables, &self.repository, &self.digest) {
             return Err(Refusal::BlobReferenced { digest: self.digest, manifest: manifest.into() });
         }
-        tables.delete(keys::by_digest(self.slot(), table::LINK, self.repository.id, &self.digest));
-        loosen(tables, &self.repository, &self.digest, row.hold, context.index);
+        remove(tables, &self.repository, &self.digest, &row, context.index);
         Ok(Reply::Done)
     }
+}
+
+/// Removes a link that no manifest needs.
+pub(super) fn remove(tables: &mut impl Tables, repository: &RepositoryKey, digest: &Digest, row: &LinkRow, index: u64) {
+    tables.delete(keys::by_digest(repository.slot(), table::LINK, repository.id, digest));
+    loosen(tables, repository, digest, row.hold, index);
 }
 
 /// A loose use was dropped from its record: it is forgotten. Refused while a link with it may still be under way.

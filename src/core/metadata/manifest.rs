@@ -8,11 +8,11 @@ use super::apply::Context;
 use super::codec::{self, Stored};
 use super::command::Apply;
 use super::keys::{self, OF_REPOSITORY_BYTES, Slot, table};
-use super::reply::Reply;
+use super::reply::{Reply, TagMove};
 use super::repository::{self, RepositoryKey, RepositoryRow};
 use super::tables::{Tables, TablesRead, after_prefix};
 use super::tag::{self, Version};
-use super::{link, referrer};
+use super::{link, referrer, untagged};
 use crate::decide::tag_move::{self, TagRights};
 use crate::vocabulary::digest::Digest;
 use crate::vocabulary::limits::{
@@ -26,7 +26,7 @@ use crate::vocabulary::refusal::Refusal;
 use crate::vocabulary::tag::Tag;
 
 /// Tables whose rows go when a repository is purged; links go last and on their own.
-pub(crate) const PURGED_TABLES: [u8; 8] = [
+pub(crate) const PURGED_TABLES: [u8; 9] = [
     table::TAG,
     table::TAG_JOURNAL,
     table::MANIFEST_TAG,
@@ -35,6 +35,7 @@ pub(crate) const PURGED_TABLES: [u8; 8] = [
     table::MANIFEST_BYTES,
     table::MANIFEST_REFERENCES,
     table::REF,
+    table::UNTAGGED,
 ];
 
 /// A manifest.
@@ -114,6 +115,12 @@ pub fn holder(tables: &impl TablesRead, repository: &RepositoryKey, digest: &Dig
 pub fn parent(tables: &impl TablesRead, repository: &RepositoryKey, digest: &Digest) -> Option<Digest> {
     let of = |kind| first_reference(tables, repository, digest, kind);
     of(ContentKind::Manifest).or_else(|| of(ContentKind::Foreign))
+}
+
+/// Up to `limit` manifests of the repository that name `digest`, as whatever content, in digest order for each kind.
+pub fn naming(tables: &impl TablesRead, repository: &RepositoryKey, digest: &Digest, limit: usize) -> Vec<Digest> {
+    let rows = tables.prefix(&keys::by_digest(repository.slot(), table::REF, repository.id, digest), limit);
+    rows.iter().filter_map(|(key, _)| keys::reference_in(key)).map(|(_, _, manifest)| manifest).collect()
 }
 
 fn first_reference(
@@ -249,7 +256,7 @@ impl PutManifest {
     }
 
     /// Writes what it names, and takes back what an earlier put of the same bytes was read to name and this one is not.
-    fn write_references(&self, tables: &mut impl Tables, is_inline: bool) {
+    fn write_references(&self, tables: &mut impl Tables, is_inline: bool, tick: u64) {
         let (slot, id) = (self.repository.slot(), self.repository.id);
         let of =
             |reference: &Referenced| keys::reference(slot, id, &reference.digest, reference.kind, Some(&self.digest));
@@ -258,6 +265,7 @@ impl PutManifest {
             let now: BTreeSet<&Referenced> = self.references.iter().collect();
             for reference in before.iter().filter(|reference| !now.contains(reference)) {
                 tables.delete(of(reference));
+                untagged::note(tables, &self.repository, &reference.digest, tick);
             }
         }
         for reference in &self.references {
@@ -329,11 +337,11 @@ impl Apply for PutManifest {
 
         let slot = self.slot();
         let version = tag::next_version(tables, slot, context);
-        self.write_references(tables, is_inline);
+        self.write_references(tables, is_inline, context.clock.tick);
         self.write_referrer(tables, before.as_ref());
         self.renew_children(tables, version);
         let set = |tag| tag::set(tables, context, &self.repository, &repository.settings, tag, &self.digest, version);
-        let tags = self.tags.iter().map(set).collect();
+        let tags: Vec<TagMove> = self.tags.iter().map(set).collect();
         if before.is_none()
             && let Some(bytes) = self.inline
         {
@@ -351,6 +359,13 @@ impl Apply for PutManifest {
             presence: version,
         };
         put(tables, &self.repository, &self.digest, &row);
+        let tick = context.clock.tick;
+        untagged::renew(tables, &self.repository, &self.digest, tick);
+        let lost_a_tag = tags.iter().filter_map(|moved| moved.previous);
+        let children = self.references.iter().filter(|reference| reference.kind != ContentKind::Blob);
+        for digest in lost_a_tag.chain(children.map(|reference| reference.digest)) {
+            untagged::note(tables, &self.repository, &digest, tick);
+        }
         Ok(Reply::Manifest { created: before.is_none(), tags })
     }
 }
@@ -372,7 +387,6 @@ impl Apply for DeleteManifest {
 
     fn apply<T: Tables>(self, context: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
         repository::require(tables, &self.repository)?;
-        let (slot, id) = (self.slot(), self.repository.id);
         let Some(row) = read(tables, &self.repository, &self.digest) else {
             return Err(Refusal::ManifestUnknown { reference: Reference::Digest(self.digest) });
         };
@@ -384,28 +398,43 @@ impl Apply for DeleteManifest {
             let limit = "tags deleted with one manifest".to_owned();
             return Err(Refusal::LimitReached { limit, allowed: TAGS_PER_DELETE_MAX as u64 });
         }
-        let version = tag::next_version(tables, slot, context);
+        let version = tag::next_version(tables, self.slot(), context);
         let mut tags = Vec::new();
         for name in names {
             let tag_row = tag::read(tables, &self.repository, &name).expect("a manifest's tags exist");
             tags.push(tag::drop_tag(tables, context, &self.repository, &name, &tag_row, version));
         }
-        for reference in references(tables, &self.repository, &self.digest) {
-            tables.delete(keys::reference(slot, id, &reference.digest, reference.kind, Some(&self.digest)));
-            link::touch(tables, &self.repository, &reference.digest, context.clock.tick);
-        }
-        if !row.inline {
-            tables.delete(keys::reference(slot, id, &self.digest, ContentKind::Blob, Some(&self.digest)));
-            link::touch(tables, &self.repository, &self.digest, context.clock.tick);
-        }
-        if let Some(subject) = &row.subject {
-            referrer::delete(tables, &self.repository, subject, &self.digest);
-        }
-        tables.delete(keys::by_digest(slot, table::MANIFEST, id, &self.digest));
-        tables.delete(keys::by_digest(slot, table::MANIFEST_BYTES, id, &self.digest));
-        tables.delete(keys::by_digest(slot, table::MANIFEST_REFERENCES, id, &self.digest));
+        remove(tables, context, &self.repository, &self.digest, &row);
         Ok(Reply::Deleted { tags })
     }
+}
+
+/// Removes a manifest that neither a tag nor an index names. What it held is free from now on, but not older for that.
+pub(super) fn remove(
+    tables: &mut impl Tables,
+    context: &Context<'_>,
+    repository: &RepositoryKey,
+    digest: &Digest,
+    row: &ManifestRow,
+) {
+    let (slot, id, tick) = (repository.slot(), repository.id, context.clock.tick);
+    let named = references(tables, repository, digest);
+    for table in [table::MANIFEST, table::MANIFEST_BYTES, table::MANIFEST_REFERENCES, table::UNTAGGED] {
+        tables.delete(keys::by_digest(slot, table, id, digest));
+    }
+    for reference in named {
+        tables.delete(keys::reference(slot, id, &reference.digest, reference.kind, Some(digest)));
+        link::touch(tables, repository, &reference.digest, tick);
+        untagged::note(tables, repository, &reference.digest, tick);
+    }
+    if !row.inline {
+        tables.delete(keys::reference(slot, id, digest, ContentKind::Blob, Some(digest)));
+        link::touch(tables, repository, digest, tick);
+    }
+    if let Some(subject) = &row.subject {
+        referrer::delete(tables, repository, subject, digest);
+    }
+    untagged::renew_referrers(tables, repository, digest, tick);
 }
 
 #[cfg(test)]

@@ -59,6 +59,21 @@ pub(crate) fn note(tables: &mut impl Tables, topology: &Topology, digest: &Diges
     }
 }
 
+/// Forgets the needs of a digest whose record goes, also those of zones that are not configured any more.
+pub(crate) fn forget(tables: &mut impl Tables, digest: &Digest) {
+    let mut from = keys::of_slot(keys::digest_slot(digest), table::NEED);
+    let end = after_prefix(&from);
+    // one seek for each zone that lacks anything in this slot
+    while let Some((key, _)) = tables.range(&from, &end, 1).pop() {
+        let (zone, _) = keys::need_in(&key).expect("a need key holds a zone and a digest");
+        from = after_prefix(&keys::needs(keys::digest_slot(digest), zone, None));
+        let own = keys::need(zone, digest);
+        if tables.contains(&own) {
+            tables.delete(own);
+        }
+    }
+}
+
 /// What [`outdated`] found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outdated {

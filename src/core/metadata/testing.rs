@@ -4,9 +4,10 @@
 use super::apply::{Entry, Machine};
 use super::blob::{AddUse, CommitBlob};
 use super::check;
-use super::clock::Tick;
+use super::clock::{self, Tick};
 use super::cluster::{self, FEATURE_LEVEL, InitCluster, ReportDigest, TakeDigest};
 use super::command::{Command, Proposal};
+use super::gc::ControlGc;
 use super::link::{Link, Unlink};
 use super::manifest::PutManifest;
 use super::node::{RegisterNode, RegisterStore};
@@ -82,6 +83,7 @@ impl World {
         let gone = world.repository("gone", 0xa2, Settings::default());
         world.push_blob(&gone, b"layer one", 20, &[1, 2]);
         world.ok(DeleteRepository { key: gone, force: true });
+        world.ok(ControlGc { paused: Some(true), run: None });
         world
     }
 
@@ -189,6 +191,14 @@ impl World {
         let command = command.into();
         let told = format!("{command:?}");
         self.propose(vec![command]).refusal.unwrap_or_else(|| panic!("not refused: {told}"))
+    }
+
+    /// Lets so many ticks pass.
+    pub fn pass(&mut self, ticks: u64) {
+        for _ in 0..ticks {
+            let expected = clock::read(&self.tables).tick;
+            self.ok(Tick { expected });
+        }
     }
 
     /// Makes a repository; `number` is its internal id.

@@ -64,6 +64,10 @@ pub const REFERRERS_PAGE_ENTRIES_MAX: usize = 1000;
 /// Referrers looked at for one page: behind a filter that hides so many, the page ends with what it has (M12).
 pub const REFERRERS_LOOKED_AT_MAX: usize = 20_000;
 
+/// Manifests attached to one, directly and by others, that are looked at before it is deleted by age; what has more
+/// stays.
+pub const REFERRERS_WALKED_MAX: usize = 1000;
+
 // Blobs and uploads. Source: consensus-and-faults §5.2–5.4, §5.7.
 
 /// Largest blob that goes to a pack segment instead of a file of its own.
@@ -87,6 +91,14 @@ pub const REPLICAS_TARGET: usize = 3;
 pub const REPLICAS_DURABLE_MIN: usize = 2;
 /// Grace between unlink and condemn, and between condemn and sweep, in milliseconds of ticks (default of the setting).
 pub const GRACE_MS_DEFAULT: u64 = 24 * 3600 * 1000;
+/// Per cent of all bytes that one cycle of collection condemns without asking (default of the setting).
+pub const GC_FUSE_PERCENT: u8 = 20;
+/// So many bytes are condemned without asking, whatever part of the whole they are (default of the setting).
+pub const GC_FUSE_FLOOR_BYTES: u64 = 1024 * 1024 * 1024;
+/// Files let go by the state that a node remembers to look at; beyond that a walk over the volume finds them.
+pub const FREED_REMEMBERED_MAX: usize = 65_536;
+/// How long what no record explains is kept in quarantine before it is deleted, in milliseconds of the node's clock.
+pub const QUARANTINE_MS: u64 = 7 * 24 * 3600 * 1000;
 /// Ticks in one grace.
 pub const TICKS_PER_GRACE: u64 = 8;
 

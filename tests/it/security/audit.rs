@@ -175,6 +175,11 @@ fn u9_administration() {
         ("POST", "/v1/cluster/join".into(), r#"{"seeds":[]}"#, "refused", "cluster.join"),
         ("POST", "/v1/cluster/transfer".into(), r#"{"to":"nobody"}"#, "refused", "cluster.transfer"),
         ("DELETE", "/v1/cluster/nodes/nobody".into(), "", "refused", "node.remove"),
+        ("POST", "/v1/gc/pause".into(), "{}", "accepted", "gc.pause"),
+        ("POST", "/v1/gc/run".into(), "{}", "refused", "gc.run"),
+        ("POST", "/v1/gc/resume".into(), "{}", "accepted", "gc.resume"),
+        ("POST", "/v1/gc/run".into(), r#"{"allow_percent":101}"#, "refused", "gc.run"),
+        ("POST", "/v1/gc/run".into(), r#"{"allow_percent":20}"#, "accepted", "gc.run"),
         ("DELETE", "/v1/users/u9-new".into(), "", "accepted", "user.delete"),
         ("DELETE", "/v1/users/u9-new".into(), "", "refused", "user.delete"),
     ];

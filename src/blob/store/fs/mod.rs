@@ -183,8 +183,8 @@ impl BlobStore for FsStore {
         self.0.verify(key, pace)
     }
 
-    fn quarantine(&self, key: &BlobKey) -> StoreResult<bool> {
-        self.0.quarantine(key)
+    fn set_aside(&self, held: &DigestLock, generation: UploadId) -> StoreResult<bool> {
+        self.0.set_aside(held, generation)
     }
 
     fn purge_quarantine(&self, before_ms: u64, limit: usize) -> StoreResult<usize> {

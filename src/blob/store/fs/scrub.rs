@@ -1,8 +1,9 @@
-//! Judging copies: the full hash, and the quarantine for those that fail it.
+//! Judging copies: the full hash, and the quarantine for those that fail it or that nobody remembers.
 
 use std::io::{self, Write as _};
 use std::ops::ControlFlow;
 
+use registry_core::vocabulary::ids::UploadId;
 use rustix::fs::Advice;
 
 use super::pack::Packed;
@@ -11,6 +12,7 @@ use super::staged;
 use super::store::Inner;
 use super::sums::Sums;
 use super::wait::Wait;
+use crate::blob::store::lock::DigestLock;
 use crate::blob::store::tally::Tally;
 use crate::blob::store::{BlobKey, READ_BYTES_MAX, Scrubbed, StoreError, StoreResult};
 
@@ -60,8 +62,8 @@ impl Inner {
     }
 
     /// Moves a file, or writes a record's bytes out, to `quarantine/<name>.<now>`.
-    pub(super) fn quarantine(&self, key: &BlobKey) -> StoreResult<bool> {
-        let _held = self.locks.lock(&key.digest);
+    pub(super) fn set_aside(&self, held: &DigestLock, generation: UploadId) -> StoreResult<bool> {
+        let key = &BlobKey::new(*held.digest(), generation);
         let (shard, name) = (self.volume.shard(key), key.file_name());
         let quarantine = &self.volume.quarantine;
         let kept = format!("{name}.{:016x}", self.volume.now_ms());
@@ -80,7 +82,7 @@ impl Inner {
             self.volume.drop_file(shard, &sum_name(&name));
             metrics::counter!("portolan_blob_quarantined_total").increment(1);
             // Not durable: the copy would only come back and be found bad again.
-            tracing::warn!(blob = %key, "quarantined a damaged copy");
+            tracing::warn!(blob = %key, "quarantined a copy");
         }
         Ok(moved)
     }
@@ -96,8 +98,8 @@ impl Inner {
                 .map_err(|error| quarantine.error("write", kept, error))
         });
         match written {
-            Ok(()) => tracing::warn!(blob = %key, "quarantined a damaged pack record"),
-            Err(error) => tracing::warn!(blob = %key, %error, "could not keep the bytes of a damaged pack record"),
+            Ok(()) => tracing::warn!(blob = %key, "quarantined a pack record"),
+            Err(error) => tracing::warn!(blob = %key, %error, "could not keep the bytes of a pack record"),
         }
     }
 

@@ -306,11 +306,11 @@ impl BlobStore for MemoryStore {
         })
     }
 
-    fn quarantine(&self, key: &BlobKey) -> StoreResult<bool> {
-        let _held = self.0.locks.lock(&key.digest);
+    fn set_aside(&self, held: &DigestLock, generation: UploadId) -> StoreResult<bool> {
         let now_ms = self.0.now_ms();
         let mut state = self.0.state()?;
-        let Some(stored) = state.blobs.remove(key) else { return Ok(false) };
+        let key = BlobKey::new(*held.digest(), generation);
+        let Some(stored) = state.blobs.remove(&key) else { return Ok(false) };
         state.quarantine.push((now_ms, stored));
         Ok(true)
     }

@@ -1,11 +1,13 @@
-//! Rows of blobs and uploads: `Use ⇒ record`, and no record names a generation that was closed.
+//! Rows of blobs and uploads: `Use ⇒ record`, which is not on its way out, and no record names a generation that
+//! was closed.
 
-use super::super::blob::{BlobRow, ClosedRow, UseRow};
+use super::super::blob::{BlobRow, BlobState, ClosedRow, UseRow};
 use super::super::keys::{self, Slot, table};
 use super::super::need::NeedRow;
 use super::super::tables::TablesRead;
 use super::super::upload::UploadRow;
 use super::{Found, ensure, get, in_slot, unreadable, value};
+use crate::vocabulary::Digest;
 
 pub(super) fn row(tables: &impl TablesRead, slot: Slot, table: u8, key: &[u8], bytes: &[u8]) -> Found {
     match table {
@@ -27,7 +29,8 @@ pub(super) fn row(tables: &impl TablesRead, slot: Slot, table: u8, key: &[u8], b
             in_slot(slot, keys::digest_slot(&digest))?;
             let row: UseRow = value(bytes)?;
             ensure(row.repository.id == repository, || format!("a use of {digest} names another repository"))?;
-            has_record(tables, &digest, "a use")
+            let record = record(tables, &digest, "a use")?;
+            ensure(record.state == BlobState::Present, || format!("{digest} is condemned, but used by {repository}"))
         }
         table::CLOSED_GENERATION => {
             let (_, digest) = keys::closed_generation_in(key).ok_or_else(unreadable)?;
@@ -38,13 +41,12 @@ pub(super) fn row(tables: &impl TablesRead, slot: Slot, table: u8, key: &[u8], b
             let (_, digest) = keys::need_in(key).ok_or_else(unreadable)?;
             value::<NeedRow>(bytes)?;
             in_slot(slot, keys::digest_slot(&digest))?;
-            has_record(tables, &digest, "a need")
+            record(tables, &digest, "a need").map(drop)
         }
         _ => Err(format!("table {table:#04x} does not exist")),
     }
 }
 
-fn has_record(tables: &impl TablesRead, digest: &crate::vocabulary::Digest, what: &str) -> Found {
-    let row: Option<BlobRow> = get(tables, &keys::blob(digest));
-    ensure(row.is_some(), || format!("{what} of {digest}, which has no record"))
+fn record(tables: &impl TablesRead, digest: &Digest, what: &str) -> Result<BlobRow, String> {
+    get(tables, &keys::blob(digest)).ok_or_else(|| format!("{what} of {digest}, which has no record"))
 }

@@ -9,6 +9,7 @@ use super::super::referrer::ReferrerRow;
 use super::super::repository::{NameRow, RepositoryRow};
 use super::super::tables::TablesRead;
 use super::super::tag::{JournalRow, TagRow};
+use super::super::untagged::UntaggedRow;
 use super::{Found, ensure, get, in_slot, unreadable, value};
 use crate::vocabulary::digest::Digest;
 use crate::vocabulary::ids::RepositoryId;
@@ -83,6 +84,12 @@ impl<T: TablesRead> Inside<'_, T> {
                 let fits = row.is_some_and(|row| row.digest == digest);
                 ensure(!is_live || fits, || format!("{digest} is listed with tag '{tag}', which does not name it"))
             }
+            table::UNTAGGED => {
+                value::<UntaggedRow>(bytes)?;
+                let digest = keys::digest_in(key).ok_or_else(unreadable)?;
+                let fits = self.read(&digest).is_some() && !self.is_named(&digest);
+                ensure(!is_live || fits, || format!("manifest {digest} is listed as untagged, but is named"))
+            }
             table::LINK => self.link(key, value(bytes)?, is_live),
             table::LOOSE_USE => {
                 value::<LooseRow>(bytes)?;
@@ -106,6 +113,13 @@ impl<T: TablesRead> Inside<'_, T> {
         get(self.tables, &keys::by_digest(self.slot, table::LINK, self.id, digest))
     }
 
+    /// Whether a tag or an index names a manifest.
+    fn is_named(&self, digest: &Digest) -> bool {
+        let has = |key: Vec<u8>| !self.tables.prefix(&key, 1).is_empty();
+        let by = |kind| has(keys::reference(self.slot, self.id, digest, kind, None));
+        has(keys::manifest_tag(self.slot, self.id, digest, "")) || by(ContentKind::Manifest) || by(ContentKind::Foreign)
+    }
+
     fn names(&self, digest: &Digest, kind: ContentKind, manifest: &Digest) -> bool {
         self.tables.contains(&keys::reference(self.slot, self.id, digest, kind, Some(manifest)))
     }
@@ -117,6 +131,10 @@ impl<T: TablesRead> Inside<'_, T> {
         }
         let held = self.tables.contains(&keys::by_digest(self.slot, table::MANIFEST_BYTES, self.id, &digest));
         ensure(held == row.inline, || format!("manifest {digest}: its bytes are not where its row says"))?;
+        let is_listed = self.tables.contains(&keys::by_digest(self.slot, table::UNTAGGED, self.id, &digest));
+        ensure(is_listed || self.is_named(&digest), || {
+            format!("manifest {digest} is named by nothing, nor listed so")
+        })?;
         if !row.inline {
             let held = self.link_to(&digest).is_some_and(|link| link.size_bytes == row.size_bytes);
             ensure(held && self.names(&digest, ContentKind::Blob, &digest), || {

@@ -76,9 +76,9 @@ type Found = Result<(), String>;
 fn row(tables: &impl TablesRead, key: &[u8], value: &[u8]) -> Found {
     let (slot, table) = keys::place(key).ok_or("a key shorter than any of ours")?;
     match table {
-        table::CLUSTER..=table::KEY_OF if slot == SYSTEM => system::row(tables, table, key, value),
+        table::CLUSTER..=table::GC if slot == SYSTEM => system::row(tables, table, key, value),
         _ if slot >= SLOTS => Err(format!("table {table:#04x} has no place in slot {slot}")),
-        table::NAME..=table::LOOSE_USE => content::row(tables, slot, table, key, value),
+        table::NAME..=table::UNTAGGED => content::row(tables, slot, table, key, value),
         table::UPLOAD..=table::NEED => blob::row(tables, slot, table, key, value),
         _ => Err(format!("table {table:#04x} does not exist")),
     }

@@ -3,6 +3,7 @@
 use super::super::apply::{RequestRow, StateDigest};
 use super::super::clock::ClockRow;
 use super::super::cluster::{AskedRow, ClusterRow, DigestNote};
+use super::super::gc::GcRow;
 use super::super::keys::{self, table};
 use super::super::node::{NodeRow, NodeState, StoreRow, TopologyRow};
 use super::super::principal::{self, ANONYMOUS, AuthVersion, KeyRow, PolicyRow, UserRow};
@@ -48,6 +49,7 @@ pub(super) fn row(tables: &impl TablesRead, table: u8, key: &[u8], bytes: &[u8])
         }
         table::STATE_DIGEST => value::<StateDigest>(bytes).map(drop),
         table::DIGEST_ASKED => value::<AskedRow>(bytes).map(drop),
+        table::GC => value::<GcRow>(bytes).map(drop),
         table::OWN_DIGEST | table::DIGEST_REPORT => value::<DigestNote>(bytes).map(drop),
         _ => Err(format!("table {table:#04x} does not exist")),
     }

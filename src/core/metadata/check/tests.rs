@@ -36,6 +36,7 @@ fn a_row_that_goes_is_missed() {
         table::MANIFEST_TAG,
         table::REFERRER,
         table::REF,
+        table::UNTAGGED,
     ];
     let now_and_then =
         [table::NODE, table::STORE, table::USER, table::TAG_JOURNAL, table::LINK, table::USE, table::BLOB];
@@ -58,7 +59,7 @@ fn a_row_that_goes_is_missed() {
 fn is_live(world: &World, key: &[u8]) -> bool {
     let (slot, table) = keys::place(key).unwrap();
     let inside =
-        (table::MANIFEST..=table::LOOSE_USE).contains(&table) && ![table::SLOT_CLOCK, table::DELETED].contains(&table);
+        (table::MANIFEST..=table::UNTAGGED).contains(&table) && ![table::SLOT_CLOCK, table::DELETED].contains(&table);
     let id = keys::of_repository_in(key).filter(|_| inside && slot != SYSTEM);
     let deleted = |id| get::<RepositoryRow>(&world.tables, &keys::repository(slot, id)).is_some_and(|row| row.deleted);
     !id.is_some_and(deleted)

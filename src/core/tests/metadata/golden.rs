@@ -7,6 +7,8 @@ use registry_core::metadata::blob::{AddUse, CommitBlob, ConfirmReplica, DropUse,
 use registry_core::metadata::clock::Tick;
 use registry_core::metadata::cluster::{self, InitCluster, ReportDigest, TakeDigest};
 use registry_core::metadata::command::{Command, Proposal};
+use registry_core::metadata::gc::{ControlGc, Ended, Ending, NoteGc, Phase, Tally, UnderWay};
+use registry_core::metadata::idle::{FenceUse, UnlinkIdle};
 use registry_core::metadata::keys;
 use registry_core::metadata::link::{ForgetUse, Link, TouchLink, Unlink};
 use registry_core::metadata::manifest::{DeleteManifest, PutManifest};
@@ -19,8 +21,10 @@ use registry_core::metadata::reply::{Outcome, Reply, TagMove};
 use registry_core::metadata::repository::{
     ChangeRepository, CreateRepository, DeleteRepository, PurgeRepository, RepositoryKey, Settings,
 };
+use registry_core::metadata::sweep::{Condemn, Sweep};
 use registry_core::metadata::tag::{DeleteTag, Version};
 use registry_core::metadata::testing::{self, World, reference, repository_key, tags, upload};
+use registry_core::metadata::untagged::DeleteUntagged;
 use registry_core::metadata::upload::{CloseUpload, FinishUpload, ForgetUploads, TakeUpload};
 use registry_core::vocabulary::ids::{ClusterId, Lineage, NodeId, RegistryId, RepositoryId, RequestId, StoreId, UseId};
 use registry_core::vocabulary::manifest::ContentKind;
@@ -158,10 +162,27 @@ fn blob_commands() -> Vec<Command> {
     ]
 }
 
+fn collection_commands() -> Vec<Command> {
+    let (digest, generation, hold) = (digest(), upload(9), UseId(7));
+    let tally = Tally { looked_at: 1, links: 2, records: 3, unused_bytes: 70_000, swept: 4, ..Tally::default() };
+    let under_way = UnderWay { phase: Phase::Survey, slot: 1023, allow_percent: Some(50), began_at_ms: 300, tally };
+    let ended = Ended { began_at_ms: 1, ended_at_ms: 2, ending: Ending::Held, tally };
+    vec![
+        UnlinkIdle { repository: key(), digest, hold, touched_tick: 300 }.into(),
+        FenceUse { repository: key(), digest, hold }.into(),
+        Condemn { digest, generation, size_bytes: 70_000 }.into(),
+        Sweep { digest, generation, size_bytes: 70_000 }.into(),
+        ControlGc { paused: Some(false), run: Some(Some(100)) }.into(),
+        DeleteUntagged { repository: key(), digest, since_tick: 300, after_ticks: 8 }.into(),
+        NoteGc { version: 300, takes_asked: true, under_way: Some(under_way), ended: Some(ended) }.into(),
+    ]
+}
+
 // Every command of the list has a sample whose bytes are kept; a proposal of it reads back.
 #[test]
 fn commands() {
-    let samples = [system_commands(), principal_commands(), content_commands(), blob_commands()].concat();
+    let samples =
+        [system_commands(), principal_commands(), content_commands(), blob_commands(), collection_commands()].concat();
     let sampled: BTreeSet<&str> = samples.iter().map(Command::name).collect();
     let listed: BTreeSet<&str> = Command::NAMES.iter().copied().collect();
     assert_eq!(sampled, listed, "every command has one sample");

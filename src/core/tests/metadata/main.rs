@@ -4,6 +4,7 @@
 
 #![allow(missing_docs, reason = "tests")]
 
+mod collect;
 mod costs;
 mod files;
 mod fuzz;

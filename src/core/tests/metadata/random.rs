@@ -12,7 +12,8 @@ use registry_core::metadata::clock::{self, Tick};
 use registry_core::metadata::cluster::{FEATURE_LEVEL, InitCluster, TakeDigest};
 use registry_core::metadata::codec;
 use registry_core::metadata::command::{Command, Proposal};
-use registry_core::metadata::keys::SLOTS;
+use registry_core::metadata::idle;
+use registry_core::metadata::keys::{self, SLOTS};
 use registry_core::metadata::link::{self, TouchLink, Unlink};
 use registry_core::metadata::manifest::{self, DeleteManifest, PutManifest};
 use registry_core::metadata::need;
@@ -22,9 +23,11 @@ use registry_core::metadata::reply::{Outcome, Reply};
 use registry_core::metadata::repository::{
     self, CreateRepository, DeleteRepository, PurgeRepository, RepositoryKey, Settings,
 };
+use registry_core::metadata::sweep;
 use registry_core::metadata::tables::{MemoryTables, Tables as _};
 use registry_core::metadata::tag::{self, DeleteTag};
 use registry_core::metadata::testing::{self, World, mount, push_parts, reference, repository_key, tags};
+use registry_core::metadata::untagged::{self, Wish};
 use registry_core::metadata::upload::{self, CloseUpload, FinishUpload, ForgetUploads, TakeUpload};
 use registry_core::vocabulary::ids::{ClusterId, Lineage, NodeId, RegistryId, RepositoryId, StoreId, UploadId, UseId};
 use registry_core::vocabulary::limits::UPLOAD_LIFETIME_MS;
@@ -196,7 +199,8 @@ impl Run {
             0..=3 => self.push(&repository, bytes, three, four),
             4 => mount(&repository, bytes, self.number()),
             5 | 6 => self.delete_blob(repository, digest),
-            7 => self.settle(three),
+            7 if four < 128 => self.settle(three),
+            7 => self.collect(digest),
             8..=10 => vec![put_manifest(&repository, bytes, three, four).into()],
             11 => vec![DeleteManifest { repository, digest }.into()],
             12 => {
@@ -246,6 +250,20 @@ impl Run {
     fn settle(&self, at: u8) -> Vec<Command> {
         // as if the window were over, which makes forgetting too early possible: that is refused
         link::settlement(&self.world.tables, self.repository(at).slot(), u64::MAX, 6)
+    }
+
+    /// What collection makes of a digest's slot now.
+    fn collect(&self, digest: Digest) -> Vec<Command> {
+        let (slot, clock) = (keys::digest_slot(&digest), clock::read(&self.world.tables));
+        let mut commands = idle::idle_uses(&self.world.tables, slot, None, 9).commands;
+        let (due, _) = sweep::due(&self.world.tables, slot, &clock, None, 9, &mut { u64::MAX });
+        commands.extend(due.commands);
+        let wish = Wish { untagged_ticks: Some(0), orphaned_ticks: Some(0) };
+        for name in NAMES {
+            let slot = repository_key(name, 0).slot();
+            commands.extend(untagged::due(&self.world.tables, slot, &clock, wish, None, 2).commands);
+        }
+        commands
     }
 
     fn purge(&self, limit: usize) -> Vec<Command> {

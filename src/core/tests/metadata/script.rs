@@ -10,6 +10,8 @@ use registry_core::metadata::blob::{self, AddUse, CommitBlob, ConfirmReplica, Dr
 use registry_core::metadata::clock::{self, Tick};
 use registry_core::metadata::cluster::{self, FEATURE_LEVEL, InitCluster, ReportDigest, TakeDigest, verdict};
 use registry_core::metadata::command::Command;
+use registry_core::metadata::gc::{self, ControlGc};
+use registry_core::metadata::idle::{self, FenceUse, UnlinkIdle};
 use registry_core::metadata::keys::{self, SLOTS};
 use registry_core::metadata::link::{self, ForgetUse, Link, TouchLink, Unlink};
 use registry_core::metadata::manifest::{self, DeleteManifest, PutManifest};
@@ -23,8 +25,10 @@ use registry_core::metadata::referrer;
 use registry_core::metadata::repository::{
     self, ChangeRepository, CreateRepository, DeleteRepository, PurgeRepository, RepositoryKey, Settings,
 };
+use registry_core::metadata::sweep::{self, Condemn, Sweep};
 use registry_core::metadata::tag::{self, DeleteTag};
 use registry_core::metadata::testing::{self, World, reference, repository_key, tags, upload};
+use registry_core::metadata::untagged::{self, DeleteUntagged};
 use registry_core::metadata::upload::{self, CloseUpload, FinishUpload, ForgetUploads, TakeUpload};
 use registry_core::vocabulary::ids::{ClusterId, Lineage, NodeId, RegistryId, RepositoryId, StoreId, UseId};
 use registry_core::vocabulary::manifest::ContentKind;
@@ -163,6 +167,16 @@ impl Script {
                 .into(),
             ],
             "tick" => vec![Tick { expected: line.number("expected", clock::read(&self.world.tables).tick) }.into()],
+            "ticks" => {
+                let tick = clock::read(&self.world.tables).tick;
+                (tick..tick + number()).map(|expected| Tick { expected }.into()).collect()
+            }
+            "gc" => {
+                let paused = [("pause", true), ("resume", false)].iter().find(|(word, _)| line.is(word));
+                let allow = line.get("allow").map(|text| text.parse().expect("per cent"));
+                let run = line.is("run").then_some(allow);
+                vec![ControlGc { paused: paused.map(|(_, paused)| *paused), run }.into()]
+            }
             "node" => testing::node(number(), line.word(2)),
             "drain" => vec![SetNodeState { node: NodeId(number()), state: NodeState::Draining }.into()],
             "remove" => vec![SetNodeState { node: NodeId(number()), state: NodeState::Removed }.into()],
@@ -262,6 +276,11 @@ impl Script {
         Some(vec![match line.word(0) {
             "put" => self.put(line).into(),
             "delete" => DeleteManifest { repository: self.key(line.word(1)), digest: self.digest(line.word(2)) }.into(),
+            "delete-untagged" => {
+                let (since_tick, after_ticks) = (line.number("since", 0), line.number("after", 0));
+                let (repository, digest) = (self.key(line.word(1)), self.digest(line.word(2)));
+                DeleteUntagged { repository, digest, since_tick, after_ticks }.into()
+            }
             "untag" => {
                 let expected = line.get("expected").map(|word| self.digest(word));
                 DeleteTag { repository: self.key(line.word(1)), tag: tags(&[line.word(2)]).remove(0), expected }.into()
@@ -341,6 +360,13 @@ impl Script {
             "unlink" => vec![Unlink { repository, digest, hold }.into()],
             "touch" => vec![TouchLink { repository, digest }.into()],
             "forget-use" => vec![ForgetUse { repository, digest, hold }.into()],
+            "unlink-idle" => {
+                let touched_tick = line.number("touched", 0);
+                vec![UnlinkIdle { repository, digest, hold, touched_tick }.into()]
+            }
+            "fence-use" => vec![FenceUse { repository, digest, hold }.into()],
+            "condemn" => vec![Condemn { digest, generation: upload, size_bytes }.into()],
+            "sweep" => vec![Sweep { digest, generation: upload, size_bytes }.into()],
             "confirm" => vec![ConfirmReplica { digest, generation: upload, store }.into()],
             "unconfirm" => vec![UnconfirmReplica { digest, generation: upload, store }.into()],
             _ => return None,
@@ -394,6 +420,21 @@ impl Script {
                 let upload = upload(line.number("upload", 1));
                 vec![blob::generation_over(tables, &first.expect("a content"), &upload).to_string()]
             }
+            "gc" => vec![format!("{:?}", gc::read(tables))],
+            "due" => {
+                let clock = clock::read(tables);
+                let links = (0..SLOTS).flat_map(|slot| idle::idle_links(tables, slot, &clock, None, 99).commands);
+                let uses = (0..SLOTS).flat_map(|slot| idle::idle_uses(tables, slot, None, 99).commands);
+                let mut allowed = u64::MAX;
+                let records = |slot| sweep::due(tables, slot, &clock, None, 99, &mut allowed).0.commands;
+                shown(links.chain(uses).chain((0..SLOTS).flat_map(records)).collect::<Vec<_>>())
+            }
+            "fate" => {
+                let upload = upload(line.number("upload", 1));
+                let fate = |store| sweep::fate(tables, &first.expect("a content"), &upload, StoreId(store));
+                vec![format!("{:?} on 1, {:?} on 2, {:?} on 3", fate(1), fate(2), fate(3))]
+            }
+            "untagged" => shown(untagged::read(tables, inside(), &digest)),
             "rows" => {
                 let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
                 for (key, _) in tables.rows() {

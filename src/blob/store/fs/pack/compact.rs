@@ -38,6 +38,11 @@ impl Packs {
     ) -> StoreResult<Compaction> {
         let all: Vec<_> = self.shared.segments.read().values().cloned().collect();
         let mut done = Compaction::default();
+        let open =
+            all.last().filter(|segment| !segment.is_finished() && is_so_dead(segment, segment.len(), live_percent));
+        if let Some(open) = open {
+            self.finish(open.place.segment)?;
+        }
         for segment in all.iter().filter(|segment| is_worth_it(segment, live_percent)).take(segments) {
             self.empty(segment, locks, is_live, damaged, &mut done)?;
             done.damaged += self.drop_segment(segment)?;
@@ -125,7 +130,13 @@ impl Packs {
 /// Whether so little of a finished segment lives that moving it pays.
 fn is_worth_it(segment: &Segment, live_percent: u8) -> bool {
     let Contents::Finished(trailer) = &*segment.contents.lock() else { return false };
-    let records = u64::from(trailer.offset).saturating_sub(HEAD_BYTES as u64);
-    let live = records.saturating_sub(segment.dead.load(Ordering::Relaxed));
-    live.saturating_mul(100) <= records.saturating_mul(u64::from(live_percent))
+    is_so_dead(segment, u64::from(trailer.offset), live_percent)
+}
+
+/// Whether at most this share of the records before `end` lives.
+fn is_so_dead(segment: &Segment, end: u64, live_percent: u8) -> bool {
+    let records = end.saturating_sub(HEAD_BYTES as u64);
+    let dead = segment.dead.load(Ordering::Relaxed);
+    // a segment without a record is written to next
+    records > 0 && records.saturating_sub(dead).saturating_mul(100) <= records.saturating_mul(u64::from(live_percent))
 }

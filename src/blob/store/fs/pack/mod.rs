@@ -19,7 +19,7 @@ use xxhash_rust::xxh3::xxh3_128_with_seed;
 use self::record::Entry;
 use self::segment::Segment;
 pub(super) use self::stopped::StoppedPacks;
-use self::writer::{Request, Writer};
+use self::writer::{Record, Request, Writer};
 use super::volume::Volume;
 use super::wait::Wait;
 use crate::blob::store::{BlobKey, BlobStat, Home, StoreError, StoreResult};
@@ -138,8 +138,16 @@ impl Packs {
     fn request(&self, key: &BlobKey, bytes: Bytes) -> StoreResult<Receiver<StoreResult<()>>> {
         let (reply, answer) = sync_channel(1);
         let requests = self.requests.as_ref().ok_or_else(closed)?;
-        requests.send(Request { key: *key, bytes, reply }).map_err(|_| closed())?;
+        requests.send(Request::Write(Record { key: *key, bytes, reply })).map_err(|_| closed())?;
         Ok(answer)
+    }
+
+    /// Has the writer go on in another segment if it still writes to this one.
+    fn finish(&self, segment: u32) -> StoreResult<()> {
+        let (done, answer) = sync_channel(1);
+        let requests = self.requests.as_ref().ok_or_else(closed)?;
+        requests.send(Request::Finish(segment, done)).map_err(|_| closed())?;
+        answer.recv().map_err(|_| closed())
     }
 
     /// Forgets a record; false if it isn't here. The caller holds the digest's lock.

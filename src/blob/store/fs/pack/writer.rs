@@ -23,14 +23,22 @@ const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 /// The buffer shrinks back to this after a large batch.
 const BUFFER_KEEP_BYTES: usize = 1 << 20;
 
+/// What the writer is asked for.
+pub(super) enum Request {
+    /// A record.
+    Write(Record),
+    /// To finish the segment of this number if it is still written to; answered when it is done.
+    Finish(u32, SyncSender<()>),
+}
+
 /// A record to write.
-pub(super) struct Request {
+pub(super) struct Record {
     pub(super) key: BlobKey,
     pub(super) bytes: Bytes,
     pub(super) reply: SyncSender<StoreResult<()>>,
 }
 
-impl Request {
+impl Record {
     fn record_bytes(&self) -> u64 {
         // Callers bound the length by the pack limit.
         record_bytes(self.bytes.len() as u32)
@@ -40,35 +48,61 @@ impl Request {
 pub(super) struct Writer {
     shared: Arc<Shared>,
     open: Option<Arc<Segment>>,
+    /// Number of the last segment made: one that was compacted away leaves its number to nobody, or a reader that is
+    /// late would find another segment under it.
+    last: u32,
     buffer: Vec<u8>,
 }
 
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>, open: Option<Arc<Segment>>) -> Writer {
-        Writer { shared, open, buffer: Vec::new() }
+        Writer { shared, open, last: 0, buffer: Vec::new() }
     }
 
     /// Serves requests until nobody can send any more.
     pub(super) fn run(mut self, queue: &Receiver<Request>) {
         while let Ok(first) = queue.recv() {
-            let mut bytes = first.record_bytes();
+            let first = match first {
+                Request::Write(record) => record,
+                Request::Finish(segment, done) => {
+                    self.finish(segment, &done);
+                    continue;
+                }
+            };
+            let (mut bytes, mut finish) = (first.record_bytes(), None);
             let mut batch = vec![first];
             while batch.len() < BATCH_RECORDS_MAX
                 && bytes < BATCH_BYTES_MAX
+                && finish.is_none()
                 && let Ok(next) = queue.try_recv()
             {
-                bytes += next.record_bytes();
-                batch.push(next);
+                match next {
+                    Request::Write(record) => {
+                        bytes += record.record_bytes();
+                        batch.push(record);
+                    }
+                    Request::Finish(segment, done) => finish = Some((segment, done)),
+                }
             }
             let result = self.commit(&batch, bytes);
-            for request in batch {
+            for record in batch {
                 // A caller that no longer waits needs no answer.
-                drop(request.reply.send(result.clone()));
+                drop(record.reply.send(result.clone()));
+            }
+            if let Some((segment, done)) = finish {
+                self.finish(segment, &done);
             }
         }
     }
 
-    fn commit(&mut self, batch: &[Request], bytes: u64) -> StoreResult<()> {
+    fn finish(&mut self, number: u32, done: &SyncSender<()>) {
+        if let Some(open) = self.open.take_if(|open| open.place.segment == number) {
+            finish_segment(&self.shared.volume, &open);
+        }
+        drop(done.send(()));
+    }
+
+    fn commit(&mut self, batch: &[Record], bytes: u64) -> StoreResult<()> {
         let volume = Arc::clone(&self.shared.volume);
         volume.writable()?;
         volume.reserve(bytes)?;
@@ -86,16 +120,16 @@ impl Writer {
 
     /// Writes and syncs a batch behind what is synced already. After an error nothing of it is left, or the segment is
     /// no longer written to.
-    fn write(&mut self, segment: &Arc<Segment>, batch: &[Request]) -> StoreResult<Vec<Entry>> {
+    fn write(&mut self, segment: &Arc<Segment>, batch: &[Record]) -> StoreResult<Vec<Entry>> {
         let volume = &self.shared.volume;
         let begin = segment.len();
         self.buffer.clear();
         self.buffer.shrink_to(BUFFER_KEEP_BYTES);
         let mut entries = Vec::with_capacity(batch.len());
-        for request in batch {
+        for record in batch {
             // A segment is finished long before 4 GiB.
             let offset = (begin + self.buffer.len() as u64) as u32;
-            entries.push(segment.place.encode_record(&request.key, offset, &request.bytes, &mut self.buffer));
+            entries.push(segment.place.encode_record(&record.key, offset, &record.bytes, &mut self.buffer));
         }
         let name = segment_name(segment.place.segment);
         let written = volume
@@ -135,9 +169,10 @@ impl Writer {
     }
 
     /// A new segment, whose name is durable before its first record counts.
-    fn create(&self) -> StoreResult<Arc<Segment>> {
-        let volume = &self.shared.volume;
-        let number = self.shared.segments.read().last_key_value().map_or(1, |(last, _)| last + 1);
+    fn create(&mut self) -> StoreResult<Arc<Segment>> {
+        let volume = Arc::clone(&self.shared.volume);
+        let here = self.shared.segments.read().last_key_value().map_or(0, |(last, _)| *last);
+        let number = here.max(self.last) + 1;
         let (place, name) = (Place { store: volume.store_id, segment: number }, segment_name(number));
         let made = (|| {
             let file = volume.packs.recreate(&name)?;
@@ -151,6 +186,7 @@ impl Writer {
         volume.sync_dir(Step::PackDirSync, &volume.packs)?;
         let segment = Arc::new(Segment::new(place, file, HEAD_BYTES as u64, Contents::Open(Vec::new())));
         self.shared.segments.write().insert(number, Arc::clone(&segment));
+        self.last = number;
         Ok(segment)
     }
 }
