@@ -2,6 +2,7 @@
 
 mod blobs;
 mod gauges;
+mod restore;
 mod room;
 mod serve;
 
@@ -44,9 +45,10 @@ use crate::jobs::settle_uses::SettleUses;
 use crate::jobs::state_digest::StateDigest;
 use crate::metadata::Metadata;
 use crate::metadata::machine::MetadataMachine;
-use crate::metadata::tables::{State, StateError, StateOptions};
+use crate::metadata::tables::{self, State, StateError, StateOptions};
 use crate::metadata::watch::Watch;
 use crate::registry::Registry;
+pub use restore::{RestoreError, Restored, restore};
 
 /// Why a node does not start, or stopped by itself. Each text says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -193,7 +195,7 @@ async fn assemble(settings: Settings, shutdown: Shutdown) -> Result<Parts, NodeE
     };
     try_doors(&settings)?;
     let (dir, data_dir) = take_data_dir(&settings)?;
-    let (identity, _) = Identity::load_or_create(&dir, claim(&settings, pems.as_deref()))?;
+    let (identity, _) = Identity::load_or_create(&dir, claim(&settings, named(pems.as_deref())))?;
     // Consensus is started only after the volume was opened: from then on an empty one is a lost or unmounted one. And
     // a volume that is here must be this node's: its copies are recorded under the volume's id.
     let had_volume = Group::was_started(&settings.raft_dir()) || fs::marked(&settings.blobs_dir()).is_some();
@@ -203,7 +205,7 @@ async fn assemble(settings: Settings, shutdown: Shutdown) -> Result<Parts, NodeE
 
     let told = |error| NodeError::Directory { path: settings.raft_dir(), error };
     Group::make_room_in(&settings.raft_dir(), settings.raft.reserve.0).map_err(told)?;
-    let state = Arc::new(State::open(&settings.state_dir(), StateOptions::default())?);
+    let state = Arc::new(open_state(&settings)?);
     let store_is_known = state.read(|view| {
         node_rows::stores(view).iter().any(|(id, row)| *id == identity.store && row.node == identity.node)
     });
@@ -217,7 +219,7 @@ async fn assemble(settings: Settings, shutdown: Shutdown) -> Result<Parts, NodeE
     Ok(Parts {
         registry: Registry::new(metadata.clone(), transfer.clone()),
         auth: Auth::new(metadata.clone(), Arc::new(SystemClock), auth_settings(&settings)),
-        cluster: Cluster::new(metadata.clone(), identity.node),
+        cluster: Cluster::new(metadata.clone(), identity.node, settings.node.data_dir.join(".held-backups")),
         driver: Driver::new(),
         freed: Freed::new(),
         settings,
@@ -231,6 +233,28 @@ async fn assemble(settings: Settings, shutdown: Shutdown) -> Result<Parts, NodeE
         shutdown,
         _data_dir: data_dir,
     })
+}
+
+/// Opens the state. One that is rotten is put aside, and consensus gets another one: from the log, or from a peer.
+fn open_state(settings: &Settings) -> Result<State, NodeError> {
+    let (dir, raft_dir) = (settings.state_dir(), settings.raft_dir());
+    let told = |error| NodeError::Directory { path: raft_dir.clone(), error };
+    let options = StateOptions { told_of_rot: Some(raft_dir.clone()), ..StateOptions::default() };
+    let was_condemned = raft::condemned(&raft_dir).map_err(told)?.is_some();
+    match State::open(&dir, options.clone()) {
+        // an empty one took its place at an earlier start, and waits to be filled
+        Ok(state) if !was_condemned || state.revision().index == 0 => return Ok(state),
+        Ok(_) => {}
+        Err(error) if error.is_rot() => raft::condemn(&raft_dir, &error.to_string()).map_err(told)?,
+        Err(error) => return Err(error.into()),
+    }
+    if let Some(aside) = tables::put_aside(&dir)? {
+        tracing::error!(
+            kept = %aside.display(),
+            "the state is rotten, and kept aside: another one takes its place. Remove it when nobody needs it any more"
+        );
+    }
+    Ok(State::open(&dir, options)?)
 }
 
 /// Finds out about addresses that can't be listened on before anything is made or opened.
@@ -249,8 +273,12 @@ fn take_data_dir(settings: &Settings) -> Result<(PathBuf, File), NodeError> {
     }
 }
 
-fn claim(settings: &Settings, pems: Option<&Reloading<NodePems>>) -> Claim {
-    let from_certificate = pems.map(|pems| pems.current().identity.clone());
+/// Who the certificate says this node is.
+fn named(pems: Option<&Reloading<NodePems>>) -> Option<certs::Identity> {
+    pems.map(|pems| pems.current().identity.clone())
+}
+
+fn claim(settings: &Settings, from_certificate: Option<certs::Identity>) -> Claim {
     let store = fs::marked(&settings.blobs_dir());
     match from_certificate {
         Some(certs::Identity { cluster, role: certs::Role::Node(node) }) => {

@@ -10,6 +10,7 @@ use openraft::errors::{ClientWriteError, RaftError};
 use crate::core::{Core, Leader};
 use crate::network::net::{Class, never_arrived};
 use crate::network::wire::{self, Change, Changed, kind};
+use crate::suspect;
 use crate::types::{Member, StoredMembership, Types};
 
 /// Between two looks for a change that broke off, and how long finishing it may take.
@@ -55,6 +56,8 @@ impl Core {
                 Changed::Done => return Ok(()),
                 Changed::Unknown => return Err(ChangeError::Unknown),
                 Changed::Rejected(why) => return Err(ChangeError::Rejected(why)),
+                // only who joins is told that
+                Changed::Lineage(_) => return Err(ChangeError::Unknown),
                 Changed::NotLeader => self.await_leader_change().await,
             }
         }
@@ -80,6 +83,11 @@ impl Core {
     }
 
     async fn change_members(&self, change: ChangeMembers<u64, crate::types::Peer>, keep: bool) -> Changed {
+        if let Some(id) = suspect::promoted(self, &change) {
+            return Changed::Rejected(format!(
+                "node {id:016x} is suspect: it does not vote until it is fed and trusted"
+            ));
+        }
         match self.raft.change_membership(change, keep).await {
             Ok(_) => Changed::Done,
             Err(error) => rejected(&error),
@@ -130,9 +138,12 @@ impl Core {
         }
     }
 
-    async fn transfer(&self, to: u64) -> Changed {
+    pub(crate) async fn transfer(&self, to: u64) -> Changed {
         if to == self.net.node_id {
             return Changed::Done;
+        }
+        if self.reported.lately().contains(&to) {
+            return Changed::Rejected(format!("node {to:016x} is suspect, and does not lead"));
         }
         if !self.metrics().membership_config.voter_ids().any(|voter| voter == to) {
             return Changed::Rejected(format!("node {to:016x} is not a voter"));

@@ -262,10 +262,14 @@ pub(crate) fn put_entry(out: &mut BytesMut, entry: &Entry) {
         put_log_id(out, &entry.log_id);
         match &entry.payload {
             Payload::Blank => out.put_u8(0),
-            Payload::Normal(command) => {
+            Payload::Normal(Command::Proposal { at_ms, payload }) => {
                 out.put_u8(1);
-                out.put_u64_le(command.at_ms);
-                out.put_slice(&command.payload);
+                out.put_u64_le(*at_ms);
+                out.put_slice(payload);
+            }
+            Payload::Normal(Command::Suspect(node_id)) => {
+                out.put_u8(3);
+                out.put_u64_le(*node_id);
             }
             Payload::Membership(membership) => {
                 out.put_u8(2);
@@ -278,8 +282,8 @@ pub(crate) fn put_entry(out: &mut BytesMut, entry: &Entry) {
 /// Upper bound of what [`put_entry`] adds for an ordinary entry of that payload.
 pub(crate) fn entry_size(entry: &Entry) -> usize {
     let payload = match &entry.payload {
-        Payload::Normal(command) => command.payload.len(),
-        Payload::Blank | Payload::Membership(_) => 256,
+        Payload::Normal(Command::Proposal { payload, .. }) => payload.len(),
+        Payload::Blank | Payload::Membership(_) | Payload::Normal(Command::Suspect(_)) => 256,
     };
     HEADER_BYTES + TRAILER_BYTES + 25 + payload
 }
@@ -293,11 +297,16 @@ pub(crate) fn entry(bytes: Bytes) -> Result<Entry, CodecError> {
             reader.end()?;
             Payload::Blank
         }
-        1 => Payload::Normal(Command { at_ms: reader.u64()?, payload: reader.rest() }),
+        1 => Payload::Normal(Command::Proposal { at_ms: reader.u64()?, payload: reader.rest() }),
         2 => {
             let membership = reader.membership()?;
             reader.end()?;
             Payload::Membership(membership)
+        }
+        3 => {
+            let node_id = reader.u64()?;
+            reader.end()?;
+            Payload::Normal(Command::Suspect(node_id))
         }
         _ => return Err(reader.error("its payload is of an unknown kind")),
     };
@@ -367,7 +376,7 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn normal(term: u64, index: u64, payload: &'static [u8]) -> Entry {
-        let command = Command { at_ms: 7, payload: Bytes::from_static(payload) };
+        let command = Command::Proposal { at_ms: 7, payload: Bytes::from_static(payload) };
         Entry { log_id: id(term, index), payload: Payload::Normal(command) }
     }
 
@@ -388,11 +397,13 @@ pub(crate) mod tests {
     fn golden_bytes() {
         let blank = Entry { log_id: id(2, 3), payload: Payload::Blank };
         let membership = Entry { log_id: id(1, 0), payload: Payload::Membership(members()) };
+        let suspect = Entry { log_id: id(2, 5), payload: Payload::Normal(Command::Suspect(6)) };
         let stored = StoredMembership::new(Some(id(1, 0)), members());
         let cases: Vec<(&str, Bytes, &str)> = vec![
             ("blank", encoded(&blank), GOLDEN_BLANK),
             ("normal", encoded(&normal(2, 4, b"hi")), GOLDEN_NORMAL),
             ("membership", encoded(&membership), GOLDEN_MEMBERSHIP),
+            ("suspect", encoded(&suspect), GOLDEN_SUSPECT),
             ("vote", vote_record(&Vote::new_committed(5, 6)), GOLDEN_VOTE),
             ("log id", log_id_record(Kind::LogId, &id(5, 6)), GOLDEN_LOG_ID),
             ("meta", meta_record(Some(&id(2, 4)), &stored), GOLDEN_META),
@@ -407,6 +418,7 @@ pub(crate) mod tests {
     const GOLDEN_MEMBERSHIP: &str = "b701010100000000000000000000000000000002020000000100000001000000000000000200000001000000000000000200\
         00000000000002000000010000000000000003000000783a310100000061010000006d020000000000000003000000793a32\
         0100000061010000006d37bdc177";
+    const GOLDEN_SUSPECT: &str = "b701010200000000000000050000000000000003060000000000000095b10616";
     const GOLDEN_VOTE: &str = "b702010500000000000000060000000000000001d48124f4";
     const GOLDEN_LOG_ID: &str = "b70301050000000000000006000000000000004efabf0a";
     const GOLDEN_META: &str = "b704010102000000000000000400000000000000010100000000000000000000000000000002000000010000000100000000\
@@ -416,7 +428,8 @@ pub(crate) mod tests {
     // What was written reads back equal.
     #[test]
     fn round_trips() {
-        for payload in [Payload::Blank, normal(1, 1, b"").payload, Payload::Membership(members())] {
+        let suspect = Payload::Normal(Command::Suspect(7));
+        for payload in [Payload::Blank, normal(1, 1, b"").payload, Payload::Membership(members()), suspect] {
             let written = Entry { log_id: id(9, 10), payload };
             assert_eq!(entry(encoded(&written)).unwrap(), written);
         }

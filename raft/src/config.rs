@@ -20,7 +20,8 @@ pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 pub struct GroupConfig {
     /// The cluster; random, made when it was founded.
     pub cluster_id: u128,
-    /// The life of the cluster's log; nodes of another one are refused.
+    /// The life of the cluster's log that a new directory begins in; one that was used knows its own. Nodes of another
+    /// one are refused.
     pub lineage: u64,
     /// This node; random, made once with its data directory, never reused.
     pub node_id: u64,
@@ -146,10 +147,11 @@ pub enum StartError {
     /// The log is damaged, or has lost acknowledged entries.
     #[error(transparent)]
     Log(#[from] LogOpenError),
-    /// Entries between the state and the log are gone.
+    /// Entries between the state and the log are gone, and no other node has given its state in time.
     #[error(
-        "the state ends at {applied:?}, but the log begins after {purged}: entries in between are gone; the node does not \
-         start over a gap"
+        "the state ends at {applied:?}, but the log begins after {purged}: entries in between are gone here. The node \
+         does not start over a gap, and no other member has a state that it could give. Start the others; if there \
+         are none, restore a backup"
     )]
     Gap {
         /// The end of the state, or of the latest snapshot.

@@ -10,12 +10,15 @@ use tokio::sync::watch;
 use crate::config::{Clock, Limits, Timing};
 use crate::former::Former;
 use crate::gate::Gate;
+use crate::identity::Directory;
 use crate::log_store::LogStore;
 use crate::network::net::Net;
 use crate::network::receive::Receiver;
 use crate::propose::Forwarder;
 use crate::read_index::Reads;
+use crate::reinstall::Lent;
 use crate::room::Room;
+use crate::suspect::Reported;
 use crate::types::{Position, Raft, RaftMetrics};
 
 /// A running node. Lives on the runtime of consensus.
@@ -23,6 +26,9 @@ pub(crate) struct Core {
     pub(crate) net: Arc<Net>,
     pub(crate) raft: Raft,
     pub(crate) log: LogStore,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) reported: Reported,
+    pub(crate) lent: Lent,
     pub(crate) gate: Arc<Gate>,
     pub(crate) receiver: Receiver,
     pub(crate) applied: watch::Receiver<Option<Position>>,

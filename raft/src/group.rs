@@ -25,8 +25,7 @@ use crate::core::{Core, Leadership, boottime_ms};
 use crate::fatal;
 use crate::former;
 use crate::gate::{self, Gate};
-use crate::identity::{Identity, Memory};
-use crate::log_store::{LogSettings, LogStore};
+use crate::identity::{Directory, Identity, Memory};
 use crate::machine::StateMachine;
 use crate::metrics;
 use crate::network::client::Network;
@@ -37,9 +36,11 @@ use crate::network::transport;
 use crate::network::wire::{self, Change, Changed, kind};
 use crate::propose::{self, Forward, Forwarder, ProposeError, Proposed};
 use crate::read_index::{self, Reads, Unavailable};
+use crate::reinstall::{self, Lent};
 use crate::room::{self, Room};
-use crate::snapshot::Snapshots;
-use crate::state::Adapter;
+use crate::state::{self, Adapter};
+use crate::stores::{self, Stores};
+use crate::suspect::{self, Reported, Suspicion};
 use crate::types::{Member, Peer, Position, Raft, StoredMembership};
 
 /// A node's part in the group. A cheap handle; the last one that goes ends it.
@@ -91,8 +92,12 @@ pub struct Status {
     pub matched: BTreeMap<u64, Option<u64>>,
     /// The node has found that a majority remembers no more of it than itself, and takes part.
     pub admitted: bool,
-    /// Its directory went back in time, and it takes no part.
-    pub suspect: bool,
+    /// It has lost what it had acknowledged, and votes no more until it is trusted again.
+    pub suspicion: Option<Suspicion>,
+    /// Its directory was emptied under a known id, and it takes no part for good.
+    pub emptied: bool,
+    /// Who has told this node lately to be suspect.
+    pub suspects: Vec<u64>,
 }
 
 /// What a node does in the group.
@@ -141,6 +146,11 @@ impl Group {
         }
     }
 
+    /// The life of the cluster's log that this node belongs to.
+    pub fn lineage(&self) -> u64 {
+        self.0.core.net.lineage()
+    }
+
     /// Whether a node was ever started on this directory.
     pub fn was_started(dir: &Path) -> bool {
         Identity::is_in(dir)
@@ -183,7 +193,7 @@ impl Group {
     /// Asks one of the nodes at `seeds` to add this node as a learner; repeats until it is one.
     pub async fn join(&self, seeds: Vec<String>, me: Member, limit: Duration) -> Result<(), ChangeError> {
         let core = self.0.core.clone();
-        if core.gate.went_back() {
+        if core.gate.is_closed_for_good() {
             return Err(ChangeError::Rejected(USED_ID.to_owned()));
         }
         let joined = self.on_runtime(async move { tokio::time::timeout(limit, join(&core, &seeds, me)).await }).await;
@@ -261,7 +271,9 @@ impl Group {
             matched: metrics.replication.unwrap_or_default().into_iter().map(|(id, at)| (id, index(at))).collect(),
             voters,
             admitted: core.gate.is_open(),
-            suspect: core.gate.went_back(),
+            suspicion: core.gate.suspicion(),
+            emptied: core.gate.is_closed_for_good(),
+            suspects: core.reported.lately().into_iter().collect(),
         }
     }
 
@@ -308,6 +320,12 @@ impl Group {
     /// Whether the volume of this node's log is nearly full: changes that make the state grow should wait.
     pub fn is_short_of_room(&self) -> bool {
         self.0.core.room.is_short()
+    }
+
+    /// Says durably that the state of this node is not to be used any more; the next start takes another one's. The
+    /// process should end.
+    pub fn condemn_state(&self, why: &str) -> std::io::Result<()> {
+        self.0.core.directory.condemn_state(why)
     }
 
     /// Keeps the whole log of this node from now on, as evidence, or lets it be purged behind copies again. Forgotten
@@ -362,7 +380,8 @@ impl Group {
         if status.leader != Some(status.node_id) {
             return;
         }
-        let best = status.matched.iter().filter(|(id, _)| **id != status.node_id && status.voters.contains(id));
+        let fit = |id: &u64| *id != status.node_id && status.voters.contains(id) && !status.suspects.contains(id);
+        let best = status.matched.iter().filter(|(id, _)| fit(id));
         if let Some((id, _)) = best.max_by_key(|(_, matched)| **matched)
             && let Err(error) = self.transfer_leader(*id, Duration::from_secs(3)).await
         {
@@ -380,11 +399,28 @@ async fn join(core: &Core, seeds: &[String], me: Member) -> Result<(), ChangeErr
             match answer.map(wire::read_changed) {
                 Ok(Ok(Changed::Done)) => return Ok(()),
                 Ok(Ok(Changed::Rejected(why))) => return Err(ChangeError::Rejected(why)),
+                Ok(Ok(Changed::Lineage(lineage))) => enter_life(core, lineage).await?,
                 Ok(Ok(Changed::NotLeader | Changed::Unknown)) | Ok(Err(_)) => {}
                 Err(status) => tracing::info!(%status, %seed, "joining was not possible there"),
             }
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// A node that belongs to nothing yet goes over to the life that the cluster is in.
+async fn enter_life(core: &Core, lineage: u64) -> Result<(), ChangeError> {
+    if core.log.last().is_some() || core.knows_members() {
+        return Err(ChangeError::Rejected(USED_ID.to_owned()));
+    }
+    let directory = core.directory.clone();
+    let kept = tokio::task::spawn_blocking(move || directory.change(|identity| identity.lineage = lineage)).await;
+    match kept.map_err(std::io::Error::other).flatten() {
+        Ok(()) => {
+            core.net.set_lineage(lineage);
+            Ok(())
+        }
+        Err(error) => fatal::abort("the identity of a joining node cannot be kept", &error),
     }
 }
 
@@ -417,16 +453,13 @@ async fn start(config: GroupConfig, machine: Arc<dyn StateMachine>) -> Result<Ar
     let engine = Arc::new(engine_config(&config)?);
     let listener = TcpListener::bind(config.listen).await?;
     let room = Group::make_room(&config.dir, config.limits.reserve_bytes)?;
-    let identity = Identity::start(&config.dir, config.cluster_id, config.lineage, config.node_id)?;
-    let (log, adapter, snapshots) = open_stores(&config, machine).await?;
-    let (applied, former) = (adapter.applied_at(), adapter.former());
-    former.load(log.former()?);
-    let (mut log_handle, mut adapter) = (log.clone(), adapter);
-    let membership = StorageHelper::new(&mut log_handle, &mut adapter).get_membership().await;
-    let membership = membership.map_err(|error| StartError::Engine(error.to_string()))?.effective().as_ref().clone();
+    let directory = Directory::start(&config.dir, config.cluster_id, config.lineage, config.node_id)?;
+    let directory = Arc::new(directory);
+    let Stores { log, snapshots, gap } = stores::open(&config, machine.clone(), directory.clone()).await?;
+    let identity = directory.identity();
     let net = Net::new(NetSettings {
         cluster_id: config.cluster_id,
-        lineage: config.lineage,
+        lineage: identity.lineage,
         node_id: config.node_id,
         start: identity.start,
         memory: Memory::load(log.heard()?)?,
@@ -436,6 +469,20 @@ async fn start(config: GroupConfig, machine: Arc<dyn StateMachine>) -> Result<Ar
         snapshot_rate: config.limits.snapshot_rate_bytes,
         append_messages: config.limits.append_messages,
     });
+    let receiver = Receiver::new(snapshots.clone());
+    if let Some(gap) = gap {
+        let known = [log.membership()?, log.members()?, Some(state::membership(&*machine)?)];
+        let peers = reinstall::peers(&net, known.into_iter().flatten());
+        reinstall::fetch(&net, &peers, &receiver, gap).await?;
+        stores::drop_log_behind(&log, &*machine)?;
+    }
+    reinstall::acquit(&config.dir)?;
+    let adapter = Adapter::open(machine, snapshots, log.flushed())?;
+    let (applied, former) = (adapter.applied_at(), adapter.former());
+    former.load(log.former()?);
+    let (mut log_handle, mut adapter) = (log.clone(), adapter);
+    let membership = StorageHelper::new(&mut log_handle, &mut adapter).get_membership().await;
+    let membership = membership.map_err(|error| StartError::Engine(error.to_string()))?.effective().as_ref().clone();
     let raft = Raft::new(config.node_id, engine, Network(net.clone()), log.clone(), adapter).await;
     let raft = raft.map_err(|error| StartError::Engine(error.to_string()))?;
     let (leads, leadership) = watch::channel(Leadership::default());
@@ -444,8 +491,11 @@ async fn start(config: GroupConfig, machine: Arc<dyn StateMachine>) -> Result<Ar
         net,
         raft,
         log,
-        gate: Arc::new(Gate::default()),
-        receiver: Receiver::new(snapshots),
+        directory,
+        reported: Reported::default(),
+        lent: Lent::default(),
+        gate: Arc::new(Gate::new(identity.suspicion)),
+        receiver,
         applied,
         leadership,
         reads: Reads::default(),
@@ -473,7 +523,10 @@ struct Parts {
 
 fn spawn_parts(core: &Arc<Core>, parts: Parts) {
     let Parts { listener, tls, leads, forwards, membership } = parts;
-    if membership.nodes().next().is_some() {
+    if core.gate.suspicion().is_some() {
+        // a leader lets it in, not a majority
+        tracing::warn!("this node is suspect since an earlier start or this one");
+    } else if membership.nodes().next().is_some() {
         tokio::spawn(gate::greet(core.clone(), membership));
     } else {
         // it knows nobody to greet; frames of who knows it as somebody else close the gate again
@@ -491,36 +544,16 @@ fn spawn_parts(core: &Arc<Core>, parts: Parts) {
             fatal::abort("the listener of consensus has ended", &format!("{served:?}"));
         }
     });
+    tokio::spawn(suspect::watch(core.clone()));
     tokio::spawn(gate::remember(core.clone()));
     tokio::spawn(room::watch(core.clone()));
     tokio::spawn(former::keep(core.clone()));
+    tokio::spawn(reinstall::remember_members(core.clone()));
     tokio::spawn(read_index::run(core.clone()));
     tokio::spawn(propose::forward(core.clone(), forwards));
     tokio::spawn(follow_leadership(core.clone(), leads));
     tokio::spawn(change::settle(core.clone()));
     tokio::spawn(watch_engine(core.clone()));
-}
-
-/// Opens log, state and snapshots, and checks that they fit together. Blocking work, on threads for it.
-async fn open_stores(
-    config: &GroupConfig,
-    machine: Arc<dyn StateMachine>,
-) -> Result<(LogStore, Adapter, Arc<Snapshots>), StartError> {
-    let mut settings = LogSettings::new(config.dir.join("log"));
-    settings.depth = config.limits.append_depth;
-    settings.read_bytes = config.limits.message_bytes;
-    let snapshots_dir = config.dir.join("snapshots");
-    let open = move || -> Result<_, StartError> {
-        let log = LogStore::open(settings)?;
-        let snapshots = Arc::new(Snapshots::open(snapshots_dir, machine.clone())?);
-        let adapter = Adapter::open(machine, snapshots.clone(), log.flushed())?;
-        let applied = adapter.applied_at().borrow().max(snapshots.position());
-        if let Some(purged) = log.purged().filter(|purged| applied < Some(*purged)) {
-            return Err(StartError::Gap { applied, purged });
-        }
-        Ok((log, adapter, snapshots))
-    };
-    tokio::task::spawn_blocking(open).await.map_err(std::io::Error::other)?
 }
 
 /// Publishes who leads, and when this node is ready to.

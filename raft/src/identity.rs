@@ -7,13 +7,15 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
 
 use crate::codec::{self, CodecError, Kind};
 use crate::files;
+use crate::reinstall;
+use crate::suspect::Suspicion;
 use crate::types::Position;
 
 /// What a data directory says of itself.
@@ -26,8 +28,8 @@ pub(crate) struct Identity {
     pub(crate) start: u64,
     /// What the program that wrote it understood; see [`FEATURE_LEVEL`].
     pub(crate) feature_level: u32,
-    /// Its log is short or damaged, and it must not vote.
-    pub(crate) suspect: bool,
+    /// It has lost what it acknowledged, and must not vote.
+    pub(crate) suspicion: Option<Suspicion>,
 }
 
 const FILE: &str = "node.id";
@@ -38,7 +40,7 @@ pub(crate) const FEATURE_LEVEL: u32 = 1;
 /// The directory belongs to somebody else, or cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    /// Another node's, cluster's or lineage's directory.
+    /// Another node's or cluster's directory.
     #[error("the data directory belongs to node {node_id:016x} of cluster {cluster_id:032x}, lineage {lineage:016x}")]
     Foreign {
         /// Whose it is.
@@ -51,9 +53,6 @@ pub enum IdentityError {
     /// A newer program wrote it.
     #[error("the data directory has feature level {0}, newer than this program")]
     Newer(u32),
-    /// It was marked as not fit to vote.
-    #[error("the data directory is marked suspect: its log has lost acknowledged entries")]
-    Suspect,
     /// The identity file is damaged.
     #[error(transparent)]
     Damaged(#[from] CodecError),
@@ -67,30 +66,74 @@ impl Identity {
     pub(crate) fn is_in(dir: &Path) -> bool {
         dir.join(FILE).exists()
     }
+}
 
-    /// Reads the directory's identity, or gives it one; raises its start counter durably.
-    pub(crate) fn start(dir: &Path, cluster_id: u128, lineage: u64, node_id: u64) -> Result<Identity, IdentityError> {
+/// The identity of a directory in use, and the file that holds it.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    file: PathBuf,
+    identity: Mutex<Identity>,
+}
+
+impl Directory {
+    /// Reads the directory's identity, or gives it one; raises its start counter durably. A directory that has one
+    /// keeps its own lineage.
+    pub(crate) fn start(dir: &Path, cluster_id: u128, lineage: u64, node_id: u64) -> Result<Directory, IdentityError> {
         files::make_dir(dir)?;
-        let path = dir.join(FILE);
         let mut identity = match read(dir)? {
             Some(identity) => identity,
-            None => Identity { cluster_id, lineage, node_id, start: 0, feature_level: FEATURE_LEVEL, suspect: false },
+            None => {
+                let feature_level = FEATURE_LEVEL;
+                Identity { cluster_id, lineage, node_id, start: 0, feature_level, suspicion: None }
+            }
         };
-        let Identity { feature_level, suspect, .. } = identity;
-        if (identity.cluster_id, identity.lineage, identity.node_id) != (cluster_id, lineage, node_id) {
+        if (identity.cluster_id, identity.node_id) != (cluster_id, node_id) {
             let Identity { cluster_id, lineage, node_id, .. } = identity;
             return Err(IdentityError::Foreign { node_id, cluster_id, lineage });
         }
-        if feature_level > FEATURE_LEVEL {
-            return Err(IdentityError::Newer(feature_level));
-        }
-        if suspect {
-            return Err(IdentityError::Suspect);
+        if identity.feature_level > FEATURE_LEVEL {
+            return Err(IdentityError::Newer(identity.feature_level));
         }
         identity.start += 1;
-        files::replace(&path, &encode(&identity))?;
-        Ok(identity)
+        let directory = Directory { file: dir.join(FILE), identity: Mutex::new(identity) };
+        files::replace(&directory.file, &encode(&identity))?;
+        Ok(directory)
     }
+
+    /// What the directory says of itself now.
+    pub(crate) fn identity(&self) -> Identity {
+        *self.identity.lock()
+    }
+
+    /// Says that the state beside this directory is rotten. Blocking.
+    pub(crate) fn condemn_state(&self, why: &str) -> io::Result<()> {
+        reinstall::condemn(self.file.parent().unwrap_or(Path::new(".")), why)
+    }
+
+    /// Changes what the directory says of itself; durable when this returns. Blocking.
+    pub(crate) fn change(&self, change: impl FnOnce(&mut Identity)) -> io::Result<()> {
+        let mut identity = self.identity.lock();
+        let mut changed = *identity;
+        change(&mut changed);
+        if changed != *identity {
+            files::replace(&self.file, &encode(&changed))?;
+            *identity = changed;
+        }
+        Ok(())
+    }
+}
+
+/// Changes the identity of a stopped node's directory; durable when this returns.
+pub(crate) fn rewrite(dir: &Path, change: impl FnOnce(&mut Identity)) -> Result<(), IdentityError> {
+    let mut identity = read(dir)?.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the directory has none"))?;
+    change(&mut identity);
+    Ok(files::replace(&dir.join(FILE), &encode(&identity))?)
+}
+
+/// Gives a directory its identity before its first start.
+pub(crate) fn create(dir: &Path, cluster_id: u128, lineage: u64, node_id: u64) -> Result<(), IdentityError> {
+    let identity = Identity { cluster_id, lineage, node_id, start: 0, feature_level: FEATURE_LEVEL, suspicion: None };
+    Ok(files::replace(&dir.join(FILE), &encode(&identity))?)
 }
 
 /// Reads the directory's identity; `None` if it has none yet.
@@ -101,29 +144,31 @@ pub(crate) fn read(dir: &Path) -> Result<Option<Identity>, IdentityError> {
 
 fn encode(identity: &Identity) -> Bytes {
     let mut out = BytesMut::new();
-    codec::record(&mut out, Kind::Identity, 1, |out| {
+    codec::record(&mut out, Kind::Identity, 2, |out| {
         out.put_u128_le(identity.cluster_id);
         out.put_u64_le(identity.lineage);
         out.put_u64_le(identity.node_id);
         out.put_u64_le(identity.start);
         out.put_u32_le(identity.feature_level);
-        out.put_u8(u8::from(identity.suspect));
+        Suspicion::put(identity.suspicion, out);
     });
     out.freeze()
 }
 
 fn decode(bytes: Bytes) -> Result<Identity, CodecError> {
-    let mut reader = codec::open_v1(bytes, Kind::Identity)?;
-    let identity = Identity {
-        cluster_id: reader.u128()?,
-        lineage: reader.u64()?,
-        node_id: reader.u64()?,
-        start: reader.u64()?,
-        feature_level: reader.u32()?,
-        suspect: reader.bool()?,
+    let (version, mut reader) = codec::open(bytes, Kind::Identity)?;
+    if !(1..=2).contains(&version) {
+        return Err(reader.error("its version is newer than this program"));
+    }
+    let (cluster_id, lineage, node_id) = (reader.u128()?, reader.u64()?, reader.u64()?);
+    let (start, feature_level) = (reader.u64()?, reader.u32()?);
+    let suspicion = match version {
+        // version 1 had a flag here that nothing ever set
+        1 => Suspicion::from_flag(reader.bool()?),
+        _ => Suspicion::take(&mut reader)?,
     };
     reader.end()?;
-    Ok(identity)
+    Ok(Identity { cluster_id, lineage, node_id, start, feature_level, suspicion })
 }
 
 /// What a node says of itself when it starts, and what its peers remember of it.
@@ -143,6 +188,14 @@ impl Heard {
     /// Positions are compared within one term only: a leader of a later term may have cut the log.
     pub(crate) fn is_ahead_of(&self, hello: &Heard) -> bool {
         self.start > hello.start || self.term > hello.term || (self.term == hello.term && self.last > hello.last)
+    }
+
+    /// Reads the record of a node.
+    pub(crate) fn decode(bytes: Bytes) -> Result<Heard, CodecError> {
+        let mut reader = codec::open_v1(bytes, Kind::Heard)?;
+        let heard = Heard::take(&mut reader)?;
+        reader.end()?;
+        Ok(heard)
     }
 
     fn encode(&self) -> Bytes {
@@ -175,9 +228,7 @@ impl Memory {
     pub(crate) fn load(records: Vec<(u64, Bytes)>) -> Result<Memory, CodecError> {
         let mut memory = BTreeMap::new();
         for (node_id, bytes) in records {
-            let mut reader = codec::open_v1(bytes, Kind::Heard)?;
-            memory.insert(node_id, Heard::take(&mut reader)?);
-            reader.end()?;
+            memory.insert(node_id, Heard::decode(bytes)?);
         }
         Ok(Memory(Mutex::new(memory)))
     }
@@ -213,6 +264,13 @@ impl Memory {
         heard.term == term && heard.last >= Some(at)
     }
 
+    /// A node has lost what it had acknowledged to the leader of this term, and begins again.
+    pub(crate) fn forget_acks(&self, node_id: u64) {
+        if let Some(heard) = self.0.lock().get_mut(&node_id) {
+            heard.last = None;
+        }
+    }
+
     /// A node has started and was found to be no older than what was known of it.
     pub(crate) fn heard_start(&self, node_id: u64, hello: Heard) {
         let mut memory = self.0.lock();
@@ -237,26 +295,48 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::suspect::Why;
 
     // Each start counts, and a directory is refused to anyone but its owner.
     #[test]
     fn identity_is_kept() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path().join("raft");
-        assert_eq!(Identity::start(&dir, 1, 2, 3).unwrap().start, 1);
-        assert_eq!(Identity::start(&dir, 1, 2, 3).unwrap().start, 2);
-        for (cluster, lineage, node) in [(9, 2, 3), (1, 9, 3), (1, 2, 9)] {
-            let error = Identity::start(&dir, cluster, lineage, node).unwrap_err();
+        let start = |cluster, lineage, node| Directory::start(&dir, cluster, lineage, node);
+        assert_eq!(start(1, 2, 3).unwrap().identity().start, 1);
+        assert_eq!(start(1, 2, 3).unwrap().identity().start, 2);
+        assert_eq!(start(1, 9, 3).unwrap().identity().lineage, 2, "a directory knows its own");
+        for (cluster, node) in [(9, 3), (1, 9)] {
+            let error = start(cluster, 2, node).unwrap_err();
             assert!(matches!(error, IdentityError::Foreign { node_id: 3, .. }), "{error}");
         }
-        let suspect = Identity { suspect: true, ..Identity::start(&dir, 1, 2, 3).unwrap() };
-        files::replace(&dir.join("node.id"), &encode(&suspect)).unwrap();
-        assert!(matches!(Identity::start(&dir, 1, 2, 3), Err(IdentityError::Suspect)));
-        let newer = Identity { suspect: false, feature_level: 2, ..suspect };
-        files::replace(&dir.join("node.id"), &encode(&newer)).unwrap();
-        assert!(matches!(Identity::start(&dir, 1, 2, 3), Err(IdentityError::Newer(2))));
+        let recorded = Some(Position { term: 4, index: 5 });
+        for suspicion in [None, Some(Suspicion { why: Why::Short, recorded })] {
+            let directory = start(1, 2, 3).unwrap();
+            directory.change(|identity| identity.suspicion = suspicion).unwrap();
+            assert_eq!(start(1, 2, 3).unwrap().identity().suspicion, suspicion, "it is forgotten by a start");
+        }
+        start(1, 2, 3).unwrap().change(|identity| identity.feature_level = 2).unwrap();
+        assert!(matches!(start(1, 2, 3), Err(IdentityError::Newer(2))));
         std::fs::write(dir.join("node.id"), b"rubbish").unwrap();
-        assert!(matches!(Identity::start(&dir, 1, 2, 3), Err(IdentityError::Damaged(_))));
+        assert!(matches!(start(1, 2, 3), Err(IdentityError::Damaged(_))));
+    }
+
+    // An identity file of version 1 is read as it was meant.
+    #[test]
+    fn version_1_is_read() {
+        for (flag, suspicion) in [(0, None), (1, Some(Suspicion { why: Why::Short, recorded: None }))] {
+            let mut out = BytesMut::new();
+            codec::record(&mut out, Kind::Identity, 1, |out| {
+                out.put_u128_le(1);
+                [2, 3, 4].iter().for_each(|number| out.put_u64_le(*number));
+                out.put_u32_le(1);
+                out.put_u8(flag);
+            });
+            let read = decode(out.freeze()).unwrap();
+            let want = Identity { cluster_id: 1, lineage: 2, node_id: 3, start: 4, feature_level: 1, suspicion };
+            assert_eq!(read, want);
+        }
     }
 
     // A peer knows more exactly if the node has started, voted or acknowledged since.

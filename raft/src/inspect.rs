@@ -53,11 +53,9 @@ pub fn inspect(dir: &Path, meta: Option<Vec<u8>>) -> Inspection {
     match identity::read(dir) {
         Ok(None) => found.problems.push("the directory of consensus has no identity".to_owned()),
         Ok(Some(read)) => {
-            let identity::Identity { cluster_id, lineage, node_id, start, suspect, .. } = read;
+            let identity::Identity { cluster_id, lineage, node_id, start, suspicion, .. } = read;
             found.owner = Some(Owner { cluster_id, lineage, node_id, starts: start });
-            if suspect {
-                found.problems.push(identity::IdentityError::Suspect.to_string());
-            }
+            found.problems.extend(suspicion.map(|suspicion| suspicion.to_string()));
         }
         Err(error) => found.problems.push(error.to_string()),
     }
@@ -151,7 +149,7 @@ mod tests {
         let dir = root.path().join("raft");
         assert_eq!(inspect(&dir, None).problems.len(), 2);
         assert!(!dir.exists());
-        identity::Identity::start(&dir, 1, 2, 3).unwrap();
+        identity::Directory::start(&dir, 1, 2, 3).unwrap();
         let log = LogStore::open(LogSettings::new(dir.join("log"))).unwrap();
         let open = log.lifetime();
         drop(log);

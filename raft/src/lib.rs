@@ -26,9 +26,13 @@ mod metrics;
 pub mod network;
 mod propose;
 mod read_index;
+mod recover;
+mod reinstall;
 mod room;
 mod snapshot;
 mod state;
+mod stores;
+mod suspect;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 #[cfg(test)]
@@ -47,4 +51,7 @@ pub use machine::{Committed, MachineError, StateMachine};
 pub use network::transport::{NodeTls, TlsSource};
 pub use propose::{ProposeError, Proposed};
 pub use read_index::Unavailable;
+pub use recover::{NewLife, Other, RecoverError, Survey, recover, restore, survey};
+pub use reinstall::{condemn, condemned};
+pub use suspect::{Suspicion, Why};
 pub use types::{Member, Position};

@@ -30,6 +30,10 @@ pub trait StateMachine: Send + Sync + 'static {
     /// installed.
     fn inspect(&self, dir: &Path) -> Result<Vec<u8>, MachineError>;
 
+    /// The same, and reads all of the copy: how one that replaces a rotten state is judged. It takes as long as
+    /// reading.
+    fn verify(&self, dir: &Path) -> Result<Vec<u8>, MachineError>;
+
     /// Replaces the whole state by the copy in `dir`, which may be renamed away. A crash at any moment leaves the old
     /// state or the new one. Rebuilds every view that `apply` feeds: applies were skipped.
     fn install(&self, dir: &Path) -> Result<(), MachineError>;
@@ -45,7 +49,8 @@ pub struct Committed {
     /// The leader's wall clock when it took the proposal, milliseconds since 1970; 0 for entries of consensus itself.
     /// It may run backwards between leaders.
     pub at_ms: u64,
-    /// What was proposed; empty for entries of consensus itself (a new leader's first entry, changes of members).
+    /// What was proposed; empty for entries of consensus itself (a new leader's first entry, changes of members,
+    /// records of suspect nodes).
     pub payload: Bytes,
 }
 

@@ -117,7 +117,7 @@ impl Core {
     }
 
     fn command(&self, payload: Bytes) -> Command {
-        Command { at_ms: (self.clock)(), payload }
+        Command::Proposal { at_ms: (self.clock)(), payload }
     }
 
     async fn write_until(&self, payload: &Bytes, until: Instant) -> Outcome {

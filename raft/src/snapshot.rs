@@ -227,6 +227,20 @@ impl Snapshots {
         Ok(as_snapshot(Arc::new(found)))
     }
 
+    /// Reads a received copy whole, makes it the state, and keeps a copy of its own. For a node that has not started
+    /// yet. Blocking.
+    pub(crate) fn replace_state(&self, received: &SnapshotDir) -> io::Result<()> {
+        self.machine.verify(&received.dir).map_err(io::Error::other)?;
+        let dir = self.prepare_install(received)?;
+        self.machine.install(&dir).map_err(io::Error::other)?;
+        self.build().map(drop)
+    }
+
+    /// Removes the copies, which share files with a state that is rotten.
+    pub(crate) fn discard(root: &Path) -> io::Result<()> {
+        files::remove_dir(root)
+    }
+
     /// A directory that the machine may take: the received one, or a copy of our own. Blocking.
     pub(crate) fn prepare_install(&self, snapshot: &SnapshotDir) -> io::Result<PathBuf> {
         let installing = self.root.join("installing");

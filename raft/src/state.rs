@@ -22,7 +22,7 @@ use crate::former::Former;
 use crate::machine::{Committed, MachineError, StateMachine};
 use crate::metrics;
 use crate::snapshot::{SnapshotHandle, Snapshots};
-use crate::types::{Entry, LogId, Payload, Position, Snapshot, SnapshotMeta, StoredMembership, Types};
+use crate::types::{Command, Entry, LogId, Payload, Position, Snapshot, SnapshotMeta, StoredMembership, Types};
 
 /// Entries applied in one batch.
 const BATCH_ENTRIES_MAX: usize = 512;
@@ -116,11 +116,23 @@ fn read_meta(machine: &dyn StateMachine) -> io::Result<SnapshotMeta> {
     codec::meta(bytes.map(Bytes::from).unwrap_or_default()).map_err(io::Error::other)
 }
 
+/// What a machine applied last.
+pub(crate) fn applied(machine: &dyn StateMachine) -> io::Result<Option<Position>> {
+    Ok(read_meta(machine)?.last_log_id.map(Position::from))
+}
+
+/// The members as a machine knows them.
+pub(crate) fn membership(machine: &dyn StateMachine) -> io::Result<StoredMembership> {
+    Ok(read_meta(machine)?.last_membership)
+}
+
 fn as_committed(entry: Entry) -> Committed {
     let (index, term) = (entry.log_id.index, entry.log_id.leader_id.term);
     match entry.payload {
-        Payload::Normal(command) => Committed { index, term, at_ms: command.at_ms, payload: command.payload },
-        Payload::Blank | Payload::Membership(_) => Committed { index, term, at_ms: 0, payload: Bytes::new() },
+        Payload::Normal(Command::Proposal { at_ms, payload }) => Committed { index, term, at_ms, payload },
+        Payload::Blank | Payload::Membership(_) | Payload::Normal(Command::Suspect(_)) => {
+            Committed { index, term, at_ms: 0, payload: Bytes::new() }
+        }
     }
 }
 

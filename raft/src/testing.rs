@@ -145,6 +145,12 @@ impl StateMachine for Counters {
         Ok(copy.get(KEY_META).map_err(failed)?.unwrap_or_default())
     }
 
+    fn verify(&self, dir: &Path) -> Result<Vec<u8>, MachineError> {
+        let copy = DB::open_for_read_only(&Options::default(), dir, false).map_err(failed)?;
+        copy.iterator(rocksdb::IteratorMode::Start).try_for_each(|row| row.map(drop)).map_err(failed)?;
+        self.inspect(dir)
+    }
+
     fn install(&self, dir: &Path) -> Result<(), MachineError> {
         let mut live = self.live.write();
         let pointer = self.root.join("CURRENT");

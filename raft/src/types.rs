@@ -28,18 +28,26 @@ pub(crate) type Snapshot = openraft::alias::SnapshotOf<Types, crate::snapshot::S
 pub(crate) type Raft = openraft::Raft<Types, crate::state::Adapter>;
 pub(crate) type RaftMetrics = openraft::RaftMetrics<Types>;
 
-/// One proposal as the log holds it.
+/// What the log holds beside the engine's own entries.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Command {
-    /// Wall time of the leader when it took the proposal, milliseconds since 1970.
-    pub(crate) at_ms: u64,
-    /// The proposer's bytes.
-    pub(crate) payload: Bytes,
+pub(crate) enum Command {
+    /// One proposal.
+    Proposal {
+        /// Wall time of the leader when it took the proposal, milliseconds since 1970.
+        at_ms: u64,
+        /// The proposer's bytes.
+        payload: Bytes,
+    },
+    /// A leader's record that this node has lost what it acknowledged; see `suspect`.
+    Suspect(u64),
 }
 
 impl fmt::Display for Command {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{} bytes", self.payload.len())
+        match self {
+            Command::Proposal { payload, .. } => write!(out, "{} bytes", payload.len()),
+            Command::Suspect(node_id) => write!(out, "suspect {node_id:016x}"),
+        }
     }
 }
 

@@ -38,6 +38,8 @@ pub(super) struct Client {
     credential: Option<Credential>,
     /// The flag that names another node.
     flag: &'static str,
+    /// For answers that take longer than [`TIMEOUT`].
+    patience: Option<Duration>,
 }
 
 /// What a node answered.
@@ -82,7 +84,12 @@ impl Client {
             builder = builder.resolve(url.host_str().unwrap_or_default(), at);
         }
         let http = builder.build().map_err(|error| CliError::failed(causes(&error)))?;
-        Ok(Client { http, base: endpoint.base.clone(), credential, flag: "--admin" })
+        Ok(Client { http, base: endpoint.base.clone(), credential, flag: "--admin", patience: None })
+    }
+
+    /// The same, waiting longer for each answer.
+    pub(super) fn patient(self, patience: Duration) -> Client {
+        Client { patience: Some(patience), ..self }
     }
 
     /// Sends a request; any status is an answer.
@@ -99,6 +106,9 @@ impl Client {
         }
         if let Some(body) = body {
             request = request.json(body);
+        }
+        if let Some(patience) = self.patience {
+            request = request.timeout(patience);
         }
         let mut response = request.send().await.map_err(|error| self.unreachable(&error))?;
         let (status, headers) = (response.status(), response.headers().clone());

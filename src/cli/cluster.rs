@@ -2,6 +2,7 @@
 
 mod form;
 mod prepare;
+pub(super) mod recover;
 
 use std::path::{Path, PathBuf};
 
@@ -51,6 +52,9 @@ enum ClusterCommand {
         #[arg(long = "seed", required = true, value_name = "HOST:PORT")]
         seeds: Vec<String>,
     },
+    /// Have a stopped node go on alone, in a new life of the log, when a majority of the voters is gone for good. Says
+    /// what is lost, and changes nothing without --accept-loss.
+    Recover(recover::RecoverArguments),
     /// Hand leadership to a node.
     Transfer {
         /// The node's id.
@@ -69,6 +73,7 @@ pub(super) async fn run(arguments: ClusterArguments, printer: Printer) -> Result
     match command {
         ClusterCommand::Prepare(wish) => prepare::run(&wish, printer),
         ClusterCommand::Form(wish) => form::run(&connection, &wish, printer).await,
+        ClusterCommand::Recover(wish) => recover::run(&wish, printer),
         ClusterCommand::FirstKey { bare } => first_key(bare, printer),
         ClusterCommand::Init { save_credentials } => init(&client()?, save_credentials.as_deref(), printer).await,
         ClusterCommand::Status => status(&client()?.get("/v1/cluster").await?, printer),
@@ -157,7 +162,8 @@ fn status(document: &Value, printer: Printer) -> Result<(), CliError> {
         ("asked", "node"),
         ("applied", "applied_index"),
         ("takes part", "admitted"),
-        ("suspect", "suspect"),
+        ("log ends at", "last_log_index"),
+        ("suspect", "suspicion"),
         ("copies for 201", "write_rule.copies"),
         ("zones for 201", "write_rule.zones"),
         ("degraded", "write_rule.degradation"),
@@ -170,6 +176,7 @@ fn status(document: &Value, printer: Printer) -> Result<(), CliError> {
         ("STATE", "state"),
         ("LEADS", "leads"),
         ("VOTES", "votes"),
+        ("SUSPECT", "suspect"),
         ("MATCHED", "matched_index"),
         ("VERSION", "version"),
         ("URL", "public_url"),

@@ -3,6 +3,7 @@
 //! Never decides anything the server decides, and never takes a secret as an argument: arguments stand in histories and
 //! process lists (security case U8). What it prints of others' names is made harmless first (U4). Start at [`main`].
 
+mod backup;
 mod bench;
 mod certs;
 mod check;
@@ -64,6 +65,8 @@ enum Command {
     Bench(bench::BenchArguments),
     /// Ask a node whether it lives, has started or is ready; for containers without a shell.
     Health(health::HealthArguments),
+    /// Back up the cluster's metadata, verify a backup, begin a cluster with one.
+    Backup(backup::BackupArguments),
     /// Verify the data of stopped nodes: identities, log, tables, every copy of every blob, every tag.
     Check(check::CheckArguments),
     /// Make and look at certificates.
@@ -105,6 +108,7 @@ fn run(arguments: Arguments) -> Result<(), CliError> {
         Command::User(user) => ask(user::run(user, printer)),
         Command::Health(health) => ask(health::run(health, printer)),
         Command::Bench(bench) => bench::run(bench, printer),
+        Command::Backup(backup) => ask(backup::run(backup, printer)),
         Command::Check(check) => check::run(check, printer),
         Command::Certs(certs) => certs::run(certs, printer),
         Command::Config(config) => config::run(&config),

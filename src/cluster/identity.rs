@@ -20,7 +20,7 @@ const FORMAT: u32 = 1;
 pub struct Identity {
     /// The cluster it belongs to.
     pub cluster: ClusterId,
-    /// The life of that cluster's log it was made in.
+    /// The life of that cluster's log it was made in. Consensus keeps which one it is in now.
     pub lineage: Lineage,
     /// Itself.
     pub node: NodeId,

@@ -3,6 +3,7 @@
 //! Never serves a request and never moves a byte. Start at [`identity`] for who this node is, at [`Cluster`] for what
 //! an operator may ask and do.
 
+pub mod backup;
 pub mod feed;
 pub mod founding;
 pub mod identity;
@@ -15,6 +16,9 @@ pub use identity::{Identity, IdentityError};
 pub use membership::MembershipError;
 pub use status::{ClusterStatus, NodeStatus, StoreStatus};
 
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use registry_core::vocabulary::ids::NodeId;
 use tokio::time::Instant;
 
@@ -26,6 +30,7 @@ pub struct Cluster {
     metadata: Metadata,
     node: NodeId,
     reachable_since: Instant,
+    backups: Arc<backup::Backups>,
 }
 
 /// A node id is known to a cluster that has told it more than its data directory holds: it was emptied, or is an old
@@ -39,14 +44,16 @@ pub struct Cluster {
 pub struct KnownElsewhere(pub NodeId);
 
 impl Cluster {
-    /// As seen from this node.
-    pub fn new(metadata: Metadata, node: NodeId) -> Cluster {
-        Cluster { metadata, node, reachable_since: Instant::now() }
+    /// As seen from this node. Backups are made below `backups_dir`, on the file system of the state.
+    pub fn new(metadata: Metadata, node: NodeId, backups_dir: PathBuf) -> Cluster {
+        let backups = Arc::new(backup::Backups::new(backups_dir));
+        Cluster { metadata, node, reachable_since: Instant::now(), backups }
     }
 
     /// Refuses when others know this node as somebody further on.
     fn ensure_unknown(&self) -> Result<(), KnownElsewhere> {
-        if self.metadata.group().status().suspect { Err(KnownElsewhere(self.node)) } else { Ok(()) }
+        let status = self.metadata.group().status();
+        if status.emptied || status.suspicion.is_some() { Err(KnownElsewhere(self.node)) } else { Ok(()) }
     }
 
     /// This node.

@@ -35,6 +35,8 @@ pub struct NodeStatus {
     pub is_member: bool,
     /// Up to where its log matches, as the leader knows; `None` on other nodes.
     pub matched_index: Option<u64>,
+    /// It has told the asked node lately that it has lost what it had acknowledged, and does not vote.
+    pub is_suspect: bool,
     /// Its volumes.
     pub stores: Vec<StoreStatus>,
 }
@@ -59,8 +61,11 @@ pub struct ClusterStatus {
     /// Whether this node has applied, lately and since its start, all that a leader had confirmed. That it knows a
     /// leader says little: it goes by the last election.
     pub is_fresh: bool,
-    /// The cluster knows this node as somebody further on: its data directory was emptied or is an old copy.
-    pub is_suspect: bool,
+    /// This node has lost votes or entries that it had acknowledged: what, and when it is as good as any again. Until
+    /// then it is fed and does not vote.
+    pub suspicion: Option<String>,
+    /// The cluster knows this node as somebody further on, and its data directory knows nothing: it was emptied.
+    pub is_emptied: bool,
     /// Every node and member, by id.
     pub nodes: Vec<NodeStatus>,
     /// What 201 needs, and what of three zones is missing.
@@ -71,7 +76,7 @@ impl ClusterStatus {
     /// Whether requests may be sent to this node: it belongs to a cluster, was let in, is registered with its volume
     /// (before that no upload finds a place on it), somebody leads, and its state was confirmed lately.
     pub fn is_ready(&self) -> bool {
-        let takes_part = self.is_admitted && !self.is_suspect && self.is_registered();
+        let takes_part = self.is_admitted && !self.is_emptied && self.is_registered();
         self.cluster.is_some() && takes_part && self.leader.is_some() && self.is_fresh
     }
 
@@ -99,6 +104,7 @@ impl Cluster {
             votes: group.voters.contains(&id.0),
             is_member: group.members.iter().any(|member| member.node_id == id.0),
             matched_index: group.matched.get(&id.0).copied().flatten(),
+            is_suspect: is_suspect(&group, id),
             stores: of_node(&stores, id),
         });
         ClusterStatus {
@@ -110,7 +116,8 @@ impl Cluster {
             last_log_index: group.last_log_index.unwrap_or(0),
             is_admitted: group.admitted,
             is_fresh: self.metadata.group().confirmed_age_ms() <= LATELY_MS,
-            is_suspect: group.suspect,
+            suspicion: group.suspicion.map(|suspicion| suspicion.to_string()),
+            is_emptied: group.emptied,
             nodes: nodes.collect(),
             write_rule: rule,
         }
@@ -128,11 +135,15 @@ impl Cluster {
                 node: node.id,
                 zone: row.zone,
                 votes: node.votes,
-                is_fit: row.state == NodeState::Active && (is_near || node.id == self.node),
+                is_fit: row.state == NodeState::Active && !node.is_suspect && (is_near || node.id == self.node),
             })
         };
         members.filter_map(standing).collect()
     }
+}
+
+fn is_suspect(group: &raft::Status, node: NodeId) -> bool {
+    group.suspects.contains(&node.0) || (group.node_id == node.0 && group.suspicion.is_some())
 }
 
 fn of_node(stores: &[(StoreId, StoreRow)], node: NodeId) -> Vec<StoreStatus> {

@@ -42,10 +42,12 @@ impl StateDigest {
             Verdict::Diverged { index } => {
                 tracing::error!(
                     index,
-                    "this node's state differs from the majority's: stopping, and it stops again at every start. Keep a \
-                     copy of its data directory for whoever looks for the cause; then remove the node from the cluster \
-                     and join with an empty directory under a new id"
+                    "this node's state differs from the majority's: stopping. The next start takes another node's state; \
+                     this one is kept beside it (`state.rotten`) for whoever looks for the cause"
                 );
+                if let Err(error) = self.metadata.group().condemn_state(&format!("it diverged before entry {index}")) {
+                    tracing::error!(%error, "that can't be noted: it stops again after the next start");
+                }
                 std::process::abort();
             }
             Verdict::NoMajority { index } => {

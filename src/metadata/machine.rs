@@ -55,6 +55,10 @@ impl StateMachine for MetadataMachine {
         self.state.inspect(dir).map_err(failed)?.ok_or_else(|| failed("the copy holds no applied index"))
     }
 
+    fn verify(&self, dir: &Path) -> Result<Vec<u8>, MachineError> {
+        self.state.verify(dir).map_err(failed)?.ok_or_else(|| failed("the copy holds no applied index"))
+    }
+
     fn install(&self, dir: &Path) -> Result<(), MachineError> {
         let mut machine = self.machine.lock();
         self.state.install(dir).map_err(failed)?;

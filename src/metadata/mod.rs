@@ -3,11 +3,14 @@
 //! Never knows HTTP, JSON or who is calling. Start at [`Metadata`]: [`propose`](Metadata::propose) changes the state,
 //! [`read`](Metadata::read) looks at it; [`tables`] keeps it on disk, [`machine`] joins it to consensus, [`watch`]
 //! wakes the reconcilers;
-//! [`stopped`] looks at the state of a node that does not run.
+//! [`stopped`] looks at the state of a node that does not run, [`recover`] makes such a node the cluster,
+//! [`backup`] copies the state.
 
+pub mod backup;
 pub mod machine;
 mod propose;
 mod read;
+pub mod recover;
 pub mod stopped;
 pub mod tables;
 pub mod watch;

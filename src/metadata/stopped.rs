@@ -22,9 +22,13 @@ pub struct StoppedState {
 impl StoppedState {
     /// Opens the live instance under `root`.
     pub fn open(root: &Path) -> Result<StoppedState, StateError> {
-        let path = root.join(live_dir(root)?);
+        StoppedState::open_copy(&root.join(live_dir(root)?))
+    }
+
+    /// Opens a copy of an instance.
+    pub fn open_copy(path: &Path) -> Result<StoppedState, StateError> {
         let options = StateOptions::default();
-        let instance = Instance::open(&path, &options, &options.cache(), true)?;
+        let instance = Instance::open(path, &options, &options.cache(), true)?;
         Ok(StoppedState { instance, errors: Mutex::new(Vec::new()) })
     }
 
@@ -41,6 +45,11 @@ impl StoppedState {
     /// About how many rows there are.
     pub fn rows_estimate(&self) -> u64 {
         self.instance.db.property_int_value("rocksdb.estimate-num-keys").ok().flatten().unwrap_or(0)
+    }
+
+    /// Reads every row; an error is damage that no row below it may show.
+    pub fn read_whole(&self) -> Result<(), StateError> {
+        self.instance.read_whole()
     }
 
     /// What could not be read so far; the first few.

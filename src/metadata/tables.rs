@@ -18,7 +18,7 @@ use registry_core::metadata::tables::{Row, TablesRead, Writes};
 use registry_core::vocabulary::ids::{Lineage, Revision};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
-    BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, Direction,
+    BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, Direction, ErrorKind,
     IteratorMode, LruCacheOptions, Options, ReadOptions, WriteBatch, WriteOptions,
 };
 
@@ -57,11 +57,20 @@ pub struct StateOptions {
     pub write_buffer_bytes: usize,
     /// Open files at most.
     pub open_files: i32,
+    /// The directory of consensus, which is told when a read finds damage: the next start reinstalls the state.
+    pub told_of_rot: Option<PathBuf>,
+}
+
+impl StateError {
+    /// Whether the files themselves are damaged, so that only another copy helps.
+    pub fn is_rot(&self) -> bool {
+        matches!(self, StateError::Storage { error, .. } if error.kind() == ErrorKind::Corruption)
+    }
 }
 
 impl Default for StateOptions {
     fn default() -> StateOptions {
-        StateOptions { cache_bytes: 32 << 20, write_buffer_bytes: 16 << 20, open_files: 512 }
+        StateOptions { cache_bytes: 32 << 20, write_buffer_bytes: 16 << 20, open_files: 512, told_of_rot: None }
     }
 }
 
@@ -96,6 +105,7 @@ fn table_options(cache: &Cache) -> BlockBasedOptions {
 pub(crate) struct Instance {
     pub(crate) db: DB,
     path: PathBuf,
+    told_of_rot: Option<PathBuf>,
     /// Replaced: its files go with its last reader, who may still have to open some of them.
     replaced: AtomicBool,
 }
@@ -140,9 +150,42 @@ impl Instance {
             true => DB::open_cf_descriptors_read_only(&tuned, path, families, false),
         };
         match opened {
-            Ok(db) => Ok(Instance { db, path: path.to_owned(), replaced: AtomicBool::new(false) }),
+            Ok(db) => {
+                let (path, told_of_rot) = (path.to_owned(), options.told_of_rot.clone());
+                Ok(Instance { db, path, told_of_rot, replaced: AtomicBool::new(false) })
+            }
             Err(error) => Err(StateError::Storage { path: path.to_owned(), error }),
         }
+    }
+
+    /// Notes durably that these files can't be trusted, if that is what the error says.
+    fn condemn(&self, error: &rocksdb::Error) {
+        let Some(raft_dir) = self.told_of_rot.as_ref().filter(|_| error.kind() == ErrorKind::Corruption) else {
+            return;
+        };
+        match raft::condemn(raft_dir, &format!("{}: {error}", self.path.display())) {
+            Ok(()) => tracing::error!("the next start reinstalls the state from another node"),
+            Err(told) => tracing::error!(error = %told, "that the state is rotten can't be noted"),
+        }
+    }
+
+    /// Reads of damaged state must end the node: another one answers, and this one is reinstalled from its peers.
+    fn rotten(&self, error: &rocksdb::Error) -> ! {
+        tracing::error!(%error, "the state can't be read; stopping, so that no other node's answer is contradicted");
+        self.condemn(error);
+        std::process::abort()
+    }
+
+    /// Reads every row, and so every block that holds one.
+    pub(crate) fn read_whole(&self) -> Result<(), StateError> {
+        for family in ["default", LOCAL] {
+            let family = self.db.cf_handle(family).expect("the instance was opened with this family");
+            let mut options = ReadOptions::default();
+            options.fill_cache(false);
+            let mut rows = self.db.iterator_cf_opt(family, options, IteratorMode::Start);
+            rows.try_for_each(|row| row.map(drop)).map_err(|error| self.storage(error))?;
+        }
+        Ok(())
     }
 
     fn storage(&self, error: rocksdb::Error) -> StateError {
@@ -173,22 +216,16 @@ impl Instance {
     }
 }
 
-/// Reads of damaged state must end the node: another one answers, and this one is reinstalled from its peers.
-fn rotten(error: &rocksdb::Error) -> ! {
-    tracing::error!(%error, "the state can't be read; stopping, so that no other node's answer is contradicted");
-    std::process::abort()
-}
-
-fn range(db: &DB, mut options: ReadOptions, from: &[u8], to: &[u8], limit: usize) -> Vec<Row> {
+fn range(instance: &Instance, mut options: ReadOptions, from: &[u8], to: &[u8], limit: usize) -> Vec<Row> {
     if from >= to || limit == 0 {
         return Vec::new();
     }
     options.set_iterate_upper_bound(to);
     let mut rows = Vec::new();
-    for row in db.iterator_opt(IteratorMode::From(from, Direction::Forward), options).take(limit) {
+    for row in instance.db.iterator_opt(IteratorMode::From(from, Direction::Forward), options).take(limit) {
         match row {
             Ok((key, value)) => rows.push((key.into_vec(), value.into_vec())),
-            Err(error) => rotten(&error),
+            Err(error) => instance.rotten(&error),
         }
     }
     rows
@@ -199,11 +236,11 @@ pub(crate) struct Live<'a>(pub(crate) &'a Instance);
 
 impl TablesRead for Live<'_> {
     fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
-        self.0.db.get(key).unwrap_or_else(|error| rotten(&error))
+        self.0.db.get(key).unwrap_or_else(|error| self.0.rotten(&error))
     }
 
     fn range(&self, from: &[u8], to: &[u8], limit: usize) -> Vec<Row> {
-        range(&self.0.db, ReadOptions::default(), from, to, limit)
+        range(self.0, ReadOptions::default(), from, to, limit)
     }
 }
 
@@ -228,13 +265,13 @@ impl View<'_> {
 
 impl TablesRead for View<'_> {
     fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
-        self.snapshot.get(key).unwrap_or_else(|error| rotten(&error))
+        self.snapshot.get(key).unwrap_or_else(|error| self.instance.rotten(&error))
     }
 
     fn range(&self, from: &[u8], to: &[u8], limit: usize) -> Vec<Row> {
         let mut options = ReadOptions::default();
         options.set_snapshot(&self.snapshot);
-        range(&self.instance.db, options, from, to, limit)
+        range(self.instance, options, from, to, limit)
     }
 }
 
@@ -344,7 +381,7 @@ impl State {
             _ => standing(
                 &instance,
                 &view,
-                view.snapshot.get_cf(instance.family(), APPLIED).unwrap_or_else(|error| rotten(&error)),
+                view.snapshot.get_cf(instance.family(), APPLIED).unwrap_or_else(|error| instance.rotten(&error)),
             ),
         };
         read(&view)
@@ -374,7 +411,11 @@ impl State {
         let mut options = WriteOptions::default();
         options.set_sync(false);
         self.mark.begin();
-        let written = instance.db.write_opt(batch, &options).map_err(|error| instance.storage(error));
+        let written = instance.db.write_opt(batch, &options).map_err(|error| {
+            // found while files were merged
+            instance.condemn(&error);
+            instance.storage(error)
+        });
         let lineage = cluster::read(&Live(&instance)).map_or(Lineage(0), |row| row.lineage);
         // after an error the node stops; until then reads look up where they stand
         written.inspect(|()| self.mark.end(Revision { lineage, index: applied }))
@@ -391,6 +432,13 @@ impl State {
     /// Opens a copy read-only and returns its mark.
     pub(crate) fn inspect(&self, dir: &Path) -> Result<Option<Vec<u8>>, StateError> {
         Instance::open(dir, &self.options, &self.cache.0, true)?.meta()
+    }
+
+    /// Opens a copy read-only, reads all of it, and returns its mark.
+    pub(crate) fn verify(&self, dir: &Path) -> Result<Option<Vec<u8>>, StateError> {
+        let copy = Instance::open(dir, &self.options, &self.cache.0, true)?;
+        copy.read_whole()?;
+        copy.meta()
     }
 
     /// Makes the copy in `dir` the live state. A crash at any step leaves the old or the new one.
@@ -413,6 +461,54 @@ impl State {
         old.replaced.store(true, Ordering::Release);
         Ok(())
     }
+}
+
+/// Regular files below a directory, as sorted relative paths with `/`.
+pub(crate) fn walk(dir: &Path) -> std::io::Result<Vec<String>> {
+    let (mut found, mut open) = (Vec::new(), vec![String::new()]);
+    while let Some(prefix) = open.pop() {
+        for entry in std::fs::read_dir(dir.join(&prefix))? {
+            let entry = entry?;
+            let name = entry.file_name().into_string().map_err(|_| std::io::Error::other("a name is not UTF-8"))?;
+            let path = if prefix.is_empty() { name } else { format!("{prefix}/{name}") };
+            if entry.file_type()?.is_dir() { open.push(path) } else { found.push(path) }
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// Makes a copy from elsewhere the state below `root`, where there is none yet. Durable when this returns.
+pub fn bring_in(root: &Path, copy: &Path) -> Result<(), StateError> {
+    let name = "state-1";
+    let (target, io) = (root.join(name), |error| StateError::Io { path: root.to_owned(), error });
+    std::fs::create_dir_all(&target).map_err(io)?;
+    for path in walk(copy).map_err(io)? {
+        let to = target.join(&path);
+        std::fs::create_dir_all(to.parent().unwrap_or(&target)).map_err(io)?;
+        std::fs::copy(copy.join(&path), &to).map_err(io)?;
+        std::fs::File::open(&to).and_then(|file| file.sync_all()).map_err(io)?;
+    }
+    std::fs::File::open(&target).and_then(|dir| dir.sync_all()).map_err(io)?;
+    point(root, name).map_err(io)
+}
+
+/// Puts a state that is not to be used any more aside, beside its directory; the one put aside before goes. Nothing if
+/// there is none.
+pub fn put_aside(root: &Path) -> Result<Option<PathBuf>, StateError> {
+    let aside = root.with_extension("rotten");
+    let io = |error| StateError::Io { path: aside.clone(), error };
+    if !root.join(CURRENT).exists() {
+        return Ok(None);
+    }
+    match std::fs::remove_dir_all(&aside) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
+        Ok(()) | Err(_) => {}
+    }
+    std::fs::rename(root, &aside).map_err(io)?;
+    let parent = root.parent().unwrap_or(Path::new("."));
+    std::fs::File::open(parent).and_then(|dir| dir.sync_all()).map_err(io)?;
+    Ok(Some(aside))
 }
 
 /// The name of the live directory.
@@ -536,5 +632,47 @@ mod tests {
         drop(state);
         let state = State::open(&dir.path().join("state"), StateOptions::default()).unwrap();
         assert_eq!(at(&state), (3, Some(b"1".to_vec())));
+    }
+
+    // A copy that rotted opens, and is found out when all of it is read; the error says that only another one helps.
+    #[test]
+    fn rot_is_found_by_reading() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open(&dir.path().join("state"), StateOptions::default()).unwrap();
+        let rows = (0..1000u32).map(|row| (row.to_be_bytes().to_vec(), Some(vec![row as u8; 100])));
+        state.write(rows.collect(), 1, b"m").unwrap();
+        let copy = dir.path().join("copy");
+        state.checkpoint(&copy).unwrap();
+        assert_eq!(state.verify(&copy).unwrap(), Some(b"m".to_vec()));
+        let tables = walk(&copy).unwrap().into_iter().filter(|path| path.ends_with(".sst")).map(|path| copy.join(path));
+        let table = tables.max_by_key(|path| std::fs::metadata(path).unwrap().len()).unwrap();
+        let mut bytes = std::fs::read(&table).unwrap();
+        bytes[200..400].fill(0x5a);
+        // the live state has the same file, and keeps it as it is
+        std::fs::remove_file(&table).unwrap();
+        std::fs::write(&table, bytes).unwrap();
+        let error = state.verify(&copy).unwrap_err();
+        assert!(error.is_rot(), "{error}");
+        assert!(state.inspect(&copy).is_ok());
+    }
+
+    // A state is put aside whole, once; a copy from elsewhere takes its place.
+    #[test]
+    fn put_aside_and_brought_in() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("state");
+        assert_eq!(put_aside(&root).unwrap(), None);
+        let state = State::open(&root, StateOptions::default()).unwrap();
+        state.write(writes(&[("a", Some("1"))]), 3, b"m3").unwrap();
+        let copy = dir.path().join("copy");
+        state.checkpoint(&copy).unwrap();
+        drop(state);
+        assert_eq!(put_aside(&root).unwrap(), Some(dir.path().join("state.rotten")));
+        assert_eq!(put_aside(&root).unwrap(), None);
+        let aside = State::open(&dir.path().join("state.rotten"), StateOptions::default()).unwrap();
+        assert_eq!(aside.revision().index, 3);
+        bring_in(&root, &copy).unwrap();
+        let state = State::open(&root, StateOptions::default()).unwrap();
+        assert_eq!(state.read(|view| (view.index(), view.get(b"a"))), (3, Some(b"1".to_vec())));
     }
 }

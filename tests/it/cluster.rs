@@ -145,7 +145,7 @@ fn wiped(cluster: &Cluster, n: u8) {
     cluster.spawn_node(n);
     let log = || std::fs::read_to_string(cluster.node_dir(n).join("node.log")).unwrap_or_default();
     let end = Instant::now() + Duration::from_secs(60);
-    while !log().contains("went back in time") {
+    while !log().contains("this data directory was emptied") {
         let is_there = cluster.pid(n).is_some();
         let other = cluster.node_log(n % 3 + 1);
         let own = cluster.node_log(n);

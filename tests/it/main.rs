@@ -8,6 +8,7 @@ mod failover;
 mod form;
 mod gc;
 mod oci_edges;
+mod recovery;
 mod security;
 mod server;
 mod support;

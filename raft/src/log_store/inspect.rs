@@ -3,6 +3,8 @@
 use std::io;
 use std::path::Path;
 
+use rocksdb::DBRecoveryMode;
+
 use super::bound::BoundFile;
 use super::open::{LogOpenError, open_read_only, recover};
 use super::sync::bound_path;
@@ -25,7 +27,7 @@ pub(crate) fn inspect(dir: &Path) -> Result<LogContents, LogOpenError> {
     if !dir.is_dir() {
         return Err(LogOpenError::Io(io::Error::new(io::ErrorKind::NotFound, format!("{} is missing", dir.display()))));
     }
-    let db = open_read_only(dir)?;
+    let db = open_read_only(dir, DBRecoveryMode::TolerateCorruptedTailRecords)?;
     let edges = recover(&db, &mut Tail::new(1, 0))?;
     let (last, purged) = (edges.last.map(Position::from), edges.purged.map(Position::from));
     let recovered = last.or(purged);

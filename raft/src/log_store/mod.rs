@@ -9,6 +9,7 @@ mod bound;
 mod inspect;
 mod open;
 mod reader;
+mod rescue;
 mod storage;
 mod sync;
 mod tail;
@@ -26,6 +27,7 @@ use crate::types::{LogId, Position, Vote};
 
 pub(crate) use inspect::inspect;
 pub use open::LogOpenError;
+pub(crate) use rescue::left;
 use sync::SyncThread;
 use tail::Tail;
 
@@ -66,6 +68,7 @@ const KEY_FORMAT: &[u8] = b"format";
 const KEY_VOTE: &[u8] = b"vote";
 const KEY_PURGED: &[u8] = b"purged";
 const KEY_COMMITTED: &[u8] = b"committed";
+const KEY_MEMBERS: &[u8] = b"members";
 const PREFIX_HEARD: &[u8] = b"heard/";
 const PREFIX_FORMER: &[u8] = b"former/";
 /// What the instance's layout is called; a newer one is refused.

@@ -11,6 +11,7 @@ use rocksdb::{ColumnFamilyDescriptor, DBCompressionType, DBRecoveryMode, Iterato
 use tokio::sync::{Semaphore, watch};
 
 use super::bound::BoundFile;
+use super::rescue::{finish, kept, rescue};
 use super::sync::{SyncThread, bound_path};
 use super::tail::Tail;
 use super::{
@@ -18,18 +19,18 @@ use super::{
 };
 use crate::codec::{self, Kind};
 use crate::files;
+use crate::suspect::Why;
 use crate::types::Position;
 
-/// The log is not fit to vote with. Nothing was changed; the node must not start until a person has decided.
+/// The log is not fit to vote with. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum LogOpenError {
-    /// RocksDB will not open it: a record in the middle is damaged, or files are missing.
-    #[error("the log is damaged and may have lost acknowledged entries; the node does not start with it: {0}")]
+    /// A record in the middle is damaged, or files are missing.
+    #[error("the log is damaged and may have lost acknowledged entries: {0}")]
     Damaged(String),
     /// It ends before a position that was made durable.
     #[error(
-        "the log ends at {recovered:?}, but entries up to {bound} had been made durable: acknowledged entries are lost; \
-         the node does not start with it"
+        "the log ends at {recovered:?}, but entries up to {bound} had been made durable: acknowledged entries are lost"
     )]
     Short {
         /// Where it ends.
@@ -45,11 +46,32 @@ pub enum LogOpenError {
     Io(#[from] io::Error),
 }
 
-fn damaged(error: impl std::fmt::Display) -> LogOpenError {
+impl LogOpenError {
+    /// Why a node with such a log is suspect; `None` if it's something else than a log that has lost entries.
+    pub(crate) fn makes_suspect(&self) -> Option<Why> {
+        match self {
+            LogOpenError::Damaged(_) => Some(Why::Damaged),
+            LogOpenError::Short { .. } => Some(Why::Short),
+            LogOpenError::Format | LogOpenError::Io(_) => None,
+        }
+    }
+}
+
+pub(super) fn damaged(error: impl std::fmt::Display) -> LogOpenError {
     LogOpenError::Damaged(error.to_string())
 }
 
-fn options() -> Options {
+/// Only what RocksDB itself calls corruption is damage: a lock that is held, or a disk that does not answer, loses
+/// nothing.
+fn refused(error: rocksdb::Error) -> LogOpenError {
+    if error.kind() == rocksdb::ErrorKind::Corruption {
+        damaged(error)
+    } else {
+        LogOpenError::Io(io::Error::other(error.to_string()))
+    }
+}
+
+pub(super) fn options() -> Options {
     let mut options = Options::default();
     options.create_if_missing(true);
     options.create_missing_column_families(true);
@@ -71,13 +93,26 @@ fn family(name: &str) -> ColumnFamilyDescriptor {
     ColumnFamilyDescriptor::new(name, options)
 }
 
+pub(super) fn families() -> [ColumnFamilyDescriptor; 3] {
+    ["default", CF_LOG, CF_META].map(family)
+}
+
 impl LogStore {
+    /// Opens what is left of a log that [`LogStore::open`] found damaged or short. The node must be marked suspect by
+    /// then.
+    pub(crate) fn open_what_is_left(settings: LogSettings) -> Result<LogStore, LogOpenError> {
+        let last = rescue(&settings.dir)?;
+        let (last, kept) = (last.map_or("nothing".to_owned(), |last| last.to_string()), kept(&settings.dir));
+        tracing::warn!(%last, kept = %kept.display(), "what is left of the log was copied; the damaged one is kept");
+        LogStore::open(settings)
+    }
+
     /// Opens the log, makes it if there is none, and reads all of it once: every entry must be whole and follow the one
     /// before.
     pub(crate) fn open(settings: LogSettings) -> Result<LogStore, LogOpenError> {
+        finish(&settings.dir)?;
         files::make_dir(&settings.dir)?;
-        let families = ["default", CF_LOG, CF_META].map(family);
-        let rocks = Rocks::open_cf_descriptors(&options(), &settings.dir, families).map_err(damaged)?;
+        let rocks = Rocks::open_cf_descriptors(&options(), &settings.dir, families()).map_err(refused)?;
         let db = Arc::new(Db::new(rocks));
         check_format(&db)?;
         let mut tail = Tail::new(settings.tail_entries, settings.tail_bytes);
@@ -99,12 +134,12 @@ impl LogStore {
 }
 
 /// Opens an instance that is there, without changing anything in it.
-pub(super) fn open_read_only(dir: &Path) -> Result<Db, LogOpenError> {
+pub(super) fn open_read_only(dir: &Path, mode: DBRecoveryMode) -> Result<Db, LogOpenError> {
     let mut options = options();
+    options.set_wal_recovery_mode(mode);
     options.create_if_missing(false);
     options.create_missing_column_families(false);
-    let families = ["default", CF_LOG, CF_META].map(family);
-    let rocks = Rocks::open_cf_descriptors_read_only(&options, dir, families, false).map_err(damaged)?;
+    let rocks = Rocks::open_cf_descriptors_read_only(&options, dir, families(), false).map_err(damaged)?;
     let db = Db::new(rocks);
     let meta = db.cf_handle(CF_META).expect("opened with this family");
     match db.get_cf(&meta, KEY_FORMAT).map_err(damaged)? {

@@ -4,13 +4,13 @@ use std::io;
 
 use bytes::{Bytes, BytesMut};
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
-use rocksdb::WriteBatch;
+use rocksdb::{IteratorMode, WriteBatch};
 
 use super::sync::Job;
-use super::{KEY_COMMITTED, KEY_PURGED, KEY_VOTE, LogStore, PREFIX_FORMER, PREFIX_HEARD, key, keys};
+use super::{KEY_COMMITTED, KEY_MEMBERS, KEY_PURGED, KEY_VOTE, LogStore, PREFIX_FORMER, PREFIX_HEARD, key, keys};
 use crate::codec::{self, Kind};
 use crate::fatal;
-use crate::types::{Entry, LogId, Position, Types, Vote};
+use crate::types::{Entry, LogId, Payload, Position, StoredMembership, Types, Vote};
 
 impl LogStore {
     /// Hands a batch to RocksDB's log. A failure leaves RocksDB read-only, and what it kept is unknown.
@@ -34,6 +34,69 @@ impl LogStore {
     pub(crate) async fn put_heard(&self, node_id: u64, value: &[u8]) -> io::Result<()> {
         self.write_meta(&[PREFIX_HEARD, &node_id.to_be_bytes()].concat(), value);
         self.0.sync.written().await
+    }
+
+    /// Waits until all that was written so far is durable.
+    pub(crate) async fn settle(&self) -> io::Result<()> {
+        self.0.sync.written().await
+    }
+
+    /// Begins the log anew behind what the state has applied, durably; what was in it goes. For a log that has lost
+    /// its end up to there: the state has only what was committed.
+    pub(crate) fn restart_behind(&self, applied: Position) -> io::Result<()> {
+        let (start, end) = keys(0..=u64::MAX);
+        let mut batch = WriteBatch::default();
+        batch.delete_range_cf(&self.0.log(), start.as_slice(), end.as_slice());
+        batch.put_cf(&self.0.meta(), KEY_PURGED, codec::log_id_record(Kind::LogId, &applied.into()));
+        self.write(batch);
+        self.0.db.flush_wal(true).map_err(io::Error::other)?;
+        self.0.tail.lock().truncate(0);
+        let mut edges = self.0.edges.lock();
+        (edges.purged, edges.last) = (Some(applied.into()), Some(applied.into()));
+        Ok(())
+    }
+
+    /// Writes the first entries of a new life and the vote for oneself, and forgets what peers of the former one said;
+    /// durable when this returns.
+    pub(crate) fn begin_life(&self, entries: Vec<Entry>, vote: &Vote) -> io::Result<()> {
+        let mut batch = WriteBatch::default();
+        for (id, _) in self.heard()? {
+            batch.delete_cf(&self.0.meta(), [PREFIX_HEARD, &id.to_be_bytes()].concat());
+        }
+        batch.delete_cf(&self.0.meta(), KEY_MEMBERS);
+        batch.put_cf(&self.0.meta(), KEY_VOTE, codec::vote_record(vote));
+        let mut buffer = BytesMut::new();
+        for entry in &entries {
+            buffer.clear();
+            codec::put_entry(&mut buffer, entry);
+            batch.put_cf(&self.0.log(), key(entry.log_id.index), &buffer);
+        }
+        self.write(batch);
+        self.0.db.flush_wal(true).map_err(io::Error::other)
+    }
+
+    /// The newest members that the log itself tells.
+    pub(crate) fn membership(&self) -> io::Result<Option<StoredMembership>> {
+        let mut found = None;
+        for item in self.0.db.iterator_cf(&self.0.log(), IteratorMode::Start) {
+            let (_, value) = item.map_err(io::Error::other)?;
+            let entry = codec::entry(Bytes::from(value)).map_err(io::Error::other)?;
+            if let Payload::Membership(membership) = entry.payload {
+                found = Some(StoredMembership::new(Some(entry.log_id), membership));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Keeps who the members are, beside what entries tell of it; durable with what is written next.
+    pub(crate) fn put_members(&self, members: &StoredMembership) {
+        self.write_meta(KEY_MEMBERS, &codec::meta_record(None, members));
+    }
+
+    /// The members that were kept last.
+    pub(crate) fn members(&self) -> io::Result<Option<StoredMembership>> {
+        let found = self.read_meta(KEY_MEMBERS)?.map(codec::meta).transpose().map_err(io::Error::other)?;
+        Ok(found.map(|found| found.last_membership))
     }
 
     /// All that peers were heard to say.

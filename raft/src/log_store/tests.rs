@@ -206,7 +206,35 @@ async fn a_short_log_is_refused() {
         let refused = LogStore::open(settings(dir.path()));
         let short = matches!(&refused, Err(LogOpenError::Short { bound, .. }) if bound.index == 19);
         assert!(short, "cut by {cut}: {refused:?}");
+        let left = left(dir.path()).await;
+        assert!((1..20).contains(&left.len()) && is_prefix(&left), "cut by {cut}: {left:?}");
     }
+}
+
+/// What is left when the node goes on as suspect. It opens without a complaint from then on.
+async fn left(dir: &Path) -> Vec<u64> {
+    let mut log = LogStore::open_what_is_left(settings(dir)).unwrap();
+    let found = indexes(&mut log).await;
+    close(log).await;
+    let mut log = open(dir);
+    assert_eq!(indexes(&mut log).await, found);
+    append(&mut log, run(9, found.len() as u64..=30)).await;
+    close(log).await;
+    assert_eq!(indexes(&mut open(dir)).await, (0..=30).collect::<Vec<_>>());
+    found
+}
+
+fn is_prefix(indexes: &[u64]) -> bool {
+    indexes.iter().copied().eq(0..indexes.len() as u64)
+}
+
+// What is left of a log is copied at once or not at all: a crash between the two renames is made good.
+#[tokio::test]
+async fn a_rescue_that_was_cut_short_is_finished() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path()).await;
+    fs::rename(dir.path().join("log"), dir.path().join("log.rescued")).unwrap();
+    assert_eq!(indexes(&mut open(dir.path())).await, (0..20).collect::<Vec<_>>());
 }
 
 // A flipped bit in the middle of the log is refused: what follows it had been acknowledged.
@@ -223,6 +251,9 @@ async fn a_flipped_bit_is_refused() {
     file.write_all(&[byte[0] ^ 1]).unwrap();
     let refused = LogStore::open(settings(dir.path()));
     assert!(matches!(refused, Err(LogOpenError::Damaged(_) | LogOpenError::Short { .. })), "{refused:?}");
+    let left = left(dir.path()).await;
+    assert!((1..20).contains(&left.len()) && is_prefix(&left), "{left:?}");
+    assert!(dir.path().join("log.damaged").is_dir(), "the evidence is gone");
 }
 
 // A hole, an entry in another's place and a term that falls are found when the log is opened.
@@ -250,6 +281,7 @@ async fn an_inconsistent_log_is_refused() {
         close(log).await;
         let refused = LogStore::open(settings(dir.path()));
         assert!(matches!(refused, Err(LogOpenError::Damaged(_))), "{refused:?}");
+        assert_eq!(left(dir.path()).await, (0..5).collect::<Vec<_>>());
     }
     let dir = tempfile::tempdir().unwrap();
     let mut log = open(dir.path());

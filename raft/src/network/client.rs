@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt, stream};
 use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
@@ -29,6 +29,9 @@ use crate::types::{LogId, Peer, Position, Snapshot, Types, Vote};
 const STREAM_OPEN_TIMEOUT: Duration = Duration::from_secs(1);
 /// Entries were sent and none of the answers came: the follower's disk may be slow, or the connection hangs.
 const STREAM_STALL_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// For telling a follower what it has lost.
+const LOST_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Makes connections for openraft.
 #[derive(Clone, Debug)]
@@ -103,16 +106,36 @@ impl Link {
     }
 
     /// A follower that lacks what it has acknowledged must not be fed from there: the engine takes acknowledged entries
-    /// for kept, and so has counted them. Only an operator can tell what else it has lost.
+    /// for kept, and so has counted them. It is suspect, and once this leader has recorded that, it may come back
+    /// shorter once.
     fn has_lost(&self, term: u64, at: Option<LogId>) -> Option<RPCError<Types>> {
         let at = at.map(Position::from)?;
         if !self.net.memory.has_lost(self.target, term, at) {
             return None;
         }
-        metrics::refused("reverted");
         let target = self.target;
-        tracing::error!(%at, "node {target:016x} has lost entries that it had acknowledged; it is not fed. Remove it");
+        if self.net.permits.take(target, term) {
+            tracing::warn!(%at, "suspect node {target:016x} comes back with a shorter log, and is fed from there");
+            self.net.memory.forget_acks(target);
+            return None;
+        }
+        metrics::refused("reverted");
+        tracing::error!(%at, "node {target:016x} has lost entries that it had acknowledged; it is told, and not fed");
+        self.tell_lost();
         Some(RPCError::Unreachable(Unreachable::from_string("it has lost entries that it had acknowledged")))
+    }
+
+    /// Tells the follower what it has acknowledged, in case it does not know that it is suspect.
+    fn tell_lost(&self) {
+        let mut known = BytesMut::new();
+        self.net.memory.of(self.target).put(&mut known);
+        let (net, target, addr) = (self.net.clone(), self.target, self.addr.clone());
+        tokio::spawn(async move {
+            let told = net.call((target, &addr), Class::Pulse, (kind::LOST, known.freeze()), LOST_TIMEOUT).await;
+            if let Err(status) = told {
+                tracing::info!(%status, "node {target:016x} could not be told that it is suspect");
+            }
+        });
     }
 
     fn unreadable(error: &crate::codec::CodecError) -> RPCError<Types> {

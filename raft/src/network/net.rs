@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use super::proto::consensus_client::ConsensusClient;
 use super::proto::{Frame, Reply};
 use super::transport::{Dial, TlsSource, connect};
 use crate::identity::Memory;
+use crate::suspect::Permits;
 
 /// Classes of traffic; each has its own connection, so that none waits behind another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,11 +35,11 @@ pub(crate) enum Class {
 /// Opens connections and marks frames with who sends them.
 pub(crate) struct Net {
     pub(crate) cluster_id: u128,
-    pub(crate) lineage: u64,
+    lineage: AtomicU64,
     pub(crate) node_id: u64,
-    /// How often this node has started.
-    pub(crate) start: u64,
+    start: AtomicU64,
     pub(crate) memory: Memory,
+    pub(crate) permits: Permits,
     pub(crate) bind_source: Option<IpAddr>,
     pub(crate) tls: Option<TlsSource>,
     pub(crate) connect_timeout: Duration,
@@ -84,10 +86,11 @@ impl Net {
         let channels = Mutex::new(BTreeMap::new());
         Arc::new(Net {
             cluster_id,
-            lineage,
+            lineage: AtomicU64::new(lineage),
             node_id,
-            start,
+            start: AtomicU64::new(start),
             memory,
+            permits: Permits::default(),
             bind_source,
             tls,
             connect_timeout,
@@ -95,6 +98,26 @@ impl Net {
             append_messages,
             channels,
         })
+    }
+
+    /// The life of the cluster's log that this node belongs to.
+    pub(crate) fn lineage(&self) -> u64 {
+        self.lineage.load(Ordering::Acquire)
+    }
+
+    /// A node that belongs to nothing yet joins another life.
+    pub(crate) fn set_lineage(&self, lineage: u64) {
+        self.lineage.store(lineage, Ordering::Release);
+    }
+
+    /// How often this node has started.
+    pub(crate) fn start(&self) -> u64 {
+        self.start.load(Ordering::Acquire)
+    }
+
+    /// Peers know of later starts of this node.
+    pub(crate) fn raise_start(&self, start: u64) {
+        self.start.fetch_max(start, Ordering::AcqRel);
     }
 
     /// A client for a peer. Needs the runtime of consensus, on which the channel lives.
@@ -123,10 +146,10 @@ impl Net {
         Frame {
             cluster_high: (self.cluster_id >> 64) as u64,
             cluster_low: self.cluster_id as u64,
-            lineage: self.lineage,
+            lineage: self.lineage(),
             from: self.node_id,
             to,
-            start: self.start,
+            start: self.start(),
             known_start: known.start,
             known_term: known.term,
             kind,

@@ -51,6 +51,11 @@ impl Receiver {
         Receiver { snapshots, accepted: Arc::default() }
     }
 
+    /// The snapshots of this node.
+    pub(crate) fn snapshots(&self) -> &Arc<Snapshots> {
+        &self.snapshots
+    }
+
     /// Accepts an offer: returns the snapshot's id and the files still wanted. Blocking.
     pub(crate) fn offered(&self, offer: Offer) -> io::Result<([u8; 32], Vec<u32>)> {
         check_paths(&offer.manifest)?;
@@ -153,7 +158,7 @@ fn check_paths(manifest: &Manifest) -> io::Result<()> {
 }
 
 /// Names a snapshot by what it contains, whoever offers it.
-fn id_of(offer: &Offer) -> [u8; 32] {
+pub(crate) fn id_of(offer: &Offer) -> [u8; 32] {
     let mut hasher = Sha256::new();
     hasher.update(wire::offer(&Vote::new(0, 0), &offer.meta_bytes, &offer.manifest));
     hasher.finalize().into()

@@ -1,7 +1,8 @@
 //! Sending a snapshot: offer it, learn which files are wanted, send those in pieces.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -104,6 +105,13 @@ impl Reading {
             std::thread::sleep(early);
         }
     }
+}
+
+/// One piece of a file, for who asks for it.
+pub(crate) fn chunk_at(path: &Path, file: u32, offset: u64) -> io::Result<Chunk> {
+    let mut source = File::open(path)?;
+    source.seek(SeekFrom::Start(offset))?;
+    Ok(Chunk { file, offset, bytes: read_chunk(&mut source)? })
 }
 
 fn read_chunk(source: &mut File) -> io::Result<Bytes> {

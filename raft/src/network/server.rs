@@ -23,10 +23,17 @@ use crate::core::{Core, Leader};
 use crate::gate;
 use crate::identity::Heard;
 use crate::metrics;
+use crate::reinstall;
+use crate::suspect;
 use crate::types::Types;
 
 /// For work on behalf of another node, when its own patience isn't known here.
 const FORWARDED_LIMIT: Duration = Duration::from_secs(30);
+
+/// What a node of another life of the log is told.
+const OTHER_LIFE: &str = "this cluster's log has another lineage: it was recovered or restored without the caller, whose \
+     data belongs to the life before. Keep that aside, and join with an empty data directory under a new id (a new \
+     certificate)";
 
 /// The service on the consensus listener.
 #[derive(Clone, Debug)]
@@ -42,6 +49,10 @@ impl Service {
 
 fn malformed(error: CodecError) -> Status {
     Status::invalid_argument(error.to_string())
+}
+
+fn closed() -> Status {
+    Status::failed_precondition("this node takes no part in consensus yet")
 }
 
 fn broken(error: impl std::fmt::Display) -> Status {
@@ -61,8 +72,9 @@ impl Core {
         if cluster_id != self.net.cluster_id {
             return Err(refuse("cluster", Status::permission_denied("this is another cluster")));
         }
-        if frame.lineage != self.net.lineage {
-            return Err(refuse("lineage", Status::permission_denied("this cluster's log has another lineage")));
+        // a new node begins in the first life, and is told which one it is now
+        if frame.lineage != self.net.lineage() && frame.kind != kind::JOIN {
+            return Err(refuse("lineage", Status::permission_denied(OTHER_LIFE)));
         }
         let to_whoever = frame.kind == kind::JOIN && frame.to == 0;
         if frame.to != self.net.node_id && !to_whoever {
@@ -76,10 +88,11 @@ impl Core {
             ));
         }
         let term = self.log.vote().map_or(0, |vote| vote.leader_id.term);
-        if frame.known_start > self.net.start || frame.known_term > term {
-            self.gate.close_for_good(frame.from);
+        if frame.known_start > self.net.start() || frame.known_term > term {
+            self.gate.went_back(frame.from, frame.known_start, self.knows_members());
         }
-        if frame.start < self.net.memory.of(frame.from).start {
+        // a suspect node learns only by asking that there were later starts of it
+        if frame.start < self.net.memory.of(frame.from).start && frame.kind != kind::SUSPECT {
             return Err(refuse("start", Status::permission_denied("the caller's directory went back in time")));
         }
         self.check_kind(frame)
@@ -100,22 +113,36 @@ impl Core {
 
     fn check_kind(&self, frame: &Frame) -> Result<(), Status> {
         match frame.kind {
+            // It has forgotten votes and entries, and what it had heard of others.
+            kind::HELLO | kind::VOTE | kind::PRE_VOTE | kind::TRANSFER if self.gate.suspicion().is_some() => {
+                Err(Status::failed_precondition("this node is suspect: it neither votes nor vouches for anybody"))
+            }
             // An empty directory may be one that was emptied: it would vote a second time in a term, and vouch for a
             // log it has lost. A new node needs no vote before a leader has fed it.
             kind::HELLO | kind::VOTE | kind::PRE_VOTE if !self.knows_members() => {
                 Err(Status::failed_precondition("this node knows no members: it neither votes nor vouches for anybody"))
             }
             kind::HELLO | kind::JOIN => Ok(()),
-            kind::PROPOSE | kind::READ_INDEX | kind::CHANGE if self.is_member(frame.from) => Ok(()),
-            kind::PROPOSE | kind::READ_INDEX | kind::CHANGE => {
-                Err(refuse("member", Status::permission_denied("the caller is not a member")))
+            kind::PROPOSE | kind::READ_INDEX | kind::CHANGE | kind::SUSPECT | kind::STATE_OFFER | kind::STATE_READ => {
+                if self.is_member(frame.from) {
+                    Ok(())
+                } else {
+                    Err(refuse("member", Status::permission_denied("the caller is not a member")))
+                }
             }
             // Consensus itself: a node that was away may not have heard yet that the caller has become a member, so
             // membership cannot be asked for here; the term and the log decide, as the protocol has it. Who has left is
             // refused above.
+            // Whether a suspect node may take these is asked of each request, by its term.
+            kind::APPEND | kind::SNAPSHOT_OFFER | kind::SNAPSHOT_CHUNK | kind::SNAPSHOT_END | kind::LOST => Ok(()),
             _ if self.gate.is_open() => Ok(()),
-            _ => Err(Status::failed_precondition("this node takes no part in consensus yet")),
+            _ => Err(closed()),
         }
+    }
+
+    /// Whether this node may take entries, or a state, from a leader of this term.
+    fn check_term(&self, term: u64) -> Result<(), Status> {
+        if self.gate.takes_entries_of(term) { Ok(()) } else { Err(closed()) }
     }
 
     /// Reads a leader's request, and remembers that it leads this term: it has written its own vote down. The founder
@@ -123,6 +150,7 @@ impl Core {
     /// only voter, it would elect itself.
     fn read_append(&self, from: u64, body: Bytes) -> Result<AppendEntriesRequest<Types>, Status> {
         let request = wire::read_append_request(body).map_err(malformed)?;
+        self.check_term(request.vote.leader_id.term)?;
         self.net.memory.heard_term(from, request.vote.leader_id.term);
         Ok(request)
     }
@@ -159,9 +187,33 @@ impl Core {
                 let change = wire::read_change(body).map_err(malformed)?;
                 Ok(wire::changed(&self.make_change(change).await))
             }
-            kind::JOIN => self.let_join(frame.from, body).await,
+            kind::JOIN => self.let_join(frame.from, frame.lineage, body).await,
+            kind::SUSPECT => {
+                let report = wire::read_report(body).map_err(malformed)?;
+                Ok(wire::reception(&suspect::answer(self, frame.from, report).await))
+            }
+            kind::LOST => {
+                let known = wire::read(body, Heard::take).map_err(malformed)?;
+                if known.is_ahead_of(&gate::hello(self)) {
+                    self.gate.went_back(frame.from, known.start, self.knows_members());
+                }
+                Ok(Bytes::new())
+            }
+            kind::STATE_OFFER => {
+                let beyond = wire::read_beyond(body).map_err(malformed)?;
+                let core = self.clone();
+                let offered = tokio::task::spawn_blocking(move || reinstall::offer(&core, beyond)).await;
+                Ok(offered.map_err(broken)?.map_err(broken)?.unwrap_or_default())
+            }
+            kind::STATE_READ => {
+                let piece = wire::read_piece(body).map_err(malformed)?;
+                let core = self.clone();
+                let read = tokio::task::spawn_blocking(move || reinstall::piece(&core, &piece)).await;
+                read.map_err(broken)?.map_err(broken)
+            }
             kind::SNAPSHOT_OFFER => {
                 let offer = wire::read_offer(body).map_err(malformed)?;
+                self.check_term(offer.vote.leader_id.term)?;
                 let core = self.clone();
                 let offered = tokio::task::spawn_blocking(move || core.receiver.offered(offer)).await;
                 let (id, wanted) = offered.map_err(broken)?.map_err(broken)?;
@@ -180,8 +232,16 @@ impl Core {
     }
 
     /// A node asks to be added, which is all that one who isn't a member may ask.
-    async fn let_join(&self, from: u64, body: Bytes) -> Result<Bytes, Status> {
+    async fn let_join(&self, from: u64, lineage: u64, body: Bytes) -> Result<Bytes, Status> {
         let (member, is_empty) = wire::read_join(body).map_err(malformed)?;
+        if lineage != self.net.lineage() {
+            let told = if is_empty && !self.is_member(from) {
+                Changed::Lineage(self.net.lineage())
+            } else {
+                Changed::Rejected(OTHER_LIFE.to_owned())
+            };
+            return Ok(wire::changed(&told));
+        }
         if member.node_id != from {
             return Err(refuse("join", Status::permission_denied("a node may only ask to join itself")));
         }
@@ -213,6 +273,7 @@ impl Core {
                     let complete = move || receiver.complete(&incoming);
                     let complete = tokio::task::spawn_blocking(complete).await.map_err(broken)?;
                     let (vote, snapshot) = complete.map_err(broken)?;
+                    self.check_term(vote.leader_id.term)?;
                     let installed = self.raft.install_full_snapshot(vote, snapshot).await.map_err(broken)?;
                     return Ok(wire::vote_body(&installed.vote));
                 }
@@ -251,9 +312,8 @@ impl Consensus for Service {
     }
 
     async fn append(&self, request: Request<Streaming<Frame>>) -> Result<Response<Self::AppendStream>, Status> {
-        if !self.0.gate.is_open() {
-            return Err(Status::failed_precondition("this node takes no part in consensus yet"));
-        }
+        // the one term that every leader is below: who takes nothing at all needs no stream
+        self.0.check_term(u64::MAX)?;
         let peer = request.extensions().get::<PeerInfo>().cloned();
         let requests = requests(self.0.clone(), peer, request.into_inner());
         let answers = self.0.raft.stream_append(requests).map(|result| match result {

@@ -8,8 +8,10 @@ use openraft::raft::{
 };
 
 use crate::codec::{self, CodecError, Reader, put_blob, put_log_id, put_log_id_option, put_peer, put_vote};
+use crate::identity::Heard;
 use crate::snapshot::{Manifest, ManifestFile};
-use crate::types::{Member, Types, Vote};
+use crate::suspect::{Reception, Report};
+use crate::types::{Member, Position, Types, Vote};
 
 /// What the body of a frame is. Numbers never change their meaning.
 pub(crate) mod kind {
@@ -25,6 +27,10 @@ pub(crate) mod kind {
     pub(crate) const SNAPSHOT_CHUNK: u32 = 10;
     pub(crate) const SNAPSHOT_END: u32 = 11;
     pub(crate) const JOIN: u32 = 12;
+    pub(crate) const SUSPECT: u32 = 13;
+    pub(crate) const LOST: u32 = 14;
+    pub(crate) const STATE_OFFER: u32 = 15;
+    pub(crate) const STATE_READ: u32 = 16;
 }
 
 fn write(body: impl FnOnce(&mut BytesMut)) -> Bytes {
@@ -307,6 +313,53 @@ pub(crate) fn read_join(bytes: Bytes) -> Result<(Member, bool), CodecError> {
     })
 }
 
+/// The answer to a hello: what is remembered, if that is more than the caller knows of itself.
+pub(crate) fn greeting(more: Option<&Heard>) -> Bytes {
+    write(|out| {
+        out.put_u8(u8::from(more.is_some()));
+        if let Some(more) = more {
+            more.put(out);
+        }
+    })
+}
+
+pub(crate) fn read_greeting(bytes: Bytes) -> Result<Option<Heard>, CodecError> {
+    read(bytes, |from| if from.bool()? { Heard::take(from).map(Some) } else { Ok(None) })
+}
+
+/// A suspect node says what it has left, and where a leader has recorded it, if one has.
+pub(crate) fn report(report: &Report) -> Bytes {
+    write(|out| {
+        report.left.put(out);
+        put_log_id_option(out, report.recorded.map(Into::into).as_ref());
+    })
+}
+
+pub(crate) fn read_report(bytes: Bytes) -> Result<Report, CodecError> {
+    read(bytes, |from| Ok(Report { left: Heard::take(from)?, recorded: from.log_id_option()?.map(Position::from) }))
+}
+
+/// The answer to a report.
+pub(crate) fn reception(reception: &Reception) -> Bytes {
+    write(|out| {
+        put_log_id_option(out, reception.recorded.map(Into::into).as_ref());
+        reception.known.put(out);
+        out.put_u8(u8::from(reception.is_suspect));
+        put_log_id_option(out, reception.last.map(Into::into).as_ref());
+    })
+}
+
+pub(crate) fn read_reception(bytes: Bytes) -> Result<Reception, CodecError> {
+    read(bytes, |from| {
+        Ok(Reception {
+            recorded: from.log_id_option()?.map(Position::from),
+            known: Heard::take(from)?,
+            is_suspect: from.bool()?,
+            last: from.log_id_option()?.map(Position::from),
+        })
+    })
+}
+
 /// How a change ended, when it could be asked for at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Changed {
@@ -314,6 +367,8 @@ pub(crate) enum Changed {
     NotLeader,
     Unknown,
     Rejected(String),
+    /// The cluster is in this life of its log: the caller, who belongs to nothing yet, shall ask again in it.
+    Lineage(u64),
 }
 
 pub(crate) fn changed(changed: &Changed) -> Bytes {
@@ -325,6 +380,10 @@ pub(crate) fn changed(changed: &Changed) -> Bytes {
             out.put_u8(3);
             put_blob(out, why.as_bytes());
         }
+        Changed::Lineage(lineage) => {
+            out.put_u8(4);
+            out.put_u64_le(*lineage);
+        }
     })
 }
 
@@ -334,6 +393,7 @@ pub(crate) fn read_changed(bytes: Bytes) -> Result<Changed, CodecError> {
         1 => Ok(Changed::NotLeader),
         2 => Ok(Changed::Unknown),
         3 => Ok(Changed::Rejected(from.text()?)),
+        4 => Ok(Changed::Lineage(from.u64()?)),
         _ => Err(from.error("an unknown answer to a change")),
     })
 }
@@ -370,6 +430,44 @@ pub(crate) fn read_offer(bytes: Bytes) -> Result<Offer, CodecError> {
         };
         let files = (0..from.count()?).map(|_| file(from)).collect::<Result<_, _>>()?;
         Ok(Offer { vote, meta_bytes, manifest: Manifest { files } })
+    })
+}
+
+/// A node without a state asks for a copy of one at this position or later.
+pub(crate) fn beyond(position: Option<Position>) -> Bytes {
+    write(|out| put_log_id_option(out, position.map(Into::into).as_ref()))
+}
+
+pub(crate) fn read_beyond(bytes: Bytes) -> Result<Option<Position>, CodecError> {
+    read(bytes, |from| Ok(from.log_id_option()?.map(Position::from)))
+}
+
+/// The answer to that: an offer, or nothing of a node whose own state is older.
+pub(crate) fn read_state_offer(bytes: Bytes) -> Result<Option<Offer>, CodecError> {
+    if bytes.is_empty() { Ok(None) } else { read_offer(bytes).map(Some) }
+}
+
+/// A piece of a file that a node without a state reads from a copy it was lent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Piece {
+    pub(crate) id: [u8; 32],
+    pub(crate) file: u32,
+    pub(crate) offset: u64,
+}
+
+pub(crate) fn piece(piece: &Piece) -> Bytes {
+    write(|out| {
+        out.put_slice(&piece.id);
+        out.put_u32_le(piece.file);
+        out.put_u64_le(piece.offset);
+    })
+}
+
+pub(crate) fn read_piece(bytes: Bytes) -> Result<Piece, CodecError> {
+    read(bytes, |from| {
+        let mut id = [0; 32];
+        id.copy_from_slice(&from.take(32)?);
+        Ok(Piece { id, file: from.u32()?, offset: from.u64()? })
     })
 }
 
@@ -448,7 +546,6 @@ pub(crate) fn read_index(bytes: Bytes) -> Result<Option<u64>, CodecError> {
 mod tests {
     use super::*;
     use crate::codec::tests::normal;
-    use crate::types::Position;
 
     // Every message reads back as it was written, and no cut message is taken for a whole one.
     #[test]
@@ -483,6 +580,19 @@ mod tests {
             assert_eq!(read_change(change(&asked)).unwrap(), asked);
         }
         assert_eq!(read_join(join(&joiner, true)).unwrap(), (joiner, true));
+        let (left, at) = (Heard { start: 3, term: 2, last: None }, Some(Position { term: 2, index: 8 }));
+        for recorded in [None, at] {
+            let told = Report { left, recorded };
+            assert_eq!(read_report(report(&told)).unwrap(), told);
+            let answer = Reception { recorded, known: left, is_suspect: recorded.is_none(), last: at };
+            assert_eq!(read_reception(reception(&answer)).unwrap(), answer);
+        }
+        let wanted = Piece { id: [3; 32], file: 4, offset: 5 };
+        assert_eq!(read_piece(piece(&wanted)).unwrap(), wanted);
+        assert_eq!(read_beyond(beyond(at)).unwrap(), at);
+        for more in [None, Some(left)] {
+            assert_eq!(read_greeting(greeting(more.as_ref())).unwrap(), more);
+        }
         for index in [None, Some(7)] {
             assert_eq!(read_index(super::index(index)).unwrap(), index);
         }

@@ -43,6 +43,10 @@ impl StateMachine for Failing {
         self.counters.inspect(dir)
     }
 
+    fn verify(&self, dir: &Path) -> Result<Vec<u8>, MachineError> {
+        self.counters.verify(dir)
+    }
+
     fn install(&self, dir: &Path) -> Result<(), MachineError> {
         self.counters.install(dir)
     }

@@ -5,5 +5,8 @@ mod fatal;
 mod faults;
 mod identity;
 mod members;
+mod recover;
+mod reinstall;
 mod snapshots;
+mod suspect;
 mod tls;

@@ -31,7 +31,8 @@ struct StatusDocument {
     applied_index: u64,
     last_log_index: u64,
     admitted: bool,
-    suspect: bool,
+    /// What this node has lost, and until when it does not vote.
+    suspicion: Option<String>,
     nodes: Vec<NodeDocument>,
     write_rule: RuleDocument,
 }
@@ -58,6 +59,7 @@ struct NodeDocument {
     version: Option<String>,
     registered_at: Option<String>,
     votes: bool,
+    suspect: bool,
     member: bool,
     leads: bool,
     matched_index: Option<u64>,
@@ -97,6 +99,7 @@ fn node_document(node: NodeStatus, leader: Option<NodeId>) -> NodeDocument {
         version: row.as_ref().map(|row| row.version.clone()),
         registered_at: row.as_ref().map(|row| answer::time(row.registered_at_ms)),
         votes: node.votes,
+        suspect: node.is_suspect,
         member: node.is_member,
         leads: leader == Some(node.id),
         matched_index: node.matched_index,
@@ -129,7 +132,7 @@ fn status_document(status: ClusterStatus) -> StatusDocument {
         applied_index: status.applied_index,
         last_log_index: status.last_log_index,
         admitted: status.is_admitted,
-        suspect: status.is_suspect,
+        suspicion: status.suspicion,
         nodes: status.nodes.into_iter().map(|node| node_document(node, leader)).collect(),
         write_rule: RuleDocument { zones: rule.zones, nodes: rule.nodes, copies: rule.copies, degradation },
     }

@@ -14,7 +14,9 @@ use super::error::Failure;
 use super::exchange::Exchange;
 
 /// For a node that must not take part; its log says more.
-const SUSPECT: &str = "the data directory was emptied or is an old copy: this node takes no part\n";
+const EMPTIED: &str = "the data directory was emptied or is an old copy: this node takes no part\n";
+/// For a node that is fed and must not vote; its log says more.
+const SUSPECT: &str = "suspect: this node has lost what it had acknowledged, and waits until it is trusted again\n";
 
 fn word(is_well: bool, text: &'static str) -> Response<Body> {
     let mut response = Response::new(Body::from(text));
@@ -31,10 +33,12 @@ pub(super) async fn live() -> Response<Body> {
 /// `GET /startupz`: the node's state is open and it is part of a cluster, or waits for somebody to found one.
 pub(super) async fn started(State(admin): State<Arc<Admin>>) -> Response<Body> {
     let status = admin.cluster.status();
-    if status.is_suspect {
-        return word(false, SUSPECT);
+    if status.is_emptied {
+        return word(false, EMPTIED);
     }
     match (&status.cluster, status.is_admitted) {
+        // a restart would not help it
+        _ if status.suspicion.is_some() => word(true, SUSPECT),
         (None, _) => word(true, "waiting for `portolan cluster init` or `join`\n"),
         (Some(_), false) => word(false, "waiting for a majority of the cluster\n"),
         (Some(_), true) => word(true, "ok\n"),
@@ -48,7 +52,10 @@ pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> Response<Body> {
         return word(false, "draining\n");
     }
     let status = admin.cluster.status();
-    if status.is_suspect {
+    if status.is_emptied {
+        return word(false, EMPTIED);
+    }
+    if status.suspicion.is_some() {
         return word(false, SUSPECT);
     }
     match (&status.cluster, status.is_admitted, status.leader) {

@@ -19,11 +19,13 @@
 //! | `/v1/whoami`, `/v1/explain` | GET / POST |
 //! | `/v1/blobs/{digest}`, `…/uses` | GET |
 //! | `/v1/gc`; `/v1/gc/run`, `/pause`, `/resume` | GET; POST |
+//! | `/v1/backups`, `/v1/backups/{id}`, `…/files/{number}` | POST / DELETE / GET |
 //! | `/v1/repositories`, `/v1/repositories/{name}` | GET, POST / GET, PATCH, DELETE |
 //!
 //! `{user}` may be `anonymous` for policies and grants: what requests without a credential may do.
 
 mod answer;
+mod backups;
 mod blobs;
 mod cluster;
 mod error;
@@ -87,6 +89,9 @@ impl Admin {
             .route("/v1/gc/run", post(gc::run))
             .route("/v1/gc/pause", post(gc::pause))
             .route("/v1/gc/resume", post(gc::resume))
+            .route("/v1/backups", post(backups::create))
+            .route("/v1/backups/{id}", delete(backups::remove))
+            .route("/v1/backups/{id}/files/{number}", get(backups::read))
             .route("/v1/whoami", get(users::whoami))
             .route("/v1/explain", post(users::explain))
             .route("/v1/users", get(users::list).post(users::create))

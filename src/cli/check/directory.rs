@@ -133,10 +133,9 @@ impl Directory {
                 problems.add(Some(self), "identity", subject, text);
             }
         };
-        if let Some(raft::Owner { cluster_id, lineage, node_id, .. }) = self.log.owner {
+        if let Some(raft::Owner { cluster_id, node_id, .. }) = self.log.owner {
             let subject = "raft/node.id";
             differ(subject, "cluster", ClusterId(cluster_id).to_string(), identity.cluster.to_string());
-            differ(subject, "lineage", Lineage(lineage).to_string(), identity.lineage.to_string());
             differ(subject, "node", NodeId(node_id).to_string(), identity.node.to_string());
         }
         if let Some(volume) = &self.volume {
@@ -145,12 +144,19 @@ impl Directory {
             differ(subject, "store", volume.store_id().to_string(), identity.store.to_string());
         }
         let Some(state) = &self.state else { return };
-        if let Some(row) = stored::cluster(state) {
+        let row = stored::cluster(state);
+        if let Some(row) = &row {
             differ("state", "cluster", row.cluster.to_string(), identity.cluster.to_string());
-            differ("state", "lineage", row.lineage.to_string(), identity.lineage.to_string());
         }
         if let Some(seat) = stored::seats(state).get(&identity.store) {
             differ("state", "that the store is of node", seat.node.to_string(), identity.node.to_string());
+        }
+        // a life that has just begun is in the log, and not in the state yet
+        let lives = row.zip(self.log.owner).filter(|_| self.log.unapplied() == 0);
+        if let Some((row, owner)) = lives.filter(|(row, owner)| row.lineage.0 != owner.lineage) {
+            let lineage = Lineage(owner.lineage);
+            let text = format!("its tables are of lineage {}, raft/node.id says {lineage}", row.lineage);
+            problems.add(Some(self), "identity", "state", text);
         }
         let marked = self.log.applied.map_or(0, |position| position.index);
         if marked != self.applied {

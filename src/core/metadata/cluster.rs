@@ -10,6 +10,7 @@ use super::clock::ClockRow;
 use super::codec::{self, Stored};
 use super::command::Apply;
 use super::keys::{self, SYSTEM, Slot, table};
+use super::node;
 use super::reply::Reply;
 use super::tables::{Tables, TablesRead, Writes};
 use crate::vocabulary::ids::{ClusterId, Lineage, NodeId};
@@ -93,6 +94,36 @@ impl Apply for InitCluster {
         tables.put(keys::system(table::CLUSTER), codec::encode(&row));
         let clock = ClockRow { tick_ms: self.tick_ms, ..context.clock };
         tables.put(keys::system(table::CLOCK), codec::encode(&clock));
+        Ok(Reply::Done)
+    }
+}
+
+/// The first command of a new life of the log, after a restore or a forced recovery: nothing that refers to the life
+/// before counts any more, and its nodes are gone. Their volumes may come back with new nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct BeginLineage {
+    /// The new life.
+    pub lineage: Lineage,
+    /// The node that stays, if one does.
+    pub keeps: Option<NodeId>,
+}
+
+impl Apply for BeginLineage {
+    fn slot(&self) -> Slot {
+        SYSTEM
+    }
+
+    fn apply<T: Tables>(self, _: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
+        let Some(mut row) = read(tables) else {
+            let detail = "there is no cluster whose life could begin anew".to_owned();
+            return Err(Refusal::ParameterInvalid { parameter: "lineage".to_owned(), detail });
+        };
+        if row.lineage == self.lineage {
+            return Ok(Reply::Unchanged);
+        }
+        row.lineage = self.lineage;
+        tables.put(keys::system(table::CLUSTER), codec::encode(&row));
+        node::remove_all_but(tables, self.keeps);
         Ok(Reply::Done)
     }
 }
@@ -199,5 +230,29 @@ pub fn verdict(tables: &impl TablesRead, voters: &[NodeId]) -> Verdict {
         Some(_) => Verdict::Diverged { index: own.index },
         None if reported >= voters.len() && reported > 0 => Verdict::NoMajority { index: own.index },
         None => Verdict::Agrees,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metadata::node::{NodeState, RegisterStore, topology};
+    use crate::metadata::testing::World;
+    use crate::vocabulary::ids::StoreId;
+
+    // A new life keeps one node; the volumes of the others are free for new nodes. Beginning it twice changes nothing.
+    #[test]
+    fn a_new_life() {
+        let mut world = World::region(&["a", "b"]);
+        let begin = BeginLineage { lineage: Lineage(9), keeps: Some(NodeId(1)) };
+        world.ok(begin.clone());
+        assert_eq!(read(&world.tables).unwrap().lineage, Lineage(9));
+        let states = node::list(&world.tables).into_iter().map(|(_, row)| row.state).collect::<Vec<_>>();
+        assert_eq!(states, [NodeState::Active, NodeState::Removed]);
+        assert!(topology(&world.tables).store(StoreId(2)).is_none());
+        world.ok(RegisterStore { store: StoreId(2), node: NodeId(1), weight: 100 });
+        assert_eq!(world.ok(begin), Reply::Unchanged);
+        let unfounded = BeginLineage { lineage: Lineage(9), keeps: None };
+        assert!(matches!(World::empty().refused(unfounded), Refusal::ParameterInvalid { .. }));
     }
 }

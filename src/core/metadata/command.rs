@@ -123,6 +123,7 @@ commands! {
     84 ControlGc(gc::ControlGc),
     85 NoteGc(gc::NoteGc),
     86 DeleteUntagged(untagged::DeleteUntagged),
+    130 BeginLineage(cluster::BeginLineage),
 }
 
 impl Command {
@@ -172,7 +173,8 @@ impl Command {
             | Command::Sweep(_)
             | Command::ControlGc(_)
             | Command::NoteGc(_)
-            | Command::DeleteUntagged(_) => false,
+            | Command::DeleteUntagged(_)
+            | Command::BeginLineage(_) => false,
         }
     }
 }

@@ -124,6 +124,16 @@ fn summarise(tables: &mut impl Tables) {
     tables.put(keys::system(table::TOPOLOGY), codec::encode(&TopologyRow { nodes, stores }));
 }
 
+/// Every node but one is gone for good.
+pub(crate) fn remove_all_but(tables: &mut impl Tables, keeps: Option<NodeId>) {
+    for (id, row) in list(tables) {
+        if Some(id) != keeps && row.state != NodeState::Removed {
+            tables.put(keys::node(id), codec::encode(&NodeRow { state: NodeState::Removed, ..row }));
+        }
+    }
+    summarise(tables);
+}
+
 /// A node makes itself known, or tells new addresses. A removed id stays removed.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct RegisterNode {

@@ -262,6 +262,11 @@ pub const DETAIL_BYTES_MAX: usize = 512;
 /// Digests named in one refusal; the rest is counted only.
 pub const REFUSAL_DIGESTS_MAX: usize = 16;
 
+/// Backups that a node holds for who fetches them.
+pub const BACKUPS_HELD_MAX: usize = 2;
+/// Bytes of a backup's file in one answer.
+pub const BACKUP_PIECE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
 const _: () = {
     assert!(MANIFEST_INLINE_BYTES_MAX <= MANIFEST_BYTES_MAX);
     // An inline manifest travels in one command; its parsed descriptors (≤ 80 bytes each: digest, size, kind) beside

@@ -180,6 +180,8 @@ fn u9_administration() {
         ("POST", "/v1/gc/resume".into(), "{}", "accepted", "gc.resume"),
         ("POST", "/v1/gc/run".into(), r#"{"allow_percent":101}"#, "refused", "gc.run"),
         ("POST", "/v1/gc/run".into(), r#"{"allow_percent":20}"#, "accepted", "gc.run"),
+        ("POST", "/v1/backups".into(), "", "accepted", "backup.create"),
+        ("DELETE", "/v1/backups/none".into(), "", "refused", "backup.delete"),
         ("DELETE", "/v1/users/u9-new".into(), "", "accepted", "user.delete"),
         ("DELETE", "/v1/users/u9-new".into(), "", "refused", "user.delete"),
     ];
@@ -198,10 +200,12 @@ fn u9_administration() {
         let is_tried = tries.iter().any(|(tried, path, ..)| *tried == method && routes::leads(path, &route));
         assert!(route == "/v1/explain" || is_tried, "{method} {route} was not tried");
     }
+    let backup = admin("POST", "/v1/backups").send().json()["id"].as_str().unwrap().to_owned();
     for (method, route) in routes::admin().into_iter().filter(|(method, path)| method == "GET" || path == "/v1/explain")
     {
         let digest = Digest::sha256(b"u9").to_string();
         let path = route.replace("{user}", "u9-user").replace("{*name}", "u9/fixed").replace("{digest}", &digest);
+        let path = path.replace("{id}", &backup).replace("{number}", "0");
         let body = json!({ "principal": "root", "action": "ecr:PutImage" });
         let by_root = json_to(admin(&method, &path), &body);
         assert_eq!((by_root.status, audit_of(&by_root)), (200, vec![]), "{method} {path}");

@@ -92,6 +92,11 @@ impl Cluster {
         }
     }
 
+    /// Where `portolan dev` keeps everything: the authority in `certs/`, the nodes.
+    pub(crate) fn dir(&self) -> PathBuf {
+        self.dir.path().join("dev")
+    }
+
     /// The public address of node `n`, from 1.
     pub(crate) fn node(&self, n: u8) -> String {
         format!("http://{}:{PORT}", self.ip(n))
@@ -190,12 +195,17 @@ impl Cluster {
 
     /// Starts node `n` again without waiting.
     pub(crate) fn spawn_node(&self, n: u8) {
+        self.spawn_node_with(n, &[]);
+    }
+
+    /// The same, with settings of its own, each as `section.key=value`.
+    pub(crate) fn spawn_node_with(&self, n: u8, settings: &[String]) {
         assert_eq!(self.pid(n), None, "node {n} runs");
         let log =
             std::fs::OpenOptions::new().append(true).create(true).open(self.node_dir(n).join("node.log")).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_portolan"));
         command.arg("server").arg("--config").arg(self.node_dir(n).join("portolan.toml")).arg("--stop-with-stdin");
-        for setting in &self.settings {
+        for setting in self.settings.iter().chain(settings) {
             command.arg("--set").arg(setting);
         }
         let command = command.stdin(Stdio::piped()).stdout(log.try_clone().unwrap()).stderr(log);

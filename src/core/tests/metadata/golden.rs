@@ -84,6 +84,7 @@ fn system_commands() -> Vec<Command> {
         .into(),
         RegisterStore { store: StoreId(6), node: NodeId(5), weight: 100 }.into(),
         SetNodeState { node: NodeId(5), state: NodeState::Draining }.into(),
+        cluster::BeginLineage { lineage: Lineage(2), keeps: Some(NodeId(5)) }.into(),
     ]
 }
 

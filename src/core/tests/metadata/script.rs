@@ -181,6 +181,10 @@ impl Script {
             "drain" => vec![SetNodeState { node: NodeId(number()), state: NodeState::Draining }.into()],
             "remove" => vec![SetNodeState { node: NodeId(number()), state: NodeState::Removed }.into()],
             "reinstate" => vec![SetNodeState { node: NodeId(number()), state: NodeState::Active }.into()],
+            "new-life" => {
+                let keeps = (line.word(2) != "nobody").then(|| NodeId(line.word(2).parse().expect("a node")));
+                vec![cluster::BeginLineage { lineage: Lineage(number()), keeps }.into()]
+            }
             "take-digest" => vec![TakeDigest {}.into()],
             "report-digest" => {
                 let mut note = cluster::own_digest(&self.world.tables).expect("a digest was taken");
