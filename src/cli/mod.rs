@@ -18,6 +18,8 @@ mod gc;
 mod health;
 mod image;
 mod output;
+mod quota;
+mod registry;
 mod repo;
 mod server;
 mod user;
@@ -53,6 +55,8 @@ enum Command {
     Cluster(cluster::ClusterArguments),
     /// Make, list, change and delete repositories.
     Repo(repo::RepoArguments),
+    /// What all repositories together hold and may hold.
+    Registry(registry::RegistryArguments),
     /// List, show and delete images.
     Image(image::ImageArguments),
     /// Garbage collection: where it stands, pause it, run it, what becomes of a blob.
@@ -102,6 +106,7 @@ fn run(arguments: Arguments) -> Result<(), CliError> {
         Command::Dev(dev) => dev::run(dev),
         Command::Cluster(cluster) => ask(cluster::run(cluster, printer)),
         Command::Repo(repo) => ask(repo::run(repo, printer)),
+        Command::Registry(registry) => ask(registry::run(registry, printer)),
         Command::Image(image) => ask(image::run(image, printer)),
         Command::Gc(gc) => ask(gc::run(gc, printer)),
         Command::Why(why) => ask(why::run(why, printer)),

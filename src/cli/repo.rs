@@ -8,6 +8,7 @@ use super::client::{Client, part, path};
 use super::connection::ConnectionArguments;
 use super::error::CliError;
 use super::output::{Column, Printer};
+use super::quota::QuotaArguments;
 
 #[derive(Debug, Args)]
 pub(super) struct RepoArguments {
@@ -69,11 +70,13 @@ struct SettingsArguments {
     #[arg(long, value_enum)]
     mutability: Option<Mutability>,
     /// Tags that the exclusion is for, as "dev-*"; once for each.
-    #[arg(long = "exclusion", value_name = "PATTERN")]
+    #[arg(long = "exclusion", visible_alias = "exclude", value_name = "PATTERN")]
     exclusions: Vec<String>,
     /// Whether manifests may name layers or images that are not there.
     #[arg(long)]
     sparse: Option<bool>,
+    #[command(flatten)]
+    quota: QuotaArguments,
 }
 
 impl SettingsArguments {
@@ -98,7 +101,7 @@ impl SettingsArguments {
     }
 }
 
-const COLUMNS: [Column; 7] = [
+const COLUMNS: [Column; 11] = [
     ("name", "name"),
     ("registry", "registry"),
     ("created", "created_at"),
@@ -106,6 +109,10 @@ const COLUMNS: [Column; 7] = [
     ("mutability", "settings.mutability"),
     ("exclusions", "settings.exclusions"),
     ("sparse", "settings.sparse"),
+    ("bytes", "usage.bytes"),
+    ("bytes at most", "quota.bytes"),
+    ("tags", "usage.tags"),
+    ("tags at most", "quota.tags"),
 ];
 
 pub(super) async fn run(arguments: RepoArguments, printer: Printer) -> Result<(), CliError> {
@@ -118,9 +125,12 @@ pub(super) async fn run(arguments: RepoArguments, printer: Printer) -> Result<()
             printer.one(&made, &COLUMNS)
         }
         RepoCommand::Set { name, settings } => {
-            let wish = settings.document();
+            let mut wish = settings.document();
+            if let Some(quota) = settings.quota.document() {
+                wish["quota"] = quota;
+            }
             if wish == json!({}) {
-                return Err(CliError::usage("nothing to set; give --mutability, --exclusion or --sparse"));
+                return Err(CliError::usage("nothing to set; give --mutability, --exclusion, --sparse or --quota-…"));
             }
             printer.one(&client.call(Method::PATCH, &at(&name), Some(&wish)).await?, &COLUMNS)
         }
@@ -135,10 +145,14 @@ fn at(name: &str) -> String {
     format!("/v1/repositories/{}", path(name))
 }
 
-fn creation(name: &str, settings: &SettingsArguments) -> Result<Value, CliError> {
-    let mut settings = settings.document();
+fn creation(name: &str, given: &SettingsArguments) -> Result<Value, CliError> {
+    let mut creation = json!({ "name": name });
+    if let Some(quota) = given.quota.document() {
+        creation["quota"] = quota;
+    }
+    let mut settings = given.document();
     if settings == json!({}) {
-        return Ok(json!({ "name": name }));
+        return Ok(creation);
     }
     if settings.get("mutability").is_none() {
         if settings.get("exclusions").is_some() {
@@ -146,7 +160,8 @@ fn creation(name: &str, settings: &SettingsArguments) -> Result<Value, CliError>
         }
         settings["mutability"] = json!("mutable");
     }
-    Ok(json!({ "name": name, "settings": settings }))
+    creation["settings"] = settings;
+    Ok(creation)
 }
 
 /// All pages, as one list.
@@ -176,6 +191,7 @@ mod tests {
             mutability,
             exclusions: exclusions.iter().map(|text| (*text).to_owned()).collect(),
             sparse,
+            quota: QuotaArguments::default(),
         };
         assert_eq!(creation("a", &given(None, &[], None)).unwrap(), json!({ "name": "a" }));
         let settings = &given(Some(Mutability::ImmutableWithExclusion), &["dev-*"], None);

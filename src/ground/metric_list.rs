@@ -39,6 +39,11 @@ pub const METRICS: &[Metric] = &[
     (Gauge, "portolan_tls_not_after_seconds", &["name"], "When the certificate in use ends, as Unix time."),
     (Counter, "portolan_job_done_total", &["job"], "Things that a background job has brought in order."),
     (Counter, "portolan_job_failed_total", &["job"], "Things that a background job will try again."),
+    // what is held
+    (Gauge, "portolan_usage_bytes", &[], "Bytes that all repositories hold, each distinct blob of one counted once."),
+    (Gauge, "portolan_usage_tags", &[], "Tags of all repositories."),
+    (Counter, "portolan_quota_refused_total", &[], "Pushes refused because of a quota."),
+    (Counter, "portolan_quota_rounds_total", &[], "Times that a quota of a registry was dealt out anew by this node."),
     // consensus
     (Gauge, "portolan_raft_term", &[], "The present term."),
     (Gauge, "portolan_raft_is_leader", &[], "1 when this node leads."),

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use registry_core::decide::quota::Usage;
 use registry_core::metadata::node::NodeState;
+use registry_core::metadata::usage;
 
 use super::Parts;
 use crate::blob::store::{BlobStore, Pressure};
@@ -16,6 +18,7 @@ pub(super) async fn keep(parts: Arc<Parts>) {
     metrics::gauge!("portolan_state_diverged").set(0.0);
     while !parts.shutdown.is_requested() {
         cluster(&parts, &parts.cluster.status());
+        usage(&parts);
         // A stuck disk must not hold up what else is looked at.
         let store = Arc::clone(&parts.store);
         tokio::task::spawn_blocking(move || volume(&*store));
@@ -49,6 +52,12 @@ fn cluster(parts: &Parts, status: &ClusterStatus) {
     // Before the first confirmation the age is beyond any clock; a day says as much.
     let age_ms = parts.group.confirmed_age_ms().min(86_400_000);
     metrics::gauge!("portolan_raft_confirmed_age_seconds").set(age_ms as f64 / 1000.0);
+}
+
+fn usage(parts: &Parts) {
+    let Usage { bytes, tags } = parts.metadata.peek(|view| usage::of_all(view));
+    metrics::gauge!("portolan_usage_bytes").set(bytes as f64);
+    metrics::gauge!("portolan_usage_tags").set(tags as f64);
 }
 
 fn volume(store: &dyn BlobStore) {

@@ -78,15 +78,14 @@ impl Registry {
     ) -> Result<Option<At<BlobInfo>>, Refusal> {
         let BlobInfo { digest, size_bytes } = info;
         let hold = UseId(random::number64());
-        let mut commands: Vec<Command> = vec![
-            AddUse { digest, size_bytes, repository: repository.clone(), hold }.into(),
-            Link { repository: repository.clone(), digest, size_bytes, hold }.into(),
-        ];
+        let mut commands: Vec<Command> = self.admission(repository, &digest, size_bytes).into_iter().collect();
+        commands.push(AddUse { digest, size_bytes, repository: repository.clone(), hold }.into());
+        commands.push(Link { repository: repository.clone(), digest, size_bytes, hold }.into());
         if let Some(Session { upload, holders, .. }) = closing {
             let deduplicated = Some(digest);
             commands.push(CloseUpload { upload: *upload, holders: pair(*holders), deduplicated }.into());
         }
-        match self.metadata().propose(&permit.principal, commands).await {
+        match self.propose_growth(&permit.principal, repository, commands).await {
             Ok(accepted) => Ok(Some(At { value: info, revision: accepted.revision })),
             Err(ProposeError::Refused { refusal, .. }) if matches!(*refusal, Refusal::BlobUnknown { .. }) => Ok(None),
             // linked; a commit of the same bytes by another request keeps the upload from being closed
@@ -107,7 +106,7 @@ impl Registry {
     ) -> Result<At<BlobInfo>, Refusal> {
         let Durable { digest, size_bytes, generation, stores } = durable;
         let hold = UseId(random::number64());
-        let mut commands: Vec<Command> = Vec::with_capacity(3);
+        let mut commands: Vec<Command> = self.admission(repository, digest, size_bytes).into_iter().collect();
         if let Some(Session { upload, epoch, holders, .. }) = finish {
             let (upload, epoch, holders) = (*upload, *epoch, pair(*holders));
             commands.push(FinishUpload { upload, epoch, digest: *digest, holders }.into());
@@ -125,7 +124,7 @@ impl Registry {
         };
         commands.push(commit.into());
         commands.push(Link { repository: repository.clone(), digest: *digest, size_bytes, hold }.into());
-        let accepted = self.metadata().propose(&permit.principal, commands).await?;
+        let accepted = self.propose_growth(&permit.principal, repository, commands).await?;
         let value = BlobInfo { digest: *digest, size_bytes };
         Ok(At { value, revision: Revision { ..accepted.revision } })
     }
@@ -201,6 +200,7 @@ impl Registry {
             return Err(Refusal::DigestMismatch { claimed: *digest, actual: Box::new(actual) });
         }
         let size_bytes = bytes.len() as u64;
+        self.ensure_room(repository, digest, size_bytes).await?;
         if let Some(done) = self.deduplicate(permit, repository, digest, size_bytes, None).await? {
             return Ok(done);
         }

@@ -194,7 +194,8 @@ impl Registry {
             rights: permit.tags,
             expected: put.expected,
         };
-        let accepted = self.metadata().propose(&permit.principal, vec![command.into()]).await?;
+        let repository = command.repository.clone();
+        let accepted = self.propose_growth(&permit.principal, &repository, vec![command.into()]).await?;
         match accepted.replies.into_iter().next() {
             Some(Reply::Manifest { created, tags }) => {
                 Ok(At { value: ManifestPut { digest, subject, tags, created }, revision: accepted.revision })

@@ -8,6 +8,7 @@ mod collection;
 mod commit;
 mod copies;
 mod manifests;
+mod quotas;
 mod repositories;
 mod uploads;
 
@@ -30,6 +31,7 @@ pub use blobs::{BlobContent, BlobInfo, MountSource};
 pub use collection::{BlobUses, Collection, Holder, NextStep, RepositoryUse};
 pub use copies::{BlobCopies, CopyPlace};
 pub use manifests::{ManifestInfo, ManifestPut, PutManifest, ReferrerInfo, Referrers, StoredManifest};
+pub use quotas::Quota;
 pub use repositories::RepositoryInfo;
 pub use uploads::UploadProgress;
 
@@ -73,12 +75,14 @@ pub struct Registry(Arc<Inner>);
 struct Inner {
     metadata: Metadata,
     transfer: Transfer,
+    /// Held by who deals a registry's quota out anew.
+    dealing: tokio::sync::Mutex<()>,
 }
 
 impl Registry {
     /// Over the cluster's metadata and the blobs of its nodes.
     pub fn new(metadata: Metadata, transfer: Transfer) -> Registry {
-        Registry(Arc::new(Inner { metadata, transfer }))
+        Registry(Arc::new(Inner { metadata, transfer, dealing: tokio::sync::Mutex::new(()) }))
     }
 
     /// The state of the cluster, for who must decide and read at one revision.

@@ -1,16 +1,19 @@
 //! Repositories: make, change, delete, list.
 
 use registry_core::decide::permit::Permit;
+use registry_core::decide::quota::Limits;
 use registry_core::metadata::reply::Reply;
 use registry_core::metadata::repository::{
     self, ChangeRepository, CreateRepository, DeleteRepository, RepositoryKey, RepositoryRow, Settings,
 };
+use registry_core::metadata::tables::TablesRead;
+use registry_core::metadata::usage::{self, SetRepositoryQuota, UsageRow};
 use registry_core::vocabulary::ids::{RegistryId, RepositoryId};
 use registry_core::vocabulary::{Refusal, RepositoryName};
 
-use super::{At, Consistency, Page, Registry, find};
+use super::{At, Consistency, Page, Quota, Registry, find};
 use crate::ground::random;
-use crate::metadata::revision;
+use crate::metadata::{View, revision};
 
 /// A repository as its users see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,12 +26,15 @@ pub struct RepositoryInfo {
     pub created_by: String,
     /// What its owner set.
     pub settings: Settings,
+    /// What it holds and may hold.
+    pub quota: Quota,
 }
 
 impl RepositoryInfo {
-    fn new((key, row): (RepositoryKey, RepositoryRow)) -> RepositoryInfo {
+    fn read(tables: &impl TablesRead, (key, row): (RepositoryKey, RepositoryRow)) -> RepositoryInfo {
         let RepositoryRow { created_at_ms, created_by, settings, .. } = row;
-        RepositoryInfo { key, created_at_ms, created_by, settings }
+        let UsageRow { used, limits } = usage::read(tables, &key);
+        RepositoryInfo { key, created_at_ms, created_by, settings, quota: Quota { used, limits } }
     }
 }
 
@@ -44,20 +50,28 @@ impl Registry {
             .read(consistency, |view| {
                 let found = repository::find(view, registry, name);
                 let found = found.ok_or_else(|| repository::unknown(registry, name))?;
-                Ok(At { value: RepositoryInfo::new(found), revision: revision(view) })
+                Ok(At { value: RepositoryInfo::read(view, found), revision: revision(view) })
             })
             .await?
     }
 
     /// Makes a repository. Refuses with `RepositoryExists`.
-    pub async fn create_repository(&self, permit: &Permit, settings: Settings) -> Result<At<RepositoryInfo>, Refusal> {
+    pub async fn create_repository(
+        &self,
+        permit: &Permit,
+        settings: Settings,
+        limits: Limits,
+    ) -> Result<At<RepositoryInfo>, Refusal> {
         let key = RepositoryKey {
             registry: permit.registry,
             name: permit.repository.clone(),
             id: RepositoryId(random::number128()),
         };
-        let command = CreateRepository { key, settings, must_be_new: true };
-        let accepted = self.metadata().propose(&permit.principal, vec![command.into()]).await?;
+        let mut commands = vec![CreateRepository { key: key.clone(), settings, must_be_new: true }.into()];
+        if limits != Limits::NONE {
+            commands.push(SetRepositoryQuota { repository: key, limits }.into());
+        }
+        let accepted = self.metadata().propose(&permit.principal, commands).await?;
         self.repository(permit.registry, &permit.repository, Consistency::AtLeast(accepted.revision)).await
     }
 
@@ -82,18 +96,24 @@ impl Registry {
         }
     }
 
-    /// Sets what an owner may set.
-    pub async fn change_repository(&self, permit: &Permit, settings: Settings) -> Result<At<RepositoryInfo>, Refusal> {
+    /// Sets what an owner may set, and what it may hold, if that is to change.
+    pub async fn change_repository(
+        &self,
+        permit: &Permit,
+        settings: Settings,
+        limits: Option<Limits>,
+    ) -> Result<At<RepositoryInfo>, Refusal> {
         let (key, _) = self.metadata().read(Consistency::Linearizable, |view| find(view, permit)).await??;
-        let command = ChangeRepository { key, settings };
-        let accepted = self.metadata().propose(&permit.principal, vec![command.into()]).await?;
+        let mut commands = vec![ChangeRepository { key: key.clone(), settings }.into()];
+        commands.extend(limits.map(|limits| SetRepositoryQuota { repository: key, limits }.into()));
+        let accepted = self.metadata().propose(&permit.principal, commands).await?;
         self.repository(permit.registry, &permit.repository, Consistency::AtLeast(accepted.revision)).await
     }
 
     /// Deletes a repository; its name is free at once. Refuses with `RepositoryNotEmpty` unless forced.
     pub async fn delete_repository(&self, permit: &Permit, force: bool) -> Result<At<RepositoryInfo>, Refusal> {
-        let found = self.metadata().read(Consistency::Linearizable, |view| find(view, permit)).await??;
-        let info = RepositoryInfo::new(found);
+        let read = |view: &View<'_>| Ok::<_, Refusal>(RepositoryInfo::read(view, find(view, permit)?));
+        let info = self.metadata().read(Consistency::Linearizable, read).await??;
         let command = DeleteRepository { key: info.key.clone(), force };
         let accepted = self.metadata().propose(&permit.principal, vec![command.into()]).await?;
         Ok(At { value: info, revision: accepted.revision })

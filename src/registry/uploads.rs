@@ -290,6 +290,7 @@ impl Registry {
         let peeked = body::peek(into_body(stream), PACK_BLOB_BYTES_MAX).await;
         let peeked = peeked.map_err(|error| Refusal::UploadInvalid { detail: error.to_string() })?;
         let is_fresh = session.token.acknowledged_bytes == 0 && session.state == UploadState::Open;
+        let mut size_bytes = session.token.acknowledged_bytes;
         match peeked {
             Peeked::Whole(bytes) if is_fresh && expected_offset.unwrap_or(0) == 0 => {
                 // an empty body closes what was appended before, unless the blob itself is empty
@@ -299,7 +300,7 @@ impl Registry {
                     return self.push_small(permit, &session.repository, digest, bytes).await;
                 }
                 if !bytes.is_empty() {
-                    self.append(&mut session, expected_offset, body::whole(bytes)).await?;
+                    size_bytes = self.append(&mut session, expected_offset, body::whole(bytes)).await?;
                 } else if self.is_untouched(&session).await {
                     // no byte was ever sent for a blob that has some: a digest alone is not content (A3)
                     let actual = Digest::of(digest.algorithm(), &bytes);
@@ -308,13 +309,23 @@ impl Registry {
             }
             Peeked::Whole(bytes) if bytes.is_empty() => {}
             Peeked::Whole(bytes) => {
-                self.append(&mut session, expected_offset, body::whole(bytes)).await?;
+                size_bytes = self.append(&mut session, expected_offset, body::whole(bytes)).await?;
             }
             Peeked::More(rest) => {
-                self.append(&mut session, expected_offset, rest).await?;
+                size_bytes = self.append(&mut session, expected_offset, rest).await?;
             }
         }
-        self.seal(permit, session, digest).await
+        let ended = match self.ensure_room(&session.repository, digest, size_bytes).await {
+            Ok(()) => self.seal(permit, &mut session, digest).await,
+            Err(refusal) => Err(refusal),
+        };
+        if let Err(Refusal::QuotaExceeded { .. }) = &ended {
+            // nobody may have the bytes: they are freed at once, not when the upload expires (B9)
+            if let Err(refusal) = self.close(&session, None).await {
+                tracing::debug!(upload = %session.upload, %refusal, "an upload above a quota was not closed");
+            }
+        }
+        ended
     }
 
     /// Whether a holder nearby has begun to stage this upload: a chunk may have been acknowledged under an older token.
@@ -333,10 +344,10 @@ impl Registry {
     }
 
     /// Seals, verifies, places and commits; takes over and repeats if a holder is lost on the way.
-    async fn seal(&self, permit: &Permit, mut session: Session, digest: &Digest) -> Result<At<BlobInfo>, Refusal> {
+    async fn seal(&self, permit: &Permit, session: &mut Session, digest: &Digest) -> Result<At<BlobInfo>, Refusal> {
         let mut last = unavailable();
         for _ in 0..TAKEOVERS_MAX {
-            match self.commit_upload(permit, &session, digest).await? {
+            match self.commit_upload(permit, session, digest).await? {
                 Sealed::Committed(done) => return Ok(done),
                 Sealed::TooFewHolders(why) => last = why,
             }
@@ -345,7 +356,7 @@ impl Registry {
                 session.epoch = row.epoch;
                 session.holders = Holders { primary: row.primary, backup: row.backup };
             }
-            self.recover(&mut session).await?;
+            self.recover(session).await?;
         }
         Err(last)
     }

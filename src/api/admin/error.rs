@@ -98,9 +98,12 @@ pub(super) fn words(refusal: &Refusal) -> (StatusCode, &'static str) {
         Refusal::Unauthenticated => (StatusCode::UNAUTHORIZED, "unauthenticated"),
         Refusal::Denied { .. } => (StatusCode::FORBIDDEN, "denied"),
         Refusal::Throttled { .. } => (StatusCode::TOO_MANY_REQUESTS, "throttled"),
-        Refusal::Unavailable { .. } | Refusal::ProposalExpired => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+        Refusal::Unavailable { .. } | Refusal::ProposalExpired | Refusal::QuotaShare { .. } => {
+            (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
+        }
         Refusal::StorageFull => (StatusCode::SERVICE_UNAVAILABLE, "storage_full"),
         Refusal::LimitReached { .. } => (StatusCode::CONFLICT, "limit_reached"),
+        Refusal::QuotaExceeded { .. } => (StatusCode::CONFLICT, "quota_exceeded"),
         Refusal::Unsupported { .. } => (StatusCode::METHOD_NOT_ALLOWED, "unsupported"),
         Refusal::ParameterInvalid { .. } => (StatusCode::BAD_REQUEST, "invalid_parameter"),
         Refusal::PageInvalid => (StatusCode::BAD_REQUEST, "invalid_page"),

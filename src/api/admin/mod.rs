@@ -20,6 +20,7 @@
 //! | `/v1/blobs/{digest}`, `…/uses` | GET |
 //! | `/v1/gc`; `/v1/gc/run`, `/pause`, `/resume` | GET; POST |
 //! | `/v1/backups`, `/v1/backups/{id}`, `…/files/{number}` | POST / DELETE / GET |
+//! | `/v1/registry` | GET, PATCH |
 //! | `/v1/repositories`, `/v1/repositories/{name}` | GET, POST / GET, PATCH, DELETE |
 //!
 //! `{user}` may be `anonymous` for policies and grants: what requests without a credential may do.
@@ -32,6 +33,7 @@ mod error;
 mod exchange;
 mod gc;
 mod health;
+mod quotas;
 mod repositories;
 mod users;
 
@@ -101,6 +103,7 @@ impl Admin {
             .route("/v1/users/{user}/policies", get(users::policies))
             .route("/v1/users/{user}/policies/{policy}", put(users::put_policy).delete(users::remove_policy))
             .route("/v1/users/{user}/grants", put(users::put_grants))
+            .route("/v1/registry", get(quotas::show).patch(quotas::change))
             .route("/v1/repositories", get(repositories::list).post(repositories::create))
             .route(
                 "/v1/repositories/{*name}",

@@ -4,6 +4,8 @@ use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query};
 use axum::http::{Response, StatusCode};
+use registry_core::decide::policy;
+use registry_core::decide::quota::Limits;
 use registry_core::decide::tag_move::{Mutability, TagFilter, TagFilterError, TagFilters};
 use registry_core::metadata::repository::Settings;
 use registry_core::vocabulary::limits::{PAGE_ENTRIES_DEFAULT, PAGE_ENTRIES_MAX};
@@ -13,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::answer;
 use super::error::Failure;
 use super::exchange::{Document, Exchange};
+use super::quotas::{LimitsDocument, LimitsWish, UsageDocument};
 use super::users::{Paging, paging};
 use crate::auth::{Action, Caller};
 use crate::registry::{At, Consistency, RepositoryInfo};
@@ -84,6 +87,8 @@ struct RepositoryDocument {
     created_at: String,
     created_by: String,
     settings: SettingsDocument,
+    usage: UsageDocument,
+    quota: LimitsDocument,
 }
 
 impl From<&RepositoryInfo> for RepositoryDocument {
@@ -95,6 +100,8 @@ impl From<&RepositoryInfo> for RepositoryDocument {
             created_at: answer::time(found.created_at_ms),
             created_by: found.created_by.clone(),
             settings: SettingsDocument::from(&found.settings),
+            usage: found.quota.used.into(),
+            quota: found.quota.limits.into(),
         }
     }
 }
@@ -138,6 +145,8 @@ pub(super) struct CreateRepository {
     name: String,
     #[serde(default)]
     settings: Option<SettingsDocument>,
+    #[serde(default)]
+    quota: Option<LimitsWish>,
 }
 
 /// `POST /v1/repositories`
@@ -154,11 +163,18 @@ async fn create_as(
     caller: &Caller,
     wish: Result<CreateRepository, Failure>,
 ) -> Result<At<RepositoryInfo>, Failure> {
-    let CreateRepository { name, settings } = wish?;
+    let CreateRepository { name, settings, quota } = wish?;
     let name = parse_name(&name)?;
     let settings = settings.map_or(Ok(Settings::default()), SettingsDocument::parse)?;
     let permit = exchange.auth().permit(caller, Action::Create, caller.registry(), &name)?;
-    Ok(exchange.admin().registry.create_repository(&permit, settings).await?)
+    let limits = quota.map(|wish| limits_as(exchange, caller, wish, Limits::NONE)).transpose()?;
+    Ok(exchange.admin().registry.create_repository(&permit, settings, limits.unwrap_or_default()).await?)
+}
+
+/// New limits. They are the operator's: an owner who could raise them would have none (A13).
+fn limits_as(exchange: &Exchange, caller: &Caller, wish: LimitsWish, present: Limits) -> Result<Limits, Failure> {
+    exchange.auth().permit_admin(caller, policy::Action::ManageCluster)?;
+    Ok(wish.over(present))
 }
 
 /// `GET /v1/repositories/{name}`
@@ -182,6 +198,8 @@ pub(super) struct ChangeRepository {
     exclusions: Option<Vec<String>>,
     #[serde(default)]
     sparse: Option<bool>,
+    #[serde(default)]
+    quota: Option<LimitsWish>,
 }
 
 /// `PATCH /v1/repositories/{name}`
@@ -205,6 +223,7 @@ async fn change_settings(
     let (registry, name, wish) = (&exchange.admin().registry, parse_name(name)?, wish?);
     let permit = exchange.auth().permit(caller, Action::Configure, caller.registry(), &name)?;
     let present = registry.repository(caller.registry(), &name, Consistency::AtLeast(caller.revision())).await?;
+    let limits = wish.quota.map(|quota| limits_as(exchange, caller, quota, present.value.quota.limits)).transpose()?;
     let mut settings = SettingsDocument::from(&present.value.settings);
     if let Some(mutability) = wish.mutability {
         settings.mutability = mutability;
@@ -214,7 +233,7 @@ async fn change_settings(
         settings.exclusions = exclusions;
     }
     settings.sparse = wish.sparse.unwrap_or(settings.sparse);
-    Ok(registry.change_repository(&permit, settings.parse()?).await?)
+    Ok(registry.change_repository(&permit, settings.parse()?, limits).await?)
 }
 
 /// Parameters of `DELETE /v1/repositories/{name}`.

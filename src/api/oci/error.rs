@@ -120,15 +120,18 @@ fn of_refusal(refusal: &Refusal) -> Response<Body> {
 fn words(refusal: &Refusal) -> (StatusCode, &'static str) {
     match refusal {
         Refusal::Unauthenticated => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"),
-        Refusal::Denied { .. } | Refusal::LimitReached { .. } | Refusal::LastAdministrator => {
-            (StatusCode::FORBIDDEN, "DENIED")
-        }
+        // A quota as ECR has it: clients print the message and do not try again.
+        Refusal::Denied { .. }
+        | Refusal::LimitReached { .. }
+        | Refusal::QuotaExceeded { .. }
+        | Refusal::LastAdministrator => (StatusCode::FORBIDDEN, "DENIED"),
         Refusal::Throttled { .. } => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
         // A stale epoch, a lost race and a placement that topology outran are over when the client comes back.
         Refusal::Unavailable { .. }
         | Refusal::StorageFull
         | Refusal::ProposalExpired
         | Refusal::Changed
+        | Refusal::QuotaShare { .. }
         | Refusal::StaleEpoch { .. }
         | Refusal::PlacementInvalid { .. } => (StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE"),
         Refusal::Unsupported { .. }
@@ -234,6 +237,7 @@ fn detail(refusal: &Refusal) -> Value {
         }
         Refusal::TagImmutable { tag, .. } | Refusal::TagMoved { tag } => json!({ "tag": tag.as_str() }),
         Refusal::RangeInvalid { offset } => json!({ "offset": offset }),
+        Refusal::QuotaExceeded { unit, limit, .. } => json!({ "quota": limit, "unit": unit }),
         Refusal::ParameterInvalid { parameter, .. } => json!({ "parameter": parameter }),
         _ => Value::Null,
     }
@@ -264,6 +268,8 @@ mod tests {
         let reference = Reference::Tag(tag.clone());
         for (refusal, status, code, retry_after) in [
             (Refusal::Denied { detail: "no".into() }, 403, "DENIED", None),
+            (Refusal::QuotaExceeded { holder: "x".into(), unit: "tags".into(), limit: 1 }, 403, "DENIED", None),
+            (Refusal::QuotaShare { bytes: 1, tags: 0 }, 503, "UNAVAILABLE", Some("1")),
             (Refusal::Throttled { retry_after_ms: 1500 }, 429, "TOOMANYREQUESTS", Some("2")),
             (Refusal::Unavailable { retry_after_ms: 0 }, 503, "UNAVAILABLE", Some("1")),
             (Refusal::StorageFull, 503, "UNAVAILABLE", Some("1")),

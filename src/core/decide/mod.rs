@@ -2,12 +2,13 @@
 //!
 //! Nothing here records, waits or asks; the same input gives the same answer on every node, and the answer says why, so
 //! that an operator can ask. Start at [`placement`] for where bytes live, at [`policy`] for who may do what, at
-//! [`tag_move`] for whether a tag may move.
+//! [`tag_move`] for whether a tag may move, at [`quota`] for how much may be held.
 
 pub mod fuse;
 pub mod permit;
 pub mod placement;
 pub mod policy;
+pub mod quota;
 pub mod seal;
 pub mod tag_move;
 pub mod voters;

@@ -11,7 +11,8 @@ use super::keys::Slot;
 use super::reply::Reply;
 use super::tables::Tables;
 use super::{
-    blob, clock, cluster, gc, idle, link, manifest, need, node, principal, repository, sweep, tag, untagged, upload,
+    blob, clock, cluster, gc, idle, link, manifest, need, node, principal, quota, repository, sweep, tag, untagged, upload,
+    usage,
 };
 use crate::vocabulary::ids::RequestId;
 use crate::vocabulary::limits::PROPOSAL_COMMANDS_MAX;
@@ -123,6 +124,11 @@ commands! {
     84 ControlGc(gc::ControlGc),
     85 NoteGc(gc::NoteGc),
     86 DeleteUntagged(untagged::DeleteUntagged),
+    120 SetRepositoryQuota(usage::SetRepositoryQuota),
+    121 AdmitBlob(usage::AdmitBlob),
+    122 SetRegistryQuota(quota::SetRegistryQuota),
+    123 RecallShares(quota::RecallShares),
+    124 GrantShare(quota::GrantShare),
     130 BeginLineage(cluster::BeginLineage),
 }
 
@@ -174,6 +180,11 @@ impl Command {
             | Command::ControlGc(_)
             | Command::NoteGc(_)
             | Command::DeleteUntagged(_)
+            | Command::SetRepositoryQuota(_)
+            | Command::AdmitBlob(_)
+            | Command::SetRegistryQuota(_)
+            | Command::RecallShares(_)
+            | Command::GrantShare(_)
             | Command::BeginLineage(_) => false,
         }
     }

@@ -21,6 +21,7 @@
 //! | | `DIGEST_REPORT` | node id | what a node's running hash was there |
 //! | | `TOPOLOGY` | | nodes and stores in one row, for what 201 needs |
 //! | | `GC` | | [`GcRow`](super::gc::GcRow): where garbage collection stands, and what operators want of it |
+//! | | `REGISTRY_QUOTA` | registry | [`QuotaRow`](super::quota::QuotaRow): its limits, the round of its shares |
 //! | by repository name | `NAME` | registry, name | repository id |
 //! | | `REPOSITORY` | repository id | [`RepositoryRow`](super::repository::RepositoryRow) |
 //! | | `DELETED` | repository id | nothing; the repository waits to be purged |
@@ -35,6 +36,8 @@
 //! | | `REF` | repository id, digest, kind, manifest digest | nothing; a sparse manifest's missing ones too |
 //! | | `LOOSE_USE` | repository id, digest, use id | log index since which no link stands on this use |
 //! | | `UNTAGGED` | repository id, digest | [`UntaggedRow`](super::untagged::UntaggedRow): no tag, no index names it |
+//! | | `USAGE` | repository id | [`UsageRow`](super::usage::UsageRow): what it holds and may hold |
+//! | | `SLOT_USAGE` | registry | [`SlotUsageRow`](super::usage::SlotUsageRow): the same of a registry's in this slot |
 //! | | `SLOT_CLOCK` | | last hybrid logical time of the slot |
 //! | by upload id | `UPLOAD` | upload id | [`UploadRow`](super::upload::UploadRow): takeovers and closings only |
 //! | by digest | `BLOB` | digest | [`BlobRow`](super::blob::BlobRow) |
@@ -86,6 +89,7 @@ tables! {
     TOPOLOGY = 0x0e,
     KEY_OF = 0x0f,
     GC = 0x10,
+    REGISTRY_QUOTA = 0x18,
     NAME = 0x20,
     REPOSITORY = 0x21,
     MANIFEST = 0x22,
@@ -101,6 +105,8 @@ tables! {
     DELETED = 0x2c,
     LOOSE_USE = 0x2d,
     UNTAGGED = 0x2e,
+    USAGE = 0x38,
+    SLOT_USAGE = 0x39,
     UPLOAD = 0x40,
     BLOB = 0x60,
     USE = 0x61,
@@ -279,7 +285,7 @@ pub(crate) fn repository(slot: Slot, repository: RepositoryId) -> Vec<u8> {
     Key::new(slot, table::REPOSITORY).with(&id(repository)).done()
 }
 
-/// The id in a key made by [`repository`] or [`deleted`].
+/// The id in a key made by [`repository`], [`deleted`] or [`usage`].
 pub(crate) fn repository_in(key: &[u8]) -> Option<RepositoryId> {
     Some(RepositoryId(u128::from_be_bytes(key.get(3..)?.try_into().ok()?)))
 }
@@ -421,6 +427,26 @@ pub(crate) fn tag_journal(slot: Slot, repository: RepositoryId, tag: &Tag, chang
 pub(crate) fn manifest_tag(slot: Slot, repository: RepositoryId, digest: &Digest, tag: &str) -> Vec<u8> {
     let key = Key::new(slot, table::MANIFEST_TAG).with(&id(repository)).with(&digest.key_bytes());
     key.with(tag.as_bytes()).done()
+}
+
+/// What a registry may hold.
+pub(crate) fn registry_quota(registry: RegistryId) -> Vec<u8> {
+    Key::new(SYSTEM, table::REGISTRY_QUOTA).with(&number(registry)).done()
+}
+
+/// What a repository holds and may hold.
+pub(crate) fn usage(slot: Slot, repository: RepositoryId) -> Vec<u8> {
+    Key::new(slot, table::USAGE).with(&id(repository)).done()
+}
+
+/// What a registry's repositories in a slot hold and may hold.
+pub(crate) fn slot_usage(slot: Slot, registry: RegistryId) -> Vec<u8> {
+    Key::new(slot, table::SLOT_USAGE).with(&number(registry)).done()
+}
+
+/// The registry in a key made by [`registry_quota`] or [`slot_usage`].
+pub(crate) fn registry_in(key: &[u8]) -> Option<RegistryId> {
+    RegistryId::from_number(u64::from_be_bytes(key.get(3..)?.try_into().ok()?))
 }
 
 /// The last hybrid logical time of a slot.

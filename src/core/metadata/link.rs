@@ -10,6 +10,8 @@ use super::keys::{self, Slot, table};
 use super::reply::Reply;
 use super::repository::{self, RepositoryKey};
 use super::tables::{Row, Tables, TablesRead, after_prefix};
+use super::usage;
+use crate::decide::quota::Usage;
 use crate::vocabulary::digest::Digest;
 use crate::vocabulary::ids::{RepositoryId, UseId};
 use crate::vocabulary::limits::REQUEST_WINDOW_ENTRIES;
@@ -113,7 +115,11 @@ impl Apply for Link {
         if tables.contains(&keys::loose_use(slot, self.repository.id, &self.digest, self.hold)) {
             return Err(Refusal::Changed);
         }
-        if let Some(before) = read(tables, &self.repository, &self.digest)
+        let before = read(tables, &self.repository, &self.digest);
+        let (held, holds) = (before.map_or(0, |row| row.size_bytes), self.size_bytes);
+        usage::grow(tables, &self.repository, Usage::of_bytes(holds.saturating_sub(held)))?;
+        usage::shrink(tables, &self.repository, Usage::of_bytes(held.saturating_sub(holds)));
+        if let Some(before) = before
             && before.hold != self.hold
         {
             loosen(tables, &self.repository, &self.digest, before.hold, context.index);
@@ -160,6 +166,7 @@ impl Apply for Unlink {
 /// Removes a link that no manifest needs.
 pub(super) fn remove(tables: &mut impl Tables, repository: &RepositoryKey, digest: &Digest, row: &LinkRow, index: u64) {
     tables.delete(keys::by_digest(repository.slot(), table::LINK, repository.id, digest));
+    usage::shrink(tables, repository, Usage::of_bytes(row.size_bytes));
     loosen(tables, repository, digest, row.hold, index);
 }
 

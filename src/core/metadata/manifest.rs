@@ -12,7 +12,8 @@ use super::reply::{Reply, TagMove};
 use super::repository::{self, RepositoryKey, RepositoryRow};
 use super::tables::{Tables, TablesRead, after_prefix};
 use super::tag::{self, Version};
-use super::{link, referrer, untagged};
+use super::{link, referrer, untagged, usage};
+use crate::decide::quota::Usage;
 use crate::decide::tag_move::{self, TagRights};
 use crate::vocabulary::digest::Digest;
 use crate::vocabulary::limits::{
@@ -342,6 +343,9 @@ impl Apply for PutManifest {
         self.renew_children(tables, version);
         let set = |tag| tag::set(tables, context, &self.repository, &repository.settings, tag, &self.digest, version);
         let tags: Vec<TagMove> = self.tags.iter().map(set).collect();
+        let new_tags = tags.iter().filter(|moved| moved.previous.is_none()).count() as u64;
+        let bytes = if before.is_none() && is_inline { self.size_bytes } else { 0 };
+        usage::grow(tables, &self.repository, Usage { bytes, tags: new_tags })?;
         if before.is_none()
             && let Some(bytes) = self.inline
         {
@@ -405,6 +409,7 @@ impl Apply for DeleteManifest {
             tags.push(tag::drop_tag(tables, context, &self.repository, &name, &tag_row, version));
         }
         remove(tables, context, &self.repository, &self.digest, &row);
+        usage::shrink(tables, &self.repository, Usage { bytes: 0, tags: tags.len() as u64 });
         Ok(Reply::Deleted { tags })
     }
 }
@@ -427,7 +432,9 @@ pub(super) fn remove(
         link::touch(tables, repository, &reference.digest, tick);
         untagged::note(tables, repository, &reference.digest, tick);
     }
-    if !row.inline {
+    if row.inline {
+        usage::shrink(tables, repository, Usage::of_bytes(row.size_bytes));
+    } else {
         tables.delete(keys::reference(slot, id, digest, ContentKind::Blob, Some(digest)));
         link::touch(tables, repository, digest, tick);
     }

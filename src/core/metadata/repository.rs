@@ -9,7 +9,7 @@ use super::command::Apply;
 use super::keys::{self, OF_REPOSITORY_BYTES, SLOTS, Slot, table};
 use super::reply::Reply;
 use super::tables::{Row, Tables, TablesRead};
-use super::{link, manifest};
+use super::{link, manifest, usage};
 use crate::decide::tag_move::Mutability;
 use crate::vocabulary::digest::Digest;
 use crate::vocabulary::ids::{RegistryId, RepositoryId, UseId};
@@ -228,6 +228,7 @@ impl Apply for DeleteRepository {
             return Err(Refusal::RepositoryNotEmpty { name: self.key.name, registry: self.key.registry });
         }
         row.deleted = true;
+        usage::forget(tables, &self.key);
         tables.delete(keys::name(slot, self.key.registry, self.key.name.as_str()));
         tables.put(keys::repository(slot, self.key.id), codec::encode(&row));
         tables.put(keys::deleted(slot, self.key.id), Vec::new());

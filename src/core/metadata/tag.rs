@@ -9,7 +9,8 @@ use super::keys::{self, Slot};
 use super::reply::{Reply, TagMove};
 use super::repository::{self, RepositoryKey, Settings};
 use super::tables::{Tables, TablesRead};
-use super::{clock, cluster, untagged};
+use super::{clock, cluster, untagged, usage};
+use crate::decide::quota::Usage;
 use crate::vocabulary::digest::Digest;
 use crate::vocabulary::limits::TAG_JOURNAL_MAX;
 use crate::vocabulary::reference::Reference;
@@ -217,6 +218,7 @@ impl Apply for DeleteTag {
         let version = next_version(tables, self.slot(), context);
         let moved = drop_tag(tables, context, &self.repository, &self.tag, &row, version);
         untagged::note(tables, &self.repository, &row.digest, context.clock.tick);
+        usage::shrink(tables, &self.repository, Usage { bytes: 0, tags: 1 });
         Ok(Reply::Deleted { tags: vec![moved] })
     }
 }

@@ -12,11 +12,14 @@ use super::link::{Link, Unlink};
 use super::manifest::PutManifest;
 use super::node::{RegisterNode, RegisterStore};
 use super::principal::{KeyRow, PutKey, PutPolicy, PutUser, UserKind};
+use super::quota::{self, SetRegistryQuota};
 use super::reply::{Outcome, Reply};
 use super::repository::{CreateRepository, DeleteRepository, RepositoryKey, Settings};
 use super::tables::MemoryTables;
 use super::tag::DeleteTag;
 use super::upload::{FinishUpload, TakeUpload};
+use super::usage::SetRepositoryQuota;
+use crate::decide::quota::{Limits, Usage};
 use crate::decide::tag_move::TagRights;
 use crate::vocabulary::digest::Digest;
 use crate::vocabulary::ids::{
@@ -84,6 +87,7 @@ impl World {
         world.push_blob(&gone, b"layer one", 20, &[1, 2]);
         world.ok(DeleteRepository { key: gone, force: true });
         world.ok(ControlGc { paused: Some(true), run: None });
+        world.fill_quotas(&repository);
         world
     }
 
@@ -143,6 +147,15 @@ impl World {
         self.ok(Unlink { repository: repository.clone(), digest: Digest::sha256(b"loose"), hold: UseId(5) });
         let pairs = ((NodeId(1), Some(NodeId(2))), (NodeId(2), Some(NodeId(3))));
         self.ok(TakeUpload { upload: upload(40), epoch: 1, before: pairs.0, after: pairs.1 });
+    }
+
+    fn fill_quotas(&mut self, repository: &RepositoryKey) {
+        let (registry, limits) = (repository.registry, Limits { bytes: Some(1 << 30), tags: Some(1000) });
+        self.ok(SetRepositoryQuota { repository: repository.clone(), limits });
+        self.ok(SetRegistryQuota { registry, limits });
+        let asker = Usage { bytes: 10, tags: 1 };
+        let grants = quota::grants(&self.tables, registry, 1, repository.slot(), asker).expect("there is room");
+        grants.into_iter().for_each(|grant| drop(self.ok(grant)));
     }
 
     /// Registers a node and a store of the same number.

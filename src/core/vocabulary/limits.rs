@@ -246,6 +246,15 @@ pub const SEALED_SECRET_BYTES_MAX: usize = 512;
 /// Policies of one user, or of requests without a credential.
 pub const POLICIES_PER_PRINCIPAL_MAX: usize = 20;
 
+// Quotas. Source: decision 4 in `src/docs/decisions`.
+
+/// Shares granted in one envelope; the rest is left for what asked for them.
+pub const QUOTA_GRANTS_MAX: usize = 1000;
+/// Registries of one slot that are looked at for what all of them hold.
+pub const REGISTRIES_SUMMED_MAX: usize = 10_000;
+/// Rounds that one push takes part in before its client is told to come back.
+pub const QUOTA_ROUNDS_MAX: usize = 16;
+
 // State.
 
 /// Changes of one tag that its journal keeps.
@@ -286,6 +295,7 @@ const _: () = {
     assert!(REQUEST_TARGET_BYTES_MAX < HEADERS_BYTES_MAX && AUTHORIZATION_BYTES_MAX < HEADERS_BYTES_MAX);
     assert!(REPLICAS_DURABLE_MIN <= REPLICAS_TARGET);
     assert!(UPLOAD_IDLE_MS < UPLOAD_LIFETIME_MS);
+    assert!(QUOTA_GRANTS_MAX + 8 <= PROPOSAL_COMMANDS_MAX);
     assert!(WATERMARK_FULL_PERCENT < WATERMARK_REFUSE_PERCENT);
     assert!(WATERMARK_REFUSE_PERCENT < WATERMARK_URGENT_PERCENT && WATERMARK_URGENT_PERCENT < 100);
     // Remembered request ids outlive everything that can be queued at once.

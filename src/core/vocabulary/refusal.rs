@@ -119,6 +119,28 @@ stored_enum! {
             /// The registry looked in.
             registry: RegistryId,
         } = 23,
+        /// It would hold more than it may (B9). Pulls, deletes and pushes that add nothing go on.
+        #[error(
+            "this would take the {holder} above its quota of {limit} {unit}: delete what is not needed, or ask an \
+             operator for a higher quota"
+        )]
+        QuotaExceeded {
+            /// What is limited: "repository 'team/app'", "registry 000000000000".
+            holder: String,
+            /// "bytes" or "tags".
+            unit: String,
+            /// How many of them it may hold.
+            limit: u64,
+        } = 24,
+        /// The share of the registry's quota that the repository's slot may use is too small. Shares are dealt anew and
+        /// the same is tried again, out of sight of the client.
+        #[error("the registry's quota is being dealt out anew; try again")]
+        QuotaShare {
+            /// Bytes that would come to what is held.
+            bytes: u64,
+            /// Tags that would.
+            tags: u64,
+        } = 25,
 
         // Manifests.
         /// No such manifest or tag in the repository.
@@ -406,6 +428,8 @@ mod tests {
             (Refusal::PageInvalid, 8),
             (Refusal::FeatureLevel { level: 3 }, 11),
             (Refusal::NameInvalid { detail: String::new() }, 20),
+            (Refusal::QuotaExceeded { holder: "r".into(), unit: "bytes".into(), limit: 300 }, 24),
+            (Refusal::QuotaShare { bytes: 1, tags: 0 }, 25),
             (Refusal::ManifestUnknown { reference: Reference::Digest(digest) }, 40),
             (Refusal::ImageExists { digest }, 47),
             (Refusal::TagMoved { tag: Tag::parse("a").unwrap() }, 62),

@@ -171,6 +171,8 @@ fn u9_administration() {
         ("DELETE", "/v1/repositories/u9/made?force=maybe".into(), "", "refused", "repository.delete"),
         ("DELETE", "/v1/repositories/u9/made".into(), "", "accepted", "repository.delete"),
         ("DELETE", "/v1/repositories/u9/made".into(), "", "refused", "repository.delete"),
+        ("PATCH", "/v1/registry".into(), r#"{"quota":{}}"#, "accepted", "registry.change"),
+        ("PATCH", "/v1/registry".into(), r#"{"quota":{"bytes":-1}}"#, "refused", "registry.change"),
         ("POST", "/v1/cluster/init".into(), "{}", "refused", "cluster.init"),
         ("POST", "/v1/cluster/join".into(), r#"{"seeds":[]}"#, "refused", "cluster.join"),
         ("POST", "/v1/cluster/transfer".into(), r#"{"to":"nobody"}"#, "refused", "cluster.transfer"),

@@ -11,6 +11,7 @@ mod damage;
 mod http;
 mod http2;
 mod inside;
+mod limits;
 mod listing;
 mod manifests;
 mod one;

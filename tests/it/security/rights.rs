@@ -69,6 +69,9 @@ fn a13_settings_by_a_side_door() {
     for (method, path, document, want) in [
         ("PATCH", "/v1/repositories/a13/app", json!({ "mutability": "mutable" }), 403),
         ("PATCH", "/v1/repositories/a13/app", json!({ "sparse": true }), 403),
+        ("PATCH", "/v1/repositories/a13/app", json!({ "quota": { "bytes": null } }), 403),
+        ("POST", "/v1/repositories", json!({ "name": "a13/new", "quota": { "bytes": 1 } }), 403),
+        ("PATCH", "/v1/registry", json!({ "quota": { "bytes": null } }), 403),
         ("POST", "/v1/repositories", json!({ "name": "a13/app", "settings": { "mutability": "mutable" } }), 409),
         ("DELETE", "/v1/repositories/a13/app", json!({}), 403),
         ("DELETE", "/v1/repositories/a13/app?force=true", json!({}), 403),

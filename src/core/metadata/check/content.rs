@@ -10,7 +10,7 @@ use super::super::repository::{NameRow, RepositoryRow};
 use super::super::tables::TablesRead;
 use super::super::tag::{JournalRow, TagRow};
 use super::super::untagged::UntaggedRow;
-use super::{Found, ensure, get, in_slot, unreadable, value};
+use super::{Found, ensure, get, in_slot, unreadable, usage, value};
 use crate::vocabulary::digest::Digest;
 use crate::vocabulary::ids::RepositoryId;
 use crate::vocabulary::limits::{TAG_JOURNAL_MAX, WALK_DEPTH_MAX};
@@ -52,7 +52,8 @@ fn repository(tables: &impl TablesRead, slot: Slot, key: &[u8], bytes: &[u8]) ->
     let is_named = named == Some(NameRow(id));
     ensure(is_named != row.deleted, || format!("repository '{}' {id}: name and life do not fit", row.name))?;
     let waits = tables.contains(&keys::deleted(slot, id));
-    ensure(waits == row.deleted, || format!("repository '{}' {id} is deleted, but nobody would purge it", row.name))
+    ensure(waits == row.deleted, || format!("repository '{}' {id} is deleted, but nobody would purge it", row.name))?;
+    if row.deleted { Ok(()) } else { usage::repository(tables, slot, id, &row) }
 }
 
 /// The rows of one repository.

@@ -2,7 +2,7 @@
 //!
 //! Walks the whole keyspace once, in pages, and looks up what each row must stand beside; holds no table in memory and
 //! never panics on damage, so it may run on a state that nothing else will open. Reads only. Run by tests and the
-//! simulator after every step, and offline by an operator. Start at [`check`];
+//! simulator after every step, and offline by an operator. Start at [`check`]; [`usage`] counts again what is held,
 //! [`tags`] follows each tag to the bytes of its image, [`stored`] tells where copies should be.
 
 mod blob;
@@ -10,6 +10,7 @@ mod content;
 pub mod stored;
 mod system;
 pub mod tags;
+mod usage;
 
 use std::fmt;
 
@@ -77,8 +78,10 @@ fn row(tables: &impl TablesRead, key: &[u8], value: &[u8]) -> Found {
     let (slot, table) = keys::place(key).ok_or("a key shorter than any of ours")?;
     match table {
         table::CLUSTER..=table::GC if slot == SYSTEM => system::row(tables, table, key, value),
+        table::REGISTRY_QUOTA => usage::quota(key, value),
         _ if slot >= SLOTS => Err(format!("table {table:#04x} has no place in slot {slot}")),
         table::NAME..=table::UNTAGGED => content::row(tables, slot, table, key, value),
+        table::USAGE | table::SLOT_USAGE => usage::row(tables, slot, table, key, value),
         table::UPLOAD..=table::NEED => blob::row(tables, slot, table, key, value),
         _ => Err(format!("table {table:#04x} does not exist")),
     }

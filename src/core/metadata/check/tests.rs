@@ -37,9 +37,19 @@ fn a_row_that_goes_is_missed() {
         table::REFERRER,
         table::REF,
         table::UNTAGGED,
+        table::USAGE,
     ];
-    let now_and_then =
-        [table::NODE, table::STORE, table::USER, table::TAG_JOURNAL, table::LINK, table::USE, table::BLOB];
+    let now_and_then = [
+        table::NODE,
+        table::STORE,
+        table::USER,
+        table::TAG_JOURNAL,
+        table::LINK,
+        table::USE,
+        table::BLOB,
+        table::SLOT_USAGE,
+        table::REGISTRY_QUOTA,
+    ];
     let mut missed = BTreeSet::new();
     for (key, _) in world.tables.rows().filter(|(key, _)| is_live(&world, key)) {
         let (_, table) = keys::place(key).unwrap();

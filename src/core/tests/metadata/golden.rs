@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use registry_core::decide::quota::Limits;
 use registry_core::decide::tag_move::{Mutability, TagFilter, TagFilters, TagRights};
 use registry_core::metadata::blob::{AddUse, CommitBlob, ConfirmReplica, DropUse, UnconfirmReplica};
 use registry_core::metadata::clock::Tick;
@@ -17,6 +18,7 @@ use registry_core::metadata::node::{NodeState, RegisterNode, RegisterStore, SetN
 use registry_core::metadata::principal::{
     DeleteKey, DeletePolicy, DeleteUser, KeyRow, PutKey, PutPolicy, PutUser, SetKeyEnabled, SetUserEnabled, UserKind,
 };
+use registry_core::metadata::quota::{GrantShare, RecallShares, SetRegistryQuota};
 use registry_core::metadata::reply::{Outcome, Reply, TagMove};
 use registry_core::metadata::repository::{
     ChangeRepository, CreateRepository, DeleteRepository, PurgeRepository, RepositoryKey, Settings,
@@ -26,6 +28,7 @@ use registry_core::metadata::tag::{DeleteTag, Version};
 use registry_core::metadata::testing::{self, World, reference, repository_key, tags, upload};
 use registry_core::metadata::untagged::DeleteUntagged;
 use registry_core::metadata::upload::{CloseUpload, FinishUpload, ForgetUploads, TakeUpload};
+use registry_core::metadata::usage::{AdmitBlob, SetRepositoryQuota};
 use registry_core::vocabulary::ids::{ClusterId, Lineage, NodeId, RegistryId, RepositoryId, RequestId, StoreId, UseId};
 use registry_core::vocabulary::manifest::ContentKind;
 use registry_core::vocabulary::names::ZoneName;
@@ -144,6 +147,17 @@ fn content_commands() -> Vec<Command> {
     ]
 }
 
+fn quota_commands() -> Vec<Command> {
+    let (registry, limits) = (REGISTRY, Limits { bytes: Some(1 << 40), tags: None });
+    vec![
+        SetRepositoryQuota { repository: key(), limits }.into(),
+        AdmitBlob { repository: key(), digest: digest(), size_bytes: 70_000 }.into(),
+        SetRegistryQuota { registry, limits: Limits { bytes: None, tags: Some(300) } }.into(),
+        RecallShares { registry, round: 7 }.into(),
+        GrantShare { registry, slot: 1023, round: 8, share: limits }.into(),
+    ]
+}
+
 fn blob_commands() -> Vec<Command> {
     let pair = (NodeId(1), Some(NodeId(2)));
     let (upload, digest, hold) = (upload(9), digest(), UseId(7));
@@ -182,8 +196,15 @@ fn collection_commands() -> Vec<Command> {
 // Every command of the list has a sample whose bytes are kept; a proposal of it reads back.
 #[test]
 fn commands() {
-    let samples =
-        [system_commands(), principal_commands(), content_commands(), blob_commands(), collection_commands()].concat();
+    let parts = [
+        system_commands(),
+        principal_commands(),
+        content_commands(),
+        quota_commands(),
+        blob_commands(),
+        collection_commands(),
+    ];
+    let samples = parts.concat();
     let sampled: BTreeSet<&str> = samples.iter().map(Command::name).collect();
     let listed: BTreeSet<&str> = Command::NAMES.iter().copied().collect();
     assert_eq!(sampled, listed, "every command has one sample");

@@ -9,6 +9,7 @@ mod costs;
 mod files;
 mod fuzz;
 mod golden;
+mod quotas;
 mod random;
 mod script;
 mod traces;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::OnceLock;
 
 use proptest::prelude::*;
+use registry_core::decide::quota::{Limits, Usage};
 use registry_core::metadata::apply::{Entry, Machine};
 use registry_core::metadata::blob::{self, CommitBlob, ConfirmReplica, DropUse, UnconfirmReplica};
 use registry_core::metadata::check;
@@ -19,6 +20,7 @@ use registry_core::metadata::manifest::{self, DeleteManifest, PutManifest};
 use registry_core::metadata::need;
 use registry_core::metadata::node::{NodeState, SetNodeState};
 use registry_core::metadata::principal::{DeleteUser, PutUser, SetUserEnabled, UserKind};
+use registry_core::metadata::quota::{self, RecallShares, SetRegistryQuota};
 use registry_core::metadata::reply::{Outcome, Reply};
 use registry_core::metadata::repository::{
     self, CreateRepository, DeleteRepository, PurgeRepository, RepositoryKey, Settings,
@@ -29,6 +31,7 @@ use registry_core::metadata::tag::{self, DeleteTag};
 use registry_core::metadata::testing::{self, World, mount, push_parts, reference, repository_key, tags};
 use registry_core::metadata::untagged::{self, Wish};
 use registry_core::metadata::upload::{self, CloseUpload, FinishUpload, ForgetUploads, TakeUpload};
+use registry_core::metadata::usage::{AdmitBlob, SetRepositoryQuota};
 use registry_core::vocabulary::ids::{ClusterId, Lineage, NodeId, RegistryId, RepositoryId, StoreId, UploadId, UseId};
 use registry_core::vocabulary::limits::UPLOAD_LIFETIME_MS;
 use registry_core::vocabulary::manifest::ContentKind;
@@ -195,7 +198,7 @@ impl Run {
     fn begin(&mut self, [kind, one, two, three, four, _]: Choice) -> Vec<Command> {
         let (repository, bytes) = (self.repository(one), CONTENTS[usize::from(two) % CONTENTS.len()]);
         let digest = Digest::sha256(bytes);
-        match kind % 20 {
+        match kind % 21 {
             0..=3 => self.push(&repository, bytes, three, four),
             4 => mount(&repository, bytes, self.number()),
             5 | 6 => self.delete_blob(repository, digest),
@@ -218,6 +221,7 @@ impl Run {
             16 => self.upload(digest, three, four),
             17 => self.time(three),
             18 => self.topology(three, four),
+            19 => self.quota(repository, digest, three, four),
             _ => self.others(repository, digest, three),
         }
     }
@@ -313,6 +317,25 @@ impl Run {
             2 => vec![SetNodeState { node: NodeId(number), state: NodeState::Active }.into()],
             _ if four > 250 => vec![SetNodeState { node: NodeId(number), state: NodeState::Removed }.into()],
             _ => reviews(&self.world.tables),
+        }
+    }
+
+    /// Limits near what these repositories hold, so that they are met, and rounds of which any part is applied late.
+    fn quota(&self, repository: RepositoryKey, digest: Digest, three: u8, four: u8) -> Vec<Command> {
+        let registry = RegistryId::DEFAULT;
+        let limit = |base: u64| (three > 60).then(|| base + u64::from(four) % 16);
+        let limits = Limits { bytes: limit(6), tags: limit(1) };
+        let round = quota::read(&self.world.tables, registry).round;
+        match three % 4 {
+            0 => vec![SetRepositoryQuota { repository, limits }.into()],
+            1 if four > 128 => vec![SetRegistryQuota { registry, limits }.into()],
+            1 => vec![AdmitBlob { repository, digest, size_bytes: u64::from(four) % 8 }.into()],
+            2 => vec![RecallShares { registry, round }.into()],
+            _ => {
+                let wanted = Usage { bytes: u64::from(four) % 8, tags: u64::from(four) % 2 };
+                let grants = quota::grants(&self.world.tables, registry, round, repository.slot(), wanted);
+                grants.map_or_else(|_| Vec::new(), |grants| grants.into_iter().map(Command::from).collect())
+            }
         }
     }
 

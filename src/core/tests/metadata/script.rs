@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use registry_core::decide::quota::{Limits, Usage};
 use registry_core::decide::tag_move::{Mutability, TagFilter, TagFilters, TagRights};
 use registry_core::metadata::blob::{self, AddUse, CommitBlob, ConfirmReplica, DropUse, UnconfirmReplica};
 use registry_core::metadata::clock::{self, Tick};
@@ -21,6 +22,7 @@ use registry_core::metadata::principal::{
     self, DeleteKey, DeletePolicy, DeleteUser, KeyRow, PutKey, PutPolicy, PutUser, SetKeyEnabled, SetUserEnabled,
     UserKind,
 };
+use registry_core::metadata::quota::{self, RecallShares, SetRegistryQuota};
 use registry_core::metadata::referrer;
 use registry_core::metadata::repository::{
     self, ChangeRepository, CreateRepository, DeleteRepository, PurgeRepository, RepositoryKey, Settings,
@@ -30,6 +32,7 @@ use registry_core::metadata::tag::{self, DeleteTag};
 use registry_core::metadata::testing::{self, World, reference, repository_key, tags, upload};
 use registry_core::metadata::untagged::{self, DeleteUntagged};
 use registry_core::metadata::upload::{self, CloseUpload, FinishUpload, ForgetUploads, TakeUpload};
+use registry_core::metadata::usage::{self, AdmitBlob, SetRepositoryQuota};
 use registry_core::vocabulary::ids::{ClusterId, Lineage, NodeId, RegistryId, RepositoryId, StoreId, UseId};
 use registry_core::vocabulary::manifest::ContentKind;
 use registry_core::vocabulary::{Digest, Tag};
@@ -145,9 +148,16 @@ impl Script {
     }
 
     fn commands(&mut self, line: &Line<'_>) -> Vec<Command> {
-        let found = [Script::system, Script::principals, Script::repositories, Script::manifests, Script::blobs]
-            .iter()
-            .find_map(|part| part(self, line));
+        let found = [
+            Script::system,
+            Script::principals,
+            Script::repositories,
+            Script::quotas,
+            Script::manifests,
+            Script::blobs,
+        ]
+        .iter()
+        .find_map(|part| part(self, line));
         found.unwrap_or_else(|| panic!("'{}' is not in the language", line.words.join(" ")))
     }
 
@@ -274,6 +284,29 @@ impl Script {
             }
             _ => return None,
         }])
+    }
+
+    fn quotas(&mut self, line: &Line<'_>) -> Option<Vec<Command>> {
+        let optional = |name| line.get(name).map(|text| text.parse().expect("a number"));
+        let limits = || Limits { bytes: optional("bytes"), tags: optional("tags") };
+        let round = line.number("round", quota::read(&self.world.tables, REGISTRY).round);
+        Some(match line.word(0) {
+            "quota" => vec![SetRepositoryQuota { repository: self.key(line.word(1)), limits: limits() }.into()],
+            "registry-quota" => vec![SetRegistryQuota { registry: REGISTRY, limits: limits() }.into()],
+            "admit" => {
+                let (digest, size_bytes) = (self.digest(line.word(2)), line.word(2).len() as u64);
+                vec![AdmitBlob { repository: self.key(line.word(1)), digest, size_bytes }.into()]
+            }
+            "recall" => vec![RecallShares { registry: REGISTRY, round }.into()],
+            // to the slot of a repository, beside what it wants, or to all
+            "grant" => {
+                let wanted = Usage { bytes: line.number("bytes", 0), tags: 0 };
+                let grants = quota::grants(&self.world.tables, REGISTRY, round, self.key(line.word(1)).slot(), wanted);
+                let some = if line.is("all") { usize::MAX } else { 1 };
+                grants.expect("there is room").into_iter().take(some).map(Command::from).collect()
+            }
+            _ => return None,
+        })
     }
 
     fn manifests(&mut self, line: &Line<'_>) -> Option<Vec<Command>> {
@@ -407,6 +440,12 @@ impl Script {
             }
             "referrers" => shown(referrer::list(tables, inside(), &digest, None, 100)),
             "link" => shown(link::read(tables, inside(), &digest)),
+            "usage" => vec![format!("{:?}", usage::read(tables, inside()))],
+            "registry-quota" => {
+                let (row, used) = (quota::read(tables, REGISTRY), usage::of_registry(tables, REGISTRY));
+                vec![format!("{row:?}"), format!("{used:?}")]
+            }
+            "shares" => usage::by_slot(tables, REGISTRY).iter().map(|(slot, row)| format!("{slot}: {row:?}")).collect(),
             "loose" => shown(link::loose_uses(tables, inside().slot(), 100)),
             "blob" => shown(blob::read(tables, &digest)),
             "users-of" => shown(blob::users(tables, &digest, 100)),
