@@ -1,19 +1,19 @@
 //! The composition root: the only place that builds the parts of a node and joins them. Everything here is order.
 
 mod blobs;
+mod closing;
 mod gauges;
 mod restore;
 mod room;
 mod serve;
 
-use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use raft::{Group, GroupConfig, Member, NodeTls, StartError, TlsSource};
 use registry_core::decide::fuse::Fuse;
-use registry_core::metadata::{cluster as cluster_rows, node as node_rows};
+use registry_core::metadata::{cluster as cluster_rows, keys, node as node_rows, upgrade};
 use registry_core::vocabulary::ids::{NodeId, StoreId};
 
 use crate::auth::{self, Auth};
@@ -25,6 +25,7 @@ use crate::cluster::{Cluster, Founding, FoundingError, feed};
 pub use crate::cluster::{Identity, IdentityError};
 use crate::config::{Challenge, Settings};
 use crate::config::{Door, sections::TlsSection};
+use crate::ground::files::FileLock;
 use crate::ground::reload::Reloading;
 use crate::ground::sockets::{self, ListenError};
 use crate::ground::tls::{self, NodePems};
@@ -36,6 +37,7 @@ use crate::jobs::compact_packs::CompactPacks;
 use crate::jobs::forget_uploads::ForgetUploads;
 use crate::jobs::free_files::{FreeFiles, Freed};
 use crate::jobs::free_stagings::FreeStagings;
+use crate::jobs::migrate_slots::{MigrateSlots, SUSPECTS_LEVEL};
 use crate::jobs::promote_voters::PromoteVoters;
 use crate::jobs::purge_quarantine::PurgeQuarantine;
 use crate::jobs::purge_repositories::PurgeRepositories;
@@ -48,6 +50,7 @@ use crate::metadata::machine::MetadataMachine;
 use crate::metadata::tables::{self, State, StateError, StateOptions};
 use crate::metadata::watch::Watch;
 use crate::registry::Registry;
+pub use closing::Databases;
 pub use restore::{RestoreError, Restored, restore};
 
 /// Why a node does not start, or stopped by itself. Each text says what to do.
@@ -115,7 +118,7 @@ pub(crate) struct Parts {
     pub(crate) metrics: Option<telemetry::Metrics>,
     pub(crate) shutdown: Shutdown,
     /// Keeps other nodes, and offline checks, out of the data directory.
-    _data_dir: File,
+    _data_dir: FileLock,
 }
 
 impl Parts {
@@ -150,13 +153,13 @@ fn member(seat: &Seat) -> Member {
     }
 }
 
-/// Runs a node until shutdown is requested.
-pub async fn run(settings: Settings, shutdown: Shutdown) -> Result<(), NodeError> {
+/// Runs a node until shutdown is requested. Whoever ends the process afterwards waits for `databases` to be closed.
+pub async fn run(settings: Settings, shutdown: Shutdown, databases: Databases) -> Result<(), NodeError> {
     tls::install_provider();
     for told in settings.insecure() {
         tracing::warn!("{told}");
     }
-    let parts = Arc::new(assemble(settings, shutdown.clone()).await?);
+    let parts = Arc::new(assemble(settings, shutdown.clone(), &databases).await?);
     start_jobs(&parts);
     let serving = match serve::start(&parts).await {
         Ok(serving) => serving,
@@ -188,7 +191,7 @@ fn is_alone(settings: &Settings) -> bool {
     settings.cluster_tls().is_none()
 }
 
-async fn assemble(settings: Settings, shutdown: Shutdown) -> Result<Parts, NodeError> {
+async fn assemble(settings: Settings, shutdown: Shutdown, databases: &Databases) -> Result<Parts, NodeError> {
     let pems = match settings.cluster_tls() {
         Some(files) => Some(tls::watch_node_files(files, shutdown.clone()).map_err(NodeError::Tls)?),
         None => None,
@@ -213,7 +216,10 @@ async fn assemble(settings: Settings, shutdown: Shutdown) -> Result<Parts, NodeE
     let watch = Arc::new(Watch::default());
     let machine = Arc::new(MetadataMachine::new(state.clone(), watch.clone()));
     let group = Group::start(group_config(&settings, &identity, pems.clone()), machine).await?;
+    databases.opened(&group, &state);
     let metadata = Metadata::new(group.clone(), state, watch);
+    let level = metadata.peek(|view| upgrade::level_of(view, keys::SYSTEM));
+    group.record_suspects(level >= SUSPECTS_LEVEL);
     let transfer = blobs::start_transfer(&settings, &identity, pems, Arc::clone(&store), &metadata).await?;
     let seat = seat(&settings, &identity);
     Ok(Parts {
@@ -263,7 +269,7 @@ fn try_doors(settings: &Settings) -> Result<(), ListenError> {
 }
 
 /// Makes the data directory if there is none, and keeps others out of it.
-fn take_data_dir(settings: &Settings) -> Result<(PathBuf, File), NodeError> {
+fn take_data_dir(settings: &Settings) -> Result<(PathBuf, FileLock), NodeError> {
     let path = settings.node.data_dir.clone();
     let locked = files::create_private_dir(&path).and_then(|()| files::lock_dir(&path));
     match locked {
@@ -310,6 +316,7 @@ fn group_config(settings: &Settings, identity: &Identity, pems: Option<Arc<Reloa
     config.limits.reserve_bytes = settings.raft.reserve.0;
     config.limits.snapshot_every = settings.raft.snapshot_every;
     config.limits.keep_entries = settings.raft.snapshot_every * 2;
+    config.limits.purge_batch = config.limits.purge_batch.min(settings.raft.snapshot_every);
     config
 }
 
@@ -358,6 +365,7 @@ fn start_jobs(parts: &Arc<Parts>) {
     start_collection(parts, &principal);
     driver.start(ForgetUploads::new(metadata.clone(), principal.clone()), shutdown.clone());
     driver.start(FreeStagings::new(Arc::clone(&parts.store)), shutdown.clone());
+    driver.start(MigrateSlots::new(metadata.clone(), principal.clone()), shutdown.clone());
     driver.start(PurgeRepositories::new(metadata.clone(), principal.clone()), shutdown.clone());
     driver.start(ReviewNeeds::new(metadata.clone(), principal.clone()), shutdown.clone());
     driver.start(SettleUses::new(metadata.clone(), principal.clone()), shutdown.clone());

@@ -129,6 +129,8 @@ pub(crate) enum Act {
     Inject,
     /// Nemesis: a fault is undone (`invoke`), and how that ended (`info`).
     Heal,
+    /// Nemesis: an upgrade is finalized, and nothing is left to migrate.
+    Finalize,
     /// Nemesis: the product did what the run could not go on after.
     Broken,
 }

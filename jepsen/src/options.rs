@@ -10,7 +10,7 @@ use crate::balancer::Choice;
 use crate::checker::Demands;
 use crate::cluster::{Plan, Record, built_binary};
 use crate::fault::{Fault, told};
-use crate::nemesis::{self, CutPlan, FaultKind, KillPlan, MixPlan, Target};
+use crate::nemesis::{self, CutPlan, FaultKind, KillPlan, MixPlan, Target, UpgradePlan};
 use crate::workload::crew;
 
 /// What clients do.
@@ -51,6 +51,9 @@ pub(crate) enum Nemesis {
     PowercutAll,
     /// Faults drawn from the seed, or those of --only, for --minutes; their windows overlap.
     Mix,
+    /// The nodes begin with --from, an older release, and are upgraded one by one; back; up again; finalized;
+    /// restarted.
+    Upgrade,
 }
 
 /// Entries between two snapshots where nodes die: so few that every run crosses many of them.
@@ -137,6 +140,10 @@ pub(crate) struct RunOptions {
     /// The server's program; left out: the one built beside this.
     #[arg(long)]
     pub(crate) binary: Option<PathBuf>,
+    /// The server's program of an older release, for `upgrade`.
+    #[arg(long)]
+    #[serde(default)]
+    pub(crate) from: Option<PathBuf>,
     /// Where runs are kept.
     #[arg(long, default_value = "store")]
     pub(crate) store: PathBuf,
@@ -162,6 +169,7 @@ impl RunOptions {
     pub(crate) fn plan(&self, dir: &Path) -> Plan {
         Plan {
             binary: self.binary.clone().unwrap_or_else(built_binary),
+            from: self.from.clone(),
             nodes: self.nodes,
             region: self.region,
             port: self.port,
@@ -191,6 +199,9 @@ impl RunOptions {
         let only = nemesis::parse(&self.only)?;
         if self.nemesis != Nemesis::Mix && (!only.is_empty() || self.may_hit_all) {
             return Err(Fault::new("--only and --unsafe are for --nemesis mix"));
+        }
+        if (self.nemesis == Nemesis::Upgrade) != self.from.is_some() {
+            return Err(Fault::new("--nemesis upgrade begins with the program of --from, which is for nothing else"));
         }
         match only.iter().find(|kind| !self.may_hit_all && !kind.is_quorum_safe()) {
             Some(kind) => Err(Fault::new(format!("{} hits all nodes: add --unsafe", kind.name()))),
@@ -225,16 +236,25 @@ impl RunOptions {
         let kind = match self.nemesis {
             Nemesis::Powercut => FaultKind::Powercut,
             Nemesis::PowercutAll => FaultKind::PowercutAll,
-            Nemesis::None | Nemesis::KillLeader | Nemesis::KillAny | Nemesis::Mix => return None,
+            Nemesis::None | Nemesis::KillLeader | Nemesis::KillAny | Nemesis::Mix | Nemesis::Upgrade => return None,
         };
         let (down, up, seed) = (seconds(self.down), seconds(self.up), self.seed.unwrap_or_default());
         self.has_load().then_some(CutPlan { kind, cuts: self.cuts, down, up, seed })
     }
 
+    /// The exchange of programs of the run, if it is for that.
+    pub(crate) fn upgrade_plan(&self) -> Option<UpgradePlan> {
+        let (old, new) = (self.from.clone()?, self.binary.clone().unwrap_or_else(built_binary));
+        let (up, seed) = (seconds(self.up), self.seed.unwrap_or_default());
+        let is_asked = self.nemesis == Nemesis::Upgrade && self.has_load();
+        is_asked.then_some(UpgradePlan { old, new, up, seed })
+    }
+
     /// Faults that the run is for: how often each must have been done in full.
     fn faults(&self) -> std::collections::BTreeMap<String, u32> {
         let cuts = self.cut_plan().map(|plan| (plan.kind.name(), plan.cuts));
-        self.mix_kinds().into_iter().map(|kind| (kind.name(), 1)).chain(cuts).collect()
+        let exchanges = self.upgrade_plan().map(|_| (nemesis::UPGRADE.to_owned(), UpgradePlan::exchanges(self.nodes)));
+        self.mix_kinds().into_iter().map(|kind| (kind.name(), 1)).chain(cuts).chain(exchanges).collect()
     }
 
     /// What stands before the nodes.
@@ -250,9 +270,11 @@ impl RunOptions {
     pub(crate) fn kill_plan(&self) -> Option<KillPlan> {
         let target = match (self.workload, self.nemesis) {
             (Workload::UploadResume | Workload::QuietElection, _) => return None,
-            (_, Nemesis::None | Nemesis::Powercut | Nemesis::PowercutAll | Nemesis::Mix) => return None,
             (_, Nemesis::KillLeader) => Target::Leader,
             (_, Nemesis::KillAny) => Target::Any,
+            (_, Nemesis::None | Nemesis::Powercut | Nemesis::PowercutAll | Nemesis::Mix | Nemesis::Upgrade) => {
+                return None;
+            }
         };
         let (down, up) = (seconds(self.down), seconds(self.up));
         Some(KillPlan { target, kills: self.kills, down, up, seed: self.seed.unwrap_or_default() })

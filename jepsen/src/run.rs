@@ -12,7 +12,7 @@ use crate::balancer::Balancer;
 use crate::cluster::{Cluster, Plan, Record, panics};
 use crate::fault::{Fault, told};
 use crate::history::{self, Act, Note, Recorder};
-use crate::nemesis::{self, cut_power, kill_nodes, mix};
+use crate::nemesis::{self, cut_power, kill_nodes, mix, upgrade};
 use crate::options::{RunOptions, Workload};
 use crate::workload::client::Client;
 use crate::workload::crew::{Crew, read_all};
@@ -165,6 +165,9 @@ async fn disturb(options: &RunOptions, cluster: &mut Cluster, shared: &Shared, b
         let names: Vec<String> = plan.schedule.kinds.iter().map(|kind| kind.name()).collect();
         println!("faults of this run: {}", names.join(" "));
         return mix(cluster, recorder, plan, say).await;
+    }
+    if let Some(plan) = options.upgrade_plan() {
+        return upgrade(cluster, recorder, plan, say).await;
     }
     while began.elapsed() < options.duration() {
         let seen = cluster.wait_leader(CONVERGE_MAX).await?;

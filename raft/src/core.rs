@@ -1,7 +1,7 @@
 //! What all parts of a running node share.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
@@ -28,6 +28,8 @@ pub(crate) struct Core {
     pub(crate) log: LogStore,
     pub(crate) directory: Arc<Directory>,
     pub(crate) reported: Reported,
+    /// This node, as the leader, records suspect nodes in the log.
+    pub(crate) records_suspects: AtomicBool,
     pub(crate) lent: Lent,
     pub(crate) gate: Arc<Gate>,
     pub(crate) receiver: Receiver,

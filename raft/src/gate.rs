@@ -203,11 +203,13 @@ fn observe(core: &Core) {
     }
 }
 
-/// Keeps the memory of peers on the disk, about once a second while it changes.
+/// Keeps the memory of peers on the disk, about once a second while it changes: what a leader knows of the others is
+/// what an operator has to go by when they are gone for good.
 pub(crate) async fn remember(core: Arc<Core>) {
     let mut kept = core.net.memory.all();
     loop {
         tokio::time::sleep(Duration::from_secs(1)).await;
+        observe(&core);
         let now = core.net.memory.all();
         for (id, heard) in &now {
             if kept.get(id) != Some(heard) && core.log.put_heard(*id, &core.net.memory.record(*id)).await.is_err() {

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -58,6 +58,17 @@ impl Drop for Inner {
         if let Some(runtime) = self.runtime.lock().take() {
             runtime.shutdown_background();
         }
+    }
+}
+
+/// How long the log of a group is open, without keeping it open.
+#[derive(Clone, Debug)]
+pub struct Lifetime(Weak<()>);
+
+impl Lifetime {
+    /// The log is closed: the last handle is gone.
+    pub fn is_over(&self) -> bool {
+        self.0.strong_count() == 0
     }
 }
 
@@ -334,6 +345,12 @@ impl Group {
         self.0.core.log.keep_all(keeps);
     }
 
+    /// Whether this node, as the leader, records suspect nodes in the log, an entry that programs before 0.2.0 can't
+    /// read; it does unless told otherwise. A suspect node waits meanwhile.
+    pub fn record_suspects(&self, records: bool) {
+        self.0.core.records_suspects.store(records, Ordering::Release);
+    }
+
     /// Has this node copy its state soon.
     pub async fn snapshot_now(&self) {
         // only a node that ends doesn't take the request
@@ -358,6 +375,11 @@ impl Group {
             let ended = move || runtime.shutdown_timeout(Duration::from_secs(10));
             drop(tokio::task::spawn_blocking(ended).await);
         }
+    }
+
+    /// Tells when the log is closed.
+    pub fn lifetime(&self) -> Lifetime {
+        Lifetime(self.0.core.log.lifetime())
     }
 
     /// Waits, after the end, until the directory may be used again by the same process; false if something still holds
@@ -493,6 +515,7 @@ async fn start(config: GroupConfig, machine: Arc<dyn StateMachine>) -> Result<Ar
         log,
         directory,
         reported: Reported::default(),
+        records_suspects: AtomicBool::new(true),
         lent: Lent::default(),
         gate: Arc::new(Gate::new(identity.suspicion)),
         receiver,

@@ -144,7 +144,9 @@ pub(crate) fn read(dir: &Path) -> Result<Option<Identity>, IdentityError> {
 
 fn encode(identity: &Identity) -> Bytes {
     let mut out = BytesMut::new();
-    codec::record(&mut out, Kind::Identity, 2, |out| {
+    // nothing but a suspicion differs between the versions, and a program before 0.2.0 reads the first only
+    let version = if identity.suspicion.is_none() { 1 } else { 2 };
+    codec::record(&mut out, Kind::Identity, version, |out| {
         out.put_u128_le(identity.cluster_id);
         out.put_u64_le(identity.lineage);
         out.put_u64_le(identity.node_id);

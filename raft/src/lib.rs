@@ -43,7 +43,7 @@ pub use change::ChangeError;
 pub use codec::CodecError;
 pub use config::{Clock, GroupConfig, Limits, StartError, Timing};
 pub use core::Leadership;
-pub use group::{Group, InitializeError, State, Status};
+pub use group::{Group, InitializeError, Lifetime, State, Status};
 pub use identity::IdentityError;
 pub use inspect::{Inspection, Owner, inspect};
 pub use log_store::LogOpenError;

@@ -13,6 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, BytesMut};
@@ -308,7 +309,7 @@ pub(crate) async fn answer(core: &Arc<Core>, from: u64, report: Report) -> Recep
 
 async fn record(core: &Arc<Core>, from: u64, report: &Report) -> Option<Position> {
     let leadership = *core.leadership.borrow();
-    if !leadership.is_self_ready || !core.gate.is_open() {
+    if !leadership.is_self_ready || !core.gate.is_open() || !core.records_suspects.load(Ordering::Acquire) {
         return None;
     }
     let recorded = match report.recorded {

@@ -55,6 +55,8 @@ enum ClusterCommand {
     /// Have a stopped node go on alone, in a new life of the log, when a majority of the voters is gone for good. Says
     /// what is lost, and changes nothing without --accept-loss.
     Recover(recover::RecoverArguments),
+    /// End an upgrade, when all nodes run the new release: what it brings begins, and no node can go back.
+    Finalize,
     /// Hand leadership to a node.
     Transfer {
         /// The node's id.
@@ -80,6 +82,12 @@ pub(super) async fn run(arguments: ClusterArguments, printer: Printer) -> Result
         ClusterCommand::Join { seeds } => {
             client()?.post("/v1/cluster/join", &json!({ "seeds": seeds })).await?;
             printer.done("joined; `portolan cluster status` shows when it has caught up")
+        }
+        ClusterCommand::Finalize => {
+            let made = client()?.post("/v1/cluster/finalize", &json!({})).await?;
+            let level = made.get("feature_level").and_then(Value::as_u64).unwrap_or_default();
+            printer
+                .done(&format!("the cluster works at feature level {level}; no node can go back to an older release"))
         }
         ClusterCommand::Transfer { node } => {
             client()?.post("/v1/cluster/transfer", &json!({ "to": node })).await?;
@@ -157,6 +165,7 @@ fn status(document: &Value, printer: Printer) -> Result<(), CliError> {
     let summary = [
         ("cluster", "cluster.id"),
         ("region", "cluster.region"),
+        ("feature level", "cluster.feature_level"),
         ("term", "term"),
         ("leader", "leader"),
         ("asked", "node"),
@@ -179,6 +188,7 @@ fn status(document: &Value, printer: Printer) -> Result<(), CliError> {
         ("SUSPECT", "suspect"),
         ("MATCHED", "matched_index"),
         ("VERSION", "version"),
+        ("LEVEL", "feature_level"),
         ("URL", "public_url"),
     ];
     printer.list(document, "nodes", &columns)

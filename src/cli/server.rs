@@ -1,6 +1,7 @@
 //! `portolan server`: configuration in, a node until it is told to stop.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -9,6 +10,10 @@ use super::error::CliError;
 use crate::config::{Loaded, Settings, Sources};
 use crate::ground::telemetry::{self, Logging};
 use crate::ground::{Shutdown, files};
+use crate::node::Databases;
+
+/// How long databases may take to close when everything else has ended.
+const CLOSE_MAX: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Args)]
 pub(super) struct ServerArguments {
@@ -72,18 +77,22 @@ pub(super) fn run(arguments: &ServerArguments) -> Result<(), CliError> {
     raise_open_files(settings.http.max_connections);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| CliError::failed(format!("no runtime: {error}")))?;
-    let ended = runtime.block_on(serve(settings, arguments.stop_with_stdin));
+    let databases = Databases::default();
+    let ended = runtime.block_on(serve(settings, arguments.stop_with_stdin, databases.clone()));
     // What is left on blocking threads by now has had its time.
-    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    if !databases.wait_closed(CLOSE_MAX) {
+        tracing::warn!("something still reads the databases: the process ends all the same");
+    }
     ended
 }
 
-async fn serve(settings: Settings, stop_with_stdin: bool) -> Result<(), CliError> {
+async fn serve(settings: Settings, stop_with_stdin: bool, databases: Databases) -> Result<(), CliError> {
     let shutdown = Shutdown::on_signals().map_err(|error| CliError::failed(format!("no signals: {error}")))?;
     if stop_with_stdin {
         shutdown.request_with_stdin();
     }
-    let ended = Box::pin(crate::node::run(settings, shutdown)).await;
+    let ended = Box::pin(crate::node::run(settings, shutdown, databases)).await;
     ended.map_err(|error| CliError::failed(error.to_string()))
 }
 

@@ -10,6 +10,7 @@ pub mod identity;
 mod membership;
 pub mod registration;
 mod status;
+mod upgrade;
 
 pub use founding::{Founded, Founding, FoundingError};
 pub use identity::{Identity, IdentityError};

@@ -6,6 +6,7 @@ use registry_core::decide::placement::{WriteRule, write_rule};
 use registry_core::decide::voters::Standing;
 use registry_core::metadata::cluster::{self, ClusterRow};
 use registry_core::metadata::node::{self, NodeRow, NodeState, StoreRow};
+use registry_core::metadata::upgrade;
 use registry_core::vocabulary::ids::{NodeId, StoreId};
 
 use super::Cluster;
@@ -48,6 +49,8 @@ pub struct ClusterStatus {
     pub node: NodeId,
     /// The cluster's row; `None` before `cluster init`.
     pub cluster: Option<ClusterRow>,
+    /// The step to its feature level is under way: not all slots work at it yet.
+    pub migrates: bool,
     /// The present term.
     pub term: u64,
     /// Who leads, if known.
@@ -90,8 +93,9 @@ impl Cluster {
     /// What this node knows. Never waits for a quorum: an operator asks this when there is none.
     pub fn status(&self) -> ClusterStatus {
         let group = self.metadata.group().status();
-        let (row, rows, stores, rule) = self.metadata.peek(|view| {
-            (cluster::read(view), node::list(view), node::stores(view), write_rule(&node::topology(view)))
+        let (row, rows, stores, rule, migrates) = self.metadata.peek(|view| {
+            let rule = write_rule(&node::topology(view));
+            (cluster::read(view), node::list(view), node::stores(view), rule, upgrade::read(view).is_some())
         });
         let mut rows: BTreeMap<NodeId, NodeRow> = rows.into_iter().collect();
         let mut ids: Vec<NodeId> = group.members.iter().map(|member| NodeId(member.node_id)).collect();
@@ -110,6 +114,7 @@ impl Cluster {
         ClusterStatus {
             node: self.node,
             cluster: row,
+            migrates,
             term: group.term,
             leader: group.leader.map(NodeId),
             applied_index: self.metadata.group().applied_index(),

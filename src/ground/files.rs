@@ -76,14 +76,33 @@ pub fn create_private_dir(dir: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(PRIVATE_DIR_MODE).create(dir)
 }
 
-/// Keeps other processes that ask for it out of a directory, for as long as the file is open; `None` when one is in.
+/// A lock on a file that keeps other processes out. Given up when it is dropped, and not only when the last copy of the
+/// open file is closed: a child process that was forked at that moment has one until it becomes another program.
+#[derive(Debug)]
+pub struct FileLock(File);
+
+impl Drop for FileLock {
+    fn drop(&mut self) {
+        // what fails here is done by closing the file
+        let _closes = rustix::fs::flock(&self.0, FlockOperation::Unlock).is_err();
+    }
+}
+
+/// Keeps other processes that ask for it out of a directory until the lock is dropped; `None` when one is in.
 ///
 /// # Errors
 /// When the directory can't be opened or locked at all.
-pub fn lock_dir(dir: &Path) -> io::Result<Option<File>> {
-    let file = File::open(dir)?;
+pub fn lock_dir(dir: &Path) -> io::Result<Option<FileLock>> {
+    lock_file(File::open(dir)?)
+}
+
+/// Keeps other processes that ask for it out of a file until the lock is dropped; `None` when one is in.
+///
+/// # Errors
+/// When it can't be locked at all.
+pub fn lock_file(file: File) -> io::Result<Option<FileLock>> {
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(file)),
+        Ok(()) => Ok(Some(FileLock(file))),
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
         Err(error) => Err(error.into()),
     }

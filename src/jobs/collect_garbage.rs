@@ -16,14 +16,18 @@ use registry_core::decide::fuse::Fuse;
 use registry_core::metadata::clock;
 use registry_core::metadata::command::Command;
 use registry_core::metadata::gc::{self, Ended, Ending, GcRow, NoteGc, UnderWay};
+use registry_core::metadata::keys;
 use registry_core::metadata::reply::Reply;
 use registry_core::metadata::untagged::Wish;
+use registry_core::metadata::upgrade;
 
 use self::cycle::{Batch, Cycle, Plan};
 use super::driver::{Reconciler, Step, StepFuture};
 use crate::ground::clock::whole_ms;
 use crate::metadata::{Metadata, ProposeError};
 
+/// Feature level at which all nodes know what a collection does.
+const LEVEL: u16 = 2;
 /// How often it is looked whether a cycle is due or wanted.
 const LOOK: Duration = Duration::from_secs(1);
 /// Shortest and longest time between two cycles; between these it is a tick, in which nothing can become due.
@@ -238,8 +242,8 @@ impl Reconciler for CollectGarbage {
                 *self.state.lock() = State::default();
                 return Step::IDLE;
             }
-            // before the founding there is nothing to collect, and no clock
-            if self.metadata.peek(|view| clock::read(view)).tick_ms == 0 {
+            // nothing is collected before the founding, nor while nodes of a release that can't serve the cluster
+            if self.metadata.peek(|view| upgrade::level_of(view, keys::SYSTEM)) < LEVEL {
                 return Step::IDLE;
             }
             match self.take(&row) {

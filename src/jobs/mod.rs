@@ -10,6 +10,7 @@ pub mod driver;
 pub mod forget_uploads;
 pub mod free_files;
 pub mod free_stagings;
+pub mod migrate_slots;
 pub mod promote_voters;
 pub mod purge_quarantine;
 pub mod purge_repositories;

@@ -4,7 +4,6 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use registry_core::metadata::cluster::FEATURE_LEVEL;
 use registry_core::metadata::command::{Command, Proposal};
 use registry_core::metadata::reply::{Outcome, Reply};
 use registry_core::vocabulary::ids::{RequestId, Revision};
@@ -65,7 +64,7 @@ impl Metadata {
         let proposal = Proposal {
             request: RequestId(random::number128()),
             base: self.0.group.applied_index(),
-            min_level: FEATURE_LEVEL,
+            min_level: Proposal::level(&commands),
             principal: principal.to_owned(),
             commands,
         };

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use raft::{Member, NewLife, StateMachine, Survey};
-use registry_core::metadata::cluster::{BeginLineage, FEATURE_LEVEL};
+use registry_core::metadata::cluster::BeginLineage;
 use registry_core::metadata::command::Proposal;
 use registry_core::vocabulary::ids::{ClusterId, Lineage, NodeId, RequestId};
 
@@ -62,13 +62,13 @@ fn open(state_dir: &Path) -> Result<(Arc<State>, Arc<dyn StateMachine>), StateEr
 }
 
 fn life(lineage: Lineage, base: u64, keeps: Option<NodeId>) -> NewLife {
-    let begin = BeginLineage { lineage, keeps };
+    let commands = vec![BeginLineage { lineage, keeps }.into()];
     let proposal = Proposal {
         request: RequestId(random::number128()),
         base,
-        min_level: FEATURE_LEVEL,
+        min_level: Proposal::level(&commands),
         principal: PRINCIPAL.to_owned(),
-        commands: vec![begin.into()],
+        commands,
     };
     NewLife { lineage: lineage.0, payload: proposal.encode().into(), at_ms: SystemClock.wall_ms() }
 }

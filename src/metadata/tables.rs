@@ -325,6 +325,8 @@ pub struct State {
     cache: CacheHandle,
     live: ArcSwap<Instance>,
     mark: Mark,
+    /// Goes last, when the database is closed.
+    open: Arc<()>,
 }
 
 struct CacheHandle(Cache);
@@ -362,7 +364,13 @@ impl State {
         let mark = Mark::default();
         mark.begin();
         mark.end(live.standing()?);
-        Ok(State { root: root.to_owned(), options, cache: CacheHandle(cache), live: ArcSwap::from_pointee(live), mark })
+        let (root, cache, live) = (root.to_owned(), CacheHandle(cache), ArcSwap::from_pointee(live));
+        Ok(State { root, options, cache, live, mark, open: Arc::default() })
+    }
+
+    /// Becomes empty when the last handle is gone and the database is closed.
+    pub fn lifetime(&self) -> std::sync::Weak<()> {
+        Arc::downgrade(&self.open)
     }
 
     pub(crate) fn live(&self) -> Arc<Instance> {

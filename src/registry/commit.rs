@@ -18,6 +18,7 @@ use registry_core::vocabulary::{Digest, Refusal};
 use super::uploads::{Session, pair, refusal};
 use super::{At, BlobInfo, Registry, unavailable};
 use crate::blob::store::{BlobKey, StoreError};
+use crate::blob::transfer::Seal;
 use crate::ground::random;
 use crate::metadata::{ProposeError, revision};
 
@@ -90,7 +91,7 @@ impl Registry {
             Err(ProposeError::Refused { refusal, .. }) if matches!(*refusal, Refusal::BlobUnknown { .. }) => Ok(None),
             // linked; a commit of the same bytes by another request keeps the upload from being closed
             Err(ProposeError::Refused { replies, .. }) if replies.len() == 2 => {
-                Ok(Some(At { value: info, revision: self.metadata().peek(|view| revision(view)) }))
+                Ok(Some(At { value: info, revision: self.metadata().peek(revision) }))
             }
             Err(error) => Err(error.into()),
         }
@@ -137,7 +138,9 @@ impl Registry {
         digest: &Digest,
     ) -> Result<Sealed, Refusal> {
         let Session { upload, epoch, holders, repository, .. } = session;
-        let placed = self.transfer().seal_and_place(*upload, u64::from(*epoch), *digest, *holders).await;
+        let acknowledged = session.acknowledged_bytes();
+        let seal = Seal { upload: *upload, epoch: u64::from(*epoch), holders: *holders, digest: *digest, acknowledged };
+        let placed = self.transfer().seal_and_place(seal).await;
         let placed = match placed {
             Ok(placed) => placed,
             Err(error) => match error.store_error() {

@@ -33,7 +33,7 @@ pub struct BlobCopies {
 pub struct CopyPlace {
     /// The volume.
     pub store: StoreId,
-    /// Who serves it, and in which zone; `None` for a volume that is not registered any more.
+    /// Who serves it, and in which zone; `None` for a volume that nobody serves: its node was removed.
     pub seat: Option<(NodeId, ZoneName)>,
 }
 
@@ -42,10 +42,10 @@ impl Registry {
     pub async fn copies(&self, digest: &Digest, consistency: Consistency) -> Result<At<BlobCopies>, Refusal> {
         let found = self.metadata().read(consistency, |view| {
             let row = blob::read(view, digest)?;
-            let stores = node::stores(view);
+            let topology = node::topology(view);
             let place = |store: &StoreId| {
-                let node = stores.iter().find(|(id, _)| id == store).map(|(_, row)| row.node);
-                let seat = node.and_then(|id| Some((id, node::read(view, id)?.zone)));
+                let node = topology.store(*store).map(|place| place.node);
+                let seat = node.and_then(|id| Some((id, topology.zone_of_node(id)?.clone())));
                 CopyPlace { store: *store, seat }
             };
             let value = BlobCopies {
@@ -54,7 +54,7 @@ impl Registry {
                 committed_at_ms: row.committed_at_ms,
                 is_condemned: matches!(row.state, BlobState::Condemned(_)),
                 copies: row.stores.iter().map(place).collect(),
-                wanted: need::wanted(&node::topology(view), digest, &row.stores),
+                wanted: need::wanted(&topology, digest, &row.stores),
             };
             Some(At { value, revision: revision(view) })
         });

@@ -3,6 +3,8 @@
 //! `POST` writes nothing: the session is a sealed token that names the upload, its repository, its principal and its
 //! two holders. Only a takeover, a commit and a closing go to the log. Source: consensus-and-faults §5.3.
 
+use std::time::Duration;
+
 use bincode::{Decode, Encode};
 use futures_util::StreamExt as _;
 use registry_core::decide::permit::Permit;
@@ -12,16 +14,18 @@ use registry_core::metadata::repository::{self, RepositoryKey};
 use registry_core::metadata::upload::{self, CloseUpload, TakeUpload, UploadRow, UploadState};
 use registry_core::metadata::{clock, cluster};
 use registry_core::vocabulary::digest::Algorithm;
-use registry_core::vocabulary::ids::{NodeId, RepositoryId, UploadId};
+use registry_core::vocabulary::ids::{NodeId, RepositoryId, StoreId, UploadId};
 use registry_core::vocabulary::limits::{PACK_BLOB_BYTES_MAX, RETRY_AFTER_MS};
 use registry_core::vocabulary::{Digest, Refusal};
 
 use super::commit::Sealed;
 use super::{At, BlobInfo, ByteStream, Registry, unavailable};
-use crate::blob::store::StoreError;
+use crate::blob::store::{BlobKey, StoreError};
 use crate::blob::transfer::{Append, Appended, Body, BodyError, Holders, Peeked, Staged, TransferError, body};
 use crate::ground::random;
 
+/// Until placed bytes are looked for again after no second copy of them could be made.
+const PLACED_PAUSE: Duration = Duration::from_millis(200);
 /// How often a step is repeated after a holder was lost.
 const TAKEOVERS_MAX: usize = 3;
 
@@ -57,6 +61,13 @@ pub(super) struct Session {
     pub(super) epoch: u32,
     pub(super) holders: Holders,
     state: UploadState,
+}
+
+impl Session {
+    /// Bytes that its client was told are held, at least.
+    pub(super) fn acknowledged_bytes(&self) -> u64 {
+        self.token.acknowledged_bytes
+    }
 }
 
 /// The pair as the log names it.
@@ -315,6 +326,7 @@ impl Registry {
                 size_bytes = self.append(&mut session, expected_offset, rest).await?;
             }
         }
+        session.token.acknowledged_bytes = size_bytes;
         let ended = match self.ensure_room(&session.repository, digest, size_bytes).await {
             Ok(()) => self.seal(permit, &mut session, digest).await,
             Err(refusal) => Err(refusal),
@@ -356,9 +368,26 @@ impl Registry {
                 session.epoch = row.epoch;
                 session.holders = Holders { primary: row.primary, backup: row.backup };
             }
-            self.recover(session).await?;
+            match self.recover(session).await {
+                // nothing is staged any more where the bytes became the blob: the next round finds them there
+                Err(Refusal::UploadUnknown) if self.is_placed(session, digest).await => {
+                    tokio::time::sleep(PLACED_PAUSE).await;
+                }
+                Err(refusal) => return Err(refusal),
+                Ok(_) => {}
+            }
         }
         Err(last)
+    }
+
+    /// Whether a holder has made the staged bytes the blob already, though that was not committed yet.
+    async fn is_placed(&self, session: &Session, digest: &Digest) -> bool {
+        let directory = self.transfer().directory();
+        let is_theirs = |node: NodeId| session.holders.nodes().any(|holder| holder == node);
+        let places = directory.topology().stores().filter(|place| is_theirs(place.node));
+        let stores: Vec<StoreId> = places.map(|place| place.id).collect();
+        let asked = self.transfer().confirm(BlobKey::new(*digest, session.upload), &stores).await;
+        asked.iter().any(|(_, answer)| matches!(answer, Ok(Some(_))))
     }
 
     /// The answer to a repeated request whose first answer was lost.

@@ -18,7 +18,9 @@ const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Content that is a file of its own, and never the same for two numbers.
 fn large(number: u32) -> Vec<u8> {
-    (0..100_000u32).map(|at| (at.wrapping_mul(2_654_435_761).wrapping_add(number * 7_919) >> 13) as u8).collect()
+    (0..100_000u32)
+        .map(|at| (at.wrapping_mul(2_654_435_761).wrapping_add(number.wrapping_mul(7_919)) >> 13) as u8)
+        .collect()
 }
 
 /// Content that lies in a pack.

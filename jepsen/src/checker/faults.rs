@@ -73,7 +73,7 @@ pub(crate) fn windows(events: &[Event]) -> Vec<Window<'_>> {
 }
 
 /// Kinds that leave nothing to undo.
-const MOMENTS: [&str; 4] = ["transfer-leader", "restart", "restart-rolling", "rot-blob"];
+const MOMENTS: [&str; 5] = ["transfer-leader", "restart", "restart-rolling", "rot-blob", "upgrade"];
 
 pub(super) fn check(events: &[Event], demands: &Demands) -> Verdict {
     let windows = windows(events);

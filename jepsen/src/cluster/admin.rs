@@ -63,7 +63,7 @@ impl Admin {
             term: document.get("term")?.as_u64()?,
             leader: document.get("leader")?.as_str().map(str::to_owned),
             applied: document.get("applied_index")?.as_u64()?,
-            is_suspect: document.get("suspect").and_then(Value::as_bool).unwrap_or_default(),
+            is_suspect: document.get("suspicion").is_some_and(Value::is_string),
         })
     }
 
@@ -81,6 +81,18 @@ impl Admin {
     /// Has node `to` lead.
     pub(super) async fn transfer(&self, seat: &Seat, to: &str) -> Result<(), String> {
         self.ask(self.http.post(format!("http://{}/v1/cluster/transfer", seat.admin)).json(&json!({"to": to}))).await
+    }
+
+    /// Has the cluster step up to the feature level of the node's program.
+    pub(super) async fn finalize(&self, seat: &Seat) -> Result<(), String> {
+        self.ask(self.http.post(format!("http://{}/v1/cluster/finalize", seat.admin)).json(&json!({}))).await
+    }
+
+    /// Whether slots are still to be migrated after that; `None` without an answer.
+    pub(crate) async fn migrates(&self, seat: &Seat) -> Option<bool> {
+        let request = self.credential.sign(self.http.get(format!("http://{}/v1/cluster", seat.admin)));
+        let document: Value = request.send().await.ok()?.error_for_status().ok()?.json().await.ok()?;
+        document.pointer("/cluster/migrates")?.as_bool()
     }
 
     /// Has the cluster forget node `id`, for good.

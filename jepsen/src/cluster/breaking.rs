@@ -135,6 +135,16 @@ impl Cluster {
         Ok(began.elapsed())
     }
 
+    /// Has a node run another program from its next start on.
+    pub(crate) fn set_program(&mut self, at: usize, binary: &Path) {
+        self.nodes[at].set_program(binary);
+    }
+
+    /// Has the cluster step up to the level of the program that the node runs; why it was refused.
+    pub(crate) async fn finalize(&self, at: usize) -> Result<(), String> {
+        self.admin.finalize(&self.nodes[at].seat).await
+    }
+
     /// How a node's process ended, if it did by itself; it does not run any more then.
     pub(crate) fn take_ended(&mut self, at: usize) -> Result<Option<String>, Fault> {
         self.nodes[at].take_ended()

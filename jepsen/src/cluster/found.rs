@@ -21,12 +21,12 @@ pub(super) async fn found(plan: &Plan, record: &mut Record) -> Result<(), Fault>
     let log = plan.dir.join("dev.log");
     let out = File::create(&log).map_err(told(&format!("{}", log.display())))?;
     let error = out.try_clone().map_err(told("no second handle of a log"))?;
-    let mut dev = Command::new(&plan.binary);
+    let mut dev = Command::new(plan.founder());
     dev.arg("dev").arg("--dir").arg(plan.data());
     dev.args(["--nodes", &plan.nodes.to_string(), "--region", &plan.region.to_string()]);
     dev.args(["--port", &plan.port.to_string()]);
     dev.stdin(Stdio::null()).stdout(out).stderr(error).process_group(0).kill_on_drop(true);
-    let mut dev = dev.spawn().map_err(told(&format!("{} can't be started", plan.binary.display())))?;
+    let mut dev = dev.spawn().map_err(told(&format!("{} can't be started", plan.founder().display())))?;
     let pid = dev.id().ok_or_else(|| Fault::new("`portolan dev` ended at once"))?;
     record.add(Started::of("portolan dev", pid)?)?;
     let began = Instant::now();

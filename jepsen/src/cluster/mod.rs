@@ -41,6 +41,8 @@ const LOOK_MAX: Duration = Duration::from_secs(1);
 pub(crate) struct Plan {
     /// The server's program.
     pub(crate) binary: PathBuf,
+    /// That of an older release, which the nodes begin with; none: the same.
+    pub(crate) from: Option<PathBuf>,
     /// How many nodes.
     pub(crate) nodes: u8,
     /// Second number of the addresses.
@@ -69,6 +71,11 @@ pub(crate) struct Seat {
 }
 
 impl Plan {
+    /// The program that the nodes begin with.
+    pub(crate) fn founder(&self) -> &Path {
+        self.from.as_deref().unwrap_or(&self.binary)
+    }
+
     /// Where the nodes are, as `portolan dev` lays them out.
     pub(crate) fn seats(&self) -> Vec<Seat> {
         let zones = u8::try_from(ZONES.len()).unwrap_or(u8::MAX).min(self.nodes);
@@ -371,6 +378,7 @@ mod tests {
     fn seats() {
         let plan = Plan {
             binary: "portolan".into(),
+            from: None,
             nodes: 5,
             region: 9,
             port: 7000,

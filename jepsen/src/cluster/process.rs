@@ -102,7 +102,7 @@ impl Node {
             data: home.join("data"),
             log: log_file(&plan.dir, &seat.name),
             config: home.join("portolan.toml"),
-            binary: plan.binary.clone(),
+            binary: plan.founder().to_owned(),
             settings: plan.settings.clone(),
             seat,
             clock: None,
@@ -114,6 +114,11 @@ impl Node {
     /// Directory of its configuration, certificates and data.
     pub(super) fn home(&self) -> &Path {
         self.config.parent().unwrap_or(Path::new("."))
+    }
+
+    /// Has it run another program from its next start on.
+    pub(super) fn set_program(&mut self, binary: &Path) {
+        self.binary = binary.to_owned();
     }
 
     pub(super) fn is_running(&self) -> bool {

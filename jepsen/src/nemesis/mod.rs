@@ -1,9 +1,9 @@
 //! What goes wrong, on purpose, and when. Every act is written into the history of the clients, before it is done and
 //! when its effect was seen.
 //!
-//! `kind` names the faults, `schedule` and `quorum` decide from the seed which ones come and whom they hit (pure, as
-//! is `network`), `primitive` does and undoes one, `mix` plays them all; `kill_node` and `power_cut` repeat one. How a
-//! node is killed or a disk fails is `cluster`'s. Start at `primitive`.
+//! `kind` names the faults, `schedule` and `quorum` decide from the seed which ones come and whom they hit (pure,
+//! as is `network`), `primitive` does and undoes one, `mix` plays them all; `kill_node` and `power_cut` repeat one,
+//! `upgrade` exchanges the program. How a node is killed or a disk fails is `cluster`'s. Start at `primitive`.
 
 mod kill_node;
 mod kind;
@@ -14,6 +14,7 @@ mod primitive;
 mod quorum;
 mod rot;
 mod schedule;
+mod upgrade;
 
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ pub(crate) use kind::{FaultKind, parse};
 pub(crate) use mix::{MixPlan, mix};
 pub(crate) use power_cut::{CutPlan, cut_power};
 pub(crate) use schedule::{kinds, schedule};
+pub(crate) use upgrade::{NAME as UPGRADE, UpgradePlan, upgrade};
 
 /// Kills a node with SIGKILL.
 pub(crate) async fn kill(cluster: &mut Cluster, recorder: &Recorder, at: usize) -> Result<(), Fault> {

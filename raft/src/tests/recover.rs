@@ -41,6 +41,8 @@ async fn one_of_three_goes_on() {
     cluster.converge().await;
     let left = cluster.leader().await;
     let gone: Vec<usize> = (0..3).filter(|at| *at != left).collect();
+    // what it has heard of the others is kept once a second
+    tokio::time::sleep(Duration::from_millis(2500)).await;
     for at in &gone {
         cluster.kill(*at).await;
     }

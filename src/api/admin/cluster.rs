@@ -45,6 +45,8 @@ struct ClusterDocument {
     region: String,
     region_number: u16,
     feature_level: u16,
+    /// The step to that level is under way.
+    migrates: bool,
     created_at: String,
 }
 
@@ -57,6 +59,8 @@ struct NodeDocument {
     blob_address: Option<String>,
     public_url: Option<String>,
     version: Option<String>,
+    /// Highest feature level that its program knows.
+    feature_level: Option<u16>,
     registered_at: Option<String>,
     votes: bool,
     suspect: bool,
@@ -97,6 +101,7 @@ fn node_document(node: NodeStatus, leader: Option<NodeId>) -> NodeDocument {
         blob_address: row.as_ref().map(|row| row.blob_address.clone()),
         public_url: row.as_ref().map(|row| row.public_url.clone()),
         version: row.as_ref().map(|row| row.version.clone()),
+        feature_level: row.as_ref().map(|row| row.feature_level),
         registered_at: row.as_ref().map(|row| answer::time(row.registered_at_ms)),
         votes: node.votes,
         suspect: node.is_suspect,
@@ -115,6 +120,7 @@ fn status_document(status: ClusterStatus) -> StatusDocument {
         region: row.region,
         region_number: row.region_number,
         feature_level: row.feature_level,
+        migrates: status.migrates,
         created_at: answer::time(row.created_at_ms),
     });
     let rule = status.write_rule;
@@ -255,6 +261,30 @@ pub(super) async fn transfer(exchange: Exchange, Document(wish): Document<Transf
     let ended: Result<(), Failure> = ended.await;
     exchange.audited(&caller, "cluster.transfer", &resource, |()| caller.revision(), ended)?;
     Ok(done())
+}
+
+/// Body of `POST /v1/cluster/finalize`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Finalize {}
+
+#[derive(Serialize)]
+struct FinalizedDocument {
+    feature_level: u16,
+}
+
+/// `POST /v1/cluster/finalize`: the cluster steps up to this node's feature level, for good.
+pub(super) async fn finalize(exchange: Exchange, Document(wish): Document<Finalize>) -> Answer {
+    let resource = exchange.admin().founding.cluster.to_string();
+    let caller = exchange.caller_of("cluster.finalize", &resource).await?;
+    let ended = async {
+        exchange.auth().permit_admin(&caller, policy::Action::ManageCluster)?;
+        let Finalize {} = wish?;
+        Ok(exchange.admin().cluster.finalize(caller.name()).await.map_err(Refusal::from)?)
+    };
+    let ended: Result<u16, Failure> = ended.await;
+    let level = exchange.audited(&caller, "cluster.finalize", &resource, |_| caller.revision(), ended)?;
+    Ok(answer::json(StatusCode::OK, &FinalizedDocument { feature_level: level }))
 }
 
 /// `DELETE /v1/cluster/nodes/{id}`: removes a member for good.

@@ -84,6 +84,7 @@ impl Admin {
             .route("/v1/cluster/init", post(cluster::init))
             .route("/v1/cluster/join", post(cluster::join))
             .route("/v1/cluster/transfer", post(cluster::transfer))
+            .route("/v1/cluster/finalize", post(cluster::finalize))
             .route("/v1/cluster/nodes/{id}", delete(cluster::remove))
             .route("/v1/blobs/{digest}", get(blobs::show))
             .route("/v1/blobs/{digest}/uses", get(gc::uses))

@@ -154,12 +154,22 @@ impl Holder {
 
     /// Verifies what is staged and makes it durable; repeats confirm. No epoch is asked for after a restart: a holder
     /// that lost its place may place its bytes, but `CommitBlob` refuses an older epoch.
-    pub(super) async fn place(&self, upload: UploadId, epoch: u64, digest: Digest) -> TransferResult<(StoreId, u64)> {
+    pub(super) async fn place(
+        &self,
+        upload: UploadId,
+        epoch: u64,
+        digest: Digest,
+        acknowledged: u64,
+    ) -> TransferResult<(StoreId, u64)> {
         let key = BlobKey::new(digest, upload);
         let place = || {
             let volumes = self.volumes.clone();
             blocking(move || {
                 let store = volumes.holding(&key)?;
+                // what is left of it would hash to something else, for which nobody is to blame
+                if store.upload(upload).is_ok_and(|status| status.offset < acknowledged) {
+                    return Err(StoreError::UploadUnknown);
+                }
                 store.seal_upload(upload, epoch, digest)?;
                 Ok((store.store_id(), store.place_upload(upload, digest)?.size_bytes))
             })

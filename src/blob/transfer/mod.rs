@@ -67,7 +67,7 @@ pub use directory::{Directory, DirectoryError, NodeSeat};
 pub use error::TransferError;
 pub use fetch::{BlobSource, BlobStream};
 pub use health::{PeerHealth, StoreHealth};
-pub use upload::{Append, Appended, Holders, Mirrored, Placed, Staged};
+pub use upload::{Append, Appended, Holders, Mirrored, Placed, Seal, Staged};
 
 /// Shorthand for results of this room.
 pub type TransferResult<T> = Result<T, TransferError>;

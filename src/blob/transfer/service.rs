@@ -118,7 +118,7 @@ impl Blob for Service {
     async fn place(&self, request: Request<proto::PlaceRequest>) -> Result<Response<proto::PlaceReply>, Status> {
         let request = request.into_inner();
         let (upload, digest) = (wire::upload_id(request.upload)?, wire::digest(&request.digest)?);
-        answer(self.holder.place(upload, request.epoch, digest).await, place_reply)
+        answer(self.holder.place(upload, request.epoch, digest, request.acknowledged).await, place_reply)
     }
 
     async fn discard(&self, request: Request<proto::UploadRequest>) -> Result<Response<proto::DiscardReply>, Status> {

@@ -44,6 +44,22 @@ pub struct Append {
     pub owner: u64,
 }
 
+/// The end of an upload: its bytes become a blob.
+#[derive(Clone, Copy, Debug)]
+pub struct Seal {
+    /// Which upload; the blob's generation.
+    pub upload: UploadId,
+    /// The epoch of `holders`.
+    pub epoch: u64,
+    /// Who holds it.
+    pub holders: Holders,
+    /// What the bytes must hash to.
+    pub digest: Digest,
+    /// How many bytes were acknowledged to the client, at least. A holder with fewer has lost some and says so
+    /// (`UploadUnknown`), instead of hashing what is left and calling the client's digest wrong.
+    pub acknowledged: u64,
+}
+
 /// What became of a chunk.
 #[derive(Clone, Debug)]
 pub struct Appended {
@@ -102,7 +118,7 @@ pub struct Placed {
 
 impl Placed {
     /// Joins the holders' answers; an error when nobody placed it. A digest mismatch goes before other errors, so that
-    /// a wrong push is told so.
+    /// a wrong push is told so; "unknown" is the answer only if all say so: who did not answer may have everything.
     pub(super) fn join(answers: Vec<(NodeId, TransferResult<(StoreId, u64)>)>) -> TransferResult<Placed> {
         let mut placed = Placed { size_bytes: 0, stores: Vec::new(), failed: Vec::new() };
         for (node, answer) in answers {
@@ -120,7 +136,10 @@ impl Placed {
         let is_mismatch = |error: &TransferError| {
             matches!(error.store_error(), Some(crate::blob::store::StoreError::DigestMismatch { .. }))
         };
-        let worst = placed.failed.iter().position(|(_, error)| is_mismatch(error)).unwrap_or(0);
+        let is_unknown =
+            |error: &TransferError| matches!(error.store_error(), Some(crate::blob::store::StoreError::UploadUnknown));
+        let find = |wanted: &dyn Fn(&TransferError) -> bool| placed.failed.iter().position(|(_, error)| wanted(error));
+        let worst = find(&is_mismatch).or_else(|| find(&|error| !is_unknown(error))).unwrap_or(0);
         Err(placed.failed.swap_remove(worst).1)
     }
 }

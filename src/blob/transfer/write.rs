@@ -17,7 +17,8 @@ use super::intake::Intake;
 use super::leg::Leg;
 use super::wire::{self, proto};
 use super::{
-    Append, Appended, BlobSource, Body, Holders, Mirrored, Placed, Staged, Transfer, TransferError, TransferResult,
+    Append, Appended, BlobSource, Body, Holders, Mirrored, Placed, Seal, Staged, Transfer, TransferError,
+    TransferResult,
 };
 
 /// Verifying and syncing a whole upload may take long; that the holder is alive is watched by its connection.
@@ -86,20 +87,12 @@ impl Transfer {
     ///
     /// Errors when nobody placed it: `Store` (`DigestMismatch`: the bytes are freed; `Busy`; `Fenced`; …),
     /// `Unreachable`.
-    pub async fn seal_and_place(
-        &self,
-        upload: UploadId,
-        epoch: u64,
-        digest: Digest,
-        holders: Holders,
-    ) -> TransferResult<Placed> {
-        let answers =
-            holders.nodes().map(|node| async move { (node, self.place_on(node, upload, epoch, digest).await) });
+    pub async fn seal_and_place(&self, seal: Seal) -> TransferResult<Placed> {
+        let answers = seal.holders.nodes().map(|node| async move { (node, self.place_on(node, seal).await) });
         let mut placed = Placed::join(join_all(answers).await)?;
-        if let (&[survivor], [(_, error)]) = (placed.stores.as_slice(), placed.failed.as_slice())
-            && error.is_holder_lost()
-        {
-            let key = BlobKey::new(digest, upload);
+        // Whatever the other one said: the bytes are right, so it has lost some if they hash to something else there.
+        if let (&[survivor], [_]) = (placed.stores.as_slice(), placed.failed.as_slice()) {
+            let key = BlobKey::new(seal.digest, seal.upload);
             let blob = BlobSource { key, size_bytes: placed.size_bytes, replicas: vec![survivor] };
             match self.copy_to_another(blob, survivor).await {
                 Ok(store) => placed.stores.push(store),
@@ -124,18 +117,14 @@ impl Transfer {
         Ok(StoreId(peer.call(PLACE_TIMEOUT, peer.control().replicate(request)).await?.store))
     }
 
-    async fn place_on(
-        &self,
-        node: NodeId,
-        upload: UploadId,
-        epoch: u64,
-        digest: Digest,
-    ) -> TransferResult<(StoreId, u64)> {
+    async fn place_on(&self, node: NodeId, seal: Seal) -> TransferResult<(StoreId, u64)> {
+        let Seal { upload, epoch, digest, acknowledged, .. } = seal;
         if node == self.inner.holder.node {
-            return self.inner.holder.place(upload, epoch, digest).await;
+            return self.inner.holder.place(upload, epoch, digest, acknowledged).await;
         }
         let peer = self.inner.peers.get(node)?;
-        let request = proto::PlaceRequest { upload: Some(upload.into()), epoch, digest: digest.to_string() };
+        let digest = digest.to_string();
+        let request = proto::PlaceRequest { upload: Some(upload.into()), epoch, digest, acknowledged };
         let reply = peer.call(PLACE_TIMEOUT, peer.control().place(request)).await?;
         Ok((StoreId(reply.store), reply.size_bytes))
     }

@@ -13,7 +13,7 @@ use crate::blob::store::OpenError;
 use crate::blob::store::fs::StoppedVolume;
 use crate::cli::error::CliError;
 use crate::config::Settings;
-use crate::ground::files;
+use crate::ground::files::{self, FileLock};
 use crate::metadata::stopped::StoppedState;
 use crate::node::{Identity, IdentityError};
 
@@ -53,7 +53,7 @@ pub(super) struct Directory {
     pub(super) log: raft::Inspection,
     /// `None` if it can't be opened; that is told.
     pub(super) volume: Option<StoppedVolume>,
-    _locks: Vec<File>,
+    _locks: (FileLock, Vec<File>),
 }
 
 impl Directory {
@@ -184,11 +184,12 @@ fn running(path: &Path) -> String {
 }
 
 /// Keeps a node from starting on the directory, as its own databases would.
-fn lock(paths: &Paths) -> Result<Vec<File>, CliError> {
+fn lock(paths: &Paths) -> Result<(FileLock, Vec<File>), CliError> {
     let live = std::fs::read_to_string(paths.state.join("CURRENT")).unwrap_or_default();
     let data = files::lock_dir(&paths.data);
     let data = data.map_err(|error| CliError::failed(format!("{} can't be locked: {error}", paths.data.display())))?;
-    let mut locks = vec![data.ok_or_else(|| CliError::usage(running(&paths.data)))?];
+    let data = data.ok_or_else(|| CliError::usage(running(&paths.data)))?;
+    let mut locks = Vec::new();
     for dir in [paths.raft.join("log"), paths.state.join(live.trim())] {
         let Ok(file) = File::open(dir.join("LOCK")) else { continue };
         match rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockShared) {
@@ -201,7 +202,7 @@ fn lock(paths: &Paths) -> Result<Vec<File>, CliError> {
             }
         }
     }
-    Ok(locks)
+    Ok((data, locks))
 }
 
 /// Copies can only be counted over nodes of one cluster, each given once.

@@ -45,7 +45,7 @@ pub(super) fn run(arguments: &RecoverArguments, printer: Printer) -> Result<(), 
 }
 
 /// Keeps a node, and every other command, out of the directory.
-pub(in crate::cli) fn lock(settings: &Settings) -> Result<std::fs::File, CliError> {
+pub(in crate::cli) fn lock(settings: &Settings) -> Result<files::FileLock, CliError> {
     let dir = &settings.node.data_dir;
     let locked = files::lock_dir(dir);
     let locked = locked.map_err(|error| CliError::failed(format!("{} can't be locked: {error}", dir.display())))?;

@@ -21,7 +21,9 @@ pub(super) async fn show(registry: &Client, admin: &Client, image: &str, printer
         let mut blob = admin.get(&format!("/v1/blobs/{}", part(&digest.to_string()))).await?;
         let zones: BTreeSet<String> = texts(&blob, "/copies", "zone");
         blob["zones"] = json!(zones);
-        blob["count"] = json!(blob.pointer("/copies").and_then(Value::as_array).map_or(0, Vec::len));
+        // one on a volume that nobody serves is no copy
+        let served = |copies: &Vec<Value>| copies.iter().filter(|copy| copy["zone"].is_string()).count();
+        blob["count"] = json!(blob.pointer("/copies").and_then(Value::as_array).map_or(0, served));
         shown.push(blob);
     }
     let columns =

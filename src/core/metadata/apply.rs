@@ -12,6 +12,7 @@ use super::command::{Proposal, Sealed};
 use super::keys::{self, SYSTEM, table};
 use super::reply::Outcome;
 use super::tables::{Overlay, Tables, TablesRead, Writes};
+use super::upgrade;
 use crate::vocabulary::ids::RequestId;
 use crate::vocabulary::limits::{OUTCOME_TAGS_MAX, REQUEST_WINDOW_ENTRIES};
 use crate::vocabulary::refusal::Refusal;
@@ -25,6 +26,8 @@ pub struct Context<'a> {
     pub clock: ClockRow,
     /// Who asked.
     pub principal: &'a str,
+    /// Feature level at which commands work in the command's slot; see [`upgrade`](super::upgrade).
+    pub level: u16,
 }
 
 /// A committed log entry; an empty payload is consensus' own business and changes nothing here.
@@ -226,8 +229,9 @@ impl Run<'_> {
                 break;
             }
             // read anew for each command: split into entries of their own they would see what those before them did
-            let context = Context { index: entry.index, clock: clock::read(overlay), principal: &proposal.principal };
             let slot = command.slot();
+            let (clock, level) = (clock::read(overlay), upgrade::level_of(overlay, slot));
+            let context = Context { index: entry.index, clock, principal: &proposal.principal, level };
             match command.apply(&context, overlay) {
                 Ok(reply) => {
                     assert_one_slot(overlay.staged(), slot);

@@ -11,8 +11,8 @@ use super::keys::Slot;
 use super::reply::Reply;
 use super::tables::Tables;
 use super::{
-    blob, clock, cluster, gc, idle, link, manifest, need, node, principal, quota, repository, sweep, tag, untagged, upload,
-    usage,
+    blob, clock, cluster, gc, idle, link, manifest, need, node, principal, quota, repository, sweep, tag, untagged,
+    upgrade, upload, usage,
 };
 use crate::vocabulary::ids::RequestId;
 use crate::vocabulary::limits::PROPOSAL_COMMANDS_MAX;
@@ -80,6 +80,9 @@ macro_rules! commands {
     };
 }
 
+/// Commands from this number on came with level 2.
+const FIRST_OF_LEVEL_2: u16 = 80;
+
 commands! {
     1 InitCluster(cluster::InitCluster),
     2 Tick(clock::Tick),
@@ -130,9 +133,19 @@ commands! {
     123 RecallShares(quota::RecallShares),
     124 GrantShare(quota::GrantShare),
     130 BeginLineage(cluster::BeginLineage),
+    131 RaiseLevel(upgrade::RaiseLevel),
+    132 MigrateSlot(upgrade::MigrateSlot),
+    133 EndUpgrade(upgrade::EndUpgrade),
 }
 
 impl Command {
+    /// Lowest feature level at which nodes of every release know it. The step to a level is taken at the one below, by
+    /// nodes that all know it already; a new life begins at whatever level there is, with one node.
+    pub fn level(&self) -> u16 {
+        let is_known_before = matches!(self, Command::RaiseLevel(_) | Command::BeginLineage(_));
+        if self.number() < FIRST_OF_LEVEL_2 || is_known_before { 1 } else { 2 }
+    }
+
     /// Whether it makes the state or the blobs grow, so that it waits while the volume of a log is nearly full. What
     /// frees space, ends things, revokes rights or concerns the nodes themselves does not wait.
     pub fn grows(&self) -> bool {
@@ -185,7 +198,10 @@ impl Command {
             | Command::SetRegistryQuota(_)
             | Command::RecallShares(_)
             | Command::GrantShare(_)
-            | Command::BeginLineage(_) => false,
+            | Command::BeginLineage(_)
+            | Command::RaiseLevel(_)
+            | Command::MigrateSlot(_)
+            | Command::EndUpgrade(_) => false,
         }
     }
 }
@@ -258,6 +274,11 @@ impl Sealed {
 }
 
 impl Proposal {
+    /// The level that a proposal of these commands needs.
+    pub fn level(commands: &[Command]) -> u16 {
+        commands.iter().map(Command::level).max().unwrap_or(1)
+    }
+
     /// The log entry's payload.
     pub fn encode(&self) -> Vec<u8> {
         let wire = Wire {

@@ -107,7 +107,7 @@ impl Apply for UnlinkIdle {
         {
             return Ok(Reply::Unchanged);
         }
-        link::remove(tables, &self.repository, &self.digest, &row, context.index);
+        link::remove(tables, context, &self.repository, &self.digest, &row);
         Ok(Reply::Done)
     }
 }

@@ -21,6 +21,7 @@
 //! | | `DIGEST_REPORT` | node id | what a node's running hash was there |
 //! | | `TOPOLOGY` | | nodes and stores in one row, for what 201 needs |
 //! | | `GC` | | [`GcRow`](super::gc::GcRow): where garbage collection stands, and what operators want of it |
+//! | | `UPGRADE` | | [`UpgradeRow`](super::upgrade::UpgradeRow): not all slots work at the cluster's level yet |
 //! | | `REGISTRY_QUOTA` | registry | [`QuotaRow`](super::quota::QuotaRow): its limits, the round of its shares |
 //! | by repository name | `NAME` | registry, name | repository id |
 //! | | `REPOSITORY` | repository id | [`RepositoryRow`](super::repository::RepositoryRow) |
@@ -38,6 +39,7 @@
 //! | | `UNTAGGED` | repository id, digest | [`UntaggedRow`](super::untagged::UntaggedRow): no tag, no index names it |
 //! | | `USAGE` | repository id | [`UsageRow`](super::usage::UsageRow): what it holds and may hold |
 //! | | `SLOT_USAGE` | registry | [`SlotUsageRow`](super::usage::SlotUsageRow): the same of a registry's in this slot |
+//! | | `SLOT_LEVEL` | | [`SlotLevelRow`](super::upgrade::SlotLevelRow): the level it was migrated to |
 //! | | `SLOT_CLOCK` | | last hybrid logical time of the slot |
 //! | by upload id | `UPLOAD` | upload id | [`UploadRow`](super::upload::UploadRow): takeovers and closings only |
 //! | by digest | `BLOB` | digest | [`BlobRow`](super::blob::BlobRow) |
@@ -89,6 +91,7 @@ tables! {
     TOPOLOGY = 0x0e,
     KEY_OF = 0x0f,
     GC = 0x10,
+    UPGRADE = 0x11,
     REGISTRY_QUOTA = 0x18,
     NAME = 0x20,
     REPOSITORY = 0x21,
@@ -107,6 +110,7 @@ tables! {
     UNTAGGED = 0x2e,
     USAGE = 0x38,
     SLOT_USAGE = 0x39,
+    SLOT_LEVEL = 0x3a,
     UPLOAD = 0x40,
     BLOB = 0x60,
     USE = 0x61,

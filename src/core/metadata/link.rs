@@ -117,8 +117,8 @@ impl Apply for Link {
         }
         let before = read(tables, &self.repository, &self.digest);
         let (held, holds) = (before.map_or(0, |row| row.size_bytes), self.size_bytes);
-        usage::grow(tables, &self.repository, Usage::of_bytes(holds.saturating_sub(held)))?;
-        usage::shrink(tables, &self.repository, Usage::of_bytes(held.saturating_sub(holds)));
+        usage::grow(tables, context, &self.repository, Usage::of_bytes(holds.saturating_sub(held)))?;
+        usage::shrink(tables, context, &self.repository, Usage::of_bytes(held.saturating_sub(holds)));
         if let Some(before) = before
             && before.hold != self.hold
         {
@@ -158,16 +158,22 @@ impl Apply for Unlink {
         if let Some(manifest) = super::manifest::holder(tables, &self.repository, &self.digest) {
             return Err(Refusal::BlobReferenced { digest: self.digest, manifest: manifest.into() });
         }
-        remove(tables, &self.repository, &self.digest, &row, context.index);
+        remove(tables, context, &self.repository, &self.digest, &row);
         Ok(Reply::Done)
     }
 }
 
 /// Removes a link that no manifest needs.
-pub(super) fn remove(tables: &mut impl Tables, repository: &RepositoryKey, digest: &Digest, row: &LinkRow, index: u64) {
+pub(super) fn remove(
+    tables: &mut impl Tables,
+    context: &Context<'_>,
+    repository: &RepositoryKey,
+    digest: &Digest,
+    row: &LinkRow,
+) {
     tables.delete(keys::by_digest(repository.slot(), table::LINK, repository.id, digest));
-    usage::shrink(tables, repository, Usage::of_bytes(row.size_bytes));
-    loosen(tables, repository, digest, row.hold, index);
+    usage::shrink(tables, context, repository, Usage::of_bytes(row.size_bytes));
+    loosen(tables, repository, digest, row.hold, context.index);
 }
 
 /// A loose use was dropped from its record: it is forgotten. Refused while a link with it may still be under way.

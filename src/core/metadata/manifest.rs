@@ -257,7 +257,7 @@ impl PutManifest {
     }
 
     /// Writes what it names, and takes back what an earlier put of the same bytes was read to name and this one is not.
-    fn write_references(&self, tables: &mut impl Tables, is_inline: bool, tick: u64) {
+    fn write_references(&self, tables: &mut impl Tables, context: &Context<'_>, is_inline: bool) {
         let (slot, id) = (self.repository.slot(), self.repository.id);
         let of =
             |reference: &Referenced| keys::reference(slot, id, &reference.digest, reference.kind, Some(&self.digest));
@@ -266,7 +266,7 @@ impl PutManifest {
             let now: BTreeSet<&Referenced> = self.references.iter().collect();
             for reference in before.iter().filter(|reference| !now.contains(reference)) {
                 tables.delete(of(reference));
-                untagged::note(tables, &self.repository, &reference.digest, tick);
+                untagged::note(tables, context, &self.repository, &reference.digest);
             }
         }
         for reference in &self.references {
@@ -338,14 +338,14 @@ impl Apply for PutManifest {
 
         let slot = self.slot();
         let version = tag::next_version(tables, slot, context);
-        self.write_references(tables, is_inline, context.clock.tick);
+        self.write_references(tables, context, is_inline);
         self.write_referrer(tables, before.as_ref());
         self.renew_children(tables, version);
         let set = |tag| tag::set(tables, context, &self.repository, &repository.settings, tag, &self.digest, version);
         let tags: Vec<TagMove> = self.tags.iter().map(set).collect();
         let new_tags = tags.iter().filter(|moved| moved.previous.is_none()).count() as u64;
         let bytes = if before.is_none() && is_inline { self.size_bytes } else { 0 };
-        usage::grow(tables, &self.repository, Usage { bytes, tags: new_tags })?;
+        usage::grow(tables, context, &self.repository, Usage { bytes, tags: new_tags })?;
         if before.is_none()
             && let Some(bytes) = self.inline
         {
@@ -363,12 +363,11 @@ impl Apply for PutManifest {
             presence: version,
         };
         put(tables, &self.repository, &self.digest, &row);
-        let tick = context.clock.tick;
-        untagged::renew(tables, &self.repository, &self.digest, tick);
+        untagged::renew(tables, context, &self.repository, &self.digest);
         let lost_a_tag = tags.iter().filter_map(|moved| moved.previous);
         let children = self.references.iter().filter(|reference| reference.kind != ContentKind::Blob);
         for digest in lost_a_tag.chain(children.map(|reference| reference.digest)) {
-            untagged::note(tables, &self.repository, &digest, tick);
+            untagged::note(tables, context, &self.repository, &digest);
         }
         Ok(Reply::Manifest { created: before.is_none(), tags })
     }
@@ -409,7 +408,7 @@ impl Apply for DeleteManifest {
             tags.push(tag::drop_tag(tables, context, &self.repository, &name, &tag_row, version));
         }
         remove(tables, context, &self.repository, &self.digest, &row);
-        usage::shrink(tables, &self.repository, Usage { bytes: 0, tags: tags.len() as u64 });
+        usage::shrink(tables, context, &self.repository, Usage { bytes: 0, tags: tags.len() as u64 });
         Ok(Reply::Deleted { tags })
     }
 }
@@ -424,16 +423,17 @@ pub(super) fn remove(
 ) {
     let (slot, id, tick) = (repository.slot(), repository.id, context.clock.tick);
     let named = references(tables, repository, digest);
-    for table in [table::MANIFEST, table::MANIFEST_BYTES, table::MANIFEST_REFERENCES, table::UNTAGGED] {
+    for table in [table::MANIFEST, table::MANIFEST_BYTES, table::MANIFEST_REFERENCES] {
         tables.delete(keys::by_digest(slot, table, id, digest));
     }
+    untagged::forget(tables, context, repository, digest);
     for reference in named {
         tables.delete(keys::reference(slot, id, &reference.digest, reference.kind, Some(digest)));
         link::touch(tables, repository, &reference.digest, tick);
-        untagged::note(tables, repository, &reference.digest, tick);
+        untagged::note(tables, context, repository, &reference.digest);
     }
     if row.inline {
-        usage::shrink(tables, repository, Usage::of_bytes(row.size_bytes));
+        usage::shrink(tables, context, repository, Usage::of_bytes(row.size_bytes));
     } else {
         tables.delete(keys::reference(slot, id, digest, ContentKind::Blob, Some(digest)));
         link::touch(tables, repository, digest, tick);
@@ -441,7 +441,7 @@ pub(super) fn remove(
     if let Some(subject) = &row.subject {
         referrer::delete(tables, repository, subject, digest);
     }
-    untagged::renew_referrers(tables, repository, digest, tick);
+    untagged::renew_referrers(tables, context, repository, digest);
 }
 
 #[cfg(test)]

@@ -28,5 +28,6 @@ pub mod tables;
 pub mod tag;
 pub mod testing;
 pub mod untagged;
+pub mod upgrade;
 pub mod upload;
 pub mod usage;

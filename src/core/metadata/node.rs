@@ -164,6 +164,9 @@ impl Apply for RegisterNode {
             let detail = format!("addresses have at most {ADDRESS_BYTES_MAX} bytes");
             return Err(Refusal::ParameterInvalid { parameter: "address".into(), detail });
         }
+        if self.feature_level < context.level {
+            return Err(Refusal::FeatureLevel { level: context.level.into() });
+        }
         let before = read(tables, self.node);
         if let Some(row) = &before {
             if row.state == NodeState::Removed {
@@ -266,6 +269,7 @@ impl Apply for SetNodeState {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metadata::cluster::FEATURE_LEVEL;
     use crate::metadata::testing::World;
 
     // A volume has one node at a time: another one gets it only after the first was removed.
@@ -295,7 +299,7 @@ mod tests {
             blob_address: "h:2".to_owned(),
             public_url: "http://h".to_owned(),
             version: "2".to_owned(),
-            feature_level: 1,
+            feature_level: FEATURE_LEVEL,
         };
         world.ok(register(1, "a"));
         assert_eq!(read(&world.tables, NodeId(1)).unwrap().version, "2");

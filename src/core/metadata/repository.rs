@@ -100,6 +100,17 @@ pub fn by_id(tables: &impl TablesRead, slot: Slot, id: RepositoryId) -> Option<(
     Some((RepositoryKey { registry: row.registry, name: row.name.clone(), id }, row))
 }
 
+/// All repositories of a slot that were not deleted.
+pub(super) fn all_live(tables: &impl TablesRead, slot: Slot) -> Vec<RepositoryKey> {
+    let rows = tables.prefix(&keys::of_slot(slot, table::REPOSITORY), usize::MAX).into_iter();
+    let keys = rows.filter_map(|(key, row)| {
+        let row: RepositoryRow = codec::row(&row);
+        let id = keys::repository_in(&key).expect("the key ends with an id");
+        (!row.deleted).then_some(RepositoryKey { registry: row.registry, name: row.name, id })
+    });
+    keys.collect()
+}
+
 /// The refusal for a repository that is not there.
 pub fn unknown(registry: RegistryId, name: &RepositoryName) -> Refusal {
     Refusal::RepositoryUnknown { name: name.clone(), registry }
@@ -220,7 +231,7 @@ impl Apply for DeleteRepository {
         self.key.slot()
     }
 
-    fn apply<T: Tables>(self, _: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
+    fn apply<T: Tables>(self, context: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
         let mut row = require(tables, &self.key)?;
         let slot = self.key.slot();
         let manifests = keys::of_repository(slot, table::MANIFEST, self.key.id);
@@ -228,7 +239,7 @@ impl Apply for DeleteRepository {
             return Err(Refusal::RepositoryNotEmpty { name: self.key.name, registry: self.key.registry });
         }
         row.deleted = true;
-        usage::forget(tables, &self.key);
+        usage::forget(tables, context, &self.key);
         tables.delete(keys::name(slot, self.key.registry, self.key.name.as_str()));
         tables.put(keys::repository(slot, self.key.id), codec::encode(&row));
         tables.put(keys::deleted(slot, self.key.id), Vec::new());

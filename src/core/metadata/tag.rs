@@ -217,8 +217,8 @@ impl Apply for DeleteTag {
         }
         let version = next_version(tables, self.slot(), context);
         let moved = drop_tag(tables, context, &self.repository, &self.tag, &row, version);
-        untagged::note(tables, &self.repository, &row.digest, context.clock.tick);
-        usage::shrink(tables, &self.repository, Usage { bytes: 0, tags: 1 });
+        untagged::note(tables, context, &self.repository, &row.digest);
+        usage::shrink(tables, context, &self.repository, Usage { bytes: 0, tags: 1 });
         Ok(Reply::Deleted { tags: vec![moved] })
     }
 }

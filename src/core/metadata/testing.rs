@@ -55,6 +55,10 @@ impl World {
 
     /// A cluster without a node.
     pub fn cluster() -> World {
+        World::cluster_at(FEATURE_LEVEL)
+    }
+
+    fn cluster_at(feature_level: u16) -> World {
         let mut world = World::empty();
         world.ok(InitCluster {
             cluster: ClusterId(1),
@@ -63,14 +67,19 @@ impl World {
             region_number: 1,
             token_secret: [7; 32],
             tick_ms: 1_000,
-            feature_level: FEATURE_LEVEL,
+            feature_level,
         });
         world
     }
 
     /// A cluster with node and store 1, 2, … in these zones.
     pub fn region(zones: &[&str]) -> World {
-        let mut world = World::cluster();
+        World::region_at(FEATURE_LEVEL, zones)
+    }
+
+    /// The same at the feature level of an older release.
+    pub fn region_at(feature_level: u16, zones: &[&str]) -> World {
+        let mut world = World::cluster_at(feature_level);
         for (number, zone) in (1..).zip(zones) {
             world.add_node(number, zone);
         }
@@ -79,16 +88,22 @@ impl World {
 
     /// A region with at least one row in every table.
     pub fn busy() -> World {
-        let mut world = World::region(&["a", "b", "c"]);
+        let (mut world, repository) = World::busy_at(FEATURE_LEVEL);
+        world.ok(ControlGc { paused: Some(true), run: None });
+        world.fill_quotas(&repository);
+        world
+    }
+
+    /// The same at an older level, with rows of that level only; and its repository.
+    pub fn busy_at(feature_level: u16) -> (World, RepositoryKey) {
+        let mut world = World::region_at(feature_level, &["a", "b", "c"]);
         world.fill_system();
         let repository = world.repository("team/app", 0xa1, Settings { sparse: true, ..Settings::default() });
         world.fill_content(&repository);
         let gone = world.repository("gone", 0xa2, Settings::default());
         world.push_blob(&gone, b"layer one", 20, &[1, 2]);
         world.ok(DeleteRepository { key: gone, force: true });
-        world.ok(ControlGc { paused: Some(true), run: None });
-        world.fill_quotas(&repository);
-        world
+        (world, repository)
     }
 
     fn fill_system(&mut self) {
@@ -160,7 +175,8 @@ impl World {
 
     /// Registers a node and a store of the same number.
     pub fn add_node(&mut self, number: u64, zone: &str) {
-        for command in node(number, zone) {
+        let level = cluster::read(&self.tables).map_or(FEATURE_LEVEL, |row| row.feature_level);
+        for command in node_at(level, number, zone) {
             self.ok(command);
         }
     }
@@ -174,7 +190,8 @@ impl World {
     /// The next proposal, not yet entered.
     pub fn proposal(&self, commands: Vec<Command>) -> Proposal {
         let request = RequestId(u128::from(self.index) + 1);
-        Proposal { request, base: self.index, min_level: FEATURE_LEVEL, principal: self.principal.clone(), commands }
+        let min_level = Proposal::level(&commands);
+        Proposal { request, base: self.index, min_level, principal: self.principal.clone(), commands }
     }
 
     /// Enters a proposal at the next index.
@@ -266,6 +283,11 @@ pub fn repository_key(name: &str, number: u128) -> RepositoryKey {
 
 /// What registers a node and a store of the same number.
 pub fn node(number: u64, zone: &str) -> Vec<Command> {
+    node_at(FEATURE_LEVEL, number, zone)
+}
+
+/// The same of a node whose binary knows that level.
+pub fn node_at(feature_level: u16, number: u64, zone: &str) -> Vec<Command> {
     let register = RegisterNode {
         node: NodeId(number),
         zone: ZoneName::parse(zone).expect("a test's zones are zones"),
@@ -273,7 +295,7 @@ pub fn node(number: u64, zone: &str) -> Vec<Command> {
         blob_address: format!("127.0.0.{number}:7402"),
         public_url: format!("http://127.0.0.{number}:7400"),
         version: "test".to_owned(),
-        feature_level: FEATURE_LEVEL,
+        feature_level,
     };
     vec![register.into(), RegisterStore { store: StoreId(number), node: NodeId(number), weight: 100 }.into()]
 }

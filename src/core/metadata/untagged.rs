@@ -15,7 +15,7 @@ use super::idle::{self, Found};
 use super::keys::{self, Slot, table};
 use super::reply::Reply;
 use super::repository::{self, RepositoryKey};
-use super::tables::{Tables, TablesRead};
+use super::tables::{Tables, TablesRead, after_prefix};
 use super::{manifest, referrer, tag};
 use crate::vocabulary::digest::Digest;
 use crate::vocabulary::limits::REFERRERS_WALKED_MAX;
@@ -29,6 +29,11 @@ pub struct UntaggedRow {
 }
 
 impl Stored for UntaggedRow {}
+
+/// The feature level from which on they are listed.
+const LEVEL: u16 = 2;
+/// Rows read at once while a repository is listed.
+const LISTED_PAGE_ROWS: usize = 1024;
 
 fn key(repository: &RepositoryKey, digest: &Digest) -> Vec<u8> {
     keys::by_digest(repository.slot(), table::UNTAGGED, repository.id, digest)
@@ -46,32 +51,63 @@ fn is_named(tables: &impl TablesRead, repository: &RepositoryKey, digest: &Diges
 }
 
 /// Brings the row of a manifest in line with what names it now.
-pub(super) fn note(tables: &mut impl Tables, repository: &RepositoryKey, digest: &Digest, tick: u64) {
+pub(super) fn note(tables: &mut impl Tables, context: &Context<'_>, repository: &RepositoryKey, digest: &Digest) {
+    if context.level < LEVEL {
+        return;
+    }
     let is_free = manifest::read(tables, repository, digest).is_some() && !is_named(tables, repository, digest);
     match (is_free, read(tables, repository, digest).is_some()) {
-        (true, false) => put(tables, repository, digest, tick),
+        (true, false) => put(tables, context, repository, digest),
         (false, true) => tables.delete(key(repository, digest)),
         (true, true) | (false, false) => {}
     }
 }
 
-/// Somebody counts on a manifest again: if nothing names it, its age starts anew.
-pub(super) fn renew(tables: &mut impl Tables, repository: &RepositoryKey, digest: &Digest, tick: u64) {
-    note(tables, repository, digest, tick);
-    if read(tables, repository, digest).is_some() {
-        put(tables, repository, digest, tick);
+/// A manifest goes. The running hash counts what is deleted, whether it was there or not, so nothing is where an older
+/// release would delete nothing.
+pub(super) fn forget(tables: &mut impl Tables, context: &Context<'_>, repository: &RepositoryKey, digest: &Digest) {
+    if context.level >= LEVEL {
+        tables.delete(key(repository, digest));
     }
 }
 
-fn put(tables: &mut impl Tables, repository: &RepositoryKey, digest: &Digest, tick: u64) {
-    tables.put(key(repository, digest), codec::encode(&UntaggedRow { since_tick: tick }));
+/// Somebody counts on a manifest again: if nothing names it, its age starts anew.
+pub(super) fn renew(tables: &mut impl Tables, context: &Context<'_>, repository: &RepositoryKey, digest: &Digest) {
+    note(tables, context, repository, digest);
+    if read(tables, repository, digest).is_some() {
+        put(tables, context, repository, digest);
+    }
+}
+
+fn put(tables: &mut impl Tables, context: &Context<'_>, repository: &RepositoryKey, digest: &Digest) {
+    tables.put(key(repository, digest), codec::encode(&UntaggedRow { since_tick: context.clock.tick }));
 }
 
 /// What is attached to a manifest that goes has lost its subject: its age starts anew. Of very many some keep theirs.
-pub(super) fn renew_referrers(tables: &mut impl Tables, repository: &RepositoryKey, subject: &Digest, tick: u64) {
+pub(super) fn renew_referrers(
+    tables: &mut impl Tables,
+    context: &Context<'_>,
+    repository: &RepositoryKey,
+    subject: &Digest,
+) {
     for (digest, _) in referrer::list(tables, repository, subject, None, REFERRERS_WALKED_MAX) {
         if read(tables, repository, &digest).is_some() {
-            put(tables, repository, &digest, tick);
+            put(tables, context, repository, &digest);
+        }
+    }
+}
+
+/// Lists the manifests of a repository that nothing names, which nobody has listed so far: their age starts now.
+pub(super) fn list_anew(tables: &mut impl Tables, context: &Context<'_>, repository: &RepositoryKey) {
+    let prefix = keys::of_repository(repository.slot(), table::MANIFEST, repository.id);
+    let (mut from, end) = (prefix.clone(), after_prefix(&prefix));
+    loop {
+        let page = tables.range(&from, &end, LISTED_PAGE_ROWS);
+        let Some((last, _)) = page.last() else { return };
+        from = [&last[..], &[0]].concat();
+        for (key, _) in &page {
+            let digest = keys::digest_in(key).expect("the key ends with a digest");
+            note(tables, context, repository, &digest);
         }
     }
 }

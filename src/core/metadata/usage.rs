@@ -10,15 +10,19 @@ use super::codec::{self, Stored};
 use super::command::Apply;
 use super::keys::{self, SLOTS, Slot, table};
 use super::link;
+use super::manifest::ManifestRow;
 use super::quota;
 use super::reply::Reply;
 use super::repository::{self, RepositoryKey};
-use super::tables::{Tables, TablesRead};
+use super::tables::{Tables, TablesRead, after_prefix};
 use crate::decide::quota::{Excess, Limits, Usage};
 use crate::vocabulary::digest::Digest;
 use crate::vocabulary::ids::RegistryId;
 use crate::vocabulary::limits::REGISTRIES_SUMMED_MAX;
 use crate::vocabulary::refusal::Refusal;
+
+/// Rows read at once while a repository is counted.
+const RECOUNT_PAGE_ROWS: usize = 1024;
 
 /// What a repository holds and may hold. Without a row it holds nothing and has no limit. Bytes are those of its links
 /// and of the manifests that are kept inline: each distinct blob once, however many manifests name it.
@@ -31,6 +35,9 @@ pub struct UsageRow {
 }
 
 impl Stored for UsageRow {}
+
+/// The feature level from which on counters are kept.
+pub(super) const LEVEL: u16 = 2;
 
 /// What all repositories of a registry in one slot hold, deleted ones aside, and may hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -100,8 +107,13 @@ fn grown(
 
 /// The repository holds more from now on. Refuses with `QuotaExceeded`, or with `QuotaShare` where the slot's share of
 /// the registry's limit is too small.
-pub(crate) fn grow(tables: &mut impl Tables, repository: &RepositoryKey, added: Usage) -> Result<(), Refusal> {
-    if added != Usage::default() {
+pub(crate) fn grow(
+    tables: &mut impl Tables,
+    context: &Context<'_>,
+    repository: &RepositoryKey,
+    added: Usage,
+) -> Result<(), Refusal> {
+    if added != Usage::default() && context.level >= LEVEL {
         let (own, all) = grown(tables, repository, added)?;
         put(tables, repository, &own);
         put_slot(tables, repository.slot(), repository.registry, &all);
@@ -110,8 +122,8 @@ pub(crate) fn grow(tables: &mut impl Tables, repository: &RepositoryKey, added: 
 }
 
 /// The repository holds less from now on.
-pub(crate) fn shrink(tables: &mut impl Tables, repository: &RepositoryKey, freed: Usage) {
-    if freed != Usage::default() {
+pub(crate) fn shrink(tables: &mut impl Tables, context: &Context<'_>, repository: &RepositoryKey, freed: Usage) {
+    if freed != Usage::default() && context.level >= LEVEL {
         let own = read(tables, repository);
         put(tables, repository, &UsageRow { used: own.used.minus(freed), ..own });
         give_back(tables, repository, freed);
@@ -125,11 +137,43 @@ fn give_back(tables: &mut impl Tables, repository: &RepositoryKey, freed: Usage)
 }
 
 /// The repository is deleted: nobody reaches what it held, so it counts no more, whenever its rows are purged.
-pub(crate) fn forget(tables: &mut impl Tables, repository: &RepositoryKey) {
+pub(crate) fn forget(tables: &mut impl Tables, context: &Context<'_>, repository: &RepositoryKey) {
+    if context.level < LEVEL {
+        return;
+    }
     let own = read(tables, repository);
     tables.delete(keys::usage(repository.slot(), repository.id));
     if own.used != Usage::default() {
         give_back(tables, repository, own.used);
+    }
+}
+
+/// Counts what a repository holds, which nobody has counted so far.
+pub(super) fn recount(tables: &mut impl Tables, repository: &RepositoryKey) {
+    let (slot, id) = (repository.slot(), repository.id);
+    let mut used = Usage::default();
+    each(tables, &keys::of_repository(slot, table::LINK, id), |row| {
+        used = used.plus(Usage::of_bytes(codec::row::<link::LinkRow>(row).size_bytes));
+    });
+    each(tables, &keys::of_repository(slot, table::MANIFEST, id), |row| {
+        let row: ManifestRow = codec::row(row);
+        used = used.plus(Usage::of_bytes(if row.inline { row.size_bytes } else { 0 }));
+    });
+    each(tables, &keys::of_repository(slot, table::TAG, id), |_| used = used.plus(Usage { bytes: 0, tags: 1 }));
+    if used != Usage::default() {
+        put(tables, repository, &UsageRow { used, ..read(tables, repository) });
+        let all = of_slot(tables, slot, repository.registry);
+        put_slot(tables, slot, repository.registry, &SlotUsageRow { used: all.used.plus(used), ..all });
+    }
+}
+
+fn each(tables: &impl TablesRead, prefix: &[u8], mut with: impl FnMut(&[u8])) {
+    let (mut from, end) = (prefix.to_vec(), after_prefix(prefix));
+    loop {
+        let page = tables.range(&from, &end, RECOUNT_PAGE_ROWS);
+        let Some((last, _)) = page.last() else { return };
+        from = [&last[..], &[0]].concat();
+        page.iter().for_each(|(_, value)| with(value));
     }
 }
 

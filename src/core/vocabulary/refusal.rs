@@ -75,7 +75,10 @@ stored_enum! {
         #[error("the proposal is too old to be applied exactly once; its outcome is unknown")]
         ProposalExpired = 10,
         /// Another cluster feature level is needed for this command.
-        #[error("the cluster's feature level {level} does not allow this yet: upgrade all nodes first")]
+        #[error(
+            "the cluster works at feature level {level}, which does not allow this: upgrade all nodes, then finalize the \
+             upgrade (`portolan cluster finalize`)"
+        )]
         FeatureLevel {
             /// The level the cluster is at.
             level: u32,

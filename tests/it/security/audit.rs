@@ -176,6 +176,8 @@ fn u9_administration() {
         ("POST", "/v1/cluster/init".into(), "{}", "refused", "cluster.init"),
         ("POST", "/v1/cluster/join".into(), r#"{"seeds":[]}"#, "refused", "cluster.join"),
         ("POST", "/v1/cluster/transfer".into(), r#"{"to":"nobody"}"#, "refused", "cluster.transfer"),
+        ("POST", "/v1/cluster/finalize".into(), "{}", "accepted", "cluster.finalize"),
+        ("POST", "/v1/cluster/finalize".into(), r#"{"level":9}"#, "refused", "cluster.finalize"),
         ("DELETE", "/v1/cluster/nodes/nobody".into(), "", "refused", "node.remove"),
         ("POST", "/v1/gc/pause".into(), "{}", "accepted", "gc.pause"),
         ("POST", "/v1/gc/run".into(), "{}", "refused", "gc.run"),

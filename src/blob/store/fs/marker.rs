@@ -5,11 +5,11 @@ use std::io::{Read as _, Write as _};
 use std::path::Path;
 
 use registry_core::vocabulary::ids::{ClusterId, StoreId};
-use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
 use super::dir::Dir;
 use crate::blob::store::{OpenError, StoreError};
+use crate::ground::files::{self, FileLock};
 
 const NAME: &str = "store.toml";
 const TEMPORARY: &str = "store.toml.new";
@@ -40,14 +40,14 @@ pub fn marked(path: &Path) -> Option<StoreId> {
     StoreId::parse(&toml::from_str::<Marker>(&text).ok()?.store)
 }
 
-/// Finds or makes the marker in `root`; returns the store's id and the locked marker file, which keeps other processes
-/// out for as long as it is open.
+/// Finds or makes the marker in `root`; returns the store's id and the lock on the marker file, which keeps other
+/// processes out until it is dropped.
 pub(super) fn claim(
     root: &Dir,
     path: &Path,
     cluster: ClusterId,
     identity: Identity,
-) -> Result<(StoreId, File), OpenError> {
+) -> Result<(StoreId, FileLock), OpenError> {
     let file = match root.open_read(NAME) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => match identity {
@@ -67,24 +67,19 @@ pub(super) fn claim(
     {
         return Err(OpenError::WrongStore { path: root.path().to_owned(), found: store, expected });
     }
-    lock(root, &file)?;
-    Ok((store, file))
+    Ok((store, lock(root, file)?))
 }
 
-/// Reads the marker of whatever volume is in `root`, and keeps other processes out for as long as the file is open.
-pub(super) fn hold(root: &Dir) -> Result<(StoreId, ClusterId, File), OpenError> {
+/// Reads the marker of whatever volume is in `root`, and keeps other processes out until the lock is dropped.
+pub(super) fn hold(root: &Dir) -> Result<(StoreId, ClusterId, FileLock), OpenError> {
     let file = root.open_read(NAME).map_err(|error| root.error("open", NAME, error))?;
     let (store, cluster) = read(root, &file)?;
-    lock(root, &file)?;
-    Ok((store, cluster, file))
+    Ok((store, cluster, lock(root, file)?))
 }
 
-fn lock(root: &Dir, file: &File) -> Result<(), OpenError> {
-    match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(()),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::InUse { path: root.path().to_owned() }),
-        Err(error) => Err(root.error("lock", NAME, error.into()).into()),
-    }
+fn lock(root: &Dir, file: File) -> Result<FileLock, OpenError> {
+    let locked = files::lock_file(file).map_err(|error| root.error("lock", NAME, error))?;
+    locked.ok_or_else(|| OpenError::InUse { path: root.path().to_owned() })
 }
 
 fn create(root: &Dir, path: &Path, cluster: ClusterId, store: StoreId) -> Result<File, OpenError> {

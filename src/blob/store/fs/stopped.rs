@@ -19,6 +19,7 @@ use super::staged;
 use super::sums::Sums;
 use crate::blob::store::tally::Tally;
 use crate::blob::store::{BLOCK_BYTES, BlobKey, Home, OpenError, READ_BYTES_MAX, StoreResult, block_sum};
+use crate::ground::files::FileLock;
 
 /// A volume that no process has open.
 pub struct StoppedVolume {
@@ -29,7 +30,7 @@ pub struct StoppedVolume {
     quarantine: Option<Dir>,
     packs: StoppedPacks,
     /// Keeps nodes out for as long as this lives.
-    _marker: File,
+    _marker: FileLock,
 }
 
 impl std::fmt::Debug for StoppedVolume {

@@ -13,6 +13,7 @@ use super::marker::{self, Identity};
 use crate::blob::store::error::is_full;
 use crate::blob::store::settings::Options;
 use crate::blob::store::{BlobKey, OpenError, Pressure, Step, StoreError, StoreResult};
+use crate::ground::files::FileLock;
 
 /// One of the 256 directories of blob files.
 struct Shard {
@@ -34,7 +35,7 @@ pub(super) struct Volume {
     /// Bytes stored, counted only under a configured capacity.
     used_bytes: AtomicU64,
     /// Keeps other processes out.
-    _marker: File,
+    _marker: FileLock,
 }
 
 impl Volume {

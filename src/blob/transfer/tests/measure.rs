@@ -34,7 +34,7 @@ async fn throughput() {
         let appended = region.transfer(asked).append(fresh(id, pair(1, 2)), body(&bytes, 64 << 10)).await.unwrap();
         assert!(appended.is_acknowledgeable());
         meter.print(&format!("append through node {asked}"), bytes.len());
-        let placed = region.transfer(asked).seal_and_place(id, 1, digest, pair(1, 2)).await.unwrap();
+        let placed = region.transfer(asked).seal_and_place(seal(id, 1, digest, pair(1, 2))).await.unwrap();
         assert_eq!(placed.stores.len(), 2);
         meter.print(&format!("push (append, seal, place) through node {asked}"), bytes.len());
     }
@@ -66,7 +66,7 @@ async fn throughput_alone() {
         let meter = Meter::start();
         region.transfer(1).append(fresh(upload(round), holders), body(&bytes, 64 << 10)).await.unwrap();
         meter.print("append alone", bytes.len());
-        region.transfer(1).seal_and_place(upload(round), 1, Digest::sha256(&bytes), holders).await.unwrap();
+        region.transfer(1).seal_and_place(seal(upload(round), 1, Digest::sha256(&bytes), holders)).await.unwrap();
         meter.print("push alone", bytes.len());
     }
 }

@@ -220,7 +220,7 @@ impl Region {
         let appended = self.transfer(1).append(fresh(upload, holders), body(bytes, 60_000)).await.unwrap();
         assert!(appended.is_acknowledgeable(), "{appended:?}");
         let digest = Digest::sha256(bytes);
-        let placed = self.transfer(1).seal_and_place(upload, 1, digest, holders).await.unwrap();
+        let placed = self.transfer(1).seal_and_place(seal(upload, 1, digest, holders)).await.unwrap();
         assert_eq!(placed.stores, [StoreId(10), StoreId(20)], "{:?}", placed.failed);
         BlobSource { key: BlobKey::new(digest, upload), size_bytes: bytes.len() as u64, replicas: placed.stores }
     }
@@ -279,6 +279,11 @@ pub(super) fn pair(primary: u64, backup: u64) -> Holders {
 
 pub(super) fn upload(number: u128) -> UploadId {
     UploadId { tick: 7, random: number }
+}
+
+/// The end of an upload.
+pub(super) fn seal(upload: UploadId, epoch: u64, digest: Digest, holders: Holders) -> Seal {
+    Seal { upload, epoch, holders, digest, acknowledged: 0 }
 }
 
 /// The first chunk of an upload.

@@ -30,10 +30,10 @@ async fn chunks_to_different_nodes() {
         assert_eq!(offsets(&region, asked, id, holders).await, [at as u64; 2]);
     }
     let digest = Digest::sha256(&bytes);
-    let placed = region.transfer(3).seal_and_place(id, 1, digest, holders).await.unwrap();
+    let placed = region.transfer(3).seal_and_place(seal(id, 1, digest, holders)).await.unwrap();
     assert_eq!((placed.size_bytes, placed.stores.clone()), (bytes.len() as u64, vec![StoreId(10), StoreId(20)]));
     // A lost answer: the repeat only confirms, at any node.
-    let again = region.transfer(2).seal_and_place(id, 1, digest, holders).await.unwrap();
+    let again = region.transfer(2).seal_and_place(seal(id, 1, digest, holders)).await.unwrap();
     assert_eq!(again.stores, placed.stores);
     let key = BlobKey::new(digest, id);
     let blob = BlobSource { key, size_bytes: placed.size_bytes, replicas: placed.stores };
@@ -81,7 +81,7 @@ async fn one_writer() {
     feed.send(Ok(bytes.slice(1_000_000..))).await.unwrap();
     drop(feed);
     assert!(first.await.unwrap().unwrap().is_acknowledgeable());
-    let placed = region.transfer(1).seal_and_place(id, 1, Digest::sha256(&bytes), holders).await.unwrap();
+    let placed = region.transfer(1).seal_and_place(seal(id, 1, Digest::sha256(&bytes), holders)).await.unwrap();
     assert_eq!(placed.stores.len(), 2);
 }
 
@@ -101,7 +101,7 @@ async fn broken_body() {
         assert_eq!(offsets(&region, asked, id, holders).await, [1_234_567; 2]);
         let rest = body(&bytes.slice(1_234_567..), 100_000);
         region.transfer(asked).append(next(id, holders, 1_234_567), rest).await.unwrap();
-        let placed = region.transfer(asked).seal_and_place(id, 1, Digest::sha256(&bytes), holders).await.unwrap();
+        let placed = region.transfer(asked).seal_and_place(seal(id, 1, Digest::sha256(&bytes), holders)).await.unwrap();
         assert_eq!(placed.stores.len(), 2, "{:?}", placed.failed);
     }
 }
@@ -133,7 +133,7 @@ async fn dropped_request() {
             let append = Append { offset: None, ..next(id, holders, 700_000) };
             assert_eq!(region.transfer(asked).append(append, rest).await.unwrap().offset, 900_000);
         }
-        let placed = region.transfer(asked).seal_and_place(id, 1, Digest::sha256(&bytes), holders).await.unwrap();
+        let placed = region.transfer(asked).seal_and_place(seal(id, 1, Digest::sha256(&bytes), holders)).await.unwrap();
         assert_eq!(placed.stores.len(), 2);
     }
 }
@@ -145,7 +145,7 @@ async fn wrong_digest() {
     let (id, holders, bytes) = (upload(30), pair(1, 2), noise(7, 200_000));
     region.transfer(1).append(fresh(id, holders), body(&bytes, 10_000)).await.unwrap();
     let wrong = Digest::sha256(b"something else");
-    let error = store_error(region.transfer(3).seal_and_place(id, 1, wrong, holders).await);
+    let error = store_error(region.transfer(3).seal_and_place(seal(id, 1, wrong, holders)).await);
     assert!(matches!(error, StoreError::DigestMismatch { actual } if actual == Digest::sha256(&bytes)), "{error:?}");
     for (node, staged) in region.transfer(3).probe(id, holders).await {
         assert!(matches!(store_error(staged), StoreError::UploadUnknown), "node {node} kept the bytes");
@@ -210,7 +210,7 @@ async fn alone() {
     assert_eq!(holders, Holders { primary: NodeId(1), backup: None });
     let appended = region.transfer(1).append(fresh(id, holders), body(&bytes, 7_000)).await.unwrap();
     assert!(matches!(appended.backup, Mirrored::Alone));
-    let placed = region.transfer(1).seal_and_place(id, 1, Digest::sha256(&bytes), holders).await.unwrap();
+    let placed = region.transfer(1).seal_and_place(seal(id, 1, Digest::sha256(&bytes), holders)).await.unwrap();
     assert_eq!(placed.stores, [StoreId(10)]);
 }
 

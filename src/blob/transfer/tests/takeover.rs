@@ -49,7 +49,7 @@ async fn for_each_door(region: &mut Region, id: UploadId, bytes: Bytes) {
     until("the death is noticed", || !region.transfer(3).is_reachable(NodeId(2))).await;
     let (holders, offset) = take_over(region, 3, id, 2, 1).await;
     assert_eq!((holders, offset), (pair(1, 3), bytes.len() as u64));
-    let placed = region.transfer(3).seal_and_place(id, 2, Digest::sha256(&bytes), holders).await.unwrap();
+    let placed = region.transfer(3).seal_and_place(seal(id, 2, Digest::sha256(&bytes), holders)).await.unwrap();
     assert_eq!(placed.stores, [StoreId(10), StoreId(30)], "{:?}", placed.failed);
 }
 
@@ -89,7 +89,7 @@ async fn primary_dies() {
         matches!(late.as_ref().unwrap_err().store_error(), Some(StoreError::Fenced { current: 2 })),
         "the old pair must not go on: {late:?}"
     );
-    let placed = region.transfer(1).seal_and_place(id, 2, Digest::sha256(&bytes), after).await.unwrap();
+    let placed = region.transfer(1).seal_and_place(seal(id, 2, Digest::sha256(&bytes), after)).await.unwrap();
     assert_eq!(placed.stores, [StoreId(20), StoreId(30)]);
 }
 
@@ -113,7 +113,7 @@ async fn restarted_holder_asks() {
         assert!(region.transfer(1).append(next(id, holders, from as u64), chunk).await.unwrap().is_acknowledgeable());
     }
     assert_eq!(region.epochs.asked.lock().as_slice(), [id; 2], "once without an answer, once with; then it knows");
-    let placed = region.transfer(1).seal_and_place(id, 1, Digest::sha256(&bytes), holders).await.unwrap();
+    let placed = region.transfer(1).seal_and_place(seal(id, 1, Digest::sha256(&bytes), holders)).await.unwrap();
     assert_eq!(placed.stores.len(), 2);
 }
 
@@ -168,7 +168,7 @@ async fn holder_dies_before_the_seal() {
         let (id, holders, bytes) = (upload(6), pair(1, 2), noise(6, 3_000_000));
         region.transfer(3).append(fresh(id, holders), body(&bytes, 100_000)).await.unwrap();
         region.kill(dead);
-        let placed = region.transfer(3).seal_and_place(id, 1, Digest::sha256(&bytes), holders).await.unwrap();
+        let placed = region.transfer(3).seal_and_place(seal(id, 1, Digest::sha256(&bytes), holders)).await.unwrap();
         assert_eq!(placed.stores, [StoreId((3 - dead) * 10), StoreId(30)], "{:?}", placed.failed);
         assert_eq!(placed.failed.len(), 1);
         let key = BlobKey::new(Digest::sha256(&bytes), id);
@@ -186,7 +186,7 @@ async fn sealed_survivor_refills() {
     region.kill(2);
     until("the death is noticed", || !region.transfer(1).is_reachable(NodeId(2))).await;
     let (holders, _) = take_over(&region, 1, id, 2, 1).await;
-    let placed = region.transfer(1).seal_and_place(id, 2, Digest::sha256(&bytes), holders).await.unwrap();
+    let placed = region.transfer(1).seal_and_place(seal(id, 2, Digest::sha256(&bytes), holders)).await.unwrap();
     assert_eq!(placed.stores, [StoreId(10), StoreId(30)], "{:?}", placed.failed);
 }
 
@@ -224,7 +224,38 @@ async fn power_cut_loses_nothing_acknowledged() {
         epochs.current.lock().insert(id, 2);
         assert_eq!(nodes[0].fence(survivor, id, 2).await.unwrap().offset, 500_000);
         nodes[0].refill(survivor, NodeId(broken), id, 2).await.unwrap();
-        let placed = nodes[0].seal_and_place(id, 2, Digest::sha256(&bytes), after).await.unwrap();
+        let placed = nodes[0].seal_and_place(seal(id, 2, Digest::sha256(&bytes), after)).await.unwrap();
         assert_eq!(placed.stores.len(), 2, "{:?}", placed.failed);
+    }
+}
+
+// The power of one holder goes between the last chunk and the seal, and comes back before it: with nothing of the
+// upload or with a part, which hashes to something else. The other one has all of it, places it, and a second copy
+// is made.
+#[tokio::test(flavor = "multi_thread")]
+async fn power_cut_before_the_seal() {
+    for (broken, kept) in [(1_u64, None), (2, None), (1, Some(2)), (2, Some(2))] {
+        let (id, holders, bytes) = (upload(9), pair(1, 2), noise(9, 500_000));
+        let disks = [MemoryDisk::new(), MemoryDisk::new(), MemoryDisk::new()];
+        let epochs: Arc<Epochs> = Arc::default();
+        let mut nodes = Vec::new();
+        for (number, disk) in (1..).zip(&disks) {
+            nodes.push(memory_node(number, disk, &epochs, 0, None).await);
+        }
+        meet(&nodes).await;
+        assert!(nodes[2].append(fresh(id, holders), body(&bytes, 10_000)).await.unwrap().is_acknowledgeable());
+
+        let index = broken as usize - 1;
+        let port = nodes[index].local_address().port();
+        nodes[index].shutdown().await;
+        disks[index].crash(&mut |_, len| kept.map(|part| len / part));
+        nodes[index] = memory_node(broken, &disks[index], &epochs, port, None).await;
+        meet(&nodes).await;
+
+        let seal = Seal { acknowledged: 500_000, ..seal(id, 1, Digest::sha256(&bytes), holders) };
+        let placed = nodes[2].seal_and_place(seal).await.unwrap();
+        assert_eq!((placed.stores.len(), placed.failed.len()), (2, 1), "{broken} kept {kept:?}: {placed:?}");
+        let (_, error) = &placed.failed[0];
+        assert!(matches!(error.store_error(), Some(StoreError::UploadUnknown)), "not the client's fault: {error}");
     }
 }

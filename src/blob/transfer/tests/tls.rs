@@ -38,7 +38,7 @@ async fn certificates_name_the_caller() {
     meet(&nodes).await;
     let (id, holders, bytes) = (upload(1), pair(1, 2), noise(1, 1_000_000));
     assert!(nodes[1].append(fresh(id, holders), body(&bytes, 50_000)).await.unwrap().is_acknowledgeable());
-    let placed = nodes[1].seal_and_place(id, 1, Digest::sha256(&bytes), holders).await.unwrap();
+    let placed = nodes[1].seal_and_place(seal(id, 1, Digest::sha256(&bytes), holders)).await.unwrap();
     assert_eq!(placed.stores.len(), 2, "{:?}", placed.failed);
     let key = BlobKey::new(Digest::sha256(&bytes), id);
     let blob = BlobSource { key, size_bytes: 1_000_000, replicas: vec![StoreId(10)] };

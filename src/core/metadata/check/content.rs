@@ -10,7 +10,7 @@ use super::super::repository::{NameRow, RepositoryRow};
 use super::super::tables::TablesRead;
 use super::super::tag::{JournalRow, TagRow};
 use super::super::untagged::UntaggedRow;
-use super::{Found, ensure, get, in_slot, unreadable, usage, value};
+use super::{Found, ensure, get, in_slot, is_first_level, unreadable, usage, value};
 use crate::vocabulary::digest::Digest;
 use crate::vocabulary::ids::RepositoryId;
 use crate::vocabulary::limits::{TAG_JOURNAL_MAX, WALK_DEPTH_MAX};
@@ -53,7 +53,7 @@ fn repository(tables: &impl TablesRead, slot: Slot, key: &[u8], bytes: &[u8]) ->
     ensure(is_named != row.deleted, || format!("repository '{}' {id}: name and life do not fit", row.name))?;
     let waits = tables.contains(&keys::deleted(slot, id));
     ensure(waits == row.deleted, || format!("repository '{}' {id} is deleted, but nobody would purge it", row.name))?;
-    if row.deleted { Ok(()) } else { usage::repository(tables, slot, id, &row) }
+    if row.deleted || is_first_level(tables, slot) { Ok(()) } else { usage::repository(tables, slot, id, &row) }
 }
 
 /// The rows of one repository.
@@ -133,7 +133,8 @@ impl<T: TablesRead> Inside<'_, T> {
         let held = self.tables.contains(&keys::by_digest(self.slot, table::MANIFEST_BYTES, self.id, &digest));
         ensure(held == row.inline, || format!("manifest {digest}: its bytes are not where its row says"))?;
         let is_listed = self.tables.contains(&keys::by_digest(self.slot, table::UNTAGGED, self.id, &digest));
-        ensure(is_listed || self.is_named(&digest), || {
+        let is_old = is_first_level(self.tables, self.slot);
+        ensure(is_listed || is_old || self.is_named(&digest), || {
             format!("manifest {digest} is named by nothing, nor listed so")
         })?;
         if !row.inline {

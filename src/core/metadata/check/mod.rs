@@ -14,9 +14,11 @@ mod usage;
 
 use std::fmt;
 
+use super::cluster::ClusterRow;
 use super::codec::{self, Stored};
 use super::keys::{self, SLOTS, SYSTEM, Slot, table};
 use super::tables::TablesRead;
+use super::upgrade::{SlotLevelRow, UpgradeRow};
 
 /// Rows read at once.
 const PAGE_ROWS: usize = 256;
@@ -74,15 +76,16 @@ pub fn check(tables: &impl TablesRead, violations_max: usize) -> Report {
 /// What is wrong with a row.
 type Found = Result<(), String>;
 
-fn row(tables: &impl TablesRead, key: &[u8], value: &[u8]) -> Found {
+fn row(tables: &impl TablesRead, key: &[u8], bytes: &[u8]) -> Found {
     let (slot, table) = keys::place(key).ok_or("a key shorter than any of ours")?;
     match table {
-        table::CLUSTER..=table::GC if slot == SYSTEM => system::row(tables, table, key, value),
-        table::REGISTRY_QUOTA => usage::quota(key, value),
+        table::CLUSTER..=table::UPGRADE if slot == SYSTEM => system::row(tables, table, key, bytes),
+        table::REGISTRY_QUOTA => usage::quota(key, bytes),
         _ if slot >= SLOTS => Err(format!("table {table:#04x} has no place in slot {slot}")),
-        table::NAME..=table::UNTAGGED => content::row(tables, slot, table, key, value),
-        table::USAGE | table::SLOT_USAGE => usage::row(tables, slot, table, key, value),
-        table::UPLOAD..=table::NEED => blob::row(tables, slot, table, key, value),
+        table::NAME..=table::UNTAGGED => content::row(tables, slot, table, key, bytes),
+        table::USAGE | table::SLOT_USAGE => usage::row(tables, slot, table, key, bytes),
+        table::SLOT_LEVEL => value::<SlotLevelRow>(bytes).map(drop),
+        table::UPLOAD..=table::NEED => blob::row(tables, slot, table, key, bytes),
         _ => Err(format!("table {table:#04x} does not exist")),
     }
 }
@@ -95,6 +98,13 @@ fn value<T: Stored>(bytes: &[u8]) -> Result<T, String> {
 /// The row under a key. One that can't be read counts as absent here: it is found when its turn comes.
 fn get<T: Stored>(tables: &impl TablesRead, key: &[u8]) -> Option<T> {
     tables.get(key).and_then(|bytes| codec::decode(&bytes).ok())
+}
+
+/// Whether a slot's rows are those of the first level: no counters, no lists of untagged manifests.
+fn is_first_level(tables: &impl TablesRead, slot: Slot) -> bool {
+    let cluster = get(tables, &keys::system(table::CLUSTER)).is_none_or(|row: ClusterRow| row.feature_level < 2);
+    let migrates = get(tables, &keys::system(table::UPGRADE)).is_some_and(|row: UpgradeRow| row.from < 2);
+    cluster || migrates && get::<SlotLevelRow>(tables, &keys::of_slot(slot, table::SLOT_LEVEL)).is_none()
 }
 
 fn unreadable() -> String {

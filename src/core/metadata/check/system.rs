@@ -9,6 +9,7 @@ use super::super::node::{NodeRow, NodeState, StoreRow, TopologyRow};
 use super::super::principal::{self, ANONYMOUS, AuthVersion, KeyRow, PolicyRow, UserRow};
 use super::super::reply::Outcome;
 use super::super::tables::TablesRead;
+use super::super::upgrade::UpgradeRow;
 use super::{Found, ensure, get, unreadable, value};
 use crate::decide::placement::StoreState;
 use crate::vocabulary::ids::RegistryId;
@@ -49,6 +50,7 @@ pub(super) fn row(tables: &impl TablesRead, table: u8, key: &[u8], bytes: &[u8])
         }
         table::STATE_DIGEST => value::<StateDigest>(bytes).map(drop),
         table::DIGEST_ASKED => value::<AskedRow>(bytes).map(drop),
+        table::UPGRADE => value::<UpgradeRow>(bytes).map(drop),
         table::GC => value::<GcRow>(bytes).map(drop),
         table::OWN_DIGEST | table::DIGEST_REPORT => value::<DigestNote>(bytes).map(drop),
         _ => Err(format!("table {table:#04x} does not exist")),

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use proptest::prelude::*;
 use registry_core::metadata::blob::{self, AddUse, CommitBlob, ConfirmReplica, DropUse, UnconfirmReplica};
-use registry_core::metadata::clock::{self, Tick};
+use registry_core::metadata::clock;
 use registry_core::metadata::cluster::{FEATURE_LEVEL, InitCluster};
 use registry_core::metadata::command::{Command, Proposal};
 use registry_core::metadata::keys::SLOTS;

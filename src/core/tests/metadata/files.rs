@@ -19,10 +19,11 @@ pub(crate) fn names(name: &str, extension: &str) -> Vec<String> {
     found
 }
 
-/// Compares a file with what it should hold, or rewrites it if `variable` is set. Answers what is wrong.
-pub(crate) fn compare(name: &str, file: &str, text: &str, variable: &str) -> Result<(), String> {
+/// Compares a file with what it should hold, or rewrites it if `variable` is set; without one it is kept for ever.
+/// Answers what is wrong.
+pub(crate) fn compare(name: &str, file: &str, text: &str, variable: Option<&str>) -> Result<(), String> {
     let path = folder(name).join(file);
-    if is_set(variable) {
+    if variable.is_some_and(is_set) {
         std::fs::create_dir_all(folder(name)).unwrap();
         std::fs::write(&path, text).unwrap();
         return Ok(());
@@ -34,7 +35,8 @@ pub(crate) fn compare(name: &str, file: &str, text: &str, variable: &str) -> Res
             let at = at.unwrap_or_else(|| kept.lines().count().min(text.lines().count()));
             let line = |text: &str| text.lines().nth(at).unwrap_or("(nothing)").to_owned();
             let (kept, new) = (line(&kept), line(text));
-            Err(format!("tests/{name}/{file}:{}: kept\n  {kept}\nbut now\n  {new}\n({variable}=1 rewrites it)", at + 1))
+            let hint = variable.map_or(String::new(), |variable| format!("\n({variable}=1 rewrites it)"));
+            Err(format!("tests/{name}/{file}:{}: kept\n  {kept}\nbut now\n  {new}{hint}", at + 1))
         }
     }
 }

@@ -13,3 +13,4 @@ mod quotas;
 mod random;
 mod script;
 mod traces;
+mod upgrade;

@@ -14,7 +14,7 @@ fn scripts() {
     for name in names {
         let file = format!("{name}.txt");
         let text = std::fs::read_to_string(folder(FOLDER).join(&file)).unwrap();
-        problems.extend(compare(FOLDER, &file, &script::run(&text), "UPDATE_TRACES").err());
+        problems.extend(compare(FOLDER, &file, &script::run(&text), Some("UPDATE_TRACES")).err());
     }
     assert!(problems.is_empty(), "\n{}", problems.join("\n"));
 }

@@ -99,7 +99,7 @@ impl Writer {
         if let Some(open) = self.open.take_if(|open| open.place.segment == number) {
             finish_segment(&self.shared.volume, &open);
         }
-        drop(done.send(()));
+        let _told = done.send(());
     }
 
     fn commit(&mut self, batch: &[Record], bytes: u64) -> StoreResult<()> {
