@@ -9,7 +9,7 @@ export ROCKSDB_STATIC = 1
 ROCKSDB = export ROCKSDB_LIB_DIR="$$(.ci/rocksdb.sh $(CACHE))"
 BIN = $(CARGO_TARGET_DIR)/debug/portolan
 
-.PHONY: run test check unit it build bench image clients test-clients test-compose test-ops conformance clean tools fmt deny jepsen jepsen-smoke jepsen-long test-upgrade
+.PHONY: run test check unit it build bench image clients test-clients test-compose test-ops conformance clean tools fmt deny jepsen jepsen-smoke jepsen-long jepsen-mutants test-upgrade
 
 ## run: a three-node, three-zone cluster on loopback; prints endpoints, a credential and lines to paste
 run: build
@@ -85,6 +85,10 @@ jepsen-long: build
 	for run in $$(seq $$(( $(or $(MINUTES),60) / 5 ))); do \
 	  $(JEPSEN) --workload mixed --nemesis mix --minutes 4 --clients 20 --layer-bytes-max 65536 --seed $$(( $(or $(SEED),1) + run )); \
 	done
+
+## jepsen-mutants: servers with faults put in on purpose, each of which the harness must catch; about ten minutes, as root
+jepsen-mutants: build
+	$(ROCKSDB); jepsen/mutants.sh $(CACHE) $(CARGO_TARGET_DIR)/debug/jepsen
 
 ## test-upgrade: nodes of the last release upgraded one by one under load, taken back, upgraded again and finalized
 test-upgrade: build

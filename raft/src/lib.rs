@@ -47,6 +47,8 @@ pub use group::{Group, InitializeError, Lifetime, State, Status};
 pub use identity::IdentityError;
 pub use inspect::{Inspection, Owner, inspect};
 pub use log_store::LogOpenError;
+#[cfg(feature = "mutants")]
+pub use log_store::skip_syncs;
 pub use machine::{Committed, MachineError, StateMachine};
 pub use network::transport::{NodeTls, TlsSource};
 pub use propose::{ProposeError, Proposed};

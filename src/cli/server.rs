@@ -12,6 +12,9 @@ use crate::ground::telemetry::{self, Logging};
 use crate::ground::{Shutdown, files};
 use crate::node::Databases;
 
+#[cfg(feature = "mutants")]
+mod mutant;
+
 /// How long databases may take to close when everything else has ended.
 const CLOSE_MAX: Duration = Duration::from_secs(2);
 
@@ -63,6 +66,8 @@ impl ConfigurationArguments {
 }
 
 pub(super) fn run(arguments: &ServerArguments) -> Result<(), CliError> {
+    #[cfg(feature = "mutants")]
+    mutant::choose()?;
     let Loaded { settings, warnings, .. } = arguments.configuration.load()?;
     prepare_audit_dir(&settings)?;
     let logging = Logging {

@@ -6,4 +6,5 @@
 
 pub mod decide;
 pub mod metadata;
+pub mod mutants;
 pub mod vocabulary;

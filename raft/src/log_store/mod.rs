@@ -29,6 +29,8 @@ pub(crate) use inspect::inspect;
 pub use open::LogOpenError;
 pub(crate) use rescue::left;
 use sync::SyncThread;
+#[cfg(feature = "mutants")]
+pub use sync::skip_syncs;
 use tail::Tail;
 
 /// RocksDB as this room uses it.

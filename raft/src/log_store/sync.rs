@@ -75,7 +75,7 @@ fn run(db: &Db, bound: &BoundFile, flushed: &watch::Sender<Option<Position>>, jo
         let began = std::time::Instant::now();
         #[cfg(any(test, feature = "testing"))]
         crate::testing::wait_for_disk(db.path());
-        if let Err(error) = db.flush_wal(true) {
+        if let Err(error) = db.flush_wal(syncs()) {
             fatal::abort("the log cannot be made durable", &error);
         }
         metrics::synced(began.elapsed(), taken.len());
@@ -83,6 +83,26 @@ fn run(db: &Db, bound: &BoundFile, flushed: &watch::Sender<Option<Position>>, jo
             complete(db, bound, flushed, job);
         }
     }
+}
+
+/// Whether what was written is synced: always, but for a fault that is put in on purpose.
+#[cfg(not(feature = "mutants"))]
+const fn syncs() -> bool {
+    true
+}
+
+#[cfg(feature = "mutants")]
+fn syncs() -> bool {
+    !SKIPS.load(std::sync::atomic::Ordering::Acquire)
+}
+
+#[cfg(feature = "mutants")]
+static SKIPS: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
+/// From now on no log of this process is synced any more.
+#[cfg(feature = "mutants")]
+pub fn skip_syncs() {
+    SKIPS.store(true, std::sync::atomic::Ordering::Release);
 }
 
 fn complete(db: &Db, bound: &BoundFile, flushed: &watch::Sender<Option<Position>>, job: Job) {

@@ -16,6 +16,7 @@ use super::node;
 use super::reply::Reply;
 use super::tables::{Tables, TablesRead, after_prefix};
 use crate::decide::placement::{Topology, assign};
+use crate::mutants::{self, Mutant};
 use crate::vocabulary::digest::Digest;
 use crate::vocabulary::ids::StoreId;
 use crate::vocabulary::names::ZoneName;
@@ -48,7 +49,7 @@ pub fn read(tables: &impl TablesRead, zone: &ZoneName, digest: &Digest) -> Optio
 
 /// Brings the configured zones' rows in line with the record.
 pub(crate) fn note(tables: &mut impl Tables, topology: &Topology, digest: &Digest, stores: &[StoreId], tick: u64) {
-    let wanted = wanted(topology, digest, stores);
+    let wanted = if mutants::is_on(Mutant::ForgetNeeds) { BTreeSet::new() } else { wanted(topology, digest, stores) };
     for zone in topology.zones() {
         let key = keys::need(zone.as_str(), digest);
         match (wanted.contains(zone), tables.contains(&key)) {

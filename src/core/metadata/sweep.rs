@@ -17,13 +17,14 @@ use super::need;
 use super::reply::Reply;
 use super::tables::{Tables, TablesRead};
 use super::upload::{self, UploadRow, UploadState};
+use crate::mutants::{self, Mutant};
 use crate::vocabulary::digest::Digest;
 use crate::vocabulary::ids::{StoreId, UploadId};
 use crate::vocabulary::refusal::Refusal;
 
 /// Whether any repository uses a record.
 pub fn is_used(tables: &impl TablesRead, digest: &Digest) -> bool {
-    !tables.prefix(&keys::blob_uses(digest), 1).is_empty()
+    !mutants::is_on(Mutant::CollectUsed) && !tables.prefix(&keys::blob_uses(digest), 1).is_empty()
 }
 
 /// Records and their bytes, as a walk has counted them.

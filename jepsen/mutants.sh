@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Builds the server with faults put in on purpose and runs the fault harness on each: every one must end in a bad verdict.
+# Prints which judge said so, and after how long. Some need root (power cuts); without it they are told as not tested.
+#   jepsen/mutants.sh CACHE_DIR JEPSEN [MUTANT …]
+set -euo pipefail
+cache=${1:?usage: mutants.sh CACHE_DIR JEPSEN}; jepsen=${2:?usage: mutants.sh CACHE_DIR JEPSEN}; shift 2
+here=$(cd "$(dirname "$0")/.." && pwd)
+store=$cache/store/mutants; mkdir -p "$store"
+(cd "$here" && CARGO_TARGET_DIR="$cache/mutants" cargo build --locked -p portolan --features mutants)
+binary=$cache/mutants/debug/portolan
+
+cuts=(--workload push-set --nemesis powercut-all --cuts 3 --clients 20 --layer-bytes-max 65536)
+kills=(--workload push-set --nemesis kill-any --kills 4 --clients 20 --layer-bytes-max 65536)
+# what each is looked for with
+run_of() {
+  case $1 in
+    skip-log-sync | skip-blob-sync | skip-dir-sync) echo "${cuts[@]}" ;;
+    one-zone | forget-needs) echo "${kills[@]}" ;;
+    stale-reads) echo --workload tag-register --nemesis kill-any --kills 2 --clients 20 ;;
+    collect-used) echo --workload gc --clients 12 --minutes 0.5 ;;
+    *) echo "mutants.sh: no mutant $1" >&2; exit 2 ;;
+  esac
+}
+
+failed=0
+for mutant in "${@:-skip-log-sync skip-blob-sync skip-dir-sync one-zone forget-needs stale-reads collect-used}"; do
+  for name in $mutant; do
+    case $name in skip-*) [ "$(id -u)" = 0 ] || { echo "$name: NOT TESTED: power cuts need root"; continue; } ;; esac
+    log=$store/$name.log began=$SECONDS
+    # shellcheck disable=SC2046
+    if PORTOLAN_MUTANT=$name "$jepsen" run --store "$store" --binary "$binary" $(run_of "$name") >"$log" 2>&1; then
+      echo "$name: NOT CAUGHT after $((SECONDS - began)) s"; failed=1
+    elif grep -q '^BAD ' "$log"; then
+      echo "$name: caught after $((SECONDS - began)) s by $(sed -n 's/^BAD  *\([a-z]*\) .*/\1/p' "$log" | paste -sd' ')"
+    else
+      echo "$name: NOT TESTED: $(tail -1 "$log")"; failed=1
+    fi
+  done
+done
+exit $failed
