@@ -43,6 +43,7 @@ use crate::jobs::purge_quarantine::PurgeQuarantine;
 use crate::jobs::purge_repositories::PurgeRepositories;
 use crate::jobs::repair_replicas::RepairReplicas;
 use crate::jobs::review_needs::ReviewNeeds;
+use crate::jobs::scrub_copies::{Scrub, ScrubCopies};
 use crate::jobs::settle_uses::SettleUses;
 use crate::jobs::state_digest::StateDigest;
 use crate::metadata::Metadata;
@@ -114,6 +115,7 @@ pub(crate) struct Parts {
     pub(crate) cluster: Cluster,
     pub(crate) driver: Driver,
     pub(crate) freed: Freed,
+    pub(crate) scrub: Scrub,
     pub(crate) seat: Seat,
     pub(crate) metrics: Option<telemetry::Metrics>,
     pub(crate) shutdown: Shutdown,
@@ -228,6 +230,7 @@ async fn assemble(settings: Settings, shutdown: Shutdown, databases: &Databases)
         cluster: Cluster::new(metadata.clone(), identity.node, settings.node.data_dir.join(".held-backups")),
         driver: Driver::new(),
         freed: Freed::new(),
+        scrub: Scrub::open(settings.node.data_dir.join("scrub.json"), Arc::new(SystemClock)),
         settings,
         identity,
         group,
@@ -376,9 +379,9 @@ fn start_jobs(parts: &Arc<Parts>) {
     tokio::spawn(gauges::keep(Arc::clone(parts)));
 }
 
-/// What takes away what nobody names: rows by the leader, files by each node.
+/// What takes away what nobody names, rows by the leader and files by each node; and what verifies the files that stay.
 fn start_collection(parts: &Parts, principal: &str) {
-    let Parts { metadata, store, driver, shutdown, settings, freed, .. } = parts;
+    let Parts { metadata, store, driver, shutdown, settings, freed, scrub, .. } = parts;
     let fuse = Fuse { percent: settings.gc.fuse_percent, floor_bytes: settings.gc.fuse_floor.0 };
     let (untagged, orphaned) = (settings.gc.untagged, settings.gc.orphaned);
     let wish = CollectionSettings { fuse, untagged, orphaned };
@@ -386,6 +389,10 @@ fn start_collection(parts: &Parts, principal: &str) {
     driver.start(collect, shutdown.clone());
     let free = FreeFiles::new(metadata.clone(), Arc::clone(store), freed.clone(), principal.to_owned());
     driver.start(free, shutdown.clone());
+    let bytes_per_s = u64::from(settings.blobs.scrub_mib_per_s) << 20;
+    let (principal, until) = (principal.to_owned(), shutdown.clone());
+    let verify = ScrubCopies::new(metadata.clone(), Arc::clone(store), scrub.clone(), bytes_per_s, principal, until);
+    driver.start(verify, shutdown.clone());
     driver.start(CompactPacks::new(metadata.clone(), Arc::clone(store)), shutdown.clone());
     driver.start(PurgeQuarantine::new(Arc::clone(store), Arc::new(SystemClock)), shutdown.clone());
 }

@@ -21,6 +21,7 @@ mod output;
 mod quota;
 mod registry;
 mod repo;
+mod scrub;
 mod server;
 mod user;
 mod version;
@@ -61,6 +62,8 @@ enum Command {
     Image(image::ImageArguments),
     /// Garbage collection: where it stands, pause it, run it, what becomes of a blob.
     Gc(gc::GcArguments),
+    /// Verification of a node's copies: where it stands, begin it anew, pause it.
+    Scrub(scrub::ScrubArguments),
     /// Show who uses a blob: repositories, manifests, tags.
     Why(why::WhyArguments),
     /// Users, their access keys and what they may do.
@@ -109,6 +112,7 @@ fn run(arguments: Arguments) -> Result<(), CliError> {
         Command::Registry(registry) => ask(registry::run(registry, printer)),
         Command::Image(image) => ask(image::run(image, printer)),
         Command::Gc(gc) => ask(gc::run(gc, printer)),
+        Command::Scrub(scrub) => ask(scrub::run(scrub, printer)),
         Command::Why(why) => ask(why::run(why, printer)),
         Command::User(user) => ask(user::run(user, printer)),
         Command::Health(health) => ask(health::run(health, printer)),

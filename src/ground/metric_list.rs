@@ -108,6 +108,13 @@ pub const METRICS: &[Metric] = &[
     (Counter, "portolan_gc_freed_files_total", &["how"], "Files of this volume deleted or moved to the quarantine."),
     (Counter, "portolan_gc_freed_bytes_total", &["how"], "Bytes of those files."),
     (Gauge, "portolan_gc_files_waiting", &[], "Files of this volume that were let go and are still there."),
+    (
+        Counter,
+        "portolan_scrub_copies_total",
+        &["result"],
+        "Copies on this volume that were verified: good, bad, missing.",
+    ),
+    (Counter, "portolan_scrub_bytes_total", &[], "Bytes of copies that were read again and were good."),
     // requests
     (Gauge, "portolan_http_connections", &["listener"], "Open connections."),
     (Counter, "portolan_http_connections_refused_total", &["reason"], "Connections refused."),

@@ -16,6 +16,7 @@ pub mod purge_quarantine;
 pub mod purge_repositories;
 pub mod repair_replicas;
 pub mod review_needs;
+pub mod scrub_copies;
 pub mod settle_uses;
 pub mod state_digest;
 

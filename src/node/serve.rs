@@ -44,6 +44,7 @@ pub(super) async fn start(parts: &Arc<Parts>) -> Result<Serving, NodeError> {
         founding: parts.founding(),
         root_key: brought(parts).map_err(NodeError::RootKey)?,
         freed: parts.freed.clone(),
+        scrub: parts.scrub.clone(),
         metrics: parts.metrics.clone(),
         shutdown: parts.shutdown.clone(),
     };

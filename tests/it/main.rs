@@ -3,12 +3,14 @@
 mod bench;
 mod check;
 mod cluster;
+mod consensus;
 mod durability;
 mod failover;
 mod form;
 mod gc;
 mod oci_edges;
 mod recovery;
+mod scrub;
 mod security;
 mod server;
 mod support;

@@ -181,6 +181,22 @@ fn a_minority_goes_on() {
     assert!(code == 0 && told.contains("  a, b\n") && !told.contains("a, b, c"), "its old copies count: {told}");
 }
 
+/// U10: nobody but its owner reads a backup, and no secret stands in it as it is.
+fn u10_is_private(dir: &Path, secret: &str) {
+    use std::os::unix::fs::PermissionsExt as _;
+    for entry in fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+        let mode = fs::metadata(&entry).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{} can be read by others ({mode:o})", entry.display());
+        if entry.is_dir() {
+            u10_is_private(&entry, secret);
+        } else {
+            let bytes = fs::read(&entry).unwrap();
+            let is_there = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
+            assert!(!is_there, "{} holds a secret", entry.display());
+        }
+    }
+}
+
 /// Starts node `n` with an empty data directory, a new certificate and that volume, and has it join node 1.
 fn join_as_new(cluster: &Cluster, n: u8, volume: &Path) {
     let name = format!("new-{n}");
@@ -223,6 +239,7 @@ fn a_backup_becomes_a_cluster() {
     let create = ["backup", "create", &dir, "--admin", &cluster.admin(2), "--credentials-file", &credentials];
     let (code, told) = run(&create);
     assert!(code == 0 && told.contains("backed up to"), "{told}");
+    u10_is_private(&backup, cluster.key().split_once(':').unwrap().1);
     let (code, told) = run(&create);
     assert!(code == 2 && told.contains("is not empty"), "{told}");
     push(&cluster, 1, "after", b"pushed after the backup");

@@ -19,6 +19,7 @@
 //! | `/v1/whoami`, `/v1/explain` | GET / POST |
 //! | `/v1/blobs/{digest}`, `…/uses` | GET |
 //! | `/v1/gc`; `/v1/gc/run`, `/pause`, `/resume` | GET; POST |
+//! | `/v1/scrub`; `/v1/scrub/run`, `/pause`, `/resume` | GET; POST |
 //! | `/v1/backups`, `/v1/backups/{id}`, `…/files/{number}` | POST / DELETE / GET |
 //! | `/v1/registry` | GET, PATCH |
 //! | `/v1/repositories`, `/v1/repositories/{name}` | GET, POST / GET, PATCH, DELETE |
@@ -35,6 +36,7 @@ mod gc;
 mod health;
 mod quotas;
 mod repositories;
+mod scrub;
 mod users;
 
 use std::sync::Arc;
@@ -49,6 +51,7 @@ use crate::cluster::{Cluster, Founding};
 use crate::ground::Shutdown;
 use crate::ground::telemetry::Metrics;
 use crate::jobs::free_files::Freed;
+use crate::jobs::scrub_copies::Scrub;
 use crate::registry::Registry;
 
 /// What the admin API is built from.
@@ -66,6 +69,8 @@ pub struct Admin {
     pub root_key: Option<RootKey>,
     /// What this node has deleted from its volume.
     pub freed: Freed,
+    /// Where the verification of this node's copies stands.
+    pub scrub: Scrub,
     /// What `/metrics` shows; `None` where another recorder was installed.
     pub metrics: Option<Metrics>,
     /// The wish to stop: a node that drains is not ready.
@@ -92,6 +97,10 @@ impl Admin {
             .route("/v1/gc/run", post(gc::run))
             .route("/v1/gc/pause", post(gc::pause))
             .route("/v1/gc/resume", post(gc::resume))
+            .route("/v1/scrub", get(scrub::status))
+            .route("/v1/scrub/run", post(scrub::run))
+            .route("/v1/scrub/pause", post(scrub::pause))
+            .route("/v1/scrub/resume", post(scrub::resume))
             .route("/v1/backups", post(backups::create))
             .route("/v1/backups/{id}", delete(backups::remove))
             .route("/v1/backups/{id}/files/{number}", get(backups::read))

@@ -23,6 +23,9 @@ section! {
     /// Above: uploads to this node are refused with 503.
     refuse_percent: u8 = limits::WATERMARK_REFUSE_PERCENT => 1..=99;
 
+    /// Every copy on the disk is read again and hashed about once a month; at most so many MiB of it a second.
+    scrub_mib_per_s: u32 = 16 => 1..=100_000;
+
     /// Above: leadership goes to another node and repairs to here stop. Leave room: the log needs some as well.
     urgent_percent: u8 = limits::WATERMARK_URGENT_PERCENT => 1..=99;
 }
