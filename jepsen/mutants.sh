@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Builds the server with faults put in on purpose and runs the fault harness on each: every one must end in a bad verdict.
 # Prints which judge said so, and after how long. Some need root (power cuts); without it they are told as not tested.
+# Not among them unless named: skip-dir-sync. The journal of ext4 takes names along with the next sync of the log, so that
+# no cut shows it there; tests/it/durability/syscalls.rs sees that the call is missing (src/docs/durability.md).
 #   jepsen/mutants.sh CACHE_DIR JEPSEN [MUTANT …]
 set -euo pipefail
 cache=${1:?usage: mutants.sh CACHE_DIR JEPSEN}; jepsen=${2:?usage: mutants.sh CACHE_DIR JEPSEN}; shift 2
@@ -23,7 +25,7 @@ run_of() {
 }
 
 failed=0
-for mutant in "${@:-skip-log-sync skip-blob-sync skip-dir-sync one-zone forget-needs stale-reads collect-used}"; do
+for mutant in "${@:-skip-log-sync skip-blob-sync one-zone forget-needs stale-reads collect-used}"; do
   for name in $mutant; do
     case $name in skip-*) [ "$(id -u)" = 0 ] || { echo "$name: NOT TESTED: power cuts need root"; continue; } ;; esac
     log=$store/$name.log began=$SECONDS

@@ -23,6 +23,8 @@ use crate::{checker, report};
 const FINISH_MAX: Duration = Duration::from_secs(180);
 /// How long the nodes may take to be equal.
 const CONVERGE_MAX: Duration = Duration::from_secs(60);
+/// How long the nodes may take to make every copy that is missing.
+const REPAIR_MAX: Duration = Duration::from_secs(60);
 /// Between two looks at who leads, in a run without a fault.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Between two lines about how it goes.
@@ -181,6 +183,7 @@ async fn disturb(options: &RunOptions, cluster: &mut Cluster, shared: &Shared, b
 async fn finish(plan: &Plan, cluster: &mut Cluster, shared: &Arc<Shared>, clients: &[Client]) -> Result<(), Fault> {
     let recorder: &Recorder = &shared.recorder;
     let applied = cluster.wait_converged(CONVERGE_MAX).await?;
+    cluster.wait_repaired(REPAIR_MAX).await;
     // no node tells the digest of its state; nodes compare them among themselves, and `check` compares the tables
     let (suspects, admin) = (cluster.suspects().await, cluster.admin().clone());
     let seats = cluster.seats();

@@ -1,5 +1,5 @@
-//! What lies on the disks of the stopped nodes, as `portolan check` read it: every blob of an acknowledged push in at
-//! least two zones, every tag whole, nothing damaged but what the nemesis damaged.
+//! What lies on the disks of the stopped nodes, as `portolan check` read it: every blob of an acknowledged push in all
+//! three zones, or in two where disks were hurt; every tag whole, nothing damaged but what the nemesis damaged.
 
 use std::collections::BTreeSet;
 
@@ -8,8 +8,12 @@ use serde_json::{Value, json};
 use super::{Verdict, nemesis, pairs};
 use crate::history::{Act, Event};
 
-/// Zones that must have a good copy.
-const ZONES_MIN: u64 = 2;
+/// Zones that must have a good copy: what 201 promises, and what repair has made of it when the nodes are stopped.
+const ZONES_PROMISED: u64 = 2;
+const ZONES_REPAIRED: u64 = 3;
+/// Faults that leave more to repair than may be done in the time of a run.
+const HURTS_DISKS: [&str; 8] =
+    ["wipe", "rot-blob", "rot-sst", "rot-wal", "rot-snapshot", "io-error", "disk-full", "slow-disk"];
 
 pub(super) fn check(events: &[Event]) -> Verdict {
     let Some(check) = nemesis(events, Act::Check).last() else {
@@ -29,10 +33,12 @@ pub(super) fn check(events: &[Event]) -> Verdict {
     let acknowledged = pushes.iter().filter(|push| push.is_ok());
     let named = acknowledged.filter_map(|push| push.invoke.value.get("blobs")?.as_array()).flatten();
     let named: BTreeSet<&str> = named.filter_map(Value::as_str).collect();
+    let hurt = super::faults::windows(events).iter().any(|window| HURTS_DISKS.contains(&window.kind));
+    let zones_min = if hurt { ZONES_PROMISED } else { ZONES_REPAIRED };
     for digest in &named {
         let zones = report.pointer("/blob_zones").and_then(|zones| zones.get(digest)?.as_u64());
         match zones {
-            Some(zones) if zones >= ZONES_MIN => {}
+            Some(zones) if zones >= zones_min => {}
             Some(zones) => problems.push(format!("{digest} has good copies in {zones} zones")),
             None => problems.push(format!("{digest} was acknowledged and is in no state")),
         }
@@ -113,8 +119,11 @@ mod tests {
     #[test]
     fn table() {
         let report = |first: u64, good: bool| json!({"good": good, "problems": ["rot"], "blob_zones": {"sha256:1": first, "sha256:2": 3}});
-        assert_eq!(problems(&[report(2, true)]), Vec::<String>::new());
-        assert!(problems(&[report(1, true)])[0].contains("good copies in 1 zones"));
+        assert_eq!(problems(&[report(3, true)]), Vec::<String>::new());
+        assert!(problems(&[report(2, true)])[0].contains("good copies in 2 zones"), "it was not made again");
+        let wipe = json!({"fault": 1, "kind": "wipe", "nodes": ["a-1"], "outcome": "installed"});
+        assert_eq!(problems_after(std::slice::from_ref(&wipe), &[report(2, true)]), Vec::<String>::new());
+        assert!(problems_after(&[wipe], &[report(1, true)])[0].contains("good copies in 1 zones"));
         assert!(problems(&[report(3, false)])[0].contains("rot"));
         let absent = json!({"good": true, "blob_zones": {"sha256:1": 3}});
         assert!(problems(&[absent])[0].contains("sha256:2 was acknowledged and is in no state"));

@@ -115,17 +115,27 @@ impl Admin {
         found.is_some_and(|node| node.get("votes") == Some(&Value::Bool(true)))
     }
 
+    /// Copies of blobs that zones lack, as a node knows; `None` without an answer.
+    pub(crate) async fn copies_wanted(&self, seat: &Seat) -> Option<u64> {
+        self.metric(seat, "portolan_blob_copies_wanted").await
+    }
+
     /// Copies of the state that a node built, sent or installed since it started; `None` without an answer.
     pub(crate) async fn snapshots(&self, seat: &Seat) -> Option<u64> {
+        self.metric(seat, "portolan_raft_snapshots_total").await
+    }
+
+    async fn metric(&self, seat: &Seat, name: &str) -> Option<u64> {
         let answer = self.http.get(format!("http://{}/metrics", seat.admin));
         let text = self.credential.sign(answer).send().await.ok()?.error_for_status().ok()?.text().await.ok()?;
-        Some(snapshots(&text))
+        Some(sum_of(&text, name))
     }
 }
 
-/// The sum over what was done with them.
-fn snapshots(metrics: &str) -> u64 {
-    let lines = metrics.lines().filter(|line| line.starts_with("portolan_raft_snapshots_total"));
+/// The sum of a metric over its labels.
+fn sum_of(metrics: &str, name: &str) -> u64 {
+    let is_it = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
+    let lines = metrics.lines().filter(is_it);
     lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
 }
 
@@ -145,6 +155,7 @@ mod tests {
     fn metrics() {
         let text = "# TYPE x counter\nportolan_raft_snapshots_total{what=\"built\"} 3\n\
             portolan_raft_snapshots_total{what=\"sent\"} 2\nportolan_raft_snapshot_seconds_count 9\n";
-        assert_eq!((snapshots(text), snapshots("")), (5, 0));
+        let sum = |text| sum_of(text, "portolan_raft_snapshots_total");
+        assert_eq!((sum(text), sum("")), (5, 0));
     }
 }

@@ -294,6 +294,20 @@ impl Cluster {
         }
     }
 
+    /// Waits until no node knows of a copy that is missing, or the patience is over: what is missing then, the
+    /// disks tell.
+    pub(crate) async fn wait_repaired(&self, patience: Duration) {
+        let began = Instant::now();
+        while began.elapsed() < patience {
+            let asked = self.nodes.iter().map(|node| self.admin.copies_wanted(&node.seat));
+            let wanted: Vec<_> = futures_util::future::join_all(asked).await;
+            if wanted.iter().all(|wanted| *wanted == Some(0)) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
     /// Nodes that say that they take no part because they may have lost something.
     pub(crate) async fn suspects(&self) -> Vec<String> {
         let asked = self.nodes.iter().map(|node| self.admin.standing(&node.seat));
