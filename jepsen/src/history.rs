@@ -109,6 +109,26 @@ pub(crate) enum Act {
     List,
     /// One element of a list is looked for.
     Look,
+    /// An image of `gc` is pushed whole under its tag.
+    PushImage,
+    /// A tag of `gc` is dropped.
+    Untag,
+    /// A manifest of `gc` is deleted by digest, with its tags.
+    DeleteImage,
+    /// A blob is taken from a repository.
+    DeleteBlob,
+    /// A layer of `gc` is mounted from another repository, and named by nothing.
+    MountLayer,
+    /// A manifest of `gc` is read, and every blob that it names.
+    Verify,
+    /// The same by one node, when everything is over and collection has come to rest.
+    FinalVerify,
+    /// Nemesis: a cycle of collection ended.
+    Collection,
+    /// Nemesis: collection has come to rest, or did not in time.
+    Quiesce,
+    /// Nemesis: what lies on the disks of the stopped nodes was counted.
+    Disk,
     /// Nemesis: the load begins, or ends.
     Load,
     /// Nemesis: a node is killed.
@@ -139,7 +159,9 @@ impl Act {
     /// Whether its `ok` means that a quorum has something new.
     pub(crate) fn is_write(self) -> bool {
         let pushes = matches!(self, Act::PutBlob | Act::PutManifest | Act::Upload | Act::Mount);
-        pushes || matches!(self, Act::Put | Act::PutIf | Act::Delete | Act::Add | Act::Remove)
+        let collected =
+            matches!(self, Act::PushImage | Act::Untag | Act::DeleteImage | Act::DeleteBlob | Act::MountLayer);
+        pushes || collected || matches!(self, Act::Put | Act::PutIf | Act::Delete | Act::Add | Act::Remove)
     }
 }
 

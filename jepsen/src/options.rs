@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use crate::balancer::Choice;
-use crate::checker::Demands;
+use crate::checker::{Collected, Demands};
 use crate::cluster::{Plan, Record, built_binary};
 use crate::fault::{Fault, told};
 use crate::nemesis::{self, CutPlan, FaultKind, KillPlan, MixPlan, Target, UpgradePlan};
@@ -31,6 +31,9 @@ pub(crate) enum Workload {
     BlobBytes,
     /// Lists of tags, referrers and repositories read in small pages while elements come and go.
     Listing,
+    /// Images that share blobs are pushed, untagged and deleted while collection runs as fast as it can, with a grace
+    /// of 0 to 2 s drawn from the seed.
+    Gc,
     /// `push-set`, `tag-register`, `blob-bytes` and `listing` side by side, in shares drawn from the seed.
     Mixed,
 }
@@ -58,6 +61,10 @@ pub(crate) enum Nemesis {
 
 /// Entries between two snapshots where nodes die: so few that every run crosses many of them.
 const SNAPSHOT_EVERY: &str = "raft.snapshot_every=250";
+/// Untagged images go by their age, in half of the runs of `gc`.
+const UNTAGGED: &str = "gc.untagged=1s";
+/// Blobs that must have been collected in a run of `gc`.
+const COLLECTED_MIN: u64 = 50;
 /// How soon after a fault a write has to succeed while a majority is untouched.
 const AVAILABLE_MAX_MS: u64 = 10_000;
 
@@ -180,12 +187,30 @@ impl RunOptions {
         }
     }
 
-    /// What was set, and small snapshots where nodes die.
+    /// What was set, small snapshots where nodes die, and fast collection where that is what the run is for.
     fn settings(&self) -> Vec<String> {
         let mut settings = self.settings.clone();
         let cuts = matches!(self.nemesis, Nemesis::Powercut | Nemesis::PowercutAll | Nemesis::Mix);
-        if cuts && !settings.iter().any(|setting| setting.starts_with("raft.snapshot_every=")) {
-            settings.push(SNAPSHOT_EVERY.to_owned());
+        let own = cuts.then(|| SNAPSHOT_EVERY.to_owned()).into_iter().chain(self.collection());
+        for setting in own {
+            let is_same = |set: &String| set.split('=').next() == setting.split('=').next();
+            if !settings.iter().any(is_same) {
+                settings.push(setting);
+            }
+        }
+        settings
+    }
+
+    /// How garbage is collected in a run of `gc`: as fast as can be, and nobody is asked. Half of the runs also let
+    /// untagged images go by their age.
+    fn collection(&self) -> Vec<String> {
+        if self.workload != Workload::Gc {
+            return Vec::new();
+        }
+        let mut random = fastrand::Rng::with_seed(self.seed.unwrap_or_default());
+        let mut settings = vec![format!("gc.grace={}s", random.u8(0..=2)), "gc.fuse_percent=100".to_owned()];
+        if random.bool() {
+            settings.push(UNTAGGED.to_owned());
         }
         settings
     }
@@ -303,6 +328,10 @@ impl RunOptions {
             available_max_ms: AVAILABLE_MAX_MS,
             may_fail_clients: is_rough,
             faults,
+            collected: (self.workload == Workload::Gc).then(|| Collected {
+                blobs_min: COLLECTED_MIN,
+                untagged_go: self.settings().iter().any(|setting| setting.starts_with("gc.untagged=")),
+            }),
         }
     }
 

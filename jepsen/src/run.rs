@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::balancer::Balancer;
-use crate::cluster::{Cluster, Plan, Record, panics};
+use crate::cluster::{Cluster, Plan, Record, disks, panics};
 use crate::fault::{Fault, told};
 use crate::history::{self, Act, Note, Recorder};
 use crate::nemesis::{self, cut_power, kill_nodes, mix, upgrade};
@@ -203,6 +203,10 @@ async fn finish(plan: &Plan, cluster: &mut Cluster, shared: &Arc<Shared>, client
     read_all(shared, &seats, cluster.admin().credential(), first << 1).await?;
     let directories = cluster.stop().await?;
     println!("all nodes are stopped; reading their disks");
+    if shared.has_garbage() {
+        let value = disks::count(&seats, &directories)?;
+        recorder.note(Note::nemesis(Act::Disk, None, value));
+    }
     match check_disks(plan, &directories)? {
         Some(report) => recorder.note(Note::nemesis(Act::Check, None, report)),
         None => println!("this program has no `check`: the verdict will say that nothing is proven"),

@@ -5,12 +5,14 @@ use serde_json::{Value, json};
 use super::{Demands, Pair, Verdict, faults, nemesis, pairs};
 use crate::history::{Act, Event};
 
+/// The writes that are waited for.
+const WRITES: [Act; 5] = [Act::PutBlob, Act::PutManifest, Act::PushImage, Act::Untag, Act::DeleteImage];
+
 pub(super) fn check(events: &[Event], demands: &Demands) -> Verdict {
     let allowed = demands.available_max_ms.saturating_mul(1_000_000);
     // the end of the load: who begins nothing more can't be waited for
     let over = nemesis(events, Act::Load).nth(1).map_or(0, |end| end.time);
-    let writes: Vec<Pair<'_>> =
-        pairs(events, &[Act::PutBlob, Act::PutManifest]).into_iter().filter(Pair::is_ok).collect();
+    let writes: Vec<Pair<'_>> = pairs(events, &WRITES).into_iter().filter(Pair::is_ok).collect();
     let (mut problems, mut took_ms, mut unjudged) = (Vec::new(), Vec::new(), 0);
     let windows = faults::windows(events);
     let judged = windows

@@ -4,6 +4,7 @@
 mod available;
 mod blob_bytes;
 mod chain;
+mod collected;
 mod copies;
 mod coverage;
 mod elections;
@@ -59,6 +60,18 @@ pub(crate) struct Demands {
     pub(crate) may_fail_clients: bool,
     /// Faults the run was for, by kind: how often each must have been done in full.
     pub(crate) faults: std::collections::BTreeMap<String, u32>,
+    /// What collection must have done, in a run that is for it.
+    #[serde(default)]
+    pub(crate) collected: Option<Collected>,
+}
+
+/// What a run of `gc` must hold beside the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Collected {
+    /// Blobs that must have been collected; fewer prove nothing.
+    pub(crate) blobs_min: u64,
+    /// Whether untagged images go by their age; otherwise they stay until they are deleted.
+    pub(crate) untagged_go: bool,
 }
 
 /// What a judge found.
@@ -113,6 +126,9 @@ fn judge(events: &[Event], demands: &Demands) -> Vec<Verdict> {
     }
     if demands.has_uploads {
         verdicts.push(resume::check(events, demands));
+    }
+    if let Some(wanted) = demands.collected {
+        verdicts.push(collected::check(events, demands, wanted));
     }
     let has = |acts: &[Act]| events.iter().any(|event| acts.contains(&event.f));
     if has(&register::ACTS) {
@@ -199,6 +215,7 @@ mod testing {
             available_max_ms: 10_000,
             may_fail_clients: false,
             faults: std::collections::BTreeMap::new(),
+            collected: None,
         }
     }
 }

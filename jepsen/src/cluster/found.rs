@@ -25,6 +25,8 @@ pub(super) async fn found(plan: &Plan, record: &mut Record) -> Result<(), Fault>
     dev.arg("dev").arg("--dir").arg(plan.data());
     dev.args(["--nodes", &plan.nodes.to_string(), "--region", &plan.region.to_string()]);
     dev.args(["--port", &plan.port.to_string()]);
+    // some settings count when the cluster is founded, and never again
+    dev.args(plan.settings.iter().flat_map(|setting| ["--set", setting]));
     dev.stdin(Stdio::null()).stdout(out).stderr(error).process_group(0).kill_on_drop(true);
     let mut dev = dev.spawn().map_err(told(&format!("{} can't be started", plan.founder().display())))?;
     let pid = dev.id().ok_or_else(|| Fault::new("`portolan dev` ended at once"))?;

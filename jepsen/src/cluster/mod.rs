@@ -6,6 +6,7 @@
 
 mod admin;
 mod breaking;
+pub(crate) mod disks;
 mod found;
 mod made;
 mod process;

@@ -23,6 +23,7 @@ pub(crate) const DIRECT_MAX: Duration = Duration::from_secs(10);
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// Log index an answer was read or committed at, behind the lineage.
 const REVISION: HeaderName = HeaderName::from_static("portolan-revision");
+const CONSISTENCY: HeaderName = HeaderName::from_static("x-consistency");
 /// What an image manifest is.
 pub(crate) const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 
@@ -33,6 +34,11 @@ pub(crate) fn http(timeout: Duration) -> Result<reqwest::Client, Fault> {
     let builder = reqwest::Client::builder().timeout(timeout).connect_timeout(timeout);
     let builder = builder.redirect(reqwest::redirect::Policy::none()).no_proxy().http1_only().tcp_nodelay(true);
     builder.tls_certs_only([]).build().map_err(told("no HTTP client"))
+}
+
+/// Asks for the newest state also where a digest is read.
+pub(crate) fn newest() -> (HeaderName, String) {
+    (CONSISTENCY, "linearizable".to_owned())
 }
 
 /// An access key.
@@ -304,7 +310,8 @@ impl Client {
         Ok(done.rev())
     }
 
-    async fn finish(&self, mut location: Url, blob: &Blob, body: Bytes) -> Result<Answer, Trouble> {
+    /// Sends `body` as the end of an upload, and closes it as `blob`.
+    pub(crate) async fn finish(&self, mut location: Url, blob: &Blob, body: Bytes) -> Result<Answer, Trouble> {
         location.query_pairs_mut().append_pair("digest", &blob.digest);
         self.expect(201, Method::PUT, location, &[], body).await
     }

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use super::client::{Client, Credential};
 use super::nodes::Nodes;
 use super::register::{CLIENTS_PER_TAG, Group};
-use super::{Shared, blob_bytes, listing, pull, push, register};
+use super::{Shared, blob_bytes, gc, listing, pull, push, register};
 use crate::cluster::Seat;
 use crate::fault::Fault;
 use crate::history::{Act, Actor};
@@ -31,6 +31,7 @@ pub(crate) struct Crew {
     registers: usize,
     bytes: usize,
     listers: usize,
+    collectors: usize,
     /// Whether pulls are the main thing.
     pulls_first: bool,
 }
@@ -41,6 +42,7 @@ pub(crate) fn kinds(workload: Workload) -> &'static [Act] {
     const REGISTER: [Act; 4] = [Act::Put, Act::PutIf, Act::Get, Act::Delete];
     const BYTES: [Act; 4] = [Act::Upload, Act::Mount, Act::ReadWhole, Act::ReadRange];
     const LISTING: [Act; 4] = [Act::Add, Act::Remove, Act::List, Act::Look];
+    const GC: [Act; 6] = [Act::PushImage, Act::Untag, Act::DeleteImage, Act::DeleteBlob, Act::MountLayer, Act::Verify];
     const MIXED: [Act; 16] = {
         let [a, b, c, d] = [PUSH, REGISTER, BYTES, LISTING];
         [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d[0], d[1], d[2], d[3]]
@@ -51,6 +53,7 @@ pub(crate) fn kinds(workload: Workload) -> &'static [Act] {
         Workload::TagRegister => &REGISTER,
         Workload::BlobBytes => &BYTES,
         Workload::Listing => &LISTING,
+        Workload::Gc => &GC,
         Workload::Mixed => &MIXED,
     }
 }
@@ -69,25 +72,27 @@ impl Crew {
             Workload::TagRegister => Crew { registers: clients.max(2), ..none },
             Workload::BlobBytes => Crew { bytes: clients, ..none },
             Workload::Listing => Crew { listers: clients.max(SHARE_MIN), ..none },
+            Workload::Gc => Crew { collectors: clients, ..none },
             Workload::Mixed => {
                 let mut random = fastrand::Rng::with_seed(seed);
                 let weights: [usize; 4] = std::array::from_fn(|_| random.usize(1..=4));
                 let sum: usize = weights.iter().sum();
                 let [pushers, registers, bytes, listers] =
                     weights.map(|weight| (clients * weight / sum).max(SHARE_MIN));
-                Crew { pushers, pullers: nodes, registers, bytes, listers, pulls_first: false }
+                Crew { pushers, pullers: nodes, registers, bytes, listers, ..none }
             }
         }
     }
 
     fn count(&self) -> usize {
-        self.pushers + self.pullers + self.registers + self.bytes + self.listers
+        self.pushers + self.pullers + self.registers + self.bytes + self.listers + self.collectors
     }
 
     /// For the history.
     pub(crate) fn told(&self) -> Value {
-        let Crew { pushers, pullers, registers, bytes, listers, .. } = *self;
-        json!({"pushers": pushers, "pullers": pullers, "registers": registers, "bytes": bytes, "listers": listers})
+        let Crew { pushers, pullers, registers, bytes, listers, collectors, .. } = *self;
+        json!({"pushers": pushers, "pullers": pullers, "registers": registers, "bytes": bytes, "listers": listers,
+            "collectors": collectors})
     }
 
     /// Starts all clients; `balancer` is where pushers go.
@@ -134,6 +139,13 @@ impl Crew {
                 tasks.spawn(listing::page(shared, list, nodes, actor(), number));
             }
         }
+        if self.collectors > 0 {
+            let pool = gc::pool(shared, self.collectors);
+            tasks.spawn(gc::watch(Arc::clone(shared), nodes.clone()));
+            for number in 0..self.collectors {
+                tasks.spawn(gc::run(Arc::clone(shared), nodes.clone(), Arc::clone(&pool), actor(), number));
+            }
+        }
         Ok(tasks)
     }
 }
@@ -151,7 +163,7 @@ fn groups(seed: u64, clients: usize) -> Vec<Arc<Group>> {
     all
 }
 
-/// Reads everything that the run's registers, blobs and lists hold from every node. Process numbers begin at `first`.
+/// Reads everything that the run's registers, blobs, lists and images of `gc` hold from every node. Process numbers begin at `first`.
 pub(crate) async fn read_all(
     shared: &Shared,
     seats: &[Seat],
@@ -162,6 +174,7 @@ pub(crate) async fn read_all(
     register::read_all(shared, &nodes, first).await;
     blob_bytes::read_all(shared, &nodes, first + FINAL_STRIDE).await;
     listing::read_all(shared, &nodes, first + 2 * FINAL_STRIDE).await;
+    gc::read_all(shared, &nodes, first + 3 * FINAL_STRIDE).await;
     Ok(())
 }
 

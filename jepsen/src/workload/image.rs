@@ -48,7 +48,7 @@ pub(crate) fn small_manifest(blob: &Blob, note: &str, subject: Option<&Bytes>) -
     manifest.to_string().into()
 }
 
-/// An image that no other push shares anything with.
+/// An image and its blobs.
 #[derive(Clone, Debug)]
 pub(crate) struct Image {
     pub(crate) repository: String,
@@ -60,17 +60,22 @@ pub(crate) struct Image {
 }
 
 impl Image {
-    /// Image `number` of the run with `seed`; no layer is larger than `layer_bytes_max`.
+    /// Image `number` of the run with `seed`, which no other push shares anything with; no layer is larger than
+    /// `layer_bytes_max`.
     pub(crate) fn unique(seed: u64, number: u64, layer_bytes_max: usize) -> Image {
         let mut random = fastrand::Rng::with_seed(seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let config = json!({"architecture": "amd64", "os": "linux", "seed": seed, "number": number});
-        let mut blobs = vec![blob(config.to_string().into_bytes(), &mut random)];
+        let mut blobs = vec![Blob::new(config(seed, number), any_way(&mut random))];
         for _ in 0..random.usize(1..=3) {
             let size = layer_size(&mut random).min(layer_bytes_max);
             let mut bytes = vec![0; size];
             random.fill(&mut bytes);
-            blobs.push(blob(bytes, &mut random));
+            blobs.push(Blob::new(bytes, any_way(&mut random)));
         }
+        Image::of(format!("push/r{}", number % REPOSITORIES), format!("t{number}"), blobs)
+    }
+
+    /// An image of given blobs, the configuration first.
+    pub(crate) fn of(repository: String, tag: String, blobs: Vec<Blob>) -> Image {
         let described = |blob: &Blob, kind: &str| {
             json!({"mediaType": format!("application/vnd.oci.image.{kind}"), "digest": blob.digest,
                 "size": blob.bytes.len()})
@@ -84,8 +89,7 @@ impl Image {
         });
         let manifest = Bytes::from(manifest.to_string());
         let digest = sha256(&manifest);
-        let repository = format!("push/r{}", number % REPOSITORIES);
-        Image { repository, tag: format!("t{number}"), blobs, manifest, digest }
+        Image { repository, tag, blobs, manifest, digest }
     }
 
     /// `repository:tag`, its name in the history.
@@ -104,13 +108,18 @@ fn layer_size(random: &mut fastrand::Rng) -> usize {
     }
 }
 
-fn blob(bytes: Vec<u8>, random: &mut fastrand::Rng) -> Blob {
-    let way = match random.u8(0..3) {
+/// The configuration of image `number` of the run with `seed`: no other image has the same.
+pub(crate) fn config(seed: u64, number: u64) -> Vec<u8> {
+    json!({"architecture": "amd64", "os": "linux", "seed": seed, "number": number}).to_string().into_bytes()
+}
+
+/// One of the ways of pushing.
+pub(crate) fn any_way(random: &mut fastrand::Rng) -> Way {
+    match random.u8(0..3) {
         0 => Way::Whole,
         1 => Way::BeginAndPut,
         _ => Way::Stream,
-    };
-    Blob::new(bytes, way)
+    }
 }
 
 #[cfg(test)]

@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{CONTENT_TYPE, HeaderName, LINK};
+use reqwest::header::{CONTENT_TYPE, LINK};
 use reqwest::{Method, Url};
 use serde_json::{Value, json};
 
 use super::Shared;
-use super::client::{Answer, Client, MANIFEST_TYPE, Trouble, Way};
+use super::client::{Answer, Client, MANIFEST_TYPE, Trouble, Way, newest};
 use super::image::{Blob, sha256, small_manifest};
 use super::nodes::{Node, Nodes, failed, refused};
 use super::register::prepare;
@@ -27,8 +27,6 @@ const LOST_MAX: usize = 200;
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Pages of one listing: a list that links on for ever is an error.
 const PAGES_MAX: usize = 1000;
-/// Asks for the newest state also where a digest is read.
-const CONSISTENCY: HeaderName = HeaderName::from_static("x-consistency");
 
 /// Which list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,7 +169,7 @@ impl List {
         let name = &element.name;
         let json_type = [(CONTENT_TYPE, "application/json".to_owned())];
         let manifest_type = [(CONTENT_TYPE, MANIFEST_TYPE.to_owned())];
-        let newest = [(CONSISTENCY, "linearizable".to_owned())];
+        let newest = [newest()];
         let (public, admin) = (&node.public, &node.admin);
         let url = public.url(&format!("/v2/{}/manifests/{name}", self.repository));
         match (self.kind, f) {

@@ -5,6 +5,7 @@ pub(crate) mod blob_bytes;
 pub(crate) mod client;
 pub(crate) mod crew;
 pub(crate) mod final_pull;
+pub(crate) mod gc;
 pub(crate) mod image;
 pub(crate) mod listing;
 pub(crate) mod nodes;
@@ -39,6 +40,8 @@ pub(crate) struct Shared {
     blobs: Mutex<Vec<blob_bytes::Source>>,
     /// Lists of `listing`.
     lists: Mutex<Vec<Arc<listing::List>>>,
+    /// Images of `gc` that may have been pushed.
+    images: Mutex<Vec<gc::Known>>,
 }
 
 /// A push as its client remembers it.
@@ -67,6 +70,7 @@ impl Shared {
             tags: Mutex::default(),
             blobs: Mutex::default(),
             lists: Mutex::default(),
+            images: Mutex::default(),
         })
     }
 
@@ -99,9 +103,14 @@ impl Shared {
         self.pushes.lock().clone()
     }
 
-    /// How many pushes were acknowledged so far.
+    /// Whether images of `gc` were pushed.
+    pub(crate) fn has_garbage(&self) -> bool {
+        !self.images.lock().is_empty()
+    }
+
+    /// How many pushes were acknowledged so far; of `gc`, how many may have been.
     pub(crate) fn acknowledged(&self) -> usize {
-        self.pushes.lock().iter().filter(|push| push.is_acknowledged).count()
+        self.pushes.lock().iter().filter(|push| push.is_acknowledged).count() + self.images.lock().len()
     }
 
     /// One of the acknowledged pushes; half of the time one of the last hundred.
