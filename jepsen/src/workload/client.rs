@@ -283,13 +283,25 @@ impl Client {
 
     /// Pushes a blob unless it is there: one try.
     pub(crate) async fn put_blob(&self, repository: &str, blob: &Blob) -> Result<Option<u64>, Trouble> {
-        let there = self.url(&format!("/v2/{repository}/blobs/{}", blob.digest));
+        match self.find_blob(repository, &blob.digest).await? {
+            Some(found) => Ok(found.rev()),
+            None => self.send_blob(repository, blob).await,
+        }
+    }
+
+    /// Whether a blob is there, and the answer that says so.
+    pub(crate) async fn find_blob(&self, repository: &str, digest: &str) -> Result<Option<Answer>, Trouble> {
+        let there = self.url(&format!("/v2/{repository}/blobs/{digest}"));
         let looked = self.send(Method::HEAD, there, &[], Bytes::new()).await?;
         match looked.status {
-            200 => return Ok(looked.rev()),
-            404 => {}
-            _ => return Err(Trouble::of_answer(&looked)),
+            200 => Ok(Some(looked)),
+            404 => Ok(None),
+            _ => Err(Trouble::of_answer(&looked)),
         }
+    }
+
+    /// Pushes a blob that is not there: one try.
+    pub(crate) async fn send_blob(&self, repository: &str, blob: &Blob) -> Result<Option<u64>, Trouble> {
         let mut begin = self.url(&format!("/v2/{repository}/blobs/uploads/"));
         let octets = [(reqwest::header::CONTENT_TYPE, "application/octet-stream".to_owned())];
         let done = match blob.way {

@@ -1,6 +1,6 @@
 //! What `portolan check` and the harness found on the disks of the stopped nodes: what images name, and nothing beside.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
@@ -32,7 +32,7 @@ pub(super) fn judge(events: &[Event], state: &State<'_>, problems: &mut Vec<Stri
     let bytes = bytes(report, counted, problems);
     json!({
         "blobs": report["blobs"]["records"],
-        "interrupted_pushes": interrupted.len(),
+        "interrupted_pushes": interrupted.values().sum::<u64>(),
         "surplus_of_interrupted_pushes": explained,
         "staged": staged,
         "nodes": bytes,
@@ -52,32 +52,37 @@ fn names(report: &Value, state: &State<'_>, problems: &mut Vec<String>) {
     problems.extend(lost.map(|digest| format!("LOST: {digest} is named by an image, and no repository uses it")));
 }
 
-/// Blobs of which a push broke off: a node may hold bytes that the upload can still be ended with, for two days.
-fn interrupted(events: &[Event]) -> BTreeSet<&str> {
+/// How often the push of a blob broke off: so many nodes' files each may be there that its upload can still be ended
+/// with, for two days.
+fn interrupted(events: &[Event]) -> BTreeMap<&str, u64> {
     let pushes = pairs(events, &[Act::PushImage]);
-    pushes
-        .iter()
-        .filter_map(|push| push.end)
-        .flat_map(|end| list(&end.value, "interrupted"))
-        .filter_map(Value::as_str)
-        .collect()
+    let ends = pushes.iter().filter_map(|push| push.end);
+    let mut counts = BTreeMap::new();
+    for digest in ends.flat_map(|end| list(&end.value, "interrupted")).filter_map(Value::as_str) {
+        *counts.entry(digest).or_default() += 1;
+    }
+    counts
 }
 
-/// Files of a node that no record names; how many of them interrupted pushes explain.
-fn surplus(directory: &Value, interrupted: &BTreeSet<&str>, problems: &mut Vec<String>) -> u64 {
-    let first = list(&directory["surplus"], "first");
-    let is_explained = |file: &&Value| {
+/// Files of a node that no record names; how many of them interrupted pushes explain, each one file.
+fn surplus(directory: &Value, interrupted: &BTreeMap<&str, u64>, problems: &mut Vec<String>) -> u64 {
+    let (mut left, mut explained, mut others) = (interrupted.clone(), 0, Vec::new());
+    for file in list(&directory["surplus"], "first") {
         let hash = file["name"].as_str().and_then(|name| name.split('.').next()).unwrap_or_default();
-        interrupted.contains(format!("sha256:{hash}").as_str())
-    };
-    let (explained, others): (Vec<&Value>, Vec<&Value>) = first.iter().partition(is_explained);
+        match left.get_mut(format!("sha256:{hash}").as_str()) {
+            Some(count) if *count > 0 => {
+                *count -= 1;
+                explained += 1;
+            }
+            _ => others.push(file),
+        }
+    }
     let all = directory["surplus"]["files"].as_u64().unwrap_or_default();
     let path = directory["path"].as_str().unwrap_or_default();
-    if all > explained.len() as u64 {
-        let count = all - explained.len() as u64;
-        problems.push(format!("GARBAGE: {count} surplus files in {path}: {}", json!(others)));
+    if all > explained {
+        problems.push(format!("GARBAGE: {} surplus files in {path}: {}", all - explained, json!(others)));
     }
-    explained.len() as u64
+    explained
 }
 
 /// Counted by the harness and by the server, the bytes are the same: blobs with files of their own, and those in packs.

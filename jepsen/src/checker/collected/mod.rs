@@ -49,6 +49,7 @@ pub(super) fn check(events: &[Event], demands: &Demands, wanted: Collected) -> V
     let figures = json!({
         "pushed": pushes.iter().filter(|push| push.is_ok()).count(),
         "pushed_again": sum("pushed_again"),
+        "blobs_found_mounted_sent": [sum("found"), sum("mounted"), sum("sent")],
         "images_at_the_end": state.count(Expected::There),
         "images_unknown": state.count(Expected::Either),
         "images_read": seen.images,

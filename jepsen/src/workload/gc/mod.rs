@@ -27,7 +27,7 @@ pub(crate) use read::read_all;
 /// Repositories that all images go to.
 const REPOSITORIES: u64 = 3;
 /// Layers in the pool for each client: so many that some are named by nothing at any time.
-const LAYERS_PER_CLIENT: usize = 3;
+const LAYERS_PER_CLIENT: usize = 4;
 /// Layers in the pool at least.
 const LAYERS_MIN: usize = 16;
 /// Layers of an image at most.
@@ -35,9 +35,9 @@ const LAYERS_MAX: usize = 3;
 /// Tags of a client.
 const TAGS: usize = 2;
 /// Images of a client that lost their tag and wait for being deleted; then they are.
-const UNTAGGED_MAX: usize = 3;
+const UNTAGGED_MAX: usize = 1;
 /// Images that are read while the load is on: the last ones.
-const READ_LAST: usize = 60;
+const READ_LAST: usize = 40;
 
 /// An image that may have been pushed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,10 +85,10 @@ pub(crate) async fn run(shared: Arc<Shared>, nodes: Nodes, pool: Arc<Vec<Blob>>,
         shared.pause(&mut user.random).await;
         match user.random.u8(0..100) {
             _ if user.untagged.len() > UNTAGGED_MAX => user.delete_image().await,
-            0..35 => user.push().await,
-            35..45 => user.untag().await,
-            45..65 => user.delete_image().await,
-            65..72 => user.delete_blob().await,
+            0..30 => user.push().await,
+            30..38 => user.untag().await,
+            38..64 => user.delete_image().await,
+            64..72 => user.delete_blob().await,
             72..78 => user.mount().await,
             _ => user.verify().await,
         }

@@ -1,7 +1,6 @@
 //! One push of an image, as a client does it that expects collection beside it: each request at any node, what is gone
 //! is pushed again, what failed for a while is repeated, all of it bounded.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,6 +19,9 @@ const TRIES_MAX: u32 = 14;
 const PAUSE: Duration = Duration::from_millis(200);
 /// Longest pause, whatever the server asks for.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// One of so many pushes is in no hurry with its manifest, and rests so long at most: its blobs may be collected.
+const SLOW: (u8, Duration) = (5, Duration::from_secs(3));
 
 /// What a mount came to.
 pub(super) enum Mounted {
@@ -55,18 +57,21 @@ struct Tally {
     tries: u32,
     /// Tries that ended because a blob was gone.
     pushed_again: u32,
+    /// Blobs that were there, that were mounted, and that were sent.
+    blobs: [u32; 3],
     troubles: Vec<String>,
-    /// Blobs whose push broke off: what of them lies on a disk stays until their uploads expire.
-    interrupted: BTreeSet<String>,
+    /// Blobs whose sending broke off, each as often as it did: what of it lies on a disk stays until the upload expires.
+    interrupted: Vec<String>,
     /// A manifest was sent and nobody knows: it may come to be later.
     is_unsure: bool,
 }
 
 impl Tally {
     fn outcome(self, rev: Option<u64>, error: Option<String>) -> Outcome {
-        let Tally { tries, pushed_again, troubles, interrupted, is_unsure } = self;
+        let Tally { tries, pushed_again, blobs: [found, mounted, sent], troubles, interrupted, is_unsure } = self;
         let value = json!({"tries": tries, "pushed_again": pushed_again, "troubles": troubles,
-            "interrupted": interrupted, "unsure": is_unsure});
+            "interrupted": interrupted, "unsure": is_unsure,
+            "found": found, "mounted": mounted, "sent": sent});
         let certainty = if is_unsure { Certainty::Unknown } else { Certainty::Never };
         Outcome { value, rev, error: error.map(|text| (text, certainty)) }
     }
@@ -95,12 +100,16 @@ pub(super) async fn push(nodes: &Nodes, image: &Image, random: &mut fastrand::Rn
 async fn once(nodes: &Nodes, image: &Image, random: &mut fastrand::Rng, tally: &mut Tally) -> Ended {
     for blob in &image.blobs {
         let node = nodes.any(random).clone();
-        // a layer may be in another repository already
-        let mounts = random.u8(0..4) == 0;
-        if let Err(trouble) = put_blob(&node, &image.repository, blob, mounts, random).await {
-            tally.interrupted.insert(blob.digest.clone());
-            return Ended::Failed(trouble);
+        match put_blob(&node, &image.repository, blob, random).await {
+            Ok(put) => tally.blobs[put as usize] += 1,
+            Err((trouble, has_sent)) => {
+                tally.interrupted.extend(has_sent.then(|| blob.digest.clone()));
+                return Ended::Failed(trouble);
+            }
         }
+    }
+    if random.u8(0..SLOW.0) == 0 {
+        tokio::time::sleep(SLOW.1.mul_f64(random.f64())).await;
     }
     let Node { public, .. } = nodes.any(random);
     let url = public.url(&format!("/v2/{}/manifests/{}", image.repository, image.tag));
@@ -122,19 +131,40 @@ fn is_blob_unknown(answer: &Answer) -> bool {
     String::from_utf8_lossy(&answer.body).contains("MANIFEST_BLOB_UNKNOWN")
 }
 
+/// How a blob came to be there.
+#[derive(Clone, Copy)]
+enum Put {
+    Found,
+    Mounted,
+    Sent,
+}
+
+/// Looks for a blob; where it is not, now and then tries to mount it, else sends it. With what went wrong: whether
+/// bytes may have been sent.
 async fn put_blob(
     node: &Node,
     repository: &str,
     blob: &Blob,
-    mounts: bool,
     random: &mut fastrand::Rng,
-) -> Result<(), Trouble> {
-    let from = super::repository_of(random.u64(..));
-    if !mounts || from == repository {
-        return node.public.put_blob(repository, blob).await.map(drop);
+) -> Result<Put, (Trouble, bool)> {
+    let client = &node.public;
+    let before = |trouble| (trouble, false);
+    let sending = |trouble: Trouble| {
+        let may_have_acted = trouble.clone().into_error().1 == Certainty::Unknown;
+        (trouble, may_have_acted)
+    };
+    if client.find_blob(repository, &blob.digest).await.map_err(before)?.is_some() {
+        return Ok(Put::Found);
     }
-    match mount(&node.public, repository, &blob.digest, &from).await? {
-        Mounted::Done(_) => Ok(()),
-        Mounted::Begun(answer) => node.public.finish(answer.location()?, blob, blob.bytes.clone()).await.map(drop),
+    let from = super::repository_of(random.u64(..));
+    if random.bool() || from == repository {
+        return client.send_blob(repository, blob).await.map(|_| Put::Sent).map_err(sending);
+    }
+    match mount(client, repository, &blob.digest, &from).await.map_err(before)? {
+        Mounted::Done(_) => Ok(Put::Mounted),
+        Mounted::Begun(answer) => {
+            let location = answer.location().map_err(before)?;
+            client.finish(location, blob, blob.bytes.clone()).await.map(|_| Put::Sent).map_err(sending)
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! it, nobody else does.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::Method;
@@ -18,6 +19,8 @@ use crate::history::{Act, Actor, Op, Outcome};
 
 /// What a server says a manifest's digest is.
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+/// One of so many reads is in no hurry with the blobs, and rests so long at most: the image may be deleted meanwhile.
+const SLOW: (u8, Duration) = (4, Duration::from_secs(2));
 /// Reads at a time from one node when everything is over.
 const AT_ONCE: usize = 8;
 
@@ -42,6 +45,9 @@ pub(super) async fn verify(actor: &mut Actor, nodes: &Nodes, known: &Known, rand
             Ok(manifest) => manifest,
             Err(trouble) => return failed(trouble),
         };
+        if manifest.is_some() && random.u8(0..SLOW.0) == 0 {
+            tokio::time::sleep(SLOW.1.mul_f64(random.f64())).await;
+        }
         let mut seen = Seen::default();
         for digest in manifest.iter().flat_map(|answer| blobs(&answer.body)) {
             let node = nodes.any(random);
