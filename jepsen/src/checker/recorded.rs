@@ -14,6 +14,8 @@ use crate::history::{FILE, verify};
 const REGISTER: &str = include_str!("recorded/register.jsonl");
 /// The first second of a list of tags.
 const LISTING: &str = include_str!("recorded/listing.jsonl");
+/// Two clients of `gc` for three seconds, where untagged images go by their age.
+const GC: &str = include_str!("recorded/gc.jsonl");
 /// The first moments of `blob-bytes`.
 const BYTES: &str = include_str!("recorded/bytes.jsonl");
 
@@ -227,4 +229,49 @@ fn bytes() {
         events[at].value["got"] = json!("sha256:other");
     }
     assert_eq!(blob_bytes::check(&events, &demands()).problem_count, 2);
+}
+
+// A recorded run collected all garbage and nothing else; with a blob gone under an image, an image gone or back, garbage
+// left, or nothing collected, it did not.
+#[test]
+fn garbage() {
+    let told = |inject: fn(&mut Vec<Event>)| {
+        let mut events = recorded(GC);
+        inject(&mut events);
+        let wanted = Collected { blobs_min: 10, untagged_go: true };
+        collected::check(&events, &demands(), wanted).problems.join("; ")
+    };
+    fn is_there(_: &Event, end: &Event) -> bool {
+        end.value["digest"].is_string()
+    }
+    fn report(events: &mut [Event]) -> &mut Value {
+        &mut events.iter_mut().rfind(|event| event.f == Act::Check).unwrap().value
+    }
+    assert_eq!(told(|_| ()), "");
+    let half = told(|events| {
+        let at = last(events, Act::Verify, is_there);
+        events[at].value["missing"] = json!([{"digest": "sha256:x", "node": "b-1", "manifest_is_there": true}]);
+    });
+    assert!(half.contains("HALF"), "{half}");
+    let gone = told(|events| {
+        let at = last(events, Act::FinalVerify, is_there);
+        events[at].value["digest"] = Value::Null;
+    });
+    assert!(gone.contains("LOST on"), "{gone}");
+    let back = told(|events| {
+        let is_deleted = |read: &Event, end: &Event| key(read).contains('@') && end.value["digest"].is_null();
+        let at = last(events, Act::FinalVerify, is_deleted);
+        let digest = key(&events[at]).split_once('@').unwrap().1.to_owned();
+        events[at].value["digest"] = json!(digest);
+    });
+    assert!(back.contains("was deleted"), "{back}");
+    let left = told(|events| report(events)["blob_zones"]["sha256:left"] = json!(3));
+    assert!(left.contains("GARBAGE: a repository uses sha256:left"), "{left}");
+    let surplus = told(|events| report(events)["directories"][0]["surplus"]["files"] = json!(1));
+    assert!(surplus.contains("does not list all surplus"), "{surplus}");
+    let idle = told(|events| {
+        let cycles = events.iter_mut().filter(|event| event.f == Act::Collection);
+        cycles.for_each(|cycle| cycle.value["last"]["swept"] = json!(0));
+    });
+    assert!(idle.contains("0 blobs were collected"), "{idle}");
 }

@@ -11,32 +11,34 @@ use crate::fault::{Fault, told};
 /// Beside each file of a blob lie the sums of its blocks.
 const SUMS: &str = ".sum";
 
-/// For each node: its blobs with files of their own, the bytes of those without their sums, and the bytes of its packs.
+/// For each node: names and bytes of its blobs with files of their own, without their sums, and the bytes of its packs.
 pub(crate) fn count(seats: &[Seat], directories: &[PathBuf]) -> Result<Value, Fault> {
     let count = |(seat, data): (&Seat, &PathBuf)| {
-        let (files, bytes) = files(&data.join("blobs/blobs"), 1)?;
-        let (packs, pack_bytes) = self::files(&data.join("blobs/pack"), 0)?;
-        let value = json!({"path": data, "files": files, "bytes": bytes, "packs": packs, "pack_bytes": pack_bytes});
+        let files = files(&data.join("blobs/blobs"), 1)?;
+        let packs = self::files(&data.join("blobs/pack"), 0)?;
+        let bytes = |files: &[(String, u64)]| -> u64 { files.iter().map(|(_, bytes)| bytes).sum() };
+        let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
+        let value = json!({"path": data, "files": names, "bytes": bytes(&files), "pack_bytes": bytes(&packs)});
         Ok((seat.name.clone(), value))
     };
     let counted = seats.iter().zip(directories).map(count).collect::<Result<serde_json::Map<_, _>, Fault>>()?;
     Ok(Value::Object(counted))
 }
 
-/// Files and their bytes, `depth` directories below `dir`.
-fn files(dir: &Path, depth: u8) -> Result<(u64, u64), Fault> {
+/// Files and the bytes of each, `depth` directories below `dir`.
+fn files(dir: &Path, depth: u8) -> Result<Vec<(String, u64)>, Fault> {
     let failed = || format!("{} can't be read", dir.display());
-    let (mut files, mut bytes) = (0, 0);
+    let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(told(&failed()))? {
         let entry = entry.map_err(told(&failed()))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
         if depth > 0 {
-            let below = self::files(&entry.path(), depth - 1)?;
-            (files, bytes) = (files + below.0, bytes + below.1);
-        } else if !entry.file_name().to_string_lossy().ends_with(SUMS) {
-            (files, bytes) = (files + 1, bytes + entry.metadata().map_err(told(&failed()))?.len());
+            found.extend(files(&entry.path(), depth - 1)?);
+        } else if !name.ends_with(SUMS) {
+            found.push((name, entry.metadata().map_err(told(&failed()))?.len()));
         }
     }
-    Ok((files, bytes))
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -58,7 +60,10 @@ mod tests {
         let address = "127.0.0.1:1".parse().unwrap();
         let seat = Seat { name: "a-1".into(), public: address, admin: address };
         let counted = count(&[seat], &[dir.path().to_owned()]).unwrap();
-        let found = ["files", "bytes", "packs", "pack_bytes"].map(|name| counted["a-1"][name].as_u64().unwrap());
-        assert_eq!(found, [2, 11, 1, 4]);
+        let mut names: Vec<&str> =
+            counted["a-1"]["files"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["ab1.2", "ab3.4"]);
+        assert_eq!(["bytes", "pack_bytes"].map(|name| counted["a-1"][name].as_u64().unwrap()), [11, 4]);
     }
 }

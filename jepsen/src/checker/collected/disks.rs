@@ -1,6 +1,6 @@
 //! What `portolan check` and the harness found on the disks of the stopped nodes: what images name, and nothing beside.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
@@ -9,8 +9,10 @@ use super::state::{Expected, State};
 use crate::checker::{nemesis, pairs};
 use crate::history::{Act, Event};
 
-/// Bytes that packs may hold beside twice what is alive in them: below this the server rewrites them at any loss.
-const PACK_SLACK_BYTES: u64 = 4 << 20;
+/// Below this many bytes of packs the server rewrites them when a hundredth of them is dead, above when half is.
+const SMALL_PACK_BYTES: u64 = 4 << 20;
+/// Bytes of a record in a pack beside those of its blob.
+const RECORD_BYTES: u64 = 112;
 
 /// Judges; what was read, for the figures.
 pub(super) fn judge(events: &[Event], state: &State<'_>, problems: &mut Vec<String>) -> Value {
@@ -23,19 +25,23 @@ pub(super) fn judge(events: &[Event], state: &State<'_>, problems: &mut Vec<Stri
     }
     names(report, state, problems);
     let interrupted = interrupted(events);
-    let (mut explained, mut staged) = (0u64, 0u64);
-    for directory in list(report, "directories") {
-        explained += surplus(directory, &interrupted, problems);
-        staged += directory["staged"]["files"].as_u64().unwrap_or_default();
+    let Some(disks) = nemesis(events, Act::Disk).last().and_then(|disk| disk.value.as_object()) else {
+        problems.push("nobody counted the bytes on the disks".to_owned());
+        return Value::Null;
+    };
+    let mut nodes = serde_json::Map::new();
+    for (node, disk) in disks {
+        match list(report, "directories").iter().find(|directory| directory["path"] == disk["path"]) {
+            Some(directory) => {
+                drop(nodes.insert(node.clone(), judge_node(node, directory, disk, &interrupted, problems)))
+            }
+            None => problems.push(format!("`portolan check` tells nothing of {node}")),
+        }
     }
-    let counted = nemesis(events, Act::Disk).last().map(|disk| &disk.value);
-    let bytes = bytes(report, counted, problems);
     json!({
         "blobs": report["blobs"]["records"],
         "interrupted_pushes": interrupted.values().sum::<u64>(),
-        "surplus_of_interrupted_pushes": explained,
-        "staged": staged,
-        "nodes": bytes,
+        "nodes": nodes,
     })
 }
 
@@ -64,52 +70,59 @@ fn interrupted(events: &[Event]) -> BTreeMap<&str, u64> {
     counts
 }
 
-/// Files of a node that no record names; how many of them interrupted pushes explain, each one file.
-fn surplus(directory: &Value, interrupted: &BTreeMap<&str, u64>, problems: &mut Vec<String>) -> u64 {
-    let (mut left, mut explained, mut others) = (interrupted.clone(), 0, Vec::new());
-    for file in list(&directory["surplus"], "first") {
-        let hash = file["name"].as_str().and_then(|name| name.split('.').next()).unwrap_or_default();
+/// What no record names on a node: files of their own, of which interrupted pushes explain one each; and the bytes in
+/// packs, whose removed records stay until there are enough of them.
+fn surplus(
+    node: &str,
+    directory: &Value,
+    disk: &Value,
+    interrupted: &BTreeMap<&str, u64>,
+    problems: &mut Vec<String>,
+) -> (u64, u64) {
+    let names: BTreeSet<&str> = list(disk, "files").iter().filter_map(Value::as_str).collect();
+    let all = list(&directory["surplus"], "first");
+    if number(&directory["surplus"]["files"]) != all.len() as u64 {
+        problems.push(format!("{node}: `portolan check` does not list all surplus files"));
+    }
+    let (mut left, mut explained, mut dead) = (interrupted.clone(), 0, 0);
+    for file in all {
+        let name = file["name"].as_str().unwrap_or_default();
+        let hash = name.split('.').next().unwrap_or_default();
         match left.get_mut(format!("sha256:{hash}").as_str()) {
             Some(count) if *count > 0 => {
                 *count -= 1;
                 explained += 1;
             }
-            _ => others.push(file),
+            _ if name.contains('.') && !names.contains(name) => dead += number(&file["bytes"]) + RECORD_BYTES,
+            _ => problems.push(format!("GARBAGE: {node}: a surplus file: {file}")),
         }
     }
-    let all = directory["surplus"]["files"].as_u64().unwrap_or_default();
-    let path = directory["path"].as_str().unwrap_or_default();
-    if all > explained {
-        problems.push(format!("GARBAGE: {} surplus files in {path}: {}", all - explained, json!(others)));
-    }
-    explained
+    (explained, dead)
 }
 
-/// Counted by the harness and by the server, the bytes are the same: blobs with files of their own, and those in packs.
-fn bytes(report: &Value, counted: Option<&Value>, problems: &mut Vec<String>) -> Value {
-    let Some(counted) = counted.and_then(Value::as_object) else {
-        problems.push("nobody counted the bytes on the disks".to_owned());
-        return Value::Null;
-    };
-    let mut told = serde_json::Map::new();
-    for (node, disk) in counted {
-        let directory = list(report, "directories").iter().find(|directory| directory["path"] == disk["path"]);
-        let Some(directory) = directory else {
-            problems.push(format!("`portolan check` tells nothing of {node}"));
-            continue;
-        };
-        let number = |value: &Value| value.as_u64().unwrap_or_default();
-        let named = number(&directory["copies"]["bytes"]) + number(&directory["surplus"]["bytes"]);
-        let (files, packs) = (number(&disk["bytes"]), number(&disk["pack_bytes"]));
-        let packed = named.saturating_sub(files);
-        if files > named || packed > packs {
-            problems
-                .push(format!("{node}: {files} bytes in files and {packs} in packs, but {named} by `portolan check`"));
-        }
-        if packs > 2 * packed + PACK_SLACK_BYTES {
-            problems.push(format!("GARBAGE: {node}: packs of {packs} bytes, of which {packed} are alive"));
-        }
-        told.insert(node.clone(), json!({"files": files, "packs": packs, "packed": packed}));
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or_default()
+}
+
+/// Nothing beside what is named, and the bytes are the same whether the harness or the server counts them.
+fn judge_node(
+    node: &str,
+    directory: &Value,
+    disk: &Value,
+    interrupted: &BTreeMap<&str, u64>,
+    problems: &mut Vec<String>,
+) -> Value {
+    let (explained, dead) = surplus(node, directory, disk, interrupted, problems);
+    let named = number(&directory["copies"]["bytes"]) + number(&directory["surplus"]["bytes"]);
+    let (files, packs) = (number(&disk["bytes"]), number(&disk["pack_bytes"]));
+    let packed = named.saturating_sub(files);
+    if files > named || packed > packs {
+        problems.push(format!("{node}: {files} bytes in files and {packs} in packs, but {named} by `portolan check`"));
     }
-    Value::Object(told)
+    let dead_max = if packs <= SMALL_PACK_BYTES { packs / 100 + RECORD_BYTES } else { packs / 2 + RECORD_BYTES };
+    if dead > dead_max {
+        problems.push(format!("GARBAGE: {node}: packs of {packs} bytes, of which {dead} belong to nothing"));
+    }
+    json!({"files": files, "packs": packs, "packed": packed, "dead_in_packs": dead,
+        "surplus_of_interrupted_pushes": explained, "staged": directory["staged"]["files"]})
 }

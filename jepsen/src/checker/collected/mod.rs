@@ -58,6 +58,8 @@ pub(super) fn check(events: &[Event], demands: &Demands, wanted: Collected) -> V
         "unread": seen.unread,
         "final_reads": finals.len(),
         "collected": swept,
+        "untagged_go": wanted.untagged_go,
+        "grace_ms": quiesce.and_then(|quiesce| quiesce.value["nodes"].as_object()?.values().next()?.get("grace_ms")),
         "came_to_rest_ms": quiesce.map(|quiesce| &quiesce.value["took_ms"]),
         "disks": disks,
     });

@@ -56,7 +56,7 @@ fn good() -> Vec<Line<'static>> {
             "surplus": {"files": 0, "bytes": 0, "first": []}, "staged": {"files": 0}})
     };
     let directories: Vec<Value> = NODES.iter().map(|node| directory(node)).collect();
-    let disk = |node: &str| json!({"path": format!("/{node}"), "bytes": 70, "pack_bytes": 40});
+    let disk = |node: &str| json!({"path": format!("/{node}"), "files": ["abc.7"], "bytes": 70, "pack_bytes": 40});
     let disks: serde_json::Map<String, Value> = NODES.iter().map(|node| ((*node).to_owned(), disk(node))).collect();
     lines.push(nemesis_line(4.0, Act::Disk, Value::Object(disks)));
     let blobs = json!({"records": 4, "unused": 0});
@@ -189,13 +189,24 @@ fn garbage_left() {
         let first = json!([{"name": "abc.7", "bytes": 0, "text": "no record names it"}]);
         report["directories"][1]["surplus"] = json!({"files": 1, "bytes": 0, "first": first});
     };
-    assert!(report(file).contains("GARBAGE: 1 surplus files in /b-1"));
+    assert!(report(file).contains("GARBAGE: b-1: a surplus file"));
     assert!(report(|report| report["directories"][0]["copies"]["bytes"] = json!(60)).contains("by `portolan check`"));
     assert!(report(|report| report["directories"][0]["copies"]["bytes"] = json!(111)).contains("by `portolan check`"));
     assert!(report(|report| *report = json!({})).contains("does not list"));
-    let mut packs = good();
-    value(&mut packs, Act::Disk, "")["a-1"]["pack_bytes"] = json!(5 << 20);
-    assert!(told(&packs).join("").contains("GARBAGE: a-1: packs"));
+    let hidden = |report: &mut Value| report["directories"][0]["surplus"]["files"] = json!(1);
+    assert!(report(hidden).contains("does not list all"));
+    // records in packs may be dead, a few of them
+    for (bytes, is_good) in [(0, true), (1000, false)] {
+        let mut packs = good();
+        let disk = &mut value(&mut packs, Act::Disk, "")["b-1"];
+        disk["files"] = json!([]);
+        disk["pack_bytes"] = json!(10_000);
+        file(value(&mut packs, Act::Check, ""));
+        value(&mut packs, Act::Check, "")["directories"][1]["surplus"]["first"][0]["bytes"] = json!(bytes);
+        let told = told(&packs).join("");
+        assert_eq!(told.contains("belong to nothing"), !is_good, "{told}");
+        assert_eq!(told.is_empty(), is_good, "{told}");
+    }
     // a push of these bytes broke off: its upload may still be ended
     let mut broken_off = good();
     file(value(&mut broken_off, Act::Check, ""));
@@ -206,7 +217,7 @@ fn garbage_left() {
     surplus["files"] = json!(2);
     let again = surplus["first"][0].clone();
     surplus["first"].as_array_mut().unwrap().push(again);
-    assert!(told(&broken_off)[0].contains("GARBAGE: 1 surplus files"));
+    assert!(told(&broken_off)[0].contains("GARBAGE: b-1: a surplus file"));
 }
 
 // A run that collected nothing, did not wait, waited in vain, or did not look at the disks proves nothing.
