@@ -64,11 +64,12 @@ test-ops: build
 
 JEPSEN = $(CARGO_TARGET_DIR)/debug/jepsen run --store $(CACHE)/store
 
-## jepsen-smoke: two and a half minutes of faults that need no root: leaders killed under pushes, every node killed under
-## uploads, then nodes killed, paused and restarted under all workloads at once
+## jepsen-smoke: four minutes of faults that need no root: leaders killed under pushes, every node killed under uploads,
+## nodes killed while garbage is collected, then nodes killed, paused and restarted under all workloads at once
 jepsen-smoke: build
 	$(JEPSEN) --workload push-set --nemesis kill-leader --kills 3 --clients 20
 	$(JEPSEN) --workload upload-resume
+	$(JEPSEN) --workload gc --nemesis kill-any --kills 2 --clients 16
 	$(JEPSEN) --workload mixed --nemesis mix --only kill,pause,restart,transfer-leader --minutes 0.6 --clients 20
 
 ## jepsen: twenty leaders killed under 100 pushing clients, uploads and pulls under kills of any node, power cuts (as root)
@@ -78,6 +79,7 @@ jepsen: build
 	$(JEPSEN) --workload pull-by-digest --nemesis kill-any --kills 10 --clients 30
 	$(JEPSEN) --workload push-set --nemesis powercut --cuts 10 --clients 20
 	$(JEPSEN) --workload push-set --nemesis powercut-all --cuts 4 --clients 20
+	$(JEPSEN) --workload gc --nemesis powercut --cuts 6 --clients 16
 
 ## jepsen-long: MINUTES of faults under all workloads, as root: runs of four minutes (their volumes hold no more), seeds from
 ## SEED on

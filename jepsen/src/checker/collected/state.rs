@@ -115,8 +115,8 @@ impl<'a> State<'a> {
             self.problems.push(format!("{name}: LOST: to be dropped at {}, and absent", at(untag.invoke)));
         }
         if is_ok || is_absent || is_unknown(untag) {
-            image.is_tagged = Is::No.unless(!is_ok || image.is_unsure);
-            tag.is_unknown = !is_ok || image.is_unsure;
+            image.is_tagged = Is::No.unless(is_unknown(untag) || image.is_unsure);
+            tag.is_unknown = is_unknown(untag) || image.is_unsure;
             tag.image = None;
         }
     }
@@ -130,8 +130,8 @@ impl<'a> State<'a> {
             self.problems.push(format!("{name}: LOST: to be deleted at {}, and absent", at(delete.invoke)));
         }
         if is_ok || is_absent || is_unknown(delete) {
-            image.is_there = Is::No.unless(!is_ok || image.is_unsure);
-            let is_unknown = !is_ok || image.is_unsure;
+            let is_unknown = is_unknown(delete) || image.is_unsure;
+            image.is_there = Is::No.unless(is_unknown);
             for tag in self.tags.values_mut().filter(|tag| tag.image.as_deref() == Some(name)) {
                 tag.is_unknown |= is_unknown;
                 tag.image = None;
