@@ -231,8 +231,8 @@ fn bytes() {
     assert_eq!(blob_bytes::check(&events, &demands()).problem_count, 2);
 }
 
-// A recorded run collected all garbage and nothing else; with a blob gone under an image, an image gone or back, garbage
-// left, or nothing collected, it did not.
+// A recorded run collected all garbage and nothing else; with a blob gone under an image, an image gone or back,
+// garbage left, or nothing collected, it did not.
 #[test]
 fn garbage() {
     let told = |inject: fn(&mut Vec<Event>)| {

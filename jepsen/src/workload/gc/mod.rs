@@ -1,5 +1,5 @@
-//! `gc`: images whose layers come from one small pool are pushed, untagged and deleted, while collection runs as fast as
-//! it can: what one client deletes another one is just pushing again. A client that is told that a blob is unknown
+//! `gc`: images whose layers come from one small pool are pushed, untagged and deleted, while collection runs as fast
+//! as it can: what one client deletes another one is just pushing again. A client that is told that a blob is unknown
 //! pushes it again; what it was told is there has to be there, whole, until somebody deletes it.
 //!
 //! Every image has a configuration of its own, so its digest and its tag belong to one client, and the judge knows from

@@ -60,7 +60,7 @@ struct Tally {
     /// Blobs that were there, that were mounted, and that were sent.
     blobs: [u32; 3],
     troubles: Vec<String>,
-    /// Blobs whose sending broke off, each as often as it did: what of it lies on a disk stays until the upload expires.
+    /// Blobs whose sending broke off, each as often as it did: what lies on a disk stays until the upload expires.
     interrupted: Vec<String>,
     /// A manifest was sent and nobody knows: it may come to be later.
     is_unsure: bool,

@@ -60,8 +60,8 @@ pub(super) async fn verify(actor: &mut Actor, nodes: &Nodes, known: &Known, rand
     actor.run(op, read).await;
 }
 
-/// Waits until collection has come to rest, then reads every image that may have been pushed, by tag and by digest, from
-/// every node. Actors are numbered from `first`.
+/// Waits until collection has come to rest, then reads every image that may have been pushed, by tag and by digest,
+/// from every node. Actors are numbered from `first`.
 pub(crate) async fn read_all(shared: &Shared, nodes: &Nodes, first: usize) {
     let images = shared.images.lock().clone();
     if images.is_empty() {
