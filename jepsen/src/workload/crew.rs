@@ -163,7 +163,8 @@ fn groups(seed: u64, clients: usize) -> Vec<Arc<Group>> {
     all
 }
 
-/// Reads everything that the run's registers, blobs, lists and images of `gc` hold from every node. Process numbers begin at `first`.
+/// Reads everything that the run's registers, blobs, lists and images of `gc` hold from every node. Process numbers
+/// begin at `first`.
 pub(crate) async fn read_all(
     shared: &Shared,
     seats: &[Seat],
