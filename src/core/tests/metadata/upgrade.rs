@@ -1,5 +1,6 @@
 //! R7: nodes of two releases serve one cluster, then it steps up to the newer one's level.
 
+use registry_core::decide::quota::Limits;
 use registry_core::metadata::apply::{Entry, StateDigest};
 use registry_core::metadata::blob;
 use registry_core::metadata::cluster::{self, FEATURE_LEVEL};
@@ -122,6 +123,11 @@ fn r7_migrates_under_load() {
     let other = world.repository("other", 0xb1, Settings::default());
     world.push_blob(&other, b"other", 71, &[1, 2]);
     assert_eq!(world.refused(EndUpgrade { level: FEATURE_LEVEL }), Refusal::Changed);
+    // limits may be set before the slot is counted, and go with their repository
+    let limited = world.repository("limited", 0xb2, Settings::default());
+    let limits = Limits { bytes: Some(9), tags: None };
+    world.ok(SetRepositoryQuota { repository: limited.clone(), limits });
+    world.ok(DeleteRepository { key: limited, force: true });
     world.ok(MigrateSlot { slot: repository.slot(), level: FEATURE_LEVEL });
     let counted = usage::read(&world.tables, &repository).used;
     assert!(counted.bytes > 0 && counted.tags > 0, "{counted:?}");
