@@ -106,8 +106,23 @@ impl Core {
         self.applied.borrow().is_some_and(|applied| applied.index >= index)
     }
 
+    /// The leader's answer, unless another one leads meanwhile: who has stepped down would only let the patience of the
+    /// question run out, and everybody's reads with it.
     async fn ask_leader(&self) -> Option<u64> {
-        match self.leader()? {
+        let leader = self.leader()?;
+        let asked = match &leader {
+            Leader::Here => self.net.node_id,
+            Leader::There { node_id, .. } => *node_id,
+        };
+        let mut leadership = self.leadership.clone();
+        tokio::select! {
+            index = self.ask(leader) => index,
+            _gone = leadership.wait_for(|now| now.leader != Some(asked)) => None,
+        }
+    }
+
+    async fn ask(&self, leader: Leader) -> Option<u64> {
+        match leader {
             Leader::Here => {
                 let confirmed = self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await.ok()?;
                 Some(confirmed.read_log_id().index())
