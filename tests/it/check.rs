@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Output;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use registry_core::vocabulary::Digest;
 use serde_json::Value;
 
-use crate::support::{Cluster, http, portolan};
+use crate::support::{self, Cluster, http, image, portolan};
 
 /// Runs the check; its exit status, its JSON, what it said on standard error.
 fn check(arguments: &[&str], directories: &[PathBuf]) -> (i32, Value, String) {
@@ -19,28 +19,8 @@ fn check(arguments: &[&str], directories: &[PathBuf]) -> (i32, Value, String) {
     (status.code().unwrap(), serde_json::from_slice(&stdout).unwrap_or(Value::Null), told)
 }
 
-/// Pushes an image of one layer.
-fn push(cluster: &Cluster, node: u8, tag: &str, layer: &[u8]) {
-    let (key, base) = (cluster.key(), format!("{}/v2/it/check", cluster.node(node)));
-    let described = [b"{}".as_slice(), layer].map(|bytes| {
-        let digest = Digest::sha256(bytes);
-        let url = format!("{base}/blobs/uploads/?digest={digest}");
-        let answer = http::request("POST", &url).key(&key).body(bytes).send();
-        assert_eq!(answer.status, 201, "{}", answer.text());
-        format!(r#""mediaType":"application/octet-stream","digest":"{digest}","size":{}"#, bytes.len())
-    });
-    let kind = "application/vnd.oci.image.manifest.v1+json";
-    let [config, layer] = described;
-    let manifest =
-        format!(r#"{{"schemaVersion":2,"mediaType":"{kind}","config":{{{config}}},"layers":[{{{layer}}}]}}"#);
-    let url = format!("{base}/manifests/{tag}");
-    let answer = http::request("PUT", &url).key(&key).header("Content-Type", kind).body(manifest).send();
-    assert_eq!(answer.status, 201, "{}", answer.text());
-}
-
 /// Waits until so many third copies were made and confirmed, over all nodes.
 fn wait_repaired(cluster: &Cluster, copies: u64) {
-    let until = Instant::now() + Duration::from_secs(60);
     let confirmed = |node| {
         let answer = http::request("GET", &format!("{}/metrics", cluster.admin(node))).key(&cluster.key()).send();
         let text = answer.text();
@@ -48,10 +28,8 @@ fn wait_repaired(cluster: &Cluster, copies: u64) {
         let line = text.lines().find(is_it).unwrap_or("0");
         line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()
     };
-    while (1..=3).map(confirmed).sum::<u64>() < copies {
-        assert!(Instant::now() < until, "third copies are not made");
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    let are_made = || (1..=3).map(confirmed).sum::<u64>() >= copies;
+    support::wait("third copies are made", Duration::from_secs(60), are_made);
 }
 
 fn kinds(report: &Value) -> Vec<&str> {
@@ -76,8 +54,8 @@ fn file_of(data: &Path, digest: &Digest) -> PathBuf {
 fn stopped_nodes_are_checked() {
     let mut cluster = Cluster::start(32);
     let layer: Vec<u8> = (0..2_000_000u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
-    push(&cluster, 1, "one", &layer);
-    push(&cluster, 2, "two", b"a small layer, which lies in a pack");
+    image::push(&cluster, 1, "it/check", "one", &layer);
+    image::push(&cluster, 2, "it/check", "two", b"a small layer, which lies in a pack");
     let directories: Vec<PathBuf> = (1..=3).map(|node| cluster.node_dir(node).join("data")).collect();
     let (status, _, told) = check(&[], &directories);
     assert_eq!(status, 2, "{told}");

@@ -63,7 +63,7 @@ impl Place<'_> {
 // there for all.
 #[test]
 fn r02_a_leader_that_was_away_answers_nothing_stale() {
-    let cluster = Cluster::start(73);
+    let cluster = Cluster::start(75);
     let place = Place { cluster: &cluster, name: "r2/app" };
     place.begin();
     for round in 0..4 {

@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use registry_core::vocabulary::Digest;
 use serde_json::{Value, json};
 
 use crate::support::http::{self, Answer};
-use crate::support::{Cluster, portolan};
+use crate::support::{self, Cluster, portolan};
 
 const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
 const BYTES: &str = "application/octet-stream";
@@ -86,12 +86,8 @@ fn status(cluster: &Cluster, node: u8) -> Value {
     admin(cluster, node, "GET", "/v1/gc", &Value::Null).json()
 }
 
-fn wait(what: &str, mut is_so: impl FnMut() -> bool) {
-    let until = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < until, "{what}");
-        std::thread::sleep(Duration::from_millis(100));
-    }
+fn wait(what: &str, is_so: impl FnMut() -> bool) {
+    support::wait(what, PATIENCE, is_so);
 }
 
 fn data(cluster: &Cluster, node: u8) -> PathBuf {

@@ -7,40 +7,18 @@ use std::time::{Duration, Instant};
 use registry_core::vocabulary::Digest;
 use serde_json::Value;
 
+use crate::support::image::{self, MANIFEST};
 use crate::support::{Cluster, http, portolan};
 
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const REPOSITORY: &str = "it/recovery";
 
 /// A layer that is too large for a pack.
 fn layer() -> Vec<u8> {
     (0..300_000_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
 }
 
-/// Pushes an image of one layer; the layer's digest.
 fn push(cluster: &Cluster, node: u8, tag: &str, layer: &[u8]) -> Digest {
-    let (key, base) = (cluster.key(), format!("{}/v2/it/recovery", cluster.node(node)));
-    let described = [b"{}".as_slice(), layer].map(|bytes| {
-        let digest = Digest::sha256(bytes);
-        let url = format!("{base}/blobs/uploads/?digest={digest}");
-        let answer = http::request("POST", &url).key(&key).body(bytes).send();
-        assert_eq!(answer.status, 201, "{}", answer.text());
-        format!(r#""mediaType":"application/octet-stream","digest":"{digest}","size":{}"#, bytes.len())
-    });
-    let [config, described] = described;
-    let manifest =
-        format!(r#"{{"schemaVersion":2,"mediaType":"{MANIFEST}","config":{{{config}}},"layers":[{{{described}}}]}}"#);
-    put_tag(cluster, node, tag, &manifest);
-    Digest::sha256(layer)
-}
-
-fn put_tag(cluster: &Cluster, node: u8, tag: &str, manifest: &str) {
-    let url = format!("{}/v2/it/recovery/manifests/{tag}", cluster.node(node));
-    let answer = http::request("PUT", &url)
-        .key(&cluster.key())
-        .header("Content-Type", MANIFEST)
-        .body(manifest.to_owned())
-        .send();
-    assert_eq!(answer.status, 201, "{}", answer.text());
+    image::push(cluster, node, REPOSITORY, tag, layer)
 }
 
 fn get(cluster: &Cluster, node: u8, path: &str) -> http::Answer {
@@ -83,7 +61,7 @@ fn a_rotten_state_is_taken_from_another_node() {
     let layer = push(&cluster, 1, "latest", &layer());
     let manifest = get(&cluster, 1, "manifests/latest").text();
     for number in 0..400 {
-        put_tag(&cluster, 1, &format!("tag-{number}"), &manifest);
+        image::put(&cluster, 1, REPOSITORY, &format!("tag-{number}"), &manifest);
     }
     let victim = 3;
     // a start writes what was in memory into table files

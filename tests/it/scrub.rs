@@ -2,12 +2,12 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use registry_core::vocabulary::Digest;
 use serde_json::Value;
 
-use crate::support::{Cluster, http, portolan};
+use crate::support::{self, Cluster, http, portolan};
 
 /// How long finding and repairing may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -41,12 +41,8 @@ fn scrub(cluster: &Cluster, node: u8, word: &str) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-fn wait(what: &str, mut is_done: impl FnMut() -> bool) {
-    let until = Instant::now() + PATIENCE;
-    while !is_done() {
-        assert!(Instant::now() < until, "{what}: not within {PATIENCE:?}");
-        std::thread::sleep(Duration::from_millis(100));
-    }
+fn wait(what: &str, is_so: impl FnMut() -> bool) {
+    support::wait(what, PATIENCE, is_so);
 }
 
 // B6 at rest: one node's copy has a flipped bit, another's file is gone, a third is untouched; nobody reads any of

@@ -4,8 +4,10 @@
 //! region of its own. Start at [`Cluster`] for the nodes, at [`http`] for requests.
 
 pub(crate) mod http;
+pub(crate) mod image;
 
 use std::any::Any;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, OnceLock};
@@ -54,6 +56,7 @@ impl Cluster {
         settings: &[&str],
         prepare: impl FnOnce(&[PathBuf]) -> Result<Option<Box<dyn Any + Send + Sync>>, String>,
     ) -> Result<Cluster, String> {
+        claim(region);
         let dir = tempfile::tempdir().unwrap();
         let nodes: Vec<PathBuf> = (1..=3).map(|n| node_dir(dir.path(), n)).collect();
         let prepared = prepare(&nodes)?;
@@ -224,8 +227,24 @@ impl Cluster {
     }
 }
 
+/// Two tests with one region would meet at its addresses when they happen to run at the same time.
+fn claim(region: u8) {
+    static CLAIMED: Mutex<BTreeSet<u8>> = Mutex::new(BTreeSet::new());
+    let is_new = CLAIMED.lock().unwrap().insert(region);
+    assert!(is_new, "another test has taken region {region}: choose one that no test has");
+}
+
 fn node_dir(dir: &Path, n: u8) -> PathBuf {
     dir.join("dev/nodes").join(format!("{}-1", char::from(b'a' + n - 1)))
+}
+
+/// Looks again and again until something is so.
+pub(crate) fn wait(what: &str, patience: Duration, mut is_so: impl FnMut() -> bool) {
+    let until = Instant::now() + patience;
+    while !is_so() {
+        assert!(Instant::now() < until, "{what}: not within {patience:?}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 /// Says on the terminal, past the capture of test output, that something was not tested, and why. With
