@@ -37,7 +37,7 @@ use crate::jobs::compact_packs::CompactPacks;
 use crate::jobs::forget_uploads::ForgetUploads;
 use crate::jobs::free_files::{FreeFiles, Freed};
 use crate::jobs::free_stagings::FreeStagings;
-use crate::jobs::migrate_slots::{MigrateSlots, SUSPECTS_LEVEL};
+use crate::jobs::migrate_slots::MigrateSlots;
 use crate::jobs::promote_voters::PromoteVoters;
 use crate::jobs::purge_quarantine::PurgeQuarantine;
 use crate::jobs::purge_repositories::PurgeRepositories;
@@ -221,7 +221,7 @@ async fn assemble(settings: Settings, shutdown: Shutdown, databases: &Databases)
     databases.opened(&group, &state);
     let metadata = Metadata::new(group.clone(), state, watch);
     let level = metadata.peek(|view| upgrade::level_of(view, keys::SYSTEM));
-    group.record_suspects(level >= SUSPECTS_LEVEL);
+    group.record_suspects(level >= upgrade::LEVEL_2);
     let transfer = blobs::start_transfer(&settings, &identity, pems, Arc::clone(&store), &metadata).await?;
     let seat = seat(&settings, &identity);
     Ok(Parts {

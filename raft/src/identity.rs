@@ -62,6 +62,11 @@ pub enum IdentityError {
 }
 
 impl Identity {
+    /// Of a directory that no node was started on yet.
+    fn new(cluster_id: u128, lineage: u64, node_id: u64) -> Identity {
+        Identity { cluster_id, lineage, node_id, start: 0, feature_level: FEATURE_LEVEL, suspicion: None }
+    }
+
     /// Whether the directory has an identity.
     pub(crate) fn is_in(dir: &Path) -> bool {
         dir.join(FILE).exists()
@@ -82,10 +87,7 @@ impl Directory {
         files::make_dir(dir)?;
         let mut identity = match read(dir)? {
             Some(identity) => identity,
-            None => {
-                let feature_level = FEATURE_LEVEL;
-                Identity { cluster_id, lineage, node_id, start: 0, feature_level, suspicion: None }
-            }
+            None => Identity::new(cluster_id, lineage, node_id),
         };
         if (identity.cluster_id, identity.node_id) != (cluster_id, node_id) {
             let Identity { cluster_id, lineage, node_id, .. } = identity;
@@ -132,8 +134,7 @@ pub(crate) fn rewrite(dir: &Path, change: impl FnOnce(&mut Identity)) -> Result<
 
 /// Gives a directory its identity before its first start.
 pub(crate) fn create(dir: &Path, cluster_id: u128, lineage: u64, node_id: u64) -> Result<(), IdentityError> {
-    let identity = Identity { cluster_id, lineage, node_id, start: 0, feature_level: FEATURE_LEVEL, suspicion: None };
-    Ok(files::replace(&dir.join(FILE), &encode(&identity))?)
+    Ok(files::replace(&dir.join(FILE), &encode(&Identity::new(cluster_id, lineage, node_id)))?)
 }
 
 /// Reads the directory's identity; `None` if it has none yet.

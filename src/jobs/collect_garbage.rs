@@ -26,8 +26,6 @@ use super::driver::{Reconciler, Step, StepFuture};
 use crate::ground::clock::whole_ms;
 use crate::metadata::{Metadata, ProposeError};
 
-/// Feature level at which all nodes know what a collection does.
-const LEVEL: u16 = 2;
 /// How often it is looked whether a cycle is due or wanted.
 const LOOK: Duration = Duration::from_secs(1);
 /// Shortest and longest time between two cycles; between these it is a tick, in which nothing can become due.
@@ -243,7 +241,7 @@ impl Reconciler for CollectGarbage {
                 return Step::IDLE;
             }
             // nothing is collected before the founding, nor while nodes of a release that can't serve the cluster
-            if self.metadata.peek(|view| upgrade::level_of(view, keys::SYSTEM)) < LEVEL {
+            if self.metadata.peek(|view| upgrade::level_of(view, keys::SYSTEM)) < upgrade::LEVEL_2 {
                 return Step::IDLE;
             }
             match self.take(&row) {

@@ -11,6 +11,7 @@ use registry_core::vocabulary::ids::StoreId;
 use tokio::runtime::Handle;
 
 use super::driver::{Reconciler, Step, StepFuture};
+use super::volume::blocking;
 use crate::blob::store::{BlobKey, BlobStore, Compaction, Pressure, StoreResult};
 use crate::metadata::{Consistency, Metadata};
 
@@ -80,19 +81,18 @@ impl Reconciler for CompactPacks {
 
     fn step(&self) -> StepFuture<'_> {
         Box::pin(async {
-            let (metadata, store, runtime) = (self.metadata.clone(), Arc::clone(&self.store), Handle::current());
-            match tokio::task::spawn_blocking(move || compact(&metadata, &*store, &runtime)).await {
-                Ok(Ok(Compaction { segments: 0, .. })) => Step::IDLE,
-                Ok(Ok(done)) => {
+            let (metadata, runtime) = (self.metadata.clone(), Handle::current());
+            match blocking(&self.store, move |store| compact(&metadata, store, &runtime)).await {
+                Ok(Compaction { segments: 0, .. }) => Step::IDLE,
+                Ok(done) => {
                     tracing::info!(copied = done.copied, bytes = done.freed_bytes, "a pack segment was rewritten");
                     metrics::counter!("portolan_blob_packs_compacted_total").increment(done.segments as u64);
                     Step { done: done.segments as u64, failed: 0, more: false }
                 }
-                Ok(Err(error)) => {
+                Err(error) => {
                     tracing::warn!(%error, "packs could not be compacted; it is tried again");
                     Step { done: 0, failed: 1, more: false }
                 }
-                Err(_) => Step { done: 0, failed: 1, more: false },
             }
         })
     }

@@ -21,6 +21,7 @@ use tokio::sync::watch;
 
 use self::walk::Walk;
 use super::driver::{Reconciler, Step, StepFuture};
+use super::volume::blocking;
 use crate::blob::store::{BlobKey, BlobStore, DigestLock, StoreError, StoreResult};
 use crate::metadata::{Consistency, Metadata};
 
@@ -70,15 +71,6 @@ impl FreeFiles {
         FreeFiles { metadata, store, principal, freed, state: Mutex::default() }
     }
 
-    async fn blocking<T: Send + 'static>(
-        &self,
-        call: impl FnOnce(&dyn BlobStore) -> StoreResult<T> + Send + 'static,
-    ) -> StoreResult<T> {
-        let store = Arc::clone(&self.store);
-        let called = tokio::task::spawn_blocking(move || call(&*store)).await;
-        called.unwrap_or_else(|error| Err(StoreError::VolumeFailed { reason: error.to_string().into() }))
-    }
-
     /// What the state's changes told of, as far as it lies here; whether there may be more.
     async fn take_told(&self) -> StoreResult<bool> {
         let (told, some_were_lost) = self.metadata.watch().take_freed(TOLD_PER_STEP);
@@ -89,7 +81,7 @@ impl FreeFiles {
         if told.is_empty() {
             return Ok(false);
         }
-        let here = self.blocking(move |store| {
+        let here = blocking(&self.store, move |store| {
             let keys = told.into_iter().map(|(digest, generation)| BlobKey::new(digest, generation));
             keys.filter_map(|key| match store.stat(&key) {
                 Ok(None) => None,
@@ -122,7 +114,7 @@ impl FreeFiles {
 
     /// Judges files under their locks and deletes those that may go. Those whose digest is in use wait.
     async fn judge(&self, round: Vec<BlobKey>) -> Result<Round, Failure> {
-        let (held, busy) = self.blocking(move |store| lock(store, round)).await?;
+        let (held, busy) = blocking(&self.store, move |store| lock(store, round)).await?;
         self.state.lock().due.extend(busy);
         let judged = held.len();
         if held.is_empty() {
@@ -141,7 +133,7 @@ impl FreeFiles {
             held.into_iter().map(|held| (fate(&held), held)).map(|(fate, held)| (held, fate)).collect()
         });
         let freed = self.freed.clone();
-        let done = self.blocking(move |store| free(store, fates, &freed)).await?;
+        let done = blocking(&self.store, move |store| free(store, fates, &freed)).await?;
         Ok(Round { done, judged })
     }
 

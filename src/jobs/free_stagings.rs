@@ -9,6 +9,7 @@ use std::time::Duration;
 use registry_core::vocabulary::limits::UPLOAD_IDLE_MS;
 
 use super::driver::{Reconciler, Step, StepFuture};
+use super::volume::blocking;
 use crate::blob::store::BlobStore;
 
 /// Stagings freed in one step.
@@ -43,19 +44,17 @@ impl Reconciler for FreeStagings {
 
     fn step(&self) -> StepFuture<'_> {
         Box::pin(async {
-            let store = Arc::clone(&self.store);
-            let freed = tokio::task::spawn_blocking(move || store.expire_uploads(UPLOAD_IDLE_MS, STAGINGS_PER_STEP));
-            match freed.await {
-                Ok(Ok(freed)) if freed.is_empty() => Step::IDLE,
-                Ok(Ok(freed)) => {
+            let expire = |store: &dyn BlobStore| store.expire_uploads(UPLOAD_IDLE_MS, STAGINGS_PER_STEP);
+            match blocking(&self.store, expire).await {
+                Ok(freed) if freed.is_empty() => Step::IDLE,
+                Ok(freed) => {
                     tracing::info!(count = freed.len(), "abandoned uploads were freed");
                     Step { done: freed.len() as u64, failed: 0, more: freed.len() == STAGINGS_PER_STEP }
                 }
-                Ok(Err(error)) => {
+                Err(error) => {
                     tracing::warn!(%error, "abandoned uploads could not be freed; it is tried again");
                     Step { done: 0, failed: 1, more: false }
                 }
-                Err(_) => Step { done: 0, failed: 1, more: false },
             }
         })
     }

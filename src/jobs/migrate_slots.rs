@@ -8,8 +8,6 @@ use registry_core::metadata::upgrade;
 use super::driver::{Reconciler, Step, StepFuture};
 use crate::metadata::Metadata;
 
-/// Feature level at which all nodes can read that one of them is suspect.
-pub const SUSPECTS_LEVEL: u16 = 2;
 /// Slots migrated by one proposal: a migration is as large as its slot.
 const SLOTS_PER_STEP: usize = 16;
 
@@ -40,7 +38,7 @@ impl Reconciler for MigrateSlots {
         Box::pin(async {
             // also where the level was raised by a snapshot
             let level = self.metadata.peek(|view| upgrade::level_of(view, keys::SYSTEM));
-            self.metadata.group().record_suspects(level >= SUSPECTS_LEVEL);
+            self.metadata.group().record_suspects(level >= upgrade::LEVEL_2);
             if !self.metadata.leadership().is_leader {
                 return Step::IDLE;
             }

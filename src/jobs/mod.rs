@@ -19,5 +19,6 @@ pub mod review_needs;
 pub mod scrub_copies;
 pub mod settle_uses;
 pub mod state_digest;
+mod volume;
 
 pub use driver::{Driver, JobStatus, Reconciler, Step};

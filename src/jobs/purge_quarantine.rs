@@ -6,6 +6,7 @@ use std::time::Duration;
 use registry_core::vocabulary::limits::QUARANTINE_MS;
 
 use super::driver::{Reconciler, Step, StepFuture};
+use super::volume::blocking;
 use crate::blob::store::BlobStore;
 use crate::ground::Clock;
 
@@ -43,15 +44,14 @@ impl Reconciler for PurgeQuarantine {
 
     fn step(&self) -> StepFuture<'_> {
         Box::pin(async {
-            let (store, before_ms) = (Arc::clone(&self.store), self.clock.wall_ms().saturating_sub(QUARANTINE_MS));
-            match tokio::task::spawn_blocking(move || store.purge_quarantine(before_ms, FILES_PER_STEP)).await {
-                Ok(Ok(0)) => Step::IDLE,
-                Ok(Ok(purged)) => Step { done: purged as u64, failed: 0, more: purged == FILES_PER_STEP },
-                Ok(Err(error)) => {
+            let before_ms = self.clock.wall_ms().saturating_sub(QUARANTINE_MS);
+            match blocking(&self.store, move |store| store.purge_quarantine(before_ms, FILES_PER_STEP)).await {
+                Ok(0) => Step::IDLE,
+                Ok(purged) => Step { done: purged as u64, failed: 0, more: purged == FILES_PER_STEP },
+                Err(error) => {
                     tracing::warn!(%error, "the quarantine could not be emptied; it is tried again");
                     Step { done: 0, failed: 1, more: false }
                 }
-                Err(_) => Step { done: 0, failed: 1, more: false },
             }
         })
     }

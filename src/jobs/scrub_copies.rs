@@ -18,6 +18,7 @@ use registry_core::vocabulary::ids::StoreId;
 
 pub use self::progress::{Progress, Scrub};
 use super::driver::{Reconciler, Step, StepFuture};
+use super::volume::blocking;
 use crate::blob::store::{BlobKey, BlobStore, Scrubbed, StoreError, StoreResult, WalkCursor};
 use crate::ground::Shutdown;
 use crate::metadata::Metadata;
@@ -45,14 +46,6 @@ impl std::fmt::Debug for ScrubCopies {
     }
 }
 
-/// What became of one file.
-enum Read {
-    Good(u64),
-    Bad,
-    Gone,
-    Stopped,
-}
-
 impl ScrubCopies {
     /// For this volume of the node that calls itself `principal`; reads at most so many bytes a second. What comes of
     /// it is told in `scrub`.
@@ -69,15 +62,6 @@ impl ScrubCopies {
 
     fn store_id(&self) -> StoreId {
         self.store.store_id()
-    }
-
-    async fn blocking<T: Send + 'static>(
-        &self,
-        call: impl FnOnce(&dyn BlobStore) -> StoreResult<T> + Send + 'static,
-    ) -> StoreResult<T> {
-        let store = Arc::clone(&self.store);
-        let called = tokio::task::spawn_blocking(move || call(&*store)).await;
-        called.unwrap_or_else(|error| Err(StoreError::VolumeFailed { reason: error.to_string().into() }))
     }
 
     /// Whether the state counts on this copy here.
@@ -100,8 +84,8 @@ impl ScrubCopies {
         }
     }
 
-    /// Hashes one file, at the wished pace.
-    async fn read(&self, key: BlobKey) -> StoreResult<Read> {
+    /// Hashes one file, at the wished pace; `None` if it is gone.
+    async fn read(&self, key: BlobKey) -> StoreResult<Option<Scrubbed>> {
         let (scrub, shutdown, bytes_per_s) = (self.scrub.clone(), self.shutdown.clone(), self.bytes_per_s);
         let verify = move |store: &dyn BlobStore| {
             let began = Instant::now();
@@ -116,30 +100,27 @@ impl ScrubCopies {
                 }
             })
         };
-        Ok(match self.blocking(verify).await {
-            Ok(Scrubbed::Good { size_bytes }) => Read::Good(size_bytes),
-            Ok(Scrubbed::Bad) => Read::Bad,
-            Ok(Scrubbed::Stopped) => Read::Stopped,
-            Err(StoreError::NotFound) => Read::Gone,
-            Err(error) => return Err(error),
-        })
+        match blocking(&self.store, verify).await {
+            Err(StoreError::NotFound) => Ok(None),
+            read => read.map(Some),
+        }
     }
 
     /// The next files; whether the round goes on.
     async fn scrub_on(&self) -> StoreResult<bool> {
         let after = self.scrub.cursor().map(WalkCursor);
-        let page = self.blocking(move |store| store.walk(after.as_ref(), FILES_PER_STEP)).await?;
+        let page = blocking(&self.store, move |store| store.walk(after.as_ref(), FILES_PER_STEP)).await?;
         for entry in page.entries.iter().filter(|entry| self.is_named(&entry.key)) {
             let key = entry.key;
             match self.read(key).await? {
-                Read::Good(size_bytes) => self.scrub.good(size_bytes),
-                Read::Gone => {}
+                Some(Scrubbed::Good { size_bytes }) => self.scrub.good(size_bytes),
+                None => {}
                 // the page is read again when it goes on
-                Read::Stopped => return Ok(false),
-                Read::Bad => {
+                Some(Scrubbed::Stopped) => return Ok(false),
+                Some(Scrubbed::Bad) => {
                     tracing::error!(digest = %key.digest, "a copy has rotted; it is set aside and made again");
                     self.scrub.bad();
-                    self.blocking(move |store| store.quarantine(&key)).await?;
+                    blocking(&self.store, move |store| store.quarantine(&key)).await?;
                     self.take_off(&[key]).await;
                 }
             }

@@ -2,7 +2,7 @@
 //! registry's limit gets one.
 //!
 //! Whether a limit allows something is decided where it is applied, in the core; here is only the order of the steps of
-//! a round, and the looks that spare a client from sending bytes in vain. Source: decision 4 in `src/docs/decisions`.
+//! a round, and the looks that spare a client from sending bytes in vain. Source: decision 6 in `src/docs/decisions`.
 
 use std::time::{Duration, Instant};
 

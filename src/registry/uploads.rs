@@ -244,11 +244,13 @@ impl Registry {
         let good: Vec<_> = staged.iter().filter_map(|(_, answer)| answer.as_ref().ok()).filter(has_all).collect();
         let wanted = session.holders.nodes().count();
         match good.iter().map(|staged| staged.offset).min() {
-            None => Err(if staged.iter().any(|(_, answer)| matches!(answer, Err(error) if !is_unknown(error))) {
-                unavailable()
-            } else {
-                Refusal::UploadUnknown
-            }),
+            None => {
+                Err(if staged.iter().any(|(_, answer)| matches!(answer, Err(error) if !error.is_upload_unknown())) {
+                    unavailable()
+                } else {
+                    Refusal::UploadUnknown
+                })
+            }
             Some(offset) if good.len() == wanted => Ok(offset),
             Some(_) => {
                 let survivor = *good[0];
@@ -351,7 +353,7 @@ impl Registry {
         let staged = self.transfer().probe(session.upload, session.holders).await;
         staged.iter().all(|(_, answer)| match answer {
             Ok(staged) => staged.offset == 0,
-            Err(error) => is_unknown(error),
+            Err(error) => error.is_upload_unknown(),
         })
     }
 
@@ -416,8 +418,4 @@ impl Registry {
         self.transfer().discard(session.upload, session.holders).await;
         Ok(())
     }
-}
-
-fn is_unknown(error: &TransferError) -> bool {
-    matches!(error.store_error(), Some(StoreError::UploadUnknown))
 }

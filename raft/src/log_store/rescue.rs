@@ -119,6 +119,9 @@ fn purged(db: &Db) -> Result<Option<LogId>, LogOpenError> {
     bytes.map(|bytes| codec::log_id(bytes, Kind::LogId)).transpose().map_err(damaged)
 }
 
+/// Whether a record can be read.
+type IsWhole = fn(Bytes) -> bool;
+
 /// Copies all but the entries. Only the purge marker must be readable: without it nobody knows where the log begins.
 fn copy_meta(old: &Db, new: &Rocks) -> Result<Option<LogId>, LogOpenError> {
     let meta = old.cf_handle(CF_META).expect("opened with this family");
@@ -129,17 +132,16 @@ fn copy_meta(old: &Db, new: &Rocks) -> Result<Option<LogId>, LogOpenError> {
     if let Some(purged) = purged {
         batch.put_cf(&target, KEY_PURGED, codec::log_id_record(Kind::LogId, &purged));
     }
-    let vote = old.get_cf(&meta, KEY_VOTE).ok().flatten().map(Bytes::from);
-    if let Some(vote) = vote.filter(|vote| codec::vote(vote.clone()).is_ok()) {
-        batch.put_cf(&target, KEY_VOTE, vote);
-    }
-    let committed = old.get_cf(&meta, KEY_COMMITTED).ok().flatten().map(Bytes::from);
-    if let Some(committed) = committed.filter(|at| codec::log_id(at.clone(), Kind::LogId).is_ok()) {
-        batch.put_cf(&target, KEY_COMMITTED, committed);
-    }
-    let members = old.get_cf(&meta, KEY_MEMBERS).ok().flatten().map(Bytes::from);
-    if let Some(members) = members.filter(|members| codec::meta(members.clone()).is_ok()) {
-        batch.put_cf(&target, KEY_MEMBERS, members);
+    let records: [(&[u8], IsWhole); 3] = [
+        (KEY_VOTE, |vote| codec::vote(vote).is_ok()),
+        (KEY_COMMITTED, |at| codec::log_id(at, Kind::LogId).is_ok()),
+        (KEY_MEMBERS, |members| codec::meta(members).is_ok()),
+    ];
+    for (name, is_whole) in records {
+        let record = old.get_cf(&meta, name).ok().flatten().map(Bytes::from);
+        if let Some(record) = record.filter(|record| is_whole(record.clone())) {
+            batch.put_cf(&target, name, record);
+        }
     }
     for prefix in [PREFIX_HEARD, PREFIX_FORMER] {
         // what can't be read of these is heard or learned again

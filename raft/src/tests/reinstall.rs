@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use crate::testing::{Cluster, PATIENCE, add, eventually};
+use super::snapshots::write;
+use crate::testing::{Cluster, eventually};
 use crate::{GroupConfig, StartError};
 
 fn small(config: &mut GroupConfig) {
@@ -11,21 +12,10 @@ fn small(config: &mut GroupConfig) {
     config.limits.purge_batch = 1;
 }
 
-async fn add_some(cluster: &Cluster, at: usize, count: u64) {
-    let mut offered = Vec::new();
-    for _ in 0..count {
-        let group = cluster.group(at).clone();
-        offered.push(tokio::spawn(async move { group.propose(add("x", 1), PATIENCE).await }));
-    }
-    for offer in offered {
-        offer.await.unwrap().unwrap();
-    }
-}
-
 /// Three nodes with purged logs; one of them is stopped and has lost its state and the copies of it.
 async fn without_state() -> (Cluster, usize) {
     let mut cluster = Cluster::start(3, small).await;
-    add_some(&cluster, 0, 300).await;
+    write(&cluster, 0, 300).await;
     cluster.converge().await;
     let victim = cluster.follower().await;
     let group = cluster.group(victim).clone();
@@ -49,7 +39,7 @@ async fn a_lost_state_is_fetched() {
     assert_eq!(cluster.group(victim).status().term, term, "it took an election");
     let other = (0..3).find(|at| *at != victim).unwrap();
     cluster.kill(other).await;
-    add_some(&cluster, victim, 60).await;
+    write(&cluster, victim, 60).await;
     // it has a copy of its own again: another start needs nobody
     cluster.kill(victim).await;
     cluster.restart(victim).await.unwrap();
@@ -62,12 +52,12 @@ async fn a_lost_state_is_fetched() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotten_state_is_replaced() {
     let mut cluster = Cluster::start(3, small).await;
-    add_some(&cluster, 0, 300).await;
+    write(&cluster, 0, 300).await;
     cluster.converge().await;
     let lagging = cluster.follower().await;
     cluster.kill(lagging).await;
     let leader = cluster.leader().await;
-    add_some(&cluster, leader, 5).await;
+    write(&cluster, leader, 5).await;
     cluster.converge().await;
     let victim = cluster.follower().await;
     cluster.kill(leader).await;
@@ -90,7 +80,7 @@ async fn a_rotten_state_is_replaced() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_state_of_one_node_is_told() {
     let mut cluster = Cluster::start(1, small).await;
-    add_some(&cluster, 0, 200).await;
+    write(&cluster, 0, 200).await;
     let group = cluster.group(0).clone();
     eventually("the log is purged", move || group.status().purged.is_some()).await;
     cluster.kill(0).await;

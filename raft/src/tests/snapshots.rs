@@ -10,7 +10,8 @@ fn small(config: &mut GroupConfig) {
     config.limits.purge_batch = 1;
 }
 
-async fn write(cluster: &Cluster, at: usize, count: u64) {
+/// Adds to a counter so many times at once.
+pub(super) async fn write(cluster: &Cluster, at: usize, count: u64) {
     let mut offered = Vec::new();
     for _ in 0..count {
         let group = cluster.group(at).clone();

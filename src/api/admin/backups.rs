@@ -104,12 +104,9 @@ pub(super) async fn read(
 
 /// `DELETE /v1/backups/{id}`: it was fetched, or is not wanted any more.
 pub(super) async fn remove(exchange: Exchange, Path(id): Path<String>) -> Answer {
-    let caller = exchange.caller_of("backup.delete", &id).await?;
-    let ended = exchange.auth().permit_admin(&caller, policy::Action::ManageCluster).map_err(Failure::from);
-    let ended = ended.and_then(|()| match exchange.admin().cluster.drop_backup(&id) {
-        true => Ok(()),
-        false => Err(Failure::NotFound),
+    let revision = exchange.change("backup.delete", &id, async |auth, caller| {
+        auth.permit_admin(caller, policy::Action::ManageCluster)?;
+        if exchange.admin().cluster.drop_backup(&id) { Ok(caller.revision()) } else { Err(Failure::NotFound) }
     });
-    exchange.audited(&caller, "backup.delete", &id, |()| caller.revision(), ended)?;
-    Ok(answer::changed(caller.revision()))
+    Ok(answer::changed(revision.await?))
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::answer;
 use super::error::Failure;
-use super::exchange::{Document, Exchange};
+use super::exchange::{Document, Exchange, Nothing};
 use super::users::NewKeyDocument;
 use crate::cluster::{ClusterStatus, Founded, FoundingError, MembershipError, NodeStatus, StoreStatus};
 
@@ -160,16 +160,12 @@ struct InitDocument<'a> {
     root_key: Option<NewKeyDocument<'a>>,
 }
 
-/// Body of `POST /v1/cluster/init`: everything about the new cluster stands in the node's configuration.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Init {}
-
-/// `POST /v1/cluster/init`: founds the cluster with this node as its first, and makes the first access key.
+/// `POST /v1/cluster/init`: founds the cluster with this node as its first, and makes the first access key. Everything
+/// else about the new cluster stands in the node's configuration.
 ///
 /// Open to processes on the same machine until it has succeeded; afterwards refused. A founding that broke off between
 /// its steps is completed.
-pub(super) async fn init(exchange: Exchange, Document(wish): Document<Init>) -> Answer {
+pub(super) async fn init(exchange: Exchange, Document(wish): Document<Nothing>) -> Answer {
     let resource = exchange.admin().founding.cluster.to_string();
     if !(exchange.is_unfounded() && exchange.may_found()) {
         let caller = exchange.caller_of("cluster.init", &resource).await?;
@@ -180,7 +176,7 @@ pub(super) async fn init(exchange: Exchange, Document(wish): Document<Init>) -> 
         return exchange.audited(&caller, "cluster.init", &resource, |_| caller.revision(), Err(no));
     }
     let ended = match wish {
-        Ok(Init {}) => found(&exchange).await,
+        Ok(Nothing {}) => found(&exchange).await,
         Err(failure) => Err(failure),
     };
     exchange.audited_by_nobody("cluster.init", &resource, &ended);
@@ -263,23 +259,18 @@ pub(super) async fn transfer(exchange: Exchange, Document(wish): Document<Transf
     Ok(done())
 }
 
-/// Body of `POST /v1/cluster/finalize`.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Finalize {}
-
 #[derive(Serialize)]
 struct FinalizedDocument {
     feature_level: u16,
 }
 
 /// `POST /v1/cluster/finalize`: the cluster steps up to this node's feature level, for good.
-pub(super) async fn finalize(exchange: Exchange, Document(wish): Document<Finalize>) -> Answer {
+pub(super) async fn finalize(exchange: Exchange, Document(wish): Document<Nothing>) -> Answer {
     let resource = exchange.admin().founding.cluster.to_string();
     let caller = exchange.caller_of("cluster.finalize", &resource).await?;
     let ended = async {
         exchange.auth().permit_admin(&caller, policy::Action::ManageCluster)?;
-        let Finalize {} = wish?;
+        let Nothing {} = wish?;
         Ok(exchange.admin().cluster.finalize(caller.name()).await.map_err(Refusal::from)?)
     };
     let ended: Result<u16, Failure> = ended.await;

@@ -12,6 +12,7 @@ use axum::http::{Extensions, HeaderMap};
 use registry_core::decide::policy;
 use registry_core::vocabulary::Refusal;
 use registry_core::vocabulary::ids::Revision;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::Admin;
@@ -237,6 +238,11 @@ impl<T: DeserializeOwned> FromRequest<Arc<Admin>> for Document<T> {
         })))
     }
 }
+
+/// Body of an act about which there is nothing to say.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Nothing {}
 
 /// The body of a request as text: a policy is kept as it was written.
 pub(super) struct Text(pub(super) Result<String, Failure>);

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::answer;
 use super::error::Failure;
-use super::exchange::{Document, Exchange};
+use super::exchange::{Document, Exchange, Nothing};
 use crate::jobs::free_files::Freed;
 use crate::registry::{BlobUses, Collection, Consistency, NextStep, RepositoryUse};
 
@@ -167,11 +167,6 @@ pub(super) struct Run {
     /// Per cent of all bytes that this one cycle may condemn; left out: what the leader is configured for.
     allow_percent: Option<u8>,
 }
-
-/// Body of `POST /v1/gc/pause` and `…/resume`.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Nothing {}
 
 /// `POST /v1/gc/run`: a cycle begins at once.
 pub(super) async fn run(exchange: Exchange, Document(wish): Document<Run>) -> Answer {

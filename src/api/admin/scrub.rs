@@ -3,11 +3,11 @@
 use axum::body::Body;
 use axum::http::{Response, StatusCode};
 use registry_core::decide::policy;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::answer;
 use super::error::Failure;
-use super::exchange::{Document, Exchange};
+use super::exchange::{Document, Exchange, Nothing};
 use crate::jobs::scrub_copies::{Progress, Scrub};
 
 type Answer = Result<Response<Body>, Failure>;
@@ -48,11 +48,6 @@ pub(super) async fn status(exchange: Exchange) -> Answer {
     Ok(answer::json(StatusCode::OK, &StatusDocument::new(&exchange.admin().scrub.progress())))
 }
 
-/// Body of the acts.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Nothing {}
-
 /// `POST /v1/scrub/run`: every copy of the asked node is read again, from the first one on.
 pub(super) async fn run(exchange: Exchange, Document(wish): Document<Nothing>) -> Answer {
     act(&exchange, "scrub.run", wish, |scrub| scrub.ask()).await
@@ -76,14 +71,12 @@ async fn act(
 ) -> Answer {
     let admin = exchange.admin();
     let node = admin.cluster.node().to_string();
-    let caller = exchange.caller_of(action, &node).await?;
-    let ended = async {
-        exchange.auth().permit_admin(&caller, policy::Action::ManageCluster)?;
+    let done = exchange.change(action, &node, async |auth, caller| {
+        auth.permit_admin(caller, policy::Action::ManageCluster)?;
         let Nothing {} = wish?;
         act(&admin.scrub);
-        Ok(())
-    };
-    let ended: Result<(), Failure> = ended.await;
-    exchange.audited(&caller, action, &node, |()| caller.revision(), ended)?;
+        Ok(caller.revision())
+    });
+    done.await?;
     Ok(answer::json(StatusCode::OK, &StatusDocument::new(&admin.scrub.progress())))
 }

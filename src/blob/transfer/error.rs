@@ -98,6 +98,11 @@ impl TransferError {
         }
     }
 
+    /// Whether a holder answered that it has nothing of the upload.
+    pub fn is_upload_unknown(&self) -> bool {
+        matches!(self.store_error(), Some(StoreError::UploadUnknown))
+    }
+
     /// Whether the holder is lost to its upload for now: the other one should be given a new partner. True when it is
     /// out of reach, has no staging any more, or its volume takes no writes.
     pub fn is_holder_lost(&self) -> bool {

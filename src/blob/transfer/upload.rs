@@ -136,10 +136,8 @@ impl Placed {
         let is_mismatch = |error: &TransferError| {
             matches!(error.store_error(), Some(crate::blob::store::StoreError::DigestMismatch { .. }))
         };
-        let is_unknown =
-            |error: &TransferError| matches!(error.store_error(), Some(crate::blob::store::StoreError::UploadUnknown));
         let find = |wanted: &dyn Fn(&TransferError) -> bool| placed.failed.iter().position(|(_, error)| wanted(error));
-        let worst = find(&is_mismatch).or_else(|| find(&|error| !is_unknown(error))).unwrap_or(0);
+        let worst = find(&is_mismatch).or_else(|| find(&|error| !error.is_upload_unknown())).unwrap_or(0);
         Err(placed.failed.swap_remove(worst).1)
     }
 }

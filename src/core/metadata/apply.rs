@@ -11,7 +11,7 @@ use super::codec::{self, CodecError, Stored};
 use super::command::{Proposal, Sealed};
 use super::keys::{self, SYSTEM, table};
 use super::reply::Outcome;
-use super::tables::{Overlay, Tables, TablesRead, Writes};
+use super::tables::{Overlay, Pages, Tables, TablesRead, Writes};
 use super::upgrade;
 use crate::vocabulary::ids::RequestId;
 use crate::vocabulary::limits::{OUTCOME_TAGS_MAX, REQUEST_WINDOW_ENTRIES};
@@ -102,19 +102,13 @@ impl Machine {
     /// Builds the view from `tables`: at start, and after a snapshot was installed.
     pub fn open(tables: &impl TablesRead) -> Machine {
         let mut machine = Machine::default();
-        let end = keys::request(u64::MAX);
-        let mut from = keys::request(0);
-        loop {
-            let rows = tables.range(&from, &end, 4096);
-            let Some((last, _)) = rows.last() else { return machine };
-            from = [&last[..], &[0]].concat();
-            for (key, value) in rows {
-                let row: RequestRow = codec::row(&value);
-                let index = keys::request_index(&key).expect("a request key holds an index");
-                machine.requests.insert(row.request, index);
-                machine.order.push_back((index, row.request));
-            }
-        }
+        Pages::between(keys::request(0), keys::request(u64::MAX), 4096).each(tables, |key, value| {
+            let row: RequestRow = codec::row(value);
+            let index = keys::request_index(key).expect("a request key holds an index");
+            machine.requests.insert(row.request, index);
+            machine.order.push_back((index, row.request));
+        });
+        machine
     }
 
     /// Applies entries in order; nothing is written, the caller lands [`Applied::writes`] on `base` before the next

@@ -143,7 +143,7 @@ impl Command {
     /// nodes that all know it already; a new life begins at whatever level there is, with one node.
     pub fn level(&self) -> u16 {
         let is_known_before = matches!(self, Command::RaiseLevel(_) | Command::BeginLineage(_));
-        if self.number() < FIRST_OF_LEVEL_2 || is_known_before { 1 } else { 2 }
+        if self.number() < FIRST_OF_LEVEL_2 || is_known_before { 1 } else { upgrade::LEVEL_2 }
     }
 
     /// Whether it makes the state or the blobs grow, so that it waits while the volume of a log is nearly full. What

@@ -9,7 +9,7 @@ use super::command::{Apply, Command};
 use super::keys::{self, Slot, table};
 use super::reply::Reply;
 use super::repository::{self, RepositoryKey};
-use super::tables::{Row, Tables, TablesRead, after_prefix};
+use super::tables::{Pages, Row, Tables, TablesRead};
 use super::usage;
 use crate::decide::quota::Usage;
 use crate::vocabulary::digest::Digest;
@@ -59,13 +59,10 @@ pub fn loose_uses(tables: &impl TablesRead, slot: Slot, limit: usize) -> Vec<(Re
 /// What settles the loose uses of a slot at an applied index, at most `limit` commands: those still on record are
 /// dropped, those out of the window are forgotten. Deleted repositories are left to their purge.
 pub fn settlement(tables: &impl TablesRead, slot: Slot, applied_index: u64, limit: usize) -> Vec<Command> {
-    let mut from = keys::of_slot(slot, table::LOOSE_USE);
-    let end = after_prefix(&from);
+    let mut pages = Pages::under(keys::of_slot(slot, table::LOOSE_USE), 256);
     let mut commands = Vec::new();
     while commands.len() < limit {
-        let rows = tables.range(&from, &end, 256);
-        let Some((last, _)) = rows.last() else { break };
-        from = [&last[..], &[0]].concat();
+        let Some(rows) = pages.read(tables) else { break };
         for (key, value) in &rows {
             let (id, digest, hold) = keys::loose_use_in(key).expect("a loose use's key ends with it");
             let LooseRow { since_index } = codec::row(value);

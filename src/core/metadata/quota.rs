@@ -4,7 +4,7 @@
 //! limit. Where a slot's share is too small, somebody calls the next round ([`RecallShares`], from then on no slot
 //! grows), reads what each slot holds now, and grants new shares ([`grants`], [`GrantShare`]), the largest to the slot
 //! that asked. A slot whose grant is lost stands still until the next round, and never holds too much: the limit is
-//! exact, and which grants arrive, in what order, decides only how soon. Why so: decision 4 in `src/docs/decisions`.
+//! exact, and which grants arrive, in what order, decides only how soon. Why so: decision 6 in `src/docs/decisions`.
 
 use bincode::{Decode, Encode};
 

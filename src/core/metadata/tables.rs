@@ -58,6 +58,41 @@ pub fn after_prefix(prefix: &[u8]) -> Vec<u8> {
     vec![u8::MAX; 9]
 }
 
+/// The rows between two keys, a page at a time. It holds no tables: they may be written between two pages.
+#[derive(Clone, Debug)]
+pub struct Pages {
+    from: Vec<u8>,
+    to: Vec<u8>,
+    rows: usize,
+}
+
+impl Pages {
+    /// Rows with `from <= key < to`, in pages of at most `rows`.
+    pub fn between(from: Vec<u8>, to: Vec<u8>, rows: usize) -> Pages {
+        Pages { from, to, rows }
+    }
+
+    /// Rows whose key begins with `prefix`, in pages of at most `rows`.
+    pub fn under(prefix: Vec<u8>, rows: usize) -> Pages {
+        let to = after_prefix(&prefix);
+        Pages::between(prefix, to, rows)
+    }
+
+    /// The next page, in key order; `None` when no row is left.
+    pub fn read(&mut self, tables: &impl TablesRead) -> Option<Vec<Row>> {
+        let page = tables.range(&self.from, &self.to, self.rows);
+        self.from = [&page.last()?.0[..], &[0]].concat();
+        Some(page)
+    }
+
+    /// Visits the key and value of every row that is left, in key order.
+    pub fn each(mut self, tables: &impl TablesRead, mut visit: impl FnMut(&[u8], &[u8])) {
+        while let Some(page) = self.read(tables) {
+            page.iter().for_each(|(key, value)| visit(key, value));
+        }
+    }
+}
+
 /// Tables in memory: for tests, the simulator and the offline tools.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MemoryTables {
@@ -253,6 +288,25 @@ mod tests {
         assert_eq!(overlay.get(b"a"), Some(b"2".to_vec()));
         assert_eq!(overlay.prefix(b"", 9), [(b"a".to_vec(), b"2".to_vec())]);
         assert_eq!(overlay.into_writes(), Writes::from([(b"a".to_vec(), Some(b"2".to_vec()))]));
+    }
+
+    // Pages hold every row once, whatever their size, also when rows come and go between them; a prefix ends them.
+    #[test]
+    fn pages() {
+        let mut tables = MemoryTables::new();
+        for key in ["a", "b", "b1", "b2", "b3", "c"] {
+            tables.put(key.into(), key.into());
+        }
+        for rows in 1..=5 {
+            let mut seen = Vec::new();
+            Pages::under(b"b".to_vec(), rows).each(&tables, |key, value| seen.push((key.to_vec(), value.to_vec())));
+            assert_eq!(seen, tables.prefix(b"b", 9));
+        }
+        let mut pages = Pages::between(b"a".to_vec(), b"c".to_vec(), 2);
+        assert_eq!(pages.read(&tables), Some(tables.range(b"a", b"b1", 9)));
+        tables.delete(b"b1".to_vec());
+        assert_eq!(pages.read(&tables), Some(tables.range(b"b2", b"c", 9)));
+        assert_eq!(pages.read(&tables), None);
     }
 
     // The end of a prefix is above every key with that prefix.

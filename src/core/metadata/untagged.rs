@@ -15,7 +15,8 @@ use super::idle::{self, Found};
 use super::keys::{self, Slot, table};
 use super::reply::Reply;
 use super::repository::{self, RepositoryKey};
-use super::tables::{Tables, TablesRead, after_prefix};
+use super::tables::{Pages, Tables, TablesRead};
+use super::upgrade::LEVEL_2;
 use super::{manifest, referrer, tag};
 use crate::vocabulary::digest::Digest;
 use crate::vocabulary::limits::REFERRERS_WALKED_MAX;
@@ -30,8 +31,6 @@ pub struct UntaggedRow {
 
 impl Stored for UntaggedRow {}
 
-/// The feature level from which on they are listed.
-const LEVEL: u16 = 2;
 /// Rows read at once while a repository is listed.
 const LISTED_PAGE_ROWS: usize = 1024;
 
@@ -52,7 +51,7 @@ fn is_named(tables: &impl TablesRead, repository: &RepositoryKey, digest: &Diges
 
 /// Brings the row of a manifest in line with what names it now.
 pub(super) fn note(tables: &mut impl Tables, context: &Context<'_>, repository: &RepositoryKey, digest: &Digest) {
-    if context.level < LEVEL {
+    if context.level < LEVEL_2 {
         return;
     }
     let is_free = manifest::read(tables, repository, digest).is_some() && !is_named(tables, repository, digest);
@@ -66,7 +65,7 @@ pub(super) fn note(tables: &mut impl Tables, context: &Context<'_>, repository: 
 /// A manifest goes. The running hash counts what is deleted, whether it was there or not, so nothing is where an older
 /// release would delete nothing.
 pub(super) fn forget(tables: &mut impl Tables, context: &Context<'_>, repository: &RepositoryKey, digest: &Digest) {
-    if context.level >= LEVEL {
+    if context.level >= LEVEL_2 {
         tables.delete(key(repository, digest));
     }
 }
@@ -100,11 +99,8 @@ pub(super) fn renew_referrers(
 /// Lists the manifests of a repository that nothing names, which nobody has listed so far: their age starts now.
 pub(super) fn list_anew(tables: &mut impl Tables, context: &Context<'_>, repository: &RepositoryKey) {
     let prefix = keys::of_repository(repository.slot(), table::MANIFEST, repository.id);
-    let (mut from, end) = (prefix.clone(), after_prefix(&prefix));
-    loop {
-        let page = tables.range(&from, &end, LISTED_PAGE_ROWS);
-        let Some((last, _)) = page.last() else { return };
-        from = [&last[..], &[0]].concat();
+    let mut pages = Pages::under(prefix, LISTED_PAGE_ROWS);
+    while let Some(page) = pages.read(tables) {
         for (key, _) in &page {
             let digest = keys::digest_in(key).expect("the key ends with a digest");
             note(tables, context, repository, &digest);

@@ -26,6 +26,9 @@ use super::tables::{Tables, TablesRead};
 use super::{repository, untagged, usage};
 use crate::vocabulary::refusal::Refusal;
 
+/// The level of 0.2.0; see the table above.
+pub const LEVEL_2: u16 = 2;
+
 /// A step under way: not all slots have been migrated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct UpgradeRow {
@@ -49,7 +52,7 @@ pub fn read(tables: &impl TablesRead) -> Option<UpgradeRow> {
 /// The level at which commands work in a slot; 0 before the founding.
 pub fn level_of(tables: &impl TablesRead, slot: Slot) -> u16 {
     let level = cluster::read(tables).map_or(0, |cluster| cluster.feature_level);
-    if level < 2 || slot == SYSTEM {
+    if level < LEVEL_2 || slot == SYSTEM {
         return level;
     }
     read(tables).map_or(level, |under_way| migrated_to(tables, slot).unwrap_or(under_way.from))

@@ -14,7 +14,8 @@ use super::manifest::ManifestRow;
 use super::quota;
 use super::reply::Reply;
 use super::repository::{self, RepositoryKey};
-use super::tables::{Tables, TablesRead, after_prefix};
+use super::tables::{Pages, Tables, TablesRead};
+use super::upgrade::LEVEL_2;
 use crate::decide::quota::{Excess, Limits, Usage};
 use crate::vocabulary::digest::Digest;
 use crate::vocabulary::ids::RegistryId;
@@ -35,9 +36,6 @@ pub struct UsageRow {
 }
 
 impl Stored for UsageRow {}
-
-/// The feature level from which on counters are kept.
-pub(super) const LEVEL: u16 = 2;
 
 /// What all repositories of a registry in one slot hold, deleted ones aside, and may hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -113,7 +111,7 @@ pub(crate) fn grow(
     repository: &RepositoryKey,
     added: Usage,
 ) -> Result<(), Refusal> {
-    if added != Usage::default() && context.level >= LEVEL {
+    if added != Usage::default() && context.level >= LEVEL_2 {
         let (own, all) = grown(tables, repository, added)?;
         put(tables, repository, &own);
         put_slot(tables, repository.slot(), repository.registry, &all);
@@ -123,7 +121,7 @@ pub(crate) fn grow(
 
 /// The repository holds less from now on.
 pub(crate) fn shrink(tables: &mut impl Tables, context: &Context<'_>, repository: &RepositoryKey, freed: Usage) {
-    if freed != Usage::default() && context.level >= LEVEL {
+    if freed != Usage::default() && context.level >= LEVEL_2 {
         let own = read(tables, repository);
         put(tables, repository, &UsageRow { used: own.used.minus(freed), ..own });
         give_back(tables, repository, freed);
@@ -140,7 +138,7 @@ fn give_back(tables: &mut impl Tables, repository: &RepositoryKey, freed: Usage)
 pub(crate) fn forget(tables: &mut impl Tables, context: &Context<'_>, repository: &RepositoryKey) {
     let key = keys::usage(repository.slot(), repository.id);
     // a slot that waits to be migrated counts nothing yet, but may hold limits that were set since the step
-    if context.level < LEVEL && !tables.contains(&key) {
+    if context.level < LEVEL_2 && !tables.contains(&key) {
         return;
     }
     let own = read(tables, repository);
@@ -154,28 +152,19 @@ pub(crate) fn forget(tables: &mut impl Tables, context: &Context<'_>, repository
 pub(super) fn recount(tables: &mut impl Tables, repository: &RepositoryKey) {
     let (slot, id) = (repository.slot(), repository.id);
     let mut used = Usage::default();
-    each(tables, &keys::of_repository(slot, table::LINK, id), |row| {
+    let rows = |table| Pages::under(keys::of_repository(slot, table, id), RECOUNT_PAGE_ROWS);
+    rows(table::LINK).each(tables, |_, row| {
         used = used.plus(Usage::of_bytes(codec::row::<link::LinkRow>(row).size_bytes));
     });
-    each(tables, &keys::of_repository(slot, table::MANIFEST, id), |row| {
+    rows(table::MANIFEST).each(tables, |_, row| {
         let row: ManifestRow = codec::row(row);
         used = used.plus(Usage::of_bytes(if row.inline { row.size_bytes } else { 0 }));
     });
-    each(tables, &keys::of_repository(slot, table::TAG, id), |_| used = used.plus(Usage { bytes: 0, tags: 1 }));
+    rows(table::TAG).each(tables, |_, _| used = used.plus(Usage { bytes: 0, tags: 1 }));
     if used != Usage::default() {
         put(tables, repository, &UsageRow { used, ..read(tables, repository) });
         let all = of_slot(tables, slot, repository.registry);
         put_slot(tables, slot, repository.registry, &SlotUsageRow { used: all.used.plus(used), ..all });
-    }
-}
-
-fn each(tables: &impl TablesRead, prefix: &[u8], mut with: impl FnMut(&[u8])) {
-    let (mut from, end) = (prefix.to_vec(), after_prefix(prefix));
-    loop {
-        let page = tables.range(&from, &end, RECOUNT_PAGE_ROWS);
-        let Some((last, _)) = page.last() else { return };
-        from = [&last[..], &[0]].concat();
-        page.iter().for_each(|(_, value)| with(value));
     }
 }
 

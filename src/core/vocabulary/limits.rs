@@ -246,7 +246,7 @@ pub const SEALED_SECRET_BYTES_MAX: usize = 512;
 /// Policies of one user, or of requests without a credential.
 pub const POLICIES_PER_PRINCIPAL_MAX: usize = 20;
 
-// Quotas. Source: decision 4 in `src/docs/decisions`.
+// Quotas. Source: decision 6 in `src/docs/decisions`.
 
 /// Shares granted in one envelope; the rest is left for what asked for them.
 pub const QUOTA_GRANTS_MAX: usize = 1000;

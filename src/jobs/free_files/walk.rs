@@ -7,6 +7,7 @@ use registry_core::metadata::blob::ConfirmReplica;
 use registry_core::metadata::command::Command;
 use registry_core::metadata::sweep::{self, Fate};
 
+use super::super::volume::blocking;
 use super::{Failure, FreeFiles, Round};
 use crate::blob::store::{BlobKey, Scrubbed, StoreError, WalkCursor};
 use crate::metadata::Consistency;
@@ -63,7 +64,7 @@ impl FreeFiles {
         if self.metadata.ready(Consistency::Linearizable).await.is_err() {
             return Err(Failure::NoQuorum);
         }
-        let page = self.blocking(move |store| store.walk(after.as_ref(), ENTRIES_PER_PAGE)).await?;
+        let page = blocking(&self.store, move |store| store.walk(after.as_ref(), ENTRIES_PER_PAGE)).await?;
         let store = self.store.store_id();
         let (mut due, mut extra) = (Vec::new(), Vec::new());
         self.metadata.peek(|view| {
@@ -90,14 +91,15 @@ impl FreeFiles {
     async fn confirm(&self, extra: Vec<BlobKey>) -> Result<u64, Failure> {
         let mut commands: Vec<Command> = Vec::new();
         for key in extra {
-            let verified = self.blocking(move |store| store.verify(&key, &mut |_| ControlFlow::Continue(()))).await;
+            let verified =
+                blocking(&self.store, move |store| store.verify(&key, &mut |_| ControlFlow::Continue(()))).await;
             match verified {
                 Ok(Scrubbed::Good { .. }) => {
                     let (digest, generation, store) = (key.digest, key.generation, self.store.store_id());
                     commands.push(ConfirmReplica { digest, generation, store }.into());
                 }
                 Ok(Scrubbed::Bad) => {
-                    self.blocking(move |store| store.quarantine(&key)).await?;
+                    blocking(&self.store, move |store| store.quarantine(&key)).await?;
                 }
                 Ok(Scrubbed::Stopped) | Err(StoreError::NotFound) => {}
                 Err(error) => return Err(error.into()),

@@ -4,6 +4,7 @@ use registry_core::metadata::blob;
 use registry_core::metadata::keys::{SLOTS, Slot};
 use registry_core::vocabulary::Digest;
 
+use super::super::volume::blocking;
 use super::ScrubCopies;
 use crate::blob::store::{BlobKey, StoreResult};
 use crate::metadata::Consistency;
@@ -53,7 +54,7 @@ impl ScrubCopies {
 
     /// Takes those off their records that are not here; false if that could not be written down.
     async fn look_for(&self, named: Vec<BlobKey>) -> StoreResult<bool> {
-        let absent = self.blocking(move |store| {
+        let absent = blocking(&self.store, move |store| {
             let is_absent = |key: &BlobKey| store.stat(key).map(|stat| stat.is_none());
             named.into_iter().filter_map(|key| is_absent(&key).map(|is| is.then_some(key)).transpose()).collect()
         });

@@ -146,14 +146,13 @@ impl Scrub {
         self.change(true, |progress| progress.missing += copies);
     }
 
-    /// Goes on behind a page of files, or ends the round; whether it goes on.
+    /// The round under way goes on behind a page of files, or ends; whether it goes on.
     pub(super) fn advance(&self, next: Option<String>) -> bool {
-        let under_way = self.progress().under_way;
-        let goes_on = next.is_some() && under_way;
+        let goes_on = next.is_some();
         let now_ms = self.0.clock.wall_ms();
         self.change(!goes_on, |progress| {
             progress.cursor = next;
-            if !goes_on && under_way {
+            if !goes_on {
                 (progress.under_way, progress.ended_at_ms) = (false, now_ms);
                 progress.rounds += 1;
             }

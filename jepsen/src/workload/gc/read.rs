@@ -48,11 +48,11 @@ pub(super) async fn verify(actor: &mut Actor, nodes: &Nodes, known: &Known, rand
         if manifest.is_some() && random.u8(0..SLOW.0) == 0 {
             tokio::time::sleep(SLOW.1.mul_f64(random.f64())).await;
         }
+        let image = manifest.as_ref().map(|answer| sha256(&answer.body)).unwrap_or_default();
         let mut seen = Seen::default();
         for digest in manifest.iter().flat_map(|answer| blobs(&answer.body)) {
             let node = nodes.any(random);
             let answer = get_blob(&node.public, &known.repository, &digest, false).await;
-            let image = manifest.as_ref().map(|answer| sha256(&answer.body)).unwrap_or_default();
             judge(&mut seen, node, &known.repository, &image, &digest, answer).await;
         }
         outcome(manifest.as_ref(), seen)
@@ -93,10 +93,10 @@ async fn look(node: &Node, repository: &str, reference: &str) -> Outcome {
         Ok(manifest) => manifest,
         Err(trouble) => return failed(trouble),
     };
+    let image = manifest.as_ref().map(|answer| sha256(&answer.body)).unwrap_or_default();
     let mut seen = Seen::default();
     for digest in manifest.iter().flat_map(|answer| blobs(&answer.body)) {
         let answer = repeated(|| get_blob(&node.public, repository, &digest, true)).await.result;
-        let image = manifest.as_ref().map(|answer| sha256(&answer.body)).unwrap_or_default();
         judge(&mut seen, node, repository, &image, &digest, answer).await;
     }
     outcome(manifest.as_ref(), seen)

@@ -17,8 +17,8 @@ use std::fmt;
 use super::cluster::ClusterRow;
 use super::codec::{self, Stored};
 use super::keys::{self, SLOTS, SYSTEM, Slot, table};
-use super::tables::TablesRead;
-use super::upgrade::{SlotLevelRow, UpgradeRow};
+use super::tables::{Pages, TablesRead};
+use super::upgrade::{LEVEL_2, SlotLevelRow, UpgradeRow};
 
 /// Rows read at once.
 const PAGE_ROWS: usize = 256;
@@ -54,12 +54,8 @@ pub struct Report {
 /// Checks every row; ends after `violations_max` violations.
 pub fn check(tables: &impl TablesRead, violations_max: usize) -> Report {
     let mut report = Report::default();
-    let mut from = Vec::new();
-    let end = vec![u8::MAX; 9];
-    loop {
-        let page = tables.range(&from, &end, PAGE_ROWS);
-        let Some((last, _)) = page.last() else { return report };
-        from = [&last[..], &[0]].concat();
+    let mut pages = Pages::under(Vec::new(), PAGE_ROWS);
+    while let Some(page) = pages.read(tables) {
         for (key, value) in &page {
             if report.violations.len() >= violations_max {
                 report.cut = true;
@@ -71,6 +67,7 @@ pub fn check(tables: &impl TablesRead, violations_max: usize) -> Report {
             }
         }
     }
+    report
 }
 
 /// What is wrong with a row.
@@ -102,8 +99,8 @@ fn get<T: Stored>(tables: &impl TablesRead, key: &[u8]) -> Option<T> {
 
 /// Whether a slot's rows are those of the first level: no counters, no lists of untagged manifests.
 fn is_first_level(tables: &impl TablesRead, slot: Slot) -> bool {
-    let cluster = get(tables, &keys::system(table::CLUSTER)).is_none_or(|row: ClusterRow| row.feature_level < 2);
-    let migrates = get(tables, &keys::system(table::UPGRADE)).is_some_and(|row: UpgradeRow| row.from < 2);
+    let cluster = get(tables, &keys::system(table::CLUSTER)).is_none_or(|row: ClusterRow| row.feature_level < LEVEL_2);
+    let migrates = get(tables, &keys::system(table::UPGRADE)).is_some_and(|row: UpgradeRow| row.from < LEVEL_2);
     cluster || migrates && get::<SlotLevelRow>(tables, &keys::of_slot(slot, table::SLOT_LEVEL)).is_none()
 }
 

@@ -1,14 +1,14 @@
 //! What the tables say about copies and zones, read so that damage is skipped and never panics: the rows that can't be
 //! read are told by [`check`](super::check) itself.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use super::super::apply::StateDigest;
 use super::super::blob::BlobRow;
 use super::super::cluster::ClusterRow;
-use super::super::keys::{self, SLOTS, Slot, table};
+use super::super::keys::{self, SLOTS, table};
 use super::super::node::{NodeRow, StoreRow};
-use super::super::tables::{TablesRead, after_prefix};
+use super::super::tables::{Pages, TablesRead};
 use super::{PAGE_ROWS, get, value};
 use crate::vocabulary::digest::Digest;
 use crate::vocabulary::ids::{NodeId, StoreId};
@@ -42,8 +42,11 @@ pub fn record(tables: &impl TablesRead, digest: &Digest) -> Option<BlobRow> {
 
 /// Every blob record, read in pages.
 pub fn records<T: TablesRead>(tables: &T) -> impl Iterator<Item = Record> {
-    let rows = Rows { tables, slot: 0, from: keys::blobs(0), page: VecDeque::new() };
-    rows.filter_map(|(key, bytes)| {
+    let pages = (0..SLOTS).flat_map(move |slot| {
+        let mut pages = Pages::under(keys::blobs(slot), PAGE_ROWS);
+        std::iter::from_fn(move || pages.read(tables))
+    });
+    pages.flatten().filter_map(|(key, bytes)| {
         let (digest, row) = (keys::blob_in(&key)?, value(&bytes).ok()?);
         let used = !tables.prefix(&keys::blob_uses(&digest), 1).is_empty();
         Some(Record { digest, row, used })
@@ -69,36 +72,6 @@ pub fn cluster(tables: &impl TablesRead) -> Option<ClusterRow> {
 /// The running hash the tables stand at.
 pub fn state_digest(tables: &impl TablesRead) -> Option<StateDigest> {
     get(tables, &keys::system(table::STATE_DIGEST))
-}
-
-/// The rows of blob records, slot after slot.
-struct Rows<'a, T> {
-    tables: &'a T,
-    slot: Slot,
-    from: Vec<u8>,
-    page: VecDeque<(Vec<u8>, Vec<u8>)>,
-}
-
-impl<T: TablesRead> Iterator for Rows<'_, T> {
-    type Item = (Vec<u8>, Vec<u8>);
-
-    fn next(&mut self) -> Option<(Vec<u8>, Vec<u8>)> {
-        while self.page.is_empty() {
-            if self.slot == SLOTS {
-                return None;
-            }
-            let end = after_prefix(&keys::blobs(self.slot));
-            self.page = self.tables.range(&self.from, &end, PAGE_ROWS).into();
-            match self.page.back() {
-                Some((last, _)) => self.from = [&last[..], &[0]].concat(),
-                None => {
-                    self.slot += 1;
-                    self.from = keys::blobs(self.slot);
-                }
-            }
-        }
-        self.page.pop_front()
-    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use super::super::keys::{self, SLOTS, Slot, table};
 use super::super::link::LinkRow;
 use super::super::manifest::{ManifestRow, ReferencesRow};
 use super::super::repository::RepositoryRow;
-use super::super::tables::{TablesRead, after_prefix};
+use super::super::tables::{Pages, TablesRead};
 use super::super::tag::TagRow;
 use super::{PAGE_ROWS, get, value};
 use crate::vocabulary::digest::Digest;
@@ -43,8 +43,9 @@ pub struct TagReport {
 /// Follows every tag of every repository. `is_lost` tells of a blob whether no good copy is left.
 pub fn tags(tables: &impl TablesRead, is_lost: impl Fn(&Digest) -> bool, examples_max: usize) -> TagReport {
     let mut report = TagReport::default();
+    let rows = |prefix| Pages::under(prefix, PAGE_ROWS);
     for slot in 0..SLOTS {
-        pages(tables, &keys::of_slot(slot, table::REPOSITORY), |key, bytes| {
+        rows(keys::of_slot(slot, table::REPOSITORY)).each(tables, |key, bytes| {
             let Some(id) = keys::repository_in(key) else { return };
             let Ok(row) = value::<RepositoryRow>(bytes) else { return };
             if row.deleted {
@@ -52,7 +53,7 @@ pub fn tags(tables: &impl TablesRead, is_lost: impl Fn(&Digest) -> bool, example
             }
             report.repositories += 1;
             let mut walk = Walk { tables, slot, id, is_lost: &is_lost, known: BTreeMap::new() };
-            pages(tables, &keys::of_repository(slot, table::TAG, id), |key, bytes| {
+            rows(keys::of_repository(slot, table::TAG, id)).each(tables, |key, bytes| {
                 report.tags += 1;
                 let found = match value::<TagRow>(bytes) {
                     Ok(tag) => walk.manifest(&tag.digest, 0),
@@ -68,17 +69,6 @@ pub fn tags(tables: &impl TablesRead, is_lost: impl Fn(&Digest) -> bool, example
         });
     }
     report
-}
-
-/// Visits all rows under a prefix, a page at a time.
-fn pages(tables: &impl TablesRead, prefix: &[u8], mut visit: impl FnMut(&[u8], &[u8])) {
-    let (mut from, end) = (prefix.to_vec(), after_prefix(prefix));
-    loop {
-        let page = tables.range(&from, &end, PAGE_ROWS);
-        let Some((last, _)) = page.last() else { return };
-        from = [&last[..], &[0]].concat();
-        page.iter().for_each(|(key, bytes)| visit(key, bytes));
-    }
 }
 
 /// Follows the manifests of one repository; each is looked at once.

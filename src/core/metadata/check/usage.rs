@@ -5,7 +5,7 @@ use super::super::link::LinkRow;
 use super::super::manifest::ManifestRow;
 use super::super::quota::QuotaRow;
 use super::super::repository::RepositoryRow;
-use super::super::tables::{Row, TablesRead, after_prefix};
+use super::super::tables::{Pages, TablesRead};
 use super::super::usage::{SlotUsageRow, UsageRow};
 use super::{Found, PAGE_ROWS, ensure, get, in_slot, unreadable, value};
 use crate::decide::quota::Usage;
@@ -49,34 +49,27 @@ pub(super) fn quota(key: &[u8], bytes: &[u8]) -> Found {
 
 /// Counted from the rows; what can't be read counts nothing here: it is found when its turn comes.
 fn of_repository(tables: &impl TablesRead, slot: Slot, id: RepositoryId) -> Usage {
-    let bytes = |sum: u64, bytes: Option<u64>| sum.saturating_add(bytes.unwrap_or(0));
-    let of = |table| keys::of_repository(slot, table, id);
-    let linked = fold(tables, &of(table::LINK), 0, |sum, (_, row)| {
-        bytes(sum, value::<LinkRow>(row).ok().map(|row| row.size_bytes))
+    let rows = |table| Pages::under(keys::of_repository(slot, table, id), PAGE_ROWS);
+    let mut used = Usage::default();
+    rows(table::LINK).each(tables, |_, row| {
+        let bytes = value::<LinkRow>(row).map_or(0, |row| row.size_bytes);
+        used.bytes = used.bytes.saturating_add(bytes);
     });
-    let inline = fold(tables, &of(table::MANIFEST), 0, |sum, (_, row)| {
-        bytes(sum, value::<ManifestRow>(row).ok().filter(|row| row.inline).map(|row| row.size_bytes))
+    rows(table::MANIFEST).each(tables, |_, row| {
+        let bytes = value::<ManifestRow>(row).ok().filter(|row| row.inline).map_or(0, |row| row.size_bytes);
+        used.bytes = used.bytes.saturating_add(bytes);
     });
-    let tags = fold(tables, &of(table::TAG), 0, |sum, (key, _)| sum + u64::from(key.len() > OF_REPOSITORY_BYTES));
-    Usage { bytes: linked.saturating_add(inline), tags }
+    rows(table::TAG).each(tables, |key, _| used.tags += u64::from(key.len() > OF_REPOSITORY_BYTES));
+    used
 }
 
 fn of_slot(tables: &impl TablesRead, slot: Slot, registry: RegistryId) -> Usage {
-    fold(tables, &keys::of_slot(slot, table::USAGE), Usage::default(), |sum, (key, row)| {
+    let mut used = Usage::default();
+    Pages::under(keys::of_slot(slot, table::USAGE), PAGE_ROWS).each(tables, |key, row| {
         let id = keys::repository_in(key);
         let owner: Option<RepositoryRow> = id.and_then(|id| get(tables, &keys::repository(slot, id)));
         let is_its = owner.is_some_and(|owner| owner.registry == registry);
-        value::<UsageRow>(row).ok().filter(|_| is_its).map_or(sum, |row| sum.plus(row.used))
-    })
-}
-
-/// Goes through the rows under a prefix, in pages.
-fn fold<S>(tables: &impl TablesRead, prefix: &[u8], start: S, step: impl Fn(S, &Row) -> S) -> S {
-    let (mut from, end, mut state) = (prefix.to_vec(), after_prefix(prefix), start);
-    loop {
-        let page = tables.range(&from, &end, PAGE_ROWS);
-        let Some((last, _)) = page.last() else { return state };
-        from = [&last[..], &[0]].concat();
-        state = page.iter().fold(state, &step);
-    }
+        used = value::<UsageRow>(row).ok().filter(|_| is_its).map_or(used, |row| used.plus(row.used));
+    });
+    used
 }
