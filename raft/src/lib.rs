@@ -49,7 +49,7 @@ pub use inspect::{Inspection, Owner, inspect};
 pub use log_store::LogOpenError;
 #[cfg(feature = "mutants")]
 pub use log_store::skip_syncs;
-pub use machine::{Committed, MachineError, StateMachine};
+pub use machine::{Committed, Effect, MachineError, StateMachine};
 pub use network::transport::{NodeTls, TlsSource};
 pub use propose::{ProposeError, Proposed};
 pub use read_index::Unavailable;

@@ -10,12 +10,12 @@ use bytes::Bytes;
 /// come from one thread, one after the other; `checkpoint` and `inspect` may run beside `apply`.
 pub trait StateMachine: Send + Sync + 'static {
     /// Applies committed entries in order, in **one** atomic batch together with `meta`: opaque bytes that say what was
-    /// applied last and who the members are; store them and give them back. Returns one reply per entry, also for
-    /// entries with an empty payload (their replies are dropped).
+    /// applied last and who the members are; store them and give them back. Returns one effect per entry, also for
+    /// entries with an empty payload (theirs are dropped).
     ///
     /// Entries of one call must see each other's effects. An error or a panic ends the process: a node that applied
     /// half a batch must not go on.
-    fn apply(&self, entries: &[Committed], meta: &[u8]) -> Result<Vec<Bytes>, MachineError>;
+    fn apply(&self, entries: &[Committed], meta: &[u8]) -> Result<Vec<Effect>, MachineError>;
 
     /// The `meta` stored last, `None` when nothing was ever applied.
     fn meta(&self) -> Result<Option<Vec<u8>>, MachineError>;
@@ -52,6 +52,16 @@ pub struct Committed {
     /// What was proposed; empty for entries of consensus itself (a new leader's first entry, changes of members,
     /// records of suspect nodes).
     pub payload: Bytes,
+}
+
+/// What applying one entry came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Effect {
+    /// Where in the log the proposal took effect. A proposal without an answer is repeated, so the log may hold copies
+    /// of it: a machine that tells them apart names the first one's index, and it is what the proposer hears.
+    pub index: u64,
+    /// What the proposer hears beside it.
+    pub reply: Bytes,
 }
 
 /// The state could not be read or written. Ends the process when it comes out of `apply`.

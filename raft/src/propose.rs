@@ -10,6 +10,7 @@ use openraft::errors::ClientWriteError;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::core::{Core, Leader};
+use crate::machine::Effect;
 use crate::metrics;
 use crate::network::net::{Class, never_arrived};
 use crate::network::wire::{self, Outcome, kind};
@@ -25,7 +26,7 @@ const FORWARDS_MAX: usize = 4;
 /// A proposal was committed and applied where the leader is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proposed {
-    /// Where in the log.
+    /// Where in the log it took effect; see [`Effect`].
     pub index: u64,
     /// What `apply` returned for it.
     pub reply: Bytes,
@@ -127,7 +128,7 @@ impl Core {
         let write = self.raft.client_write(self.command(payload.clone()));
         let Ok(written) = tokio::time::timeout_at(until.into(), write).await else { return Outcome::Unknown };
         match written {
-            Ok(response) => Outcome::Applied { index: response.log_id.index, reply: response.data },
+            Ok(response) => response.data.into(),
             Err(error) => refused_or_unknown(error.api_error()),
         }
     }
@@ -158,7 +159,7 @@ impl Core {
         let mut outcomes = Vec::with_capacity(count);
         while let Some(result) = written.next().await {
             outcomes.push(match result {
-                Ok(Ok(response)) => Outcome::Applied { index: response.log_id.index, reply: response.response },
+                Ok(Ok(response)) => response.response.into(),
                 Ok(Err(error)) => refused_or_unknown_write(&error),
                 Err(_) => Outcome::Unknown,
             });
@@ -212,6 +213,12 @@ async fn ask(core: &Core, to: (u64, &str), batch: &[Forward], until: Instant) ->
         },
         Err(status) if never_arrived(&status) => vec![Outcome::Refused; batch.len()],
         Err(_) => vec![Outcome::Unknown; batch.len()],
+    }
+}
+
+impl From<Effect> for Outcome {
+    fn from(Effect { index, reply }: Effect) -> Outcome {
+        Outcome::Applied { index, reply }
     }
 }
 

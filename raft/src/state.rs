@@ -19,7 +19,7 @@ use tokio::sync::{oneshot, watch};
 use crate::codec;
 use crate::fatal;
 use crate::former::Former;
-use crate::machine::{Committed, MachineError, StateMachine};
+use crate::machine::{Committed, Effect, MachineError, StateMachine};
 use crate::metrics;
 use crate::snapshot::{SnapshotHandle, Snapshots};
 use crate::types::{Command, Entry, LogId, Payload, Position, Snapshot, SnapshotMeta, StoredMembership, Types};
@@ -99,12 +99,12 @@ impl Adapter {
             return Err(io::Error::other(format!("entry {due} is due, and others came")));
         }
         let meta = codec::meta_record(Some(&last), &self.membership);
-        let replies = self.thread.apply(committed, meta).await?;
+        let effects = self.thread.apply(committed, meta).await?;
         self.applied = Some(last);
         self.applied_at.send_replace(Some(last.into()));
-        for (responder, reply) in responders.into_iter().zip(replies) {
+        for (responder, effect) in responders.into_iter().zip(effects) {
             if let Some(responder) = responder {
-                responder.send(reply);
+                responder.send(effect);
             }
         }
         Ok(())
@@ -204,7 +204,7 @@ async fn blocking<R: Send + 'static>(work: impl FnOnce() -> io::Result<R> + Send
 }
 
 enum Work {
-    Apply { entries: Vec<Committed>, meta: Bytes, done: oneshot::Sender<Vec<Bytes>> },
+    Apply { entries: Vec<Committed>, meta: Bytes, done: oneshot::Sender<Vec<Effect>> },
     Install { dir: PathBuf, done: oneshot::Sender<Result<(), MachineError>> },
 }
 
@@ -232,7 +232,7 @@ impl ApplyThread {
         Ok(ApplyThread { machine, work })
     }
 
-    async fn apply(&self, entries: Vec<Committed>, meta: Bytes) -> io::Result<Vec<Bytes>> {
+    async fn apply(&self, entries: Vec<Committed>, meta: Bytes) -> io::Result<Vec<Effect>> {
         let (done, wait) = oneshot::channel();
         self.send(Work::Apply { entries, meta, done })?;
         wait.await.map_err(io::Error::other)
@@ -253,11 +253,11 @@ fn run(machine: &dyn StateMachine, work: Work) {
     match work {
         Work::Apply { entries, meta, done } => {
             let began = Instant::now();
-            let replies = catch_unwind(AssertUnwindSafe(|| machine.apply(&entries, &meta)));
-            let replies = match replies {
-                Ok(Ok(replies)) if replies.len() == entries.len() => replies,
-                Ok(Ok(replies)) => {
-                    let error = format!("{} replies for {} entries", replies.len(), entries.len());
+            let effects = catch_unwind(AssertUnwindSafe(|| machine.apply(&entries, &meta)));
+            let effects = match effects {
+                Ok(Ok(effects)) if effects.len() == entries.len() => effects,
+                Ok(Ok(effects)) => {
+                    let error = format!("{} effects of {} entries", effects.len(), entries.len());
                     fatal::abort("apply broke its contract", &error)
                 }
                 Ok(Err(error)) => fatal::abort("apply failed", &error),
@@ -265,7 +265,7 @@ fn run(machine: &dyn StateMachine, work: Work) {
             };
             let last = entries.last().map_or(0, |entry| entry.index);
             metrics::applied(began.elapsed(), entries.len(), last);
-            let _nobody_waits = done.send(replies).is_err();
+            let _nobody_waits = done.send(effects).is_err();
         }
         Work::Install { dir, done } => {
             let installed = catch_unwind(AssertUnwindSafe(|| machine.install(&dir)));

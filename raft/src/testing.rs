@@ -12,7 +12,7 @@ use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{DB, Options, WriteBatch};
 use tempfile::TempDir;
 
-use crate::{Committed, Group, GroupConfig, MachineError, Member, StartError, StateMachine, TlsSource};
+use crate::{Committed, Effect, Group, GroupConfig, MachineError, Member, StartError, StateMachine, TlsSource};
 
 const KEY_META: &[u8] = b"m";
 const KEY_CHAIN: &[u8] = b"c";
@@ -37,7 +37,10 @@ fn failed(error: impl std::fmt::Display) -> MachineError {
     MachineError::new(error.to_string())
 }
 
-/// Counters by name on RocksDB. Adding twice shows: nothing here is idempotent.
+/// Names that begin so count a proposal once: a copy of it has the first one's effect.
+const ONCE: &[u8] = b"once/";
+
+/// Counters by name on RocksDB. Adding twice shows: but for names of [`ONCE`] nothing here is idempotent.
 #[derive(Debug)]
 pub struct Counters {
     root: PathBuf,
@@ -98,12 +101,13 @@ fn open_db(dir: &Path) -> Result<DB, MachineError> {
 }
 
 impl StateMachine for Counters {
-    fn apply(&self, entries: &[Committed], meta: &[u8]) -> Result<Vec<Bytes>, MachineError> {
+    fn apply(&self, entries: &[Committed], meta: &[u8]) -> Result<Vec<Effect>, MachineError> {
         let live = self.live.read();
         let mut batch = WriteBatch::default();
         let mut overlay = std::collections::BTreeMap::new();
         let (mut sum, mut count) = chain(&live);
-        let mut replies = Vec::with_capacity(entries.len());
+        let mut effects = Vec::with_capacity(entries.len());
+        let mut effect = |index, value: &[u8]| effects.push(Effect { index, reply: Bytes::copy_from_slice(value) });
         for entry in entries {
             let mut link = sum.to_le_bytes().to_vec();
             link.extend(entry.index.to_le_bytes());
@@ -112,9 +116,16 @@ impl StateMachine for Counters {
             sum = (sum << 32) | u64::from(crc32c::crc32c(&link));
             count += 1;
             let Some((amount, name)) = entry.payload.split_at_checked(8) else {
-                replies.push(Bytes::new());
+                effect(entry.index, &[]);
                 continue;
             };
+            if name.starts_with(ONCE) {
+                let first = live.get(&entry.payload).map_err(failed)?;
+                let first = first.map_or(entry.index, |first| number(Some(first)));
+                batch.put(&entry.payload, first.to_le_bytes());
+                effect(first, amount);
+                continue;
+            }
             let name = [b"k".as_slice(), name].concat();
             let before = match overlay.get(&name) {
                 Some(value) => *value,
@@ -123,12 +134,12 @@ impl StateMachine for Counters {
             let after = before.wrapping_add(number(Some(amount.to_vec())));
             batch.put(&name, after.to_le_bytes());
             overlay.insert(name, after);
-            replies.push(Bytes::copy_from_slice(&after.to_le_bytes()));
+            effect(entry.index, &after.to_le_bytes());
         }
         batch.put(KEY_CHAIN, [sum.to_le_bytes(), count.to_le_bytes()].concat());
         batch.put(KEY_META, meta);
         live.write(batch).map_err(failed)?;
-        Ok(replies)
+        Ok(effects)
     }
 
     fn meta(&self) -> Result<Option<Vec<u8>>, MachineError> {

@@ -7,11 +7,13 @@ use std::fmt;
 use bytes::Bytes;
 use openraft::impls::leader_id_std;
 
+use crate::machine::Effect;
+
 openraft::declare_raft_types!(
     /// openraft, filled in.
     pub(crate) Types:
         D = Command,
-        R = Bytes,
+        R = Effect,
         NodeId = u64,
         Node = Peer,
         LeaderId = leader_id_std::LeaderId<u64, u64>,

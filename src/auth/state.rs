@@ -124,7 +124,7 @@ pub(super) mod memory {
             let applied = machine.apply(tables, &[entry]).unwrap();
             tables.write(applied.writes);
             let lineage = cluster::read(tables).map_or(Lineage(0), |row| row.lineage);
-            match Outcome::decode(&applied.replies[0]).unwrap().refusal {
+            match Outcome::decode(&applied.effects[0].outcome).unwrap().refusal {
                 None => Ok(Revision { lineage, index: *index }),
                 Some(refusal) => Err(refusal),
             }

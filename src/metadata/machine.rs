@@ -3,9 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
-use raft::{Committed, MachineError, StateMachine};
+use raft::{Committed, Effect, MachineError, StateMachine};
 use registry_core::metadata::apply::{Entry, Machine};
 
 use super::tables::{Live, State};
@@ -32,7 +31,7 @@ fn failed(error: impl std::fmt::Display) -> MachineError {
 }
 
 impl StateMachine for MetadataMachine {
-    fn apply(&self, entries: &[Committed], meta: &[u8]) -> Result<Vec<Bytes>, MachineError> {
+    fn apply(&self, entries: &[Committed], meta: &[u8]) -> Result<Vec<Effect>, MachineError> {
         let Some(last) = entries.last() else { return Ok(Vec::new()) };
         let batch: Vec<Entry<'_>> =
             entries.iter().map(|at| Entry { index: at.index, at_ms: at.at_ms, payload: &at.payload }).collect();
@@ -40,7 +39,7 @@ impl StateMachine for MetadataMachine {
         let touched = Touched::of(&applied.writes);
         self.state.write(applied.writes, last.index, meta).map_err(failed)?;
         self.watch.applied(last.index, touched);
-        Ok(applied.replies.into_iter().map(Bytes::from).collect())
+        Ok(applied.effects.into_iter().map(|at| Effect { index: at.index, reply: at.outcome.into() }).collect())
     }
 
     fn meta(&self) -> Result<Option<Vec<u8>>, MachineError> {

@@ -84,6 +84,18 @@ async fn reads_stay_linearizable_while_leaders_change() {
     cluster.converge().await;
 }
 
+// A copy of a proposal is told where the first one took effect, whichever node asks.
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_are_told_where_the_first_one_is() {
+    let cluster = Cluster::start(3, |_| {}).await;
+    let first = cluster.group(0).propose(add("once/x", 7), PATIENCE).await.unwrap();
+    for at in 0..3 {
+        let next = cluster.group(at).propose(add("x", 1), PATIENCE).await.unwrap();
+        assert!(next.index > first.index);
+        assert_eq!(cluster.group(at).propose(add("once/x", 7), PATIENCE).await.unwrap(), first);
+    }
+}
+
 // One node is a cluster, and a cluster is founded once.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_node_is_a_cluster() {

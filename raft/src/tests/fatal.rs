@@ -4,10 +4,8 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use crate::testing::{Counters, PATIENCE, add};
-use crate::{Committed, Group, GroupConfig, MachineError, Member, StateMachine};
+use crate::{Committed, Effect, Group, GroupConfig, MachineError, Member, StateMachine};
 
 /// Says to a test that it is the process that has to die.
 const VICTIM: &str = "PORTOLAN_RAFT_TEST_VICTIM";
@@ -19,10 +17,10 @@ struct Failing {
 }
 
 impl StateMachine for Failing {
-    fn apply(&self, entries: &[Committed], meta: &[u8]) -> Result<Vec<Bytes>, MachineError> {
-        let replies = self.counters.apply(entries, meta)?;
+    fn apply(&self, entries: &[Committed], meta: &[u8]) -> Result<Vec<Effect>, MachineError> {
+        let effects = self.counters.apply(entries, meta)?;
         if entries.iter().all(|entry| entry.payload.is_empty()) {
-            return Ok(replies);
+            return Ok(effects);
         }
         match self.how {
             "panics" => panic!("on purpose"),

@@ -46,8 +46,17 @@ pub struct Entry<'a> {
 pub struct Applied {
     /// Net writes, in key order.
     pub writes: Writes,
-    /// One encoded [`Outcome`] per entry; empty for empty payloads.
-    pub replies: Vec<Vec<u8>>,
+    /// One per entry.
+    pub effects: Vec<Effect>,
+}
+
+/// What one entry came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Effect {
+    /// Log index at which the proposal took effect: the entry's own, or the first's where the entry is a copy.
+    pub index: u64,
+    /// An encoded [`Outcome`]; empty for an empty payload.
+    pub outcome: Vec<u8>,
 }
 
 /// Row of the exactly-once window.
@@ -118,16 +127,16 @@ impl Machine {
     pub fn apply<T: TablesRead>(&mut self, base: &T, entries: &[Entry<'_>]) -> Result<Applied, CodecError> {
         let mut overlay = Overlay::new(base);
         let mut digest = StateDigest::read(base);
-        let mut replies = Vec::with_capacity(entries.len());
+        let mut effects = Vec::with_capacity(entries.len());
         for entry in entries {
-            replies.push(match entry.payload {
-                [] => Vec::new(),
+            effects.push(match entry.payload {
+                [] => Effect { index: entry.index, outcome: Vec::new() },
                 payload => self.apply_one(&mut overlay, &mut digest, entry, payload)?,
             });
         }
         overlay.put(keys::system(table::STATE_DIGEST), codec::encode(&digest));
         overlay.keep();
-        Ok(Applied { writes: overlay.into_writes(), replies })
+        Ok(Applied { writes: overlay.into_writes(), effects })
     }
 
     fn apply_one<T: TablesRead>(
@@ -136,31 +145,32 @@ impl Machine {
         digest: &mut StateDigest,
         entry: &Entry<'_>,
         payload: &[u8],
-    ) -> Result<Vec<u8>, CodecError> {
+    ) -> Result<Effect, CodecError> {
         let sealed = Sealed::decode(payload)?;
         let request = sealed.request();
-        if let Some(index) = self.requests.get(&request) {
-            let row = overlay.get(&keys::request(*index)).expect("the window's view names rows that exist");
-            return Ok(codec::row::<RequestRow>(&row).reply);
+        if let Some(index) = self.requests.get(&request).copied() {
+            let row = overlay.get(&keys::request(index)).expect("the window's view names rows that exist");
+            return Ok(Effect { index, outcome: codec::row::<RequestRow>(&row).reply });
         }
-        if !in_window(entry.index, sealed.base()) {
-            return Ok(refused(Refusal::ProposalExpired).encode());
+        let index = entry.index;
+        if !in_window(index, sealed.base()) {
+            return Ok(Effect { index, outcome: refused(Refusal::ProposalExpired).encode() });
         }
-        let mut run = Run { digest, index: entry.index, asks_digest: false };
-        let reply = match cluster::read(overlay).map(|cluster| cluster.feature_level) {
+        let mut run = Run { digest, index, asks_digest: false };
+        let outcome = match cluster::read(overlay).map(|cluster| cluster.feature_level) {
             // judged before its commands are read: a command unknown here is refused by nodes of every age alike
             Some(level) if sealed.min_level() > level => refused(Refusal::FeatureLevel { level: level.into() }),
             Some(_) | None => run.commands(overlay, entry, sealed.open()?),
         };
-        let reply = reply.encode();
-        self.remember(overlay, request, entry.index, &reply);
+        let outcome = outcome.encode();
+        self.remember(overlay, request, index, &outcome);
         run.keep(overlay);
         // a digest asked for by this entry is the one that includes the entry
         if run.asks_digest {
-            cluster::note_digest(overlay, entry.index, *digest);
+            cluster::note_digest(overlay, index, *digest);
             overlay.keep();
         }
-        Ok(reply)
+        Ok(Effect { index, outcome })
     }
 
     /// Puts the reply into the window and drops what can't be asked for any more.
@@ -269,15 +279,17 @@ mod tests {
         world.index += entries;
     }
 
-    // A copy of a proposal answers what the first one did and changes nothing, to the last entry of the window.
+    // A copy of a proposal answers what the first one did, and where, and changes nothing, to the last entry of the
+    // window.
     #[test]
     fn copies_apply_once() {
         let mut world = World::cluster();
         let tick = world.proposal(vec![Tick { expected: 0 }.into()]);
-        let first = world.enter(&tick);
+        let first = world.effect(&tick);
+        assert_eq!(first.index, world.index);
         blank(&mut world, REQUEST_WINDOW_ENTRIES - 1);
         let rows = world.tables.clone();
-        assert_eq!(world.enter(&tick), first);
+        assert_eq!(world.effect(&tick), first);
         assert_eq!(world.tables, rows);
         assert_eq!(clock::read(&world.tables).tick, 1);
     }
@@ -338,7 +350,7 @@ mod tests {
         assert!(Proposal::decode(&bytes).is_err());
         let entry = Entry { index: 20, at_ms: 1, payload: &bytes };
         let applied = world.machine.apply(&world.tables, &[entry]).unwrap();
-        assert_eq!(Outcome::decode(&applied.replies[0]).unwrap().refusal, refusal);
+        assert_eq!(Outcome::decode(&applied.effects[0].outcome).unwrap().refusal, refusal);
     }
 
     // A command sees what those before it in its envelope did to the clock, as it would in an entry of its own.

@@ -1,7 +1,7 @@
 //! A cluster's state in memory, for tests of commands and for the simulator: numbers the entries, lands each batch, and
 //! looks after every command whether the rows still fit together.
 
-use super::apply::{Entry, Machine};
+use super::apply::{Effect, Entry, Machine};
 use super::blob::{AddUse, CommitBlob};
 use super::check;
 use super::clock::{self, Tick};
@@ -196,6 +196,11 @@ impl World {
 
     /// Enters a proposal at the next index.
     pub fn enter(&mut self, proposal: &Proposal) -> Outcome {
+        Outcome::decode(&self.effect(proposal).outcome).expect("our own outcomes decode")
+    }
+
+    /// The same; tells also where it took effect.
+    pub fn effect(&mut self, proposal: &Proposal) -> Effect {
         self.index += 1;
         self.at_ms += 1;
         let payload = proposal.encode();
@@ -204,7 +209,7 @@ impl World {
         self.tables.write(applied.writes);
         let report = check::check(&self.tables, 3);
         assert!(report.violations.is_empty(), "after {:?}:\n{:#?}", proposal.commands, report.violations);
-        Outcome::decode(&applied.replies.remove(0)).expect("our own outcomes decode")
+        applied.effects.remove(0)
     }
 
     /// One command that must succeed.

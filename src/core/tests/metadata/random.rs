@@ -420,7 +420,7 @@ fn replay(log: &[(u64, u64, Vec<u8>)], cuts: &[u8]) -> (MemoryTables, Machine, V
         }
         let applied = machine.apply(&tables, &entries).unwrap();
         tables.write(applied.writes);
-        replies.extend(applied.replies.into_iter().filter(|reply| !reply.is_empty()));
+        replies.extend(applied.effects.into_iter().map(|effect| effect.outcome).filter(|reply| !reply.is_empty()));
         let opened = Machine::open(&tables);
         assert_eq!(opened, machine, "the view after a restart is another one");
         if cut % 3 == 0 {
