@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::header::HeaderMap;
-use reqwest::{Method, StatusCode};
+use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::Value;
 
 use super::connection::{ConnectionArguments, Credential, Endpoint};
@@ -100,13 +100,30 @@ impl Client {
         headers: HeaderMap,
         body: Option<&Value>,
     ) -> Result<Answer, CliError> {
-        let mut request = self.http.request(method, format!("{}{path}", self.base)).headers(headers);
-        if let Some(Credential { key_id, secret }) = &self.credential {
-            request = request.basic_auth(key_id, Some(secret.expose()));
+        let request = self.request(method, path, headers);
+        self.answer(if let Some(body) = body { request.json(body) } else { request }).await
+    }
+
+    /// The same, with a body that is not ours to write anew.
+    pub(super) async fn send_bytes(
+        &self,
+        method: Method,
+        path: &str,
+        headers: HeaderMap,
+        body: Vec<u8>,
+    ) -> Result<Answer, CliError> {
+        self.answer(self.request(method, path, headers).body(body)).await
+    }
+
+    fn request(&self, method: Method, path: &str, headers: HeaderMap) -> RequestBuilder {
+        let request = self.http.request(method, format!("{}{path}", self.base)).headers(headers);
+        match &self.credential {
+            Some(Credential { key_id, secret }) => request.basic_auth(key_id, Some(secret.expose())),
+            None => request,
         }
-        if let Some(body) = body {
-            request = request.json(body);
-        }
+    }
+
+    async fn answer(&self, mut request: RequestBuilder) -> Result<Answer, CliError> {
         if let Some(patience) = self.patience {
             request = request.timeout(patience);
         }

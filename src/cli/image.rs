@@ -1,6 +1,7 @@
 //! `portolan image`: tags and manifests, through the registry's own API.
 
 mod copies;
+mod history;
 
 use clap::{Args, Subcommand};
 use registry_core::vocabulary::{Digest, Reference, RepositoryName, Tag};
@@ -45,6 +46,21 @@ enum ImageCommand {
         /// repository:tag or repository@digest.
         image: String,
     },
+    /// Show what changed a tag, when and by whom, asking the admin listener.
+    History {
+        /// repository:tag.
+        image: String,
+    },
+    /// Set a tag, or all tags of a repository, back to what they named.
+    Restore {
+        /// repository:tag, or repository with --at.
+        image: String,
+        #[command(flatten)]
+        point: history::Point,
+        /// Do it; without this only what would happen is shown.
+        #[arg(long)]
+        yes: bool,
+    },
     /// Delete a tag, or a manifest with all its tags.
     Delete {
         /// repository:tag or repository@digest.
@@ -60,6 +76,11 @@ pub(super) async fn run(arguments: ImageArguments, printer: Printer) -> Result<(
         ImageCommand::Copies { image } => {
             let admin = Client::admin(&arguments.connection)?;
             copies::show(&client, &admin, &image, printer).await
+        }
+        ImageCommand::History { image } => history::show(&Client::admin(&arguments.connection)?, &image, printer).await,
+        ImageCommand::Restore { image, point, yes } => {
+            let admin = Client::admin(&arguments.connection)?;
+            history::restore(&client, &admin, &image, &point, yes, printer).await
         }
         ImageCommand::Delete { image } => {
             let (repository, reference) = parse(&image)?;

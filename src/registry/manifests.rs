@@ -204,11 +204,16 @@ impl Registry {
         }
     }
 
-    /// Drops a tag, or deletes a manifest with its tags.
-    pub async fn delete_manifest(&self, permit: &Permit, reference: &Reference) -> Result<At<Vec<TagMove>>, Refusal> {
+    /// Drops a tag, if it names what is `expected` of it, or deletes a manifest with its tags.
+    pub async fn delete_manifest(
+        &self,
+        permit: &Permit,
+        reference: &Reference,
+        expected: Option<Digest>,
+    ) -> Result<At<Vec<TagMove>>, Refusal> {
         let (repository, _) = self.metadata().read(Consistency::Linearizable, |view| find(view, permit)).await??;
         let command = match reference {
-            Reference::Tag(tag) => tag::DeleteTag { repository, tag: tag.clone(), expected: None }.into(),
+            Reference::Tag(tag) => tag::DeleteTag { repository, tag: tag.clone(), expected }.into(),
             Reference::Digest(digest) => manifest::DeleteManifest { repository, digest: *digest }.into(),
         };
         let accepted = self.metadata().propose(&permit.principal, vec![command]).await?;
@@ -232,16 +237,6 @@ impl Registry {
                 let tags = tag::list(view, &repository, after, limit + 1);
                 let tags = tags.into_iter().map(|(tag, _)| tag).collect();
                 Ok(At { value: Page::cut(tags, limit), revision: revision(view) })
-            })
-            .await?
-    }
-
-    /// The last changes of a tag, oldest first.
-    pub async fn tag_journal(&self, permit: &Permit, tag: &Tag) -> Result<At<Vec<tag::JournalRow>>, Refusal> {
-        self.metadata()
-            .read(Consistency::Linearizable, |view| {
-                let (repository, _) = find(view, permit)?;
-                Ok(At { value: tag::journal(view, &repository, tag), revision: revision(view) })
             })
             .await?
     }

@@ -8,6 +8,7 @@ mod durability;
 mod failover;
 mod form;
 mod gc;
+mod history;
 mod oci_edges;
 mod recovery;
 mod scrub;

@@ -22,6 +22,7 @@
 //! | `/v1/scrub`; `/v1/scrub/run`, `/pause`, `/resume` | GET; POST |
 //! | `/v1/backups`, `/v1/backups/{id}`, `…/files/{number}` | POST / DELETE / GET |
 //! | `/v1/registry` | GET, PATCH |
+//! | `/v1/history/{name}` | GET |
 //! | `/v1/repositories`, `/v1/repositories/{name}` | GET, POST / GET, PATCH, DELETE |
 //!
 //! `{user}` may be `anonymous` for policies and grants: what requests without a credential may do.
@@ -34,6 +35,7 @@ mod error;
 mod exchange;
 mod gc;
 mod health;
+mod history;
 mod quotas;
 mod repositories;
 mod scrub;
@@ -114,6 +116,7 @@ impl Admin {
             .route("/v1/users/{user}/policies/{policy}", put(users::put_policy).delete(users::remove_policy))
             .route("/v1/users/{user}/grants", put(users::put_grants))
             .route("/v1/registry", get(quotas::show).patch(quotas::change))
+            .route("/v1/history/{*name}", get(history::show))
             .route("/v1/repositories", get(repositories::list).post(repositories::create))
             .route(
                 "/v1/repositories/{*name}",

@@ -106,7 +106,7 @@ impl From<&RepositoryInfo> for RepositoryDocument {
     }
 }
 
-fn parse_name(text: &str) -> Result<RepositoryName, Failure> {
+pub(super) fn parse_name(text: &str) -> Result<RepositoryName, Failure> {
     RepositoryName::parse(text).map_err(|error| Refusal::NameInvalid { detail: error.to_string() }.into())
 }
 

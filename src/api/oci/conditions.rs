@@ -62,6 +62,18 @@ pub(super) fn expected(headers: &HeaderMap, reference: &Reference) -> Result<Opt
     }
 }
 
+/// What a tag must name for a `DELETE` to drop it: `If-Match: "<digest>"`.
+pub(super) fn expected_of_delete(headers: &HeaderMap, reference: &Reference) -> Result<Option<Digest>, Refusal> {
+    match expected(headers, reference)? {
+        None => Ok(None),
+        Some(Some(digest)) => Ok(Some(digest)),
+        Some(None) => Err(Refusal::ParameterInvalid {
+            parameter: IF_NONE_MATCH.as_str().to_owned(),
+            detail: "what is not there can't be deleted; only If-Match is understood".to_owned(),
+        }),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -150,11 +150,12 @@ async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Refusal> {
     }
 }
 
-/// Drops a tag and keeps what it named; or deletes a manifest with all its tags.
+/// Drops a tag, under `If-Match` only while it names that, and keeps what it named; or deletes a manifest with all its tags.
 pub(super) async fn delete(exchange: &Exchange<'_>, name: &str, text: &str) -> Result<Response<Body>, Failure> {
     let change = exchange.change(Action::Delete, "manifest.delete", name, separated(text)).await?;
     let reference = change.step(reference(text))?;
-    let done = change.settle(exchange.registry().delete_manifest(&change.permit, &reference).await)?;
+    let expected = change.step(conditions::expected_of_delete(&exchange.parts.headers, &reference))?;
+    let done = change.settle(exchange.registry().delete_manifest(&change.permit, &reference, expected).await)?;
     let mut response = answer::empty(StatusCode::ACCEPTED);
     answer::mark_revision(&mut response, done.revision);
     Ok(response)

@@ -12,6 +12,7 @@ pub mod cluster;
 pub mod codec;
 pub mod command;
 pub mod gc;
+pub mod history;
 pub mod idle;
 pub mod keys;
 pub mod link;

@@ -259,6 +259,8 @@ pub const QUOTA_ROUNDS_MAX: usize = 16;
 
 /// Changes of one tag that its journal keeps.
 pub const TAG_JOURNAL_MAX: usize = 100;
+/// Tags in one page of what a repository's tags named at a time; each costs up to [`TAG_JOURNAL_MAX`] rows.
+pub const HISTORY_PAGE_TAGS_MAX: usize = 100;
 /// Tags that go with one manifest in one command; of a manifest with more, tags are dropped on their own first.
 pub const TAGS_PER_DELETE_MAX: usize = 1000;
 /// Rows that one purging command removes.
