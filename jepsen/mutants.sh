@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the server with faults put in on purpose and runs the fault harness on each: every one must end in a bad verdict.
-# Prints which judge said so, and after how long. Some need root (power cuts); without it they are told as not tested.
+# Prints which judge said so, and after how long. Some need root (power cuts, partitions); without it they are told as not tested.
 # Not among them unless named: skip-dir-sync. The journal of ext4 takes names along with the next sync of the log, so that
 # no cut shows it there; tests/it/durability/syscalls.rs sees that the call is missing (src/docs/durability.md).
 #   jepsen/mutants.sh CACHE_DIR JEPSEN [MUTANT …]
@@ -19,15 +19,18 @@ run_of() {
     skip-log-sync | skip-blob-sync | skip-dir-sync) echo "${cuts[@]}" ;;
     one-zone | forget-needs) echo "${kills[@]}" ;;
     stale-reads) echo --workload tag-register --nemesis kill-any --kills 2 --clients 20 ;;
+    ack-at-send) echo --workload push-set --nemesis mix --only isolate-leader --minutes 0.8 --clients 20 --layer-bytes-max 65536 ;;
     collect-used) echo --workload gc --clients 12 --minutes 0.5 ;;
     *) echo "mutants.sh: no mutant $1" >&2; exit 2 ;;
   esac
 }
 
 failed=0
-for mutant in "${@:-skip-log-sync skip-blob-sync one-zone forget-needs stale-reads collect-used}"; do
+for mutant in "${@:-skip-log-sync skip-blob-sync one-zone ack-at-send forget-needs stale-reads collect-used}"; do
   for name in $mutant; do
-    case $name in skip-*) [ "$(id -u)" = 0 ] || { echo "$name: NOT TESTED: power cuts need root"; continue; } ;; esac
+    case $name in
+      skip-* | ack-*) [ "$(id -u)" = 0 ] || { echo "$name: NOT TESTED: power cuts and partitions need root"; continue; } ;;
+    esac
     log=$store/$name.log began=$SECONDS
     # shellcheck disable=SC2046
     if PORTOLAN_MUTANT=$name "$jepsen" run --store "$store" --binary "$binary" $(run_of "$name") >"$log" 2>&1; then

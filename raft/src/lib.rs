@@ -50,6 +50,8 @@ pub use log_store::LogOpenError;
 #[cfg(feature = "mutants")]
 pub use log_store::skip_syncs;
 pub use machine::{Committed, Effect, MachineError, StateMachine};
+#[cfg(feature = "mutants")]
+pub use network::hasty::acknowledge_at_send;
 pub use network::transport::{NodeTls, TlsSource};
 pub use propose::{ProposeError, Proposed};
 pub use read_index::Unavailable;

@@ -22,10 +22,12 @@ pub enum Mutant {
     CollectUsed = 6,
     /// That a zone lacks a copy is not written down.
     ForgetNeeds = 7,
+    /// A leader counts entries as acknowledged when it has sent them: it answers before a quorum has them.
+    AckAtSend = 8,
 }
 
 /// Every mutant with its name.
-pub const ALL: [(&str, Mutant); 7] = [
+pub const ALL: [(&str, Mutant); 8] = [
     ("skip-log-sync", Mutant::SkipLogSync),
     ("skip-blob-sync", Mutant::SkipBlobSync),
     ("skip-dir-sync", Mutant::SkipDirSync),
@@ -33,6 +35,7 @@ pub const ALL: [(&str, Mutant); 7] = [
     ("stale-reads", Mutant::StaleReads),
     ("collect-used", Mutant::CollectUsed),
     ("forget-needs", Mutant::ForgetNeeds),
+    ("ack-at-send", Mutant::AckAtSend),
 ];
 
 #[cfg(feature = "mutants")]

@@ -62,9 +62,9 @@ impl RaftNetworkFactory<Types> for Network {
 /// Calls to one peer.
 #[derive(Debug)]
 pub(crate) struct Link {
-    net: Arc<Net>,
-    target: u64,
-    addr: String,
+    pub(super) net: Arc<Net>,
+    pub(super) target: u64,
+    pub(super) addr: String,
     class: Class,
 }
 
@@ -150,6 +150,10 @@ impl Link {
     where
         S: Stream<Item = AppendEntriesRequest<Types>> + Send + Unpin + 'static,
     {
+        #[cfg(feature = "mutants")]
+        if super::hasty::is_on() {
+            return Ok(super::hasty::pipeline(self, input));
+        }
         // The engine pauses after a failure inside this stream, before the first request comes out of it. A stream that
         // is opened before that, at a peer that refuses, would knock again at once, thousands of times a second.
         let Some(first) = input.next().await else { return Ok(stream::empty().boxed()) };

@@ -5,6 +5,8 @@
 //! serve any node-to-node service. Start reading at [`wire`], then `client` and `server`.
 
 pub(crate) mod client;
+#[cfg(feature = "mutants")]
+pub mod hasty;
 pub mod identity;
 pub(crate) mod net;
 pub(crate) mod receive;

@@ -16,8 +16,15 @@ pub(super) fn choose() -> Result<(), CliError> {
     };
     eprintln!("portolan: THIS PROCESS IS BROKEN ON PURPOSE: {name}");
     mutants::choose(*mutant);
-    if *mutant == Mutant::SkipLogSync {
-        raft::skip_syncs();
+    match mutant {
+        Mutant::SkipLogSync => raft::skip_syncs(),
+        Mutant::AckAtSend => raft::acknowledge_at_send(),
+        Mutant::SkipBlobSync
+        | Mutant::SkipDirSync
+        | Mutant::OneZone
+        | Mutant::StaleReads
+        | Mutant::CollectUsed
+        | Mutant::ForgetNeeds => {}
     }
     Ok(())
 }
