@@ -22,7 +22,7 @@ pub enum Mutant {
     CollectUsed = 6,
     /// That a zone lacks a copy is not written down.
     ForgetNeeds = 7,
-    /// A leader counts entries as acknowledged when it has sent them: it answers before a quorum has them.
+    /// A leader loses patience with a follower and counts what it has sent: it answers before a quorum has it.
     AckAtSend = 8,
 }
 

@@ -62,9 +62,9 @@ impl RaftNetworkFactory<Types> for Network {
 /// Calls to one peer.
 #[derive(Debug)]
 pub(crate) struct Link {
-    pub(super) net: Arc<Net>,
-    pub(super) target: u64,
-    pub(super) addr: String,
+    net: Arc<Net>,
+    target: u64,
+    addr: String,
     class: Class,
 }
 
@@ -150,23 +150,19 @@ impl Link {
     where
         S: Stream<Item = AppendEntriesRequest<Types>> + Send + Unpin + 'static,
     {
-        #[cfg(feature = "mutants")]
-        if super::hasty::is_on() {
-            return Ok(super::hasty::pipeline(self, input));
-        }
         // The engine pauses after a failure inside this stream, before the first request comes out of it. A stream that
         // is opened before that, at a peer that refuses, would knock again at once, thousands of times a second.
         let Some(first) = input.next().await else { return Ok(stream::empty().boxed()) };
         let slots = Arc::new(Semaphore::new(self.net.append_messages.saturating_sub(1)));
         let input = stream::iter([first]).chain(paced(input, slots.clone()));
         let unanswered = Arc::new(AtomicUsize::new(0));
-        let terms = Arc::new(parking_lot::Mutex::new(VecDeque::new()));
+        let sent = Arc::new(parking_lot::Mutex::new(VecDeque::new()));
         let outgoing = {
             let (net, target) = (self.net.clone(), self.target);
-            let (unanswered, terms) = (unanswered.clone(), terms.clone());
+            let (unanswered, sent) = (unanswered.clone(), sent.clone());
             input.map(move |request| {
                 unanswered.fetch_add(1, Ordering::AcqRel);
-                terms.lock().push_back(request.vote.leader_id.term);
+                sent.lock().push_back(Sent::new(&request));
                 net.frame(target, kind::APPEND, wire::append_request(&request))
             })
         };
@@ -175,8 +171,27 @@ impl Link {
         let opening = client.append(Request::new(outgoing));
         let opened = tokio::time::timeout(STREAM_OPEN_TIMEOUT, opening).await;
         let opened = opened.unwrap_or_else(|_| Err(Status::deadline_exceeded("the stream did not open")));
-        let answers = Answers { link: self, answers: opened.map_err(failed)?.into_inner(), slots, unanswered, terms };
+        let answers = Answers::new(self, opened.map_err(failed)?.into_inner(), slots, unanswered, sent);
         Ok(stream::unfold(Some(answers), Answers::next).boxed())
+    }
+}
+
+/// What is known of a request that waits for its answer.
+#[derive(Clone, Copy)]
+struct Sent {
+    term: u64,
+    /// Its last entry.
+    #[cfg(feature = "mutants")]
+    last: Option<LogId>,
+}
+
+impl Sent {
+    fn new(request: &AppendEntriesRequest<Types>) -> Sent {
+        Sent {
+            term: request.vote.leader_id.term,
+            #[cfg(feature = "mutants")]
+            last: request.entries.last().map(|entry| entry.log_id).or(request.prev_log_id),
+        }
     }
 }
 
@@ -186,7 +201,30 @@ struct Answers<'s> {
     answers: Streaming<Reply>,
     slots: Arc<Semaphore>,
     unanswered: Arc<AtomicUsize>,
-    terms: Arc<parking_lot::Mutex<VecDeque<u64>>>,
+    sent: Arc<parking_lot::Mutex<VecDeque<Sent>>>,
+    /// Requests that were counted as answered before they were.
+    #[cfg(feature = "mutants")]
+    early: usize,
+}
+
+impl<'s> Answers<'s> {
+    fn new(
+        link: &'s Link,
+        answers: Streaming<Reply>,
+        slots: Arc<Semaphore>,
+        unanswered: Arc<AtomicUsize>,
+        sent: Arc<parking_lot::Mutex<VecDeque<Sent>>>,
+    ) -> Answers<'s> {
+        Answers {
+            link,
+            answers,
+            slots,
+            unanswered,
+            sent,
+            #[cfg(feature = "mutants")]
+            early: 0,
+        }
+    }
 }
 
 impl Drop for Answers<'_> {
@@ -224,17 +262,32 @@ impl<'s> Answers<'s> {
         }
     }
 
+    /// How long an answer is waited for.
+    fn patience(&self) -> Duration {
+        #[cfg(feature = "mutants")]
+        if super::hasty::is_on() {
+            return super::hasty::PATIENCE;
+        }
+        STREAM_STALL_TIMEOUT
+    }
+
     async fn receive(&mut self) -> Result<Option<StreamAppendResult<Types>>, RPCError<Types>> {
         let failed = |status: &Status| self.link.failed(status, RPCTypes::AppendEntries, STREAM_STALL_TIMEOUT);
         loop {
             let waited_before = self.unanswered.load(Ordering::Acquire) > 0;
-            match tokio::time::timeout(STREAM_STALL_TIMEOUT, self.answers.message()).await {
+            let patience = self.patience();
+            match tokio::time::timeout(patience, self.answers.message()).await {
                 Ok(Ok(None)) => return Ok(None),
                 Ok(Ok(Some(reply))) => {
                     self.unanswered.fetch_sub(1, Ordering::AcqRel);
                     self.slots.add_permits(1);
-                    let term = self.terms.lock().pop_front();
+                    let term = self.sent.lock().pop_front().map(|sent| sent.term);
                     let result = wire::read_stream_result(reply.body).map_err(|error| Link::unreadable(&error))?;
+                    #[cfg(feature = "mutants")]
+                    if self.early > 0 {
+                        self.early -= 1;
+                        continue;
+                    }
                     match (&result, term) {
                         (Ok(Some(matching)), Some(term)) => {
                             self.link.net.memory.heard_ack(self.link.target, term, Position::from(*matching));
@@ -247,6 +300,14 @@ impl<'s> Answers<'s> {
                     return Ok(Some(result));
                 }
                 Ok(Err(status)) => return Err(failed(&status)),
+                #[cfg(feature = "mutants")]
+                Err(_) if super::hasty::is_on() => {
+                    let taken = self.sent.lock().get(self.early).map(|sent| sent.last);
+                    if let Some(last) = taken {
+                        self.early += 1;
+                        return Ok(Some(Ok(last)));
+                    }
+                }
                 Err(_) if waited_before => return Err(failed(&Status::deadline_exceeded("entries are not answered"))),
                 Err(_) => {}
             }
