@@ -8,6 +8,7 @@ use super::command::Apply;
 use super::keys::{self, Slot};
 use super::need;
 use super::node;
+use super::replica;
 use super::reply::Reply;
 use super::repository::RepositoryKey;
 use super::tables::{Tables, TablesRead};
@@ -170,7 +171,11 @@ impl CommitBlob {
     /// It was committed before. Copies confirmed now count if those on record are too few.
     fn repeat<T: Tables>(self, tables: &mut T, tick: u64, topology: &Topology, mut row: BlobRow) -> Reply {
         if !is_durable(topology, &row.stores) {
-            row.stores.extend(self.stores.iter().filter(|store| topology.store(**store).is_some()));
+            // what was fenced since then may have lost its file
+            let is_whole = |store: &StoreId| replica::fence(tables, &self.digest, &self.upload, *store) == 0;
+            let is_here = |store: &StoreId| topology.store(*store).is_some() && is_whole(store);
+            let confirmed: Vec<StoreId> = self.stores.iter().copied().filter(is_here).collect();
+            row.stores.extend(confirmed);
             row.stores.sort_unstable();
             row.stores.dedup();
             put(tables, &self.digest, &row);
@@ -310,18 +315,34 @@ impl Apply for ConfirmReplica {
     }
 
     fn apply<T: Tables>(self, context: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
-        let topology = node::topology(tables);
-        let Some(mut row) = read(tables, &self.digest) else { return Ok(Reply::Unchanged) };
-        if row.generation != self.generation || topology.zone_of(self.store).is_none() {
-            return Ok(Reply::Unchanged);
-        }
-        if let Err(at) = row.stores.binary_search(&self.store) {
-            row.stores.insert(at, self.store);
-            put(tables, &self.digest, &row);
-        }
-        need::note(tables, &topology, &self.digest, &row.stores, context.clock.tick);
-        Ok(Reply::Done)
+        let ConfirmReplica { digest, generation, store } = self;
+        Ok(confirm(tables, context, digest, generation, store, 0))
     }
+}
+
+/// Puts a copy on record, unless it was let go since the one who confirms it looked at `fence`.
+pub(super) fn confirm<T: Tables>(
+    tables: &mut T,
+    context: &Context<'_>,
+    digest: Digest,
+    generation: UploadId,
+    store: StoreId,
+    fence: u64,
+) -> Reply {
+    let topology = node::topology(tables);
+    let Some(mut row) = read(tables, &digest) else { return Reply::Unchanged };
+    if row.generation != generation || topology.zone_of(store).is_none() {
+        return Reply::Unchanged;
+    }
+    if let Err(at) = row.stores.binary_search(&store) {
+        if replica::fence(tables, &digest, &generation, store) != fence {
+            return Reply::Unchanged;
+        }
+        row.stores.insert(at, store);
+        put(tables, &digest, &row);
+    }
+    need::note(tables, &topology, &digest, &row.stores, context.clock.tick);
+    Reply::Done
 }
 
 /// A volume has found its copy missing or bad. Never refuses.

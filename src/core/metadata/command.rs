@@ -11,8 +11,8 @@ use super::keys::Slot;
 use super::reply::Reply;
 use super::tables::Tables;
 use super::{
-    blob, clock, cluster, gc, idle, link, manifest, need, node, principal, quota, repository, sweep, tag, untagged,
-    upgrade, upload, usage,
+    absence, blob, clock, cluster, gc, idle, link, manifest, need, node, principal, quota, replica, repository, sweep,
+    tag, untagged, upgrade, upload, usage,
 };
 use crate::vocabulary::ids::RequestId;
 use crate::vocabulary::limits::PROPOSAL_COMMANDS_MAX;
@@ -127,6 +127,10 @@ commands! {
     84 ControlGc(gc::ControlGc),
     85 NoteGc(gc::NoteGc),
     86 DeleteUntagged(untagged::DeleteUntagged),
+    90 NoteAbsence(absence::NoteAbsence),
+    91 ConfirmCopy(replica::ConfirmCopy),
+    92 FenceCopy(replica::FenceCopy),
+    93 DropReplica(replica::DropReplica),
     120 SetRepositoryQuota(usage::SetRepositoryQuota),
     121 AdmitBlob(usage::AdmitBlob),
     122 SetRegistryQuota(quota::SetRegistryQuota),
@@ -193,6 +197,10 @@ impl Command {
             | Command::ControlGc(_)
             | Command::NoteGc(_)
             | Command::DeleteUntagged(_)
+            | Command::NoteAbsence(_)
+            | Command::ConfirmCopy(_)
+            | Command::FenceCopy(_)
+            | Command::DropReplica(_)
             | Command::SetRepositoryQuota(_)
             | Command::AdmitBlob(_)
             | Command::SetRegistryQuota(_)

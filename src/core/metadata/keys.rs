@@ -23,6 +23,7 @@
 //! | | `GC` | | [`GcRow`](super::gc::GcRow): where garbage collection stands, and what operators want of it |
 //! | | `UPGRADE` | | [`UpgradeRow`](super::upgrade::UpgradeRow): not all slots work at the cluster's level yet |
 //! | | `REGISTRY_QUOTA` | registry | [`QuotaRow`](super::quota::QuotaRow): its limits, the round of its shares |
+//! | | `ABSENCE` | node id | [`AbsenceRow`](super::absence::AbsenceRow): for how long no leader has heard of it |
 //! | by repository name | `NAME` | registry, name | repository id |
 //! | | `REPOSITORY` | repository id | [`RepositoryRow`](super::repository::RepositoryRow) |
 //! | | `DELETED` | repository id | nothing; the repository waits to be purged |
@@ -46,6 +47,7 @@
 //! | | `USE` | digest, repository id, use id | [`RepositoryKey`](super::repository::RepositoryKey): whose it is |
 //! | | `CLOSED_GENERATION` | generation, digest | tick of the closing |
 //! | | `NEED` | zone, 0, digest | tick since which the zone lacks a confirmed copy |
+//! | | `FENCE` | digest, store id | [`FenceRow`](super::replica::FenceRow): older confirmations count no more |
 
 use crate::vocabulary::digest::Digest;
 use crate::vocabulary::ids::{NodeId, RegistryId, RepositoryId, StoreId, UploadId, UseId};
@@ -92,6 +94,7 @@ tables! {
     KEY_OF = 0x0f,
     GC = 0x10,
     UPGRADE = 0x11,
+    ABSENCE = 0x12,
     REGISTRY_QUOTA = 0x18,
     NAME = 0x20,
     REPOSITORY = 0x21,
@@ -116,6 +119,7 @@ tables! {
     USE = 0x61,
     CLOSED_GENERATION = 0x62,
     NEED = 0x63,
+    FENCE = 0x64,
 }
 
 /// The name of the table that a key belongs to.
@@ -224,12 +228,17 @@ pub(crate) fn node(node: NodeId) -> Vec<u8> {
     Key::new(SYSTEM, table::NODE).with(&node.0.to_be_bytes()).done()
 }
 
+/// For how long no leader has heard of a node.
+pub(crate) fn absence(node: NodeId) -> Vec<u8> {
+    Key::new(SYSTEM, table::ABSENCE).with(&node.0.to_be_bytes()).done()
+}
+
 /// A blob volume.
 pub(crate) fn store(store: StoreId) -> Vec<u8> {
     Key::new(SYSTEM, table::STORE).with(&store.0.to_be_bytes()).done()
 }
 
-/// The id in a key made by [`node`] or [`digest_report`].
+/// The id in a key made by [`node`], [`absence`] or [`digest_report`].
 pub(crate) fn node_in(key: &[u8]) -> Option<NodeId> {
     Some(NodeId(u64::from_be_bytes(key.get(3..)?.try_into().ok()?)))
 }
@@ -535,4 +544,22 @@ pub(crate) fn need_in(key: &[u8]) -> Option<(&str, Digest)> {
     let end = rest.iter().position(|byte| *byte == 0)?;
     let (digest, _) = Digest::from_key(rest.get(end + 1..)?)?;
     Some((std::str::from_utf8(&rest[..end]).ok()?, digest))
+}
+
+/// The fence of a copy on a volume.
+pub(crate) fn fence(digest: &Digest, store: StoreId) -> Vec<u8> {
+    let key = Key::new(digest_slot(digest), table::FENCE).with(&digest.key_bytes());
+    key.with(&store.0.to_be_bytes()).done()
+}
+
+/// The beginning of all fences of a digest.
+pub(crate) fn fences(digest: &Digest) -> Vec<u8> {
+    Key::new(digest_slot(digest), table::FENCE).with(&digest.key_bytes()).done()
+}
+
+/// Digest and volume in a key made by [`fence`].
+pub(crate) fn fence_in(key: &[u8]) -> Option<(Digest, StoreId)> {
+    let (digest, length) = Digest::from_key(key.get(3..)?)?;
+    let store = u64::from_be_bytes(key.get(3 + length..)?.try_into().ok()?);
+    Some((digest, StoreId(store)))
 }

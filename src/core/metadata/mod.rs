@@ -4,8 +4,10 @@
 //! touches a file. Start at [`keys`] for the map of the keyspace, at [`command`] for the list of changes, at [`apply`]
 //! for how a log entry becomes writes.
 
+pub mod absence;
 pub mod apply;
 pub mod blob;
+pub mod census;
 pub mod check;
 pub mod clock;
 pub mod cluster;
@@ -22,6 +24,7 @@ pub mod node;
 pub mod principal;
 pub mod quota;
 pub mod referrer;
+pub mod replica;
 pub mod reply;
 pub mod repository;
 pub mod sweep;

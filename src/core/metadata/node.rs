@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 
 use bincode::{Decode, Encode};
 
+use super::absence::{self, Stage};
 use super::apply::Context;
 use super::codec::{self, Stored};
 use super::command::Apply;
@@ -109,19 +110,26 @@ pub fn stores(tables: &impl TablesRead) -> Vec<(StoreId, StoreRow)> {
     rows.iter().map(|(key, value)| (id(key), codec::row(value))).collect()
 }
 
-fn summarise(tables: &mut impl Tables) {
+pub(super) fn summarise(tables: &mut impl Tables) {
     let nodes: BTreeMap<NodeId, NodeRow> =
         list(tables).into_iter().filter(|(_, row)| row.state != NodeState::Removed).collect();
     let place = |(id, store): (StoreId, StoreRow)| {
-        let state = match nodes.get(&store.node)?.state {
-            NodeState::Active => StoreState::Up,
-            NodeState::Draining | NodeState::Removed => StoreState::Draining,
-        };
+        let state = state_of_stores(nodes.get(&store.node)?.state, absence::stage(tables, store.node));
         Some((id, store.node, store.weight.max(1), state))
     };
     let stores = stores(tables).into_iter().filter_map(place).collect();
     let nodes = nodes.into_iter().map(|(id, row)| (id, row.zone)).collect();
     tables.put(keys::system(table::TOPOLOGY), codec::encode(&TopologyRow { nodes, stores }));
+}
+
+/// What the volumes of a registered node may be used for.
+pub(super) fn state_of_stores(state: NodeState, absence: Option<Stage>) -> StoreState {
+    match (state, absence) {
+        (NodeState::Draining | NodeState::Removed, _) => StoreState::Draining,
+        (NodeState::Active, Some(Stage::Stranded)) => StoreState::Stranded,
+        (NodeState::Active, Some(Stage::Replaced)) => StoreState::Away,
+        (NodeState::Active, Some(Stage::Missed) | None) => StoreState::Up,
+    }
 }
 
 /// Every node but one is gone for good.
@@ -130,6 +138,7 @@ pub(crate) fn remove_all_but(tables: &mut impl Tables, keeps: Option<NodeId>) {
         if Some(id) != keeps && row.state != NodeState::Removed {
             tables.put(keys::node(id), codec::encode(&NodeRow { state: NodeState::Removed, ..row }));
         }
+        absence::forget(tables, id);
     }
     summarise(tables);
 }
@@ -261,6 +270,9 @@ impl Apply for SetNodeState {
         }
         row.state = self.state;
         tables.put(keys::node(self.node), codec::encode(&row));
+        if row.state == NodeState::Removed {
+            absence::forget(tables, self.node);
+        }
         summarise(tables);
         Ok(Reply::Done)
     }

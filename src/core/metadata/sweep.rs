@@ -14,6 +14,7 @@ use super::command::Apply;
 use super::idle::{self, Found};
 use super::keys::{self, Slot, table};
 use super::need;
+use super::replica::{self, FenceRow};
 use super::reply::Reply;
 use super::tables::{Tables, TablesRead};
 use super::upload::{self, UploadRow, UploadState};
@@ -143,6 +144,7 @@ impl Apply for Sweep {
         }
         tables.delete(keys::blob(&self.digest));
         need::forget(tables, &self.digest);
+        replica::forget(tables, &self.digest);
         blob::close(tables, &self.digest, &self.generation, context.clock.tick);
         Ok(Reply::Done)
     }
@@ -187,6 +189,7 @@ pub fn freed_by(key: &[u8], value: &[u8]) -> Option<(Digest, UploadId)> {
         (_, table::CLOSED_GENERATION) => {
             keys::closed_generation_in(key).map(|(generation, digest)| (digest, generation))
         }
+        (_, table::FENCE) => Some((keys::fence_in(key)?.0, codec::decode::<FenceRow>(value).ok()?.generation)),
         (_, table::UPLOAD) => match codec::decode::<UploadRow>(value).ok()?.state {
             UploadState::Deduplicated(digest) => Some((digest, keys::upload_in(key)?)),
             UploadState::Open | UploadState::Finishing(_) | UploadState::Closed => None,

@@ -1,8 +1,11 @@
 //! A cluster's state in memory, for tests of commands and for the simulator: numbers the entries, lands each batch, and
 //! looks after every command whether the rows still fit together.
 
+use std::time::Duration;
+
+use super::absence::{NoteAbsence, Patience};
 use super::apply::{Effect, Entry, Machine};
-use super::blob::{AddUse, CommitBlob};
+use super::blob::{self, AddUse, CommitBlob};
 use super::check;
 use super::clock::{self, Tick};
 use super::cluster::{self, FEATURE_LEVEL, InitCluster, ReportDigest, TakeDigest};
@@ -10,9 +13,10 @@ use super::command::{Command, Proposal};
 use super::gc::ControlGc;
 use super::link::{Link, Unlink};
 use super::manifest::PutManifest;
-use super::node::{RegisterNode, RegisterStore};
+use super::node::{self, RegisterNode, RegisterStore};
 use super::principal::{KeyRow, PutKey, PutPolicy, PutUser, UserKind};
 use super::quota::{self, SetRegistryQuota};
+use super::replica::{self, ConfirmCopy, DropReplica};
 use super::reply::{Outcome, Reply};
 use super::repository::{CreateRepository, DeleteRepository, RepositoryKey, Settings};
 use super::tables::MemoryTables;
@@ -91,6 +95,7 @@ impl World {
         let (mut world, repository) = World::busy_at(FEATURE_LEVEL);
         world.ok(ControlGc { paused: Some(true), run: None });
         world.fill_quotas(&repository);
+        world.fill_copies();
         world
     }
 
@@ -171,6 +176,21 @@ impl World {
         let asker = Usage { bytes: 10, tags: 1 };
         let grants = quota::grants(&self.tables, registry, 1, repository.slot(), asker).expect("there is room");
         grants.into_iter().for_each(|grant| drop(self.ok(grant)));
+    }
+
+    /// A node that is missed, and a copy that was let go.
+    fn fill_copies(&mut self) {
+        self.add_node(4, "c");
+        let patience = Patience { node: Duration::from_secs(900), zone: Duration::from_secs(3600) };
+        let now = Some(patience.counted(None, Duration::from_secs(60)));
+        self.ok(NoteAbsence { node: NodeId(4), before: None, now });
+        let (digest, generation) = (Digest::sha256(b"layer two"), upload(3));
+        for store in [StoreId(3), StoreId(4)] {
+            self.ok(ConfirmCopy { digest, generation, store, fence: 0 });
+        }
+        let row = blob::read(&self.tables, &digest).expect("it was pushed");
+        let found = replica::spare(&node::topology(&self.tables), &digest, &row).expect("a zone has two");
+        self.ok(DropReplica { digest, generation, store: found.spare[0], good: found.keep });
     }
 
     /// Registers a node and a store of the same number.

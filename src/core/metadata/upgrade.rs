@@ -9,7 +9,7 @@
 //! | level | since | what it brings |
 //! |---|---|---|
 //! | 1 | 0.1.0 | |
-//! | 2 | 0.2.0 | collection of garbage, lists of untagged manifests, counters of what is held, quotas |
+//! | 2 | 0.2.0 | collection of garbage, lists of untagged manifests, counters of what is held, quotas, lost nodes |
 //!
 //! Source: security-cases R7.
 

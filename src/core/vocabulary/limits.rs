@@ -95,6 +95,20 @@ pub const GRACE_MS_DEFAULT: u64 = 24 * 3600 * 1000;
 pub const GC_FUSE_PERCENT: u8 = 20;
 /// So many bytes are condemned without asking, whatever part of the whole they are (default of the setting).
 pub const GC_FUSE_FLOOR_BYTES: u64 = 1024 * 1024 * 1024;
+/// Copies that a node could not make and remembers, to rest before it tries again.
+pub const REPAIR_FAILURES_MAX: usize = 4096;
+/// Of these, told to operators at once.
+pub const REPAIR_FAILURES_TOLD_MAX: usize = 20;
+/// Blobs named when a removal would lose some.
+pub const LOSSES_TOLD_MAX: usize = 20;
+/// Missing copies counted for each slot and zone when an operator asks.
+pub const NEEDS_COUNTED_MAX: usize = 10_000;
+/// How much less than its share of its zone a volume holds before copies move to it, bytes.
+pub const REBALANCE_FLOOR_BYTES: u64 = 1024 * 1024 * 1024;
+/// How long a node that is not heard is waited for before its copies are made elsewhere.
+pub const REPLACE_AFTER_S: u64 = 15 * 60;
+/// How long a zone of which no node is heard is waited for with a last copy.
+pub const ZONE_LOST_AFTER_S: u64 = 60 * 60;
 /// Files let go by the state that a node remembers to look at; beyond that a walk over the volume finds them.
 pub const FREED_REMEMBERED_MAX: usize = 65_536;
 /// How long what no record explains is kept in quarantine before it is deleted, in milliseconds of the node's clock.

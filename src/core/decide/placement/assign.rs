@@ -22,6 +22,8 @@ pub struct Assignment {
     pub surplus: Vec<StoreId>,
     /// Copies on stores that are draining or no longer registered: they do not count.
     pub leaving: Vec<StoreId>,
+    /// Copies on stores of nodes that are taken for lost: they do not count until the node returns.
+    pub absent: Vec<StoreId>,
     /// Copies that the configured topology wants and no store can take now.
     pub waiting: Vec<Waiting>,
     /// Stores that come earlier in the hash order than the last one chosen, and why they were not.
@@ -54,6 +56,11 @@ pub enum Reason {
         /// Its rank among all stores of the region, from 1.
         rank: usize,
     },
+    /// A zone is lost and only one copy is left: a second one, wherever there is room, until the zone returns.
+    Spare {
+        /// Its rank among all stores of the region, from 1.
+        rank: usize,
+    },
 }
 
 /// Why a store was not chosen though it comes early in the hash order.
@@ -63,10 +70,24 @@ pub enum PassedOver {
     Full,
     /// Being emptied.
     Draining,
+    /// On a node that is taken for lost.
+    Absent,
     /// Its zone has its share of copies.
     ZoneServed,
     /// Its node has a copy.
     NodeServed,
+}
+
+impl Assignment {
+    /// Whether the copies that stay are all that the configured topology wants.
+    pub fn is_met(&self) -> bool {
+        !self.keep.is_empty() && self.add.is_empty() && self.waiting.is_empty()
+    }
+
+    /// Whether this copy may go, as far as the rule is concerned: others are all that is wanted.
+    pub fn can_spare(&self, store: StoreId) -> bool {
+        self.is_met() && (self.surplus.contains(&store) || self.leaving.contains(&store))
+    }
 }
 
 /// A copy that nobody can take now.
@@ -78,6 +99,9 @@ pub enum Waiting {
     Node,
 }
 
+/// Copies that a blob has while a zone is lost, wherever they stand.
+const COPIES_WITHOUT_A_ZONE: usize = 2;
+
 /// Decides the copies of a blob: one per zone in as many zones as there are copies, by weighted hash; with fewer
 /// configured zones also further nodes of them; never two on one node.
 ///
@@ -86,19 +110,25 @@ pub fn assign(topology: &Topology, digest: &Digest, held: &[StoreId]) -> Assignm
     let ranked = race::rank(&digest.key_bytes(), topology.stores());
     let mut plan = Plan::new(topology);
     let held: BTreeSet<StoreId> = held.iter().copied().collect();
-    let holds = |store: &StorePlace| held.contains(&store.id) && store.state != StoreState::Draining;
+    let counts = |state: StoreState| matches!(state, StoreState::Up | StoreState::Full);
+    let holds = |store: &StorePlace| held.contains(&store.id) && counts(store.state);
+    let takes = |store: &StorePlace| !held.contains(&store.id) && store.state == StoreState::Up;
     plan.fill(&ranked, holds);
+    plan.fill_spare(&ranked, holds);
     let keep = std::mem::take(&mut plan.chosen);
-    plan.fill(&ranked, |store| !held.contains(&store.id) && store.state == StoreState::Up);
+    plan.fill(&ranked, takes);
+    plan.fill_spare(&ranked, takes);
     let add = std::mem::take(&mut plan.chosen);
 
     let is_kept = |id: &StoreId| keep.iter().any(|choice| choice.store == *id);
     let is_leaving = |id: &StoreId| topology.store(*id).is_none_or(|store| store.state == StoreState::Draining);
     let (leaving, staying): (Vec<_>, Vec<_>) = held.iter().copied().partition(is_leaving);
-    let surplus = staying.into_iter().filter(|id| !is_kept(id)).collect();
+    let is_absent = |id: &StoreId| topology.store(*id).is_some_and(|store| store.state.is_absent());
+    let (absent, present): (Vec<_>, Vec<_>) = staying.into_iter().partition(is_absent);
+    let surplus = present.into_iter().filter(|id| !is_kept(id)).collect();
     let waiting = plan.waiting();
     let passed_over = plan.passed_over(&ranked, &add);
-    Assignment { keep, add, surplus, leaving, waiting, passed_over }
+    Assignment { keep, add, surplus, leaving, absent, waiting, passed_over }
 }
 
 /// The greedy choice along the hash order, under the rule of zones and nodes.
@@ -148,11 +178,28 @@ impl<'t> Plan<'t> {
         }
     }
 
+    /// While a zone is lost, a blob has two copies even if they stand in one zone.
+    fn fill_spare(&mut self, ranked: &[&StorePlace], is_eligible: impl Fn(&StorePlace) -> bool) {
+        if self.copies >= COPIES_WITHOUT_A_ZONE || !self.topology.has_lost_zone() {
+            return;
+        }
+        for (at, store) in ranked.iter().enumerate() {
+            if self.copies < COPIES_WITHOUT_A_ZONE && !self.nodes.contains(&store.node) && is_eligible(store) {
+                let rank = at + 1;
+                self.put(store, Reason::Spare { rank });
+            }
+        }
+    }
+
     fn take(&mut self, store: &StorePlace, rank: usize) {
+        let is_first = self.in_zone(store) == 0;
+        let reason = if is_first { Reason::FirstOfZone { rank } } else { Reason::FirstOfNode { rank } };
+        self.put(store, reason);
+    }
+
+    fn put(&mut self, store: &StorePlace, reason: Reason) {
         let zone = self.zone(store);
-        let in_zone = self.per_zone.entry(zone).or_default();
-        let reason = if *in_zone == 0 { Reason::FirstOfZone { rank } } else { Reason::FirstOfNode { rank } };
-        *in_zone += 1;
+        *self.per_zone.entry(zone).or_default() += 1;
         self.copies += 1;
         self.nodes.insert(store.node);
         self.chosen.push(Choice { store: store.id, node: store.node, zone: zone.clone(), reason });
@@ -182,6 +229,7 @@ impl<'t> Plan<'t> {
         match store.state {
             StoreState::Full => PassedOver::Full,
             StoreState::Draining => PassedOver::Draining,
+            StoreState::Away | StoreState::Stranded => PassedOver::Absent,
             StoreState::Up if self.nodes.contains(&store.node) => PassedOver::NodeServed,
             StoreState::Up => PassedOver::ZoneServed,
         }
@@ -197,6 +245,12 @@ impl fmt::Display for Reason {
             Reason::FirstOfNode { rank } => {
                 write!(out, "fewer zones than copies: next node by weighted hash (rank {rank} in the region)")
             }
+            Reason::Spare { rank } => {
+                write!(
+                    out,
+                    "a zone is lost and one copy is left: next node by weighted hash (rank {rank} in the region)"
+                )
+            }
         }
     }
 }
@@ -206,6 +260,7 @@ impl fmt::Display for PassedOver {
         out.write_str(match self {
             PassedOver::Full => "above its watermark",
             PassedOver::Draining => "being emptied",
+            PassedOver::Absent => "on a node that has been away for too long",
             PassedOver::ZoneServed => "its zone has its copies",
             PassedOver::NodeServed => "its node has a copy",
         })

@@ -17,6 +17,17 @@ stored_enum! {
         Draining = 2,
         /// Above its watermark: keeps what it has, takes no new copies.
         Full = 3,
+        /// Its node has been away for so long that its copies are made elsewhere. They count again when it returns.
+        Away = 4,
+        /// Away for so long that its zone, if nothing of it is left, is not waited for with a single copy.
+        Stranded = 5,
+    }
+}
+
+impl StoreState {
+    /// Whether its node is taken for lost, so that its copies do not count.
+    pub fn is_absent(self) -> bool {
+        matches!(self, StoreState::Away | StoreState::Stranded)
     }
 }
 
@@ -116,6 +127,13 @@ impl Topology {
         self.stores.values().filter_map(|store| self.zone_of_node(store.node)).collect()
     }
 
+    /// Whether some zone has nothing but stranded stores.
+    pub fn has_lost_zone(&self) -> bool {
+        let standing = self.stores.values().filter(|store| store.state != StoreState::Stranded);
+        let standing: BTreeSet<&ZoneName> = standing.filter_map(|store| self.zone_of_node(store.node)).collect();
+        self.zones().len() > standing.len()
+    }
+
     /// The nodes that have at least one store, whatever its state.
     pub fn storing_nodes(&self) -> BTreeSet<NodeId> {
         self.stores.values().map(|store| store.node).collect()
@@ -136,6 +154,8 @@ pub(super) fn draw(text: &str) -> Topology {
                 let (store, state) = match store.split_once('(') {
                     Some((store, "full)")) => (store, StoreState::Full),
                     Some((store, "draining)")) => (store, StoreState::Draining),
+                    Some((store, "away)")) => (store, StoreState::Away),
+                    Some((store, "stranded)")) => (store, StoreState::Stranded),
                     Some(_) => panic!("{store}"),
                     None => (store, StoreState::Up),
                 };

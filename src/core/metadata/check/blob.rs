@@ -4,6 +4,7 @@
 use super::super::blob::{BlobRow, BlobState, ClosedRow, UseRow};
 use super::super::keys::{self, Slot, table};
 use super::super::need::NeedRow;
+use super::super::replica::FenceRow;
 use super::super::tables::TablesRead;
 use super::super::upload::UploadRow;
 use super::{Found, ensure, get, in_slot, unreadable, value};
@@ -42,6 +43,12 @@ pub(super) fn row(tables: &impl TablesRead, slot: Slot, table: u8, key: &[u8], b
             value::<NeedRow>(bytes)?;
             in_slot(slot, keys::digest_slot(&digest))?;
             record(tables, &digest, "a need").map(drop)
+        }
+        table::FENCE => {
+            let (digest, _) = keys::fence_in(key).ok_or_else(unreadable)?;
+            value::<FenceRow>(bytes)?;
+            in_slot(slot, keys::digest_slot(&digest))?;
+            record(tables, &digest, "a fence").map(drop)
         }
         _ => Err(format!("table {table:#04x} does not exist")),
     }

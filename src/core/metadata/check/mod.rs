@@ -76,13 +76,13 @@ type Found = Result<(), String>;
 fn row(tables: &impl TablesRead, key: &[u8], bytes: &[u8]) -> Found {
     let (slot, table) = keys::place(key).ok_or("a key shorter than any of ours")?;
     match table {
-        table::CLUSTER..=table::UPGRADE if slot == SYSTEM => system::row(tables, table, key, bytes),
+        table::CLUSTER..=table::ABSENCE if slot == SYSTEM => system::row(tables, table, key, bytes),
         table::REGISTRY_QUOTA => usage::quota(key, bytes),
         _ if slot >= SLOTS => Err(format!("table {table:#04x} has no place in slot {slot}")),
         table::NAME..=table::UNTAGGED => content::row(tables, slot, table, key, bytes),
         table::USAGE | table::SLOT_USAGE => usage::row(tables, slot, table, key, bytes),
         table::SLOT_LEVEL => value::<SlotLevelRow>(bytes).map(drop),
-        table::UPLOAD..=table::NEED => blob::row(tables, slot, table, key, bytes),
+        table::UPLOAD..=table::FENCE => blob::row(tables, slot, table, key, bytes),
         _ => Err(format!("table {table:#04x} does not exist")),
     }
 }

@@ -1,5 +1,6 @@
 //! Rows of the system slot.
 
+use super::super::absence::{AbsenceRow, Stage};
 use super::super::apply::{RequestRow, StateDigest};
 use super::super::clock::ClockRow;
 use super::super::cluster::{AskedRow, ClusterRow, DigestNote};
@@ -52,6 +53,14 @@ pub(super) fn row(tables: &impl TablesRead, table: u8, key: &[u8], bytes: &[u8])
         table::DIGEST_ASKED => value::<AskedRow>(bytes).map(drop),
         table::UPGRADE => value::<UpgradeRow>(bytes).map(drop),
         table::GC => value::<GcRow>(bytes).map(drop),
+        table::ABSENCE => {
+            value::<AbsenceRow>(bytes)?;
+            let id = keys::node_in(key).ok_or_else(unreadable)?;
+            let node: Option<NodeRow> = get(tables, &keys::node(id));
+            ensure(node.is_some_and(|row| row.state != NodeState::Removed), || {
+                format!("node {id} is missed, and no member")
+            })
+        }
         table::OWN_DIGEST | table::DIGEST_REPORT => value::<DigestNote>(bytes).map(drop),
         _ => Err(format!("table {table:#04x} does not exist")),
     }
@@ -68,8 +77,13 @@ fn topology(tables: &impl TablesRead) -> TopologyRow {
     }
     for (key, bytes) in tables.prefix(&keys::system(table::STORE), STORES_MAX) {
         let Some((store, row)) = keys::store_in(&key).zip(value::<StoreRow>(&bytes).ok()) else { continue };
+        let absence: Option<AbsenceRow> = get(tables, &keys::absence(row.node));
         let state = match get::<NodeRow>(tables, &keys::node(row.node)).map(|node| node.state) {
-            Some(NodeState::Active) => StoreState::Up,
+            Some(NodeState::Active) => match absence.map(|row| row.stage) {
+                None | Some(Stage::Missed) => StoreState::Up,
+                Some(Stage::Replaced) => StoreState::Away,
+                Some(Stage::Stranded) => StoreState::Stranded,
+            },
             Some(NodeState::Draining) => StoreState::Draining,
             Some(NodeState::Removed) | None => continue,
         };

@@ -1,10 +1,14 @@
 //! Collection under random schedules: pushes, mounts, deletes and collectors with old views interleave, their envelopes
 //! fall apart, their commands come late or twice, and nodes delete what they may. Whatever happens, an acknowledged
 //! manifest reaches its blobs and every record its files (G1, G2); in the end nothing is left that nobody names.
+//! Meanwhile nodes go away, come back and are emptied, and copies are made and dropped: no drop takes one that is
+//! wanted, and in the end each blob lies where the placement wants it, and nowhere else.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use proptest::prelude::*;
+use registry_core::decide::placement::assign;
+use registry_core::metadata::absence::{self, AbsenceRow, NoteAbsence, Stage};
 use registry_core::metadata::blob::{self, AddUse, CommitBlob, ConfirmReplica, DropUse, UnconfirmReplica};
 use registry_core::metadata::clock;
 use registry_core::metadata::cluster::{FEATURE_LEVEL, InitCluster};
@@ -12,7 +16,9 @@ use registry_core::metadata::command::{Command, Proposal};
 use registry_core::metadata::keys::SLOTS;
 use registry_core::metadata::link::{self, Link, TouchLink, Unlink};
 use registry_core::metadata::manifest::{self, DeleteManifest, PutManifest};
-use registry_core::metadata::reply::Outcome;
+use registry_core::metadata::node::{self, NodeState, SetNodeState};
+use registry_core::metadata::replica::{self, ConfirmCopy, DropReplica, FenceCopy};
+use registry_core::metadata::reply::{Outcome, Reply};
 use registry_core::metadata::repository::RepositoryKey;
 use registry_core::metadata::sweep::{self, Fate};
 use registry_core::metadata::tables::MemoryTables;
@@ -26,7 +32,8 @@ use registry_core::vocabulary::manifest::ContentKind;
 
 const BLOBS: [&[u8]; 4] = [b"base", b"layer", b"config", b"tool"];
 const IMAGES: [&[u8]; 3] = [b"image one", b"image two", b"image three"];
-const STORES: u64 = 3;
+/// The last two stand in one zone.
+const STORES: u64 = 4;
 /// Life of an upload in ticks.
 const LIFE_TICKS: u64 = 24;
 
@@ -63,7 +70,7 @@ impl Model {
             tick_ms: UPLOAD_LIFETIME_MS / LIFE_TICKS,
             feature_level: FEATURE_LEVEL,
         });
-        for (number, zone) in (1..=STORES).zip(["a", "b", "c"]) {
+        for (number, zone) in (1..=STORES).zip(["a", "b", "c", "c"]) {
             world.add_node(number, zone);
         }
         let repositories =
@@ -81,6 +88,7 @@ impl Model {
     fn enter(&mut self, base: u64, commands: Vec<Command>) -> Outcome {
         let proposal = Proposal { base, ..self.world.proposal(commands) };
         let outcome = self.world.enter(&proposal);
+        self.drops_take_nothing_wanted(&proposal.commands, &outcome);
         for command in &proposal.commands[..outcome.replies.len()] {
             self.note(command);
         }
@@ -132,7 +140,7 @@ impl Model {
         let repository = self.repositories[usize::from(one) % self.repositories.len()].clone();
         let bytes = BLOBS[usize::from(two) % BLOBS.len()];
         let digest = Digest::sha256(bytes);
-        match kind % 16 {
+        match kind % 20 {
             0 | 1 => self.push(&repository, bytes, three, in_parts),
             2 => self.mount(&repository, bytes, in_parts),
             3..=5 => {
@@ -159,7 +167,13 @@ impl Model {
             }
             12 => self.old_view = self.world.tables.clone(),
             13 => self.delete_files(StoreId(u64::from(three) % STORES + 1)),
-            14 => self.copy(digest, three, in_parts),
+            14 | 15 => self.copy(digest, three, in_parts),
+            16 => self.come_and_go(NodeId(u64::from(one) % STORES + 1), three, in_parts),
+            17 | 18 => {
+                let view = if how < 60 { self.old_view.clone() } else { self.world.tables.clone() };
+                let commands = self.drops(&view);
+                self.propose(in_parts, commands);
+            }
             _ => self.forget(),
         }
     }
@@ -199,20 +213,100 @@ impl Model {
         let Some(row) = blob::read(&self.world.tables, &digest) else { return };
         let (store, generation) = (StoreId(u64::from(three) % STORES + 1), row.generation);
         if three < 200 {
-            self.files.insert((store, digest, generation));
-            self.propose(in_parts, vec![ConfirmReplica { digest, generation, store }.into()]);
+            let confirm = self.place(digest, generation, store);
+            self.propose(in_parts, vec![confirm]);
         } else if row.stores.len() > 2 && self.pending.is_empty() {
             self.files.remove(&(store, digest, generation));
             self.propose(false, vec![UnconfirmReplica { digest, generation, store }.into()]);
         }
     }
 
-    /// A node looks through its volume: under the locks, after a round to the leader, which is this very moment.
-    fn delete_files(&mut self, store: StoreId) {
-        let tables = &self.world.tables;
-        self.files.retain(|(on, digest, generation)| {
-            *on != store || !matches!(sweep::fate(tables, digest, generation, store), Fate::Closed | Fate::Expired)
+    /// A node makes a copy; what confirms it. It looked at the fence first. A node of 0.1.0 knew of none, and nor of
+    /// any copy that was let go.
+    fn place(&mut self, digest: Digest, generation: UploadId, store: StoreId) -> Command {
+        let fence = replica::fence(&self.world.tables, &digest, &generation, store);
+        self.files.insert((store, digest, generation));
+        match fence {
+            0 if self.number().is_multiple_of(2) => ConfirmReplica { digest, generation, store }.into(),
+            fence => ConfirmCopy { digest, generation, store, fence }.into(),
+        }
+    }
+
+    /// A node is not heard, heard again, emptied or taken back.
+    fn come_and_go(&mut self, node: NodeId, three: u8, in_parts: bool) {
+        let before = absence::read(&self.world.tables, node);
+        let stage = [Stage::Missed, Stage::Replaced, Stage::Stranded][usize::from(three) % 3];
+        let absent_ms = before.map_or(1, |row| row.absent_ms + 1);
+        let command = match three {
+            0..100 => NoteAbsence { node, before, now: Some(AbsenceRow { absent_ms, stage }) }.into(),
+            100..180 => NoteAbsence { node, before, now: None }.into(),
+            180..210 => SetNodeState { node, state: NodeState::Draining }.into(),
+            210.. => SetNodeState { node, state: NodeState::Active }.into(),
+        };
+        self.propose(in_parts, vec![command]);
+    }
+
+    /// What a leader with this view drops, after it has asked those that shall stay.
+    fn drops(&self, view: &MemoryTables) -> Vec<Command> {
+        let topology = node::topology(view);
+        let records = (0..SLOTS).flat_map(|slot| blob::list(view, slot, None, 99));
+        let found = records.filter_map(|(digest, row)| replica::spare(&topology, &digest, &row));
+        let drops = found.flat_map(|found| {
+            let replica::Spare { digest, generation, spare, keep } = found;
+            let is_there = |store: &StoreId| self.files.contains(&(*store, digest, generation));
+            let good: Vec<StoreId> = keep.into_iter().filter(is_there).collect();
+            spare.into_iter().map(move |store| DropReplica { digest, generation, store, good: good.clone() }.into())
         });
+        drops.collect()
+    }
+
+    /// After a drop the copies that stay are all that the placement wants.
+    fn drops_take_nothing_wanted(&self, commands: &[Command], outcome: &Outcome) {
+        let tables = &self.world.tables;
+        for (command, reply) in commands.iter().zip(&outcome.replies) {
+            let (Command::DropReplica(dropped), Reply::Done) = (command, reply) else { continue };
+            let Some(row) = blob::read(tables, &dropped.digest) else { continue };
+            let plan = assign(&node::topology(tables), &dropped.digest, &row.stores);
+            assert!(plan.is_met(), "{dropped:?} took a copy that is wanted: {plan:?}");
+        }
+    }
+
+    /// A node looks through its volume: under the locks, after a round to the leader, which is this very moment. What
+    /// is of no use, though its record stays, it has fenced before it unlinks it.
+    fn delete_files(&mut self, store: StoreId) {
+        for (on, digest, generation) in self.files.clone().into_iter().filter(|(on, ..)| *on == store) {
+            let may_go = match sweep::fate(&self.world.tables, &digest, &generation, store) {
+                Fate::Closed | Fate::Expired => true,
+                Fate::Extra => {
+                    let fenced = vec![FenceCopy { digest, generation, store }.into()];
+                    self.enter(self.world.index, fenced).replies == [Reply::Done]
+                }
+                Fate::Named | Fate::Pending => false,
+            };
+            if may_go {
+                self.files.remove(&(on, digest, generation));
+            }
+        }
+    }
+
+    /// All nodes are back; what is wanted is made, what is more is dropped.
+    fn heal(&mut self) {
+        for node in (1..=STORES).map(NodeId) {
+            let before = absence::read(&self.world.tables, node);
+            self.propose(false, vec![SetNodeState { node, state: NodeState::Active }.into()]);
+            self.propose(false, vec![NoteAbsence { node, before, now: None }.into()]);
+        }
+        let tables = &self.world.tables;
+        let records: Vec<_> = (0..SLOTS).flat_map(|slot| blob::list(tables, slot, None, 99)).collect();
+        for (digest, row) in records {
+            let plan = assign(&node::topology(&self.world.tables), &digest, &row.stores);
+            for choice in plan.add {
+                let confirm = self.place(digest, row.generation, choice.store);
+                self.propose(false, vec![confirm]);
+            }
+        }
+        let drops = self.drops(&self.world.tables);
+        self.propose(false, drops);
     }
 
     fn forget(&mut self) {
@@ -251,6 +345,7 @@ impl Model {
             self.check();
         }
         for _ in 0..6 {
+            self.heal();
             self.world.pass(9);
             for phase in 0..4 {
                 let commands = collection(&self.world.tables, phase);
@@ -263,8 +358,7 @@ impl Model {
         }
     }
 
-    /// Records are what manifests name, files are what records name; copies that were made and never confirmed stay
-    /// with the record they belong to.
+    /// Records are what manifests name, files are what records name, and each lies where the placement wants it.
     fn nothing_is_left(&self) {
         let tables = &self.world.tables;
         let named: BTreeSet<Digest> = self.images.values().flatten().copied().collect();
@@ -273,7 +367,12 @@ impl Model {
         assert_eq!(records, named, "records that no manifest names, or manifests without records");
         for (store, digest, generation) in &self.files {
             let fate = sweep::fate(tables, digest, generation, *store);
-            assert!(matches!(fate, Fate::Named | Fate::Extra), "{fate:?} file of {digest} is left");
+            assert_eq!(fate, Fate::Named, "a file of {digest} is left");
+        }
+        for digest in records {
+            let row = blob::read(tables, &digest).unwrap();
+            let plan = assign(&node::topology(tables), &digest, &row.stores);
+            assert!(plan.is_met() && row.stores.len() == 3, "{plan:?}");
         }
     }
 }
@@ -348,4 +447,31 @@ fn late_commit_meets(delete: impl Fn(Fate) -> bool) -> bool {
 fn the_model_sees_a_wrong_rule() {
     assert!(late_commit_meets(|fate| !matches!(fate, Fate::Named)));
     assert!(!late_commit_meets(|fate| matches!(fate, Fate::Closed | Fate::Expired)));
+}
+
+/// Whether a copy whose confirmation comes late is lost, when a node that finds it of no use unlinks it.
+fn late_confirmation_meets(is_fenced: bool) -> bool {
+    let mut model = Model::new();
+    let repository = model.repositories[0].clone();
+    model.push(&repository, b"base", 3, false);
+    let digest = Digest::sha256(b"base");
+    let row = blob::read(&model.world.tables, &digest).unwrap();
+    let (generation, store) = (row.generation, StoreId(4));
+    assert!(!row.stores.contains(&store) && row.stores.len() == 3);
+    let late = model.place(digest, generation, store);
+    match is_fenced {
+        true => model.delete_files(store),
+        false => drop(model.files.remove(&(store, digest, generation))),
+    }
+    assert!(!model.files.contains(&(store, digest, generation)), "it is of no use");
+    model.propose(false, vec![late]);
+    blob::read(&model.world.tables, &digest).unwrap().stores.contains(&store)
+}
+
+// A confirmation that is under way while its file goes would name nothing: the fence stops it, and without one the
+// model sees it.
+#[test]
+fn the_model_sees_a_missing_fence() {
+    assert!(late_confirmation_meets(false));
+    assert!(!late_confirmation_meets(true));
 }

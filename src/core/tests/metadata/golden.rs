@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use registry_core::decide::quota::Limits;
 use registry_core::decide::tag_move::{Mutability, TagFilter, TagFilters, TagRights};
+use registry_core::metadata::absence::{AbsenceRow, NoteAbsence, Stage};
 use registry_core::metadata::blob::{AddUse, CommitBlob, ConfirmReplica, DropUse, UnconfirmReplica};
 use registry_core::metadata::clock::Tick;
 use registry_core::metadata::cluster::{self, FEATURE_LEVEL, InitCluster, ReportDigest, TakeDigest};
@@ -19,6 +20,7 @@ use registry_core::metadata::principal::{
     DeleteKey, DeletePolicy, DeleteUser, KeyRow, PutKey, PutPolicy, PutUser, SetKeyEnabled, SetUserEnabled, UserKind,
 };
 use registry_core::metadata::quota::{GrantShare, RecallShares, SetRegistryQuota};
+use registry_core::metadata::replica::{ConfirmCopy, DropReplica, FenceCopy};
 use registry_core::metadata::reply::{Outcome, Reply, TagMove};
 use registry_core::metadata::repository::{
     ChangeRepository, CreateRepository, DeleteRepository, PurgeRepository, RepositoryKey, Settings,
@@ -187,6 +189,7 @@ fn collection_commands() -> Vec<Command> {
     let tally = Tally { looked_at: 1, links: 2, records: 3, unused_bytes: 70_000, swept: 4, ..Tally::default() };
     let under_way = UnderWay { phase: Phase::Survey, slot: 1023, allow_percent: Some(50), began_at_ms: 300, tally };
     let ended = Ended { began_at_ms: 1, ended_at_ms: 2, ending: Ending::Held, tally };
+    let (store, absent) = (StoreId(6), AbsenceRow { absent_ms: 900_000, stage: Stage::Replaced });
     vec![
         UnlinkIdle { repository: key(), digest, hold, touched_tick: 300 }.into(),
         FenceUse { repository: key(), digest, hold }.into(),
@@ -194,6 +197,10 @@ fn collection_commands() -> Vec<Command> {
         Sweep { digest, generation, size_bytes: 70_000 }.into(),
         ControlGc { paused: Some(false), run: Some(Some(100)) }.into(),
         DeleteUntagged { repository: key(), digest, since_tick: 300, after_ticks: 8 }.into(),
+        NoteAbsence { node: NodeId(5), before: None, now: Some(absent) }.into(),
+        ConfirmCopy { digest, generation, store, fence: 2 }.into(),
+        FenceCopy { digest, generation, store }.into(),
+        DropReplica { digest, generation, store, good: vec![StoreId(1), StoreId(2), StoreId(300)] }.into(),
         NoteGc { version: 300, takes_asked: true, under_way: Some(under_way), ended: Some(ended) }.into(),
     ]
 }

@@ -199,3 +199,48 @@ proptest! {
         prop_assert_eq!(first.waiting, second.waiting);
     }
 }
+
+// A node that is taken for lost: another one of its zone gets its copy, and no other zone does. Its own copy counts
+// again when it is back, and the hash decides which of two goes.
+#[test]
+fn lost_nodes() {
+    let (here, away) = ("a: 1=s10; b: 2=s20; c: 3=s30, 4=s40", "a: 1=s10; b: 2=s20; c: 3=s30(away), 4=s40");
+    let held = [10, 20, 30].map(StoreId);
+    let mut kept = BTreeSet::new();
+    for number in 0..50 {
+        let digest = digest(number);
+        let plan = assign(&draw(away), &digest, &held);
+        assert_eq!((stores(&plan.add), &plan.absent[..], plan.is_met()), (vec![40], &held[2..], false));
+        assert!(!held.iter().any(|store| plan.can_spare(*store)));
+        let all = [10, 20, 30, 40].map(StoreId);
+        let plan = assign(&draw(away), &digest, &all);
+        assert!(plan.is_met() && plan.surplus.is_empty() && !plan.can_spare(StoreId(30)), "it may come back");
+        let plan = assign(&draw(here), &digest, &all);
+        assert!(plan.is_met() && plan.surplus.len() == 1 && plan.can_spare(plan.surplus[0]));
+        kept.extend(plan.surplus);
+        assert!(assign(&draw("a: 1=s10; b: 2=s20; c: 3=s30(away)"), &digest, &held).add.is_empty());
+    }
+    assert_eq!(kept.len(), 2, "sometimes the one, sometimes the other");
+}
+
+// A zone that is lost: a blob with two copies waits for it, one with a single copy gets a second where there is room,
+// which goes again once the zone is back.
+#[test]
+fn lost_zones() {
+    let lost = draw("a: 1=s10, 4=s40; b: 2=s20(full); c: 3=s30(stranded)");
+    let away = draw("a: 1=s10, 4=s40; b: 2=s20(full); c: 3=s30(away)");
+    let held = [StoreId(10), StoreId(30)];
+    for number in 0..50 {
+        let digest = digest(number);
+        assert!(assign(&away, &digest, &held).add.is_empty());
+        let plan = assign(&lost, &digest, &held);
+        assert_eq!(stores(&plan.add), [40]);
+        assert!(matches!(plan.add[0].reason, Reason::Spare { .. }), "{plan:?}");
+        let plan = assign(&lost, &digest, &[10, 30, 40].map(StoreId));
+        assert!(plan.add.is_empty() && plan.keep.len() == 2 && !plan.is_met());
+        assert!(assign(&lost, &digest, &[10, 20].map(StoreId)).add.is_empty());
+        let back = draw("a: 1=s10, 4=s40; b: 2=s20; c: 3=s30");
+        let plan = assign(&back, &digest, &[10, 20, 30, 40].map(StoreId));
+        assert!(plan.is_met() && [vec![StoreId(10)], vec![StoreId(40)]].contains(&plan.surplus));
+    }
+}
