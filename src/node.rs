@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use raft::{Group, GroupConfig, Member, NodeTls, StartError, TlsSource};
 use registry_core::decide::fuse::Fuse;
+use registry_core::metadata::absence::Patience;
 use registry_core::metadata::{cluster as cluster_rows, keys, node as node_rows, upgrade};
 use registry_core::vocabulary::ids::{NodeId, StoreId};
 
@@ -34,6 +35,7 @@ use crate::jobs::Driver;
 use crate::jobs::clock_tick::ClockTick;
 use crate::jobs::collect_garbage::{CollectGarbage, CollectionSettings};
 use crate::jobs::compact_packs::CompactPacks;
+use crate::jobs::drop_replicas::DropReplicas;
 use crate::jobs::forget_uploads::ForgetUploads;
 use crate::jobs::free_files::{FreeFiles, Freed};
 use crate::jobs::free_stagings::FreeStagings;
@@ -41,11 +43,13 @@ use crate::jobs::migrate_slots::MigrateSlots;
 use crate::jobs::promote_voters::PromoteVoters;
 use crate::jobs::purge_quarantine::PurgeQuarantine;
 use crate::jobs::purge_repositories::PurgeRepositories;
-use crate::jobs::repair_replicas::RepairReplicas;
+use crate::jobs::rebalance_replicas::{RebalanceReplicas, RebalanceSettings};
+use crate::jobs::repair_replicas::{RepairReplicas, Repairs};
 use crate::jobs::review_needs::ReviewNeeds;
 use crate::jobs::scrub_copies::{Scrub, ScrubCopies};
 use crate::jobs::settle_uses::SettleUses;
 use crate::jobs::state_digest::StateDigest;
+use crate::jobs::watch_nodes::WatchNodes;
 use crate::metadata::Metadata;
 use crate::metadata::machine::MetadataMachine;
 use crate::metadata::tables::{self, State, StateError, StateOptions};
@@ -116,6 +120,7 @@ pub(crate) struct Parts {
     pub(crate) driver: Driver,
     pub(crate) freed: Freed,
     pub(crate) scrub: Scrub,
+    pub(crate) repairs: Repairs,
     pub(crate) seat: Seat,
     pub(crate) metrics: Option<telemetry::Metrics>,
     pub(crate) shutdown: Shutdown,
@@ -127,6 +132,11 @@ impl Parts {
     /// This node as consensus names it.
     pub(crate) fn member(&self) -> Member {
         member(&self.seat)
+    }
+
+    /// For how long it waits for a node, and for a zone, that is not heard.
+    pub(crate) fn patience(&self) -> Patience {
+        Patience { node: self.settings.repair.replace_after, zone: self.settings.repair.zone_after }
     }
 
     /// What a founding by this node makes.
@@ -230,6 +240,7 @@ async fn assemble(settings: Settings, shutdown: Shutdown, databases: &Databases)
         cluster: Cluster::new(metadata.clone(), identity.node, settings.node.data_dir.join(".held-backups")),
         driver: Driver::new(),
         freed: Freed::new(),
+        repairs: Repairs::default(),
         scrub: Scrub::open(settings.node.data_dir.join("scrub.json"), Arc::new(SystemClock)),
         settings,
         identity,
@@ -374,9 +385,27 @@ fn start_jobs(parts: &Arc<Parts>) {
     driver.start(SettleUses::new(metadata.clone(), principal.clone()), shutdown.clone());
     driver.start(StateDigest::new(metadata.clone(), identity.node, principal.clone()), shutdown.clone());
     driver.start(PromoteVoters::new(metadata.clone(), parts.cluster.clone()), shutdown.clone());
-    let repair = RepairReplicas::new(metadata.clone(), transfer.clone(), seat.zone.clone(), stores, principal);
-    driver.start(repair, shutdown.clone());
+    start_repair(parts, stores, &principal);
     tokio::spawn(gauges::keep(Arc::clone(parts)));
+}
+
+/// What notices lost nodes, makes the copies that are missing, and drops those that are too many.
+fn start_repair(parts: &Parts, stores: Arc<[StoreId]>, principal: &str) {
+    let Parts { metadata, transfer, identity, seat, driver, shutdown, settings, repairs, .. } = parts;
+    let principal = || principal.to_owned();
+    let watch = WatchNodes::new(metadata.clone(), transfer.clone(), identity.node, parts.patience(), principal());
+    driver.start(watch, shutdown.clone());
+    let (zone, told) = (seat.zone.clone(), repairs.clone());
+    let repair = RepairReplicas::new(metadata.clone(), transfer.clone(), zone, stores, principal(), told);
+    driver.start(repair, shutdown.clone());
+    driver.start(DropReplicas::new(metadata.clone(), transfer.clone(), principal()), shutdown.clone());
+    let wish = RebalanceSettings {
+        bytes_per_s: u64::from(settings.repair.rebalance_mib_per_s) << 20,
+        floor_bytes: settings.repair.rebalance_floor.0,
+    };
+    let told = repairs.clone();
+    let rebalance = RebalanceReplicas::new(metadata.clone(), transfer.clone(), identity.store, wish, principal(), told);
+    driver.start(rebalance, shutdown.clone());
 }
 
 /// What takes away what nobody names, rows by the leader and files by each node; and what verifies the files that stay.

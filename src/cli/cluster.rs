@@ -3,12 +3,15 @@
 mod form;
 mod prepare;
 pub(super) mod recover;
+mod replace;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::client::{Client, part};
 use super::connection::{ConnectionArguments, Credential, read_credential};
@@ -62,11 +65,30 @@ enum ClusterCommand {
         /// The node's id.
         node: String,
     },
-    /// Remove a node for good. Its id is never used again.
-    Remove {
-        /// The node's id.
+    /// Give a node nothing new, have its copies made on other nodes and dropped there, leadership handed on. It serves
+    /// what it has meanwhile. `portolan repair status` shows how far that is.
+    Drain {
+        /// The node: its id, or an address of it.
         node: String,
+        /// Take it back into service instead.
+        #[arg(long)]
+        cancel: bool,
+        /// Wait until nothing stands there any more, at most so long.
+        #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, conflicts_with = "cancel")]
+        wait: Option<Duration>,
     },
+    /// Remove a node for good. Its id is never used again. Refused while blobs would have fewer copies than they
+    /// should without it.
+    Remove {
+        /// The node: its id, or an address of it.
+        node: String,
+        /// Remove it whatever is lost.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Have a new, empty node (the one named by --admin) stand in for another one: it joins, the other one is emptied
+    /// and removed, or only removed if it is lost, and all copies are made again. Run again it goes on where it was.
+    Replace(replace::ReplaceArguments),
 }
 
 pub(super) async fn run(arguments: ClusterArguments, printer: Printer) -> Result<(), CliError> {
@@ -93,10 +115,24 @@ pub(super) async fn run(arguments: ClusterArguments, printer: Printer) -> Result
             client()?.post("/v1/cluster/transfer", &json!({ "to": node })).await?;
             printer.done(&format!("{node} leads"))
         }
-        ClusterCommand::Remove { node } => {
-            client()?.call(Method::DELETE, &format!("/v1/cluster/nodes/{}", part(&node)), None).await?;
+        ClusterCommand::Drain { node, cancel, wait } => {
+            let client = client()?;
+            let node = replace::resolve(&client.get("/v1/cluster").await?, &node)?;
+            replace::drain(&client, &node, cancel).await?;
+            match wait {
+                Some(wait) => replace::emptied(&client, &node, Instant::now() + wait, printer).await,
+                None if cancel => printer.done(&format!("{node} takes copies again")),
+                None => printer.done(&format!("{node} is being emptied; `portolan repair status` shows how far it is")),
+            }
+        }
+        ClusterCommand::Remove { node, force } => {
+            let client = client()?;
+            let node = replace::resolve(&client.get("/v1/cluster").await?, &node)?;
+            let path = format!("/v1/cluster/nodes/{}?force={force}", part(&node));
+            client.call(Method::DELETE, &path, None).await?;
             printer.done(&format!("{node} is removed"))
         }
+        ClusterCommand::Replace(wish) => replace::run(&connection, &wish, printer).await,
     }
 }
 

@@ -20,6 +20,7 @@ mod image;
 mod output;
 mod quota;
 mod registry;
+mod repair;
 mod repo;
 mod scrub;
 mod server;
@@ -62,6 +63,8 @@ enum Command {
     Image(image::ImageArguments),
     /// Garbage collection: where it stands, pause it, run it, what becomes of a blob.
     Gc(gc::GcArguments),
+    /// Copies that are missing, nodes that are away or being emptied.
+    Repair(repair::RepairArguments),
     /// Verification of a node's copies: where it stands, begin it anew, pause it.
     Scrub(scrub::ScrubArguments),
     /// Show who uses a blob: repositories, manifests, tags.
@@ -112,6 +115,7 @@ fn run(arguments: Arguments) -> Result<(), CliError> {
         Command::Registry(registry) => ask(registry::run(registry, printer)),
         Command::Image(image) => ask(image::run(image, printer)),
         Command::Gc(gc) => ask(gc::run(gc, printer)),
+        Command::Repair(repair) => ask(repair::run(repair, printer)),
         Command::Scrub(scrub) => ask(scrub::run(scrub, printer)),
         Command::Why(why) => ask(why::run(why, printer)),
         Command::User(user) => ask(user::run(user, printer)),

@@ -1,13 +1,16 @@
-//! Changes of membership that an operator asks for: join, remove, transfer.
+//! Changes of membership that an operator asks for: join, drain, remove, transfer.
 
 use std::time::Duration;
 
 use raft::{ChangeError, Member};
-use registry_core::metadata::node::{NodeState, SetNodeState};
+use registry_core::metadata::census::{self, Losses};
+use registry_core::metadata::node::{self, NodeState, SetNodeState};
 use registry_core::vocabulary::ids::NodeId;
+use registry_core::vocabulary::limits::LOSSES_TOLD_MAX;
+use registry_core::vocabulary::refusal::Refusal;
 
 use super::{Cluster, KnownElsewhere};
-use crate::metadata::ProposeError;
+use crate::metadata::{Consistency, ProposeError};
 
 /// How long a change may take before its outcome is called unknown.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -24,15 +27,59 @@ pub enum MembershipError {
     /// The state says no, or does not know.
     #[error(transparent)]
     Propose(#[from] ProposeError),
+    /// Blobs would be worse off, and nobody has said that this is meant.
+    #[error("{}", told(.0))]
+    Costs(Losses),
+    /// What it would cost was not counted: the node is ending, or there is no quorum.
+    #[error("what the removal would cost can't be counted now")]
+    Uncounted,
+}
+
+/// What a removal may cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    /// Nothing: the copies of other nodes are all that is wanted.
+    Nothing,
+    /// Copies, which are made again; no blob.
+    FewerCopies,
+    /// Whatever stands nowhere else.
+    Losses,
+}
+
+/// Says what a removal costs, and what to do instead.
+fn told(losses: &Losses) -> String {
+    let Losses { below, lost, lost_bytes, shown } = losses;
+    let mut told = format!("{below} blobs would have fewer copies than they should, until they are made again. ");
+    if *lost > 0 {
+        let names: Vec<String> = shown.iter().map(ToString::to_string).collect();
+        let and_more = if *lost > shown.len() as u64 { ", and more" } else { "" };
+        told += &format!("{lost} of them ({lost_bytes} bytes) are nowhere else and would be gone: ");
+        told += &format!("{}{and_more}. `portolan why <digest>` tells whose they are. ", names.join(", "));
+    }
+    told + "Drain the node first (`portolan cluster drain`), or say --force"
 }
 
 impl MembershipError {
+    /// What the state says, if it is the state that says no.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            MembershipError::Propose(ProposeError::Refused { refusal, .. }) => Some(refusal),
+            MembershipError::Known(_)
+            | MembershipError::Change(_)
+            | MembershipError::Costs(_)
+            | MembershipError::Uncounted
+            | MembershipError::Propose(ProposeError::Unavailable | ProposeError::Unknown) => None,
+        }
+    }
+
     /// Whether the same change may succeed later, or has already: look at the members and ask again.
     pub fn is_passing(&self) -> bool {
         match self {
-            MembershipError::Change(ChangeError::Unavailable | ChangeError::Unknown)
+            MembershipError::Uncounted
+            | MembershipError::Change(ChangeError::Unavailable | ChangeError::Unknown)
             | MembershipError::Propose(ProposeError::Unavailable | ProposeError::Unknown) => true,
             MembershipError::Known(_)
+            | MembershipError::Costs(_)
             | MembershipError::Change(ChangeError::Rejected(_))
             | MembershipError::Propose(ProposeError::Refused { .. }) => false,
         }
@@ -57,8 +104,32 @@ impl Cluster {
         Ok(self.metadata.group().transfer_leader(to.0, PATIENCE).await?)
     }
 
-    /// Removes a member for good: first from consensus, then from the topology. Its id is never used again.
-    pub async fn remove(&self, node: NodeId, principal: &str) -> Result<(), MembershipError> {
+    /// Gives no new copies to a node and has its copies made elsewhere, then dropped there; or takes it back.
+    pub async fn drain(&self, node: NodeId, is_over: bool, principal: &str) -> Result<(), MembershipError> {
+        let state = if is_over { NodeState::Active } else { NodeState::Draining };
+        self.metadata.propose(principal, vec![SetNodeState { node, state }.into()]).await?;
+        Ok(())
+    }
+
+    /// What the removal of a node would cost, by a state that has everything acknowledged so far.
+    pub async fn losses(&self, node: NodeId) -> Result<Losses, MembershipError> {
+        let ready = self.metadata.ready(Consistency::Linearizable).await;
+        ready.map_err(|_| MembershipError::Uncounted)?;
+        let metadata = self.metadata.clone();
+        let count = move || metadata.peek(|view| census::losses(view, node, LOSSES_TOLD_MAX));
+        tokio::task::spawn_blocking(count).await.map_err(|_| MembershipError::Uncounted)
+    }
+
+    /// Removes a member for good: first from consensus, then from the topology. Its id is never used again. Refused
+    /// while blobs would be worse off without it than is `accepted`.
+    pub async fn remove(&self, node: NodeId, accepted: Accepted, principal: &str) -> Result<(), MembershipError> {
+        let is_known = self.metadata.peek(|view| node::read(view, node).is_some());
+        if is_known && accepted != Accepted::Losses {
+            let losses = self.losses(node).await?;
+            if losses.lost > 0 || losses.below > 0 && accepted == Accepted::Nothing {
+                return Err(MembershipError::Costs(losses));
+            }
+        }
         self.metadata.group().remove(node.0, PATIENCE).await?;
         let removed = SetNodeState { node, state: NodeState::Removed };
         self.metadata.propose(principal, vec![removed.into()]).await?;

@@ -6,6 +6,7 @@
 pub mod backup;
 pub mod feed;
 pub mod founding;
+mod healing;
 pub mod identity;
 mod membership;
 pub mod registration;
@@ -13,8 +14,9 @@ mod status;
 mod upgrade;
 
 pub use founding::{Founded, Founding, FoundingError};
+pub use healing::{Healing, Patient};
 pub use identity::{Identity, IdentityError};
-pub use membership::MembershipError;
+pub use membership::{Accepted, MembershipError};
 pub use status::{ClusterStatus, NodeStatus, StoreStatus};
 
 use std::path::PathBuf;
@@ -32,6 +34,7 @@ pub struct Cluster {
     node: NodeId,
     reachable_since: Instant,
     backups: Arc<backup::Backups>,
+    healing: Arc<healing::Counted>,
 }
 
 /// A node id is known to a cluster that has told it more than its data directory holds: it was emptied, or is an old
@@ -48,7 +51,7 @@ impl Cluster {
     /// As seen from this node. Backups are made below `backups_dir`, on the file system of the state.
     pub fn new(metadata: Metadata, node: NodeId, backups_dir: PathBuf) -> Cluster {
         let backups = Arc::new(backup::Backups::new(backups_dir));
-        Cluster { metadata, node, reachable_since: Instant::now(), backups }
+        Cluster { metadata, node, reachable_since: Instant::now(), backups, healing: Arc::default() }
     }
 
     /// Refuses when others know this node as somebody further on.

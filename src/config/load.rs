@@ -11,7 +11,7 @@ use super::raw::RawSettings;
 use super::section::{Known, Listing, Reader, Section};
 use super::sections::{
     AuthSection, BlobsSection, ClusterSection, GcSection, HttpSection, ListenSection, LogSection, NodeSection,
-    RaftSection, TlsSection,
+    RaftSection, RepairSection, TlsSection,
 };
 
 /// Largest configuration file, in bytes.
@@ -50,6 +50,7 @@ pub(super) fn known() -> Known {
         Listing::of::<AuthSection>(),
         Listing::of::<HttpSection>(),
         Listing::of::<GcSection>(),
+        Listing::of::<RepairSection>(),
         Listing::of::<LogSection>(),
     ])
 }
@@ -122,6 +123,7 @@ fn read_sections(reader: &mut Reader) -> Settings {
         auth: Section::read(reader),
         http: Section::read(reader),
         gc: Section::read(reader),
+        repair: Section::read(reader),
         log: Section::read(reader),
     }
 }

@@ -30,7 +30,7 @@ pub use mistake::{Mistake, Mistakes, Origin};
 pub use print::reference;
 pub use sections::{
     AuthSection, BlobsSection, Challenge, ClusterSection, GcSection, HttpSection, ListenSection, LogSection,
-    NodeSection, RaftSection, TlsSection,
+    NodeSection, RaftSection, RepairSection, TlsSection,
 };
 pub use value::{ByteSize, Network, PublicUrl};
 
@@ -55,6 +55,8 @@ pub struct Settings {
     pub http: HttpSection,
     /// Garbage collection.
     pub gc: GcSection,
+    /// Missing copies and absent nodes.
+    pub repair: RepairSection,
     /// Logs.
     pub log: LogSection,
 }

@@ -2,7 +2,9 @@
 //!
 //! A file goes only under its digest's lock (nobody places or confirms it meanwhile), after a round to the leader
 //! that began under the lock, if no record names it and no command can name it any more. What was let go by a
-//! sweep, a replacement or an end without use is deleted; what nobody remembers goes to the quarantine for a week.
+//! sweep, a replacement or an end without use is deleted; what nobody remembers goes to the quarantine for a week. A
+//! copy that its record does not name, and that the placement does not want, is fenced before it is deleted: no
+//! confirmation of it that is still under way may bring it back on record (decision 0009).
 //! Without a quorum nothing is deleted. Which files to look at the state's changes tell; whatever was not told (the
 //! node was down, a snapshot came) a walk over the volume finds, at the start and once a day. Source:
 //! consensus-and-faults §5.5, Files.
@@ -15,7 +17,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use registry_core::metadata::command::Command;
+use registry_core::metadata::replica::{self, FenceCopy};
+use registry_core::metadata::reply::Reply;
 use registry_core::metadata::sweep::{self, Fate};
+use registry_core::metadata::{keys, upgrade};
 use registry_core::vocabulary::Digest;
 use tokio::sync::watch;
 
@@ -132,9 +138,39 @@ impl FreeFiles {
             let fate = |held: &Held| sweep::fate(view, &held.key.digest, &held.key.generation, store);
             held.into_iter().map(|held| (fate(&held), held)).map(|(fate, held)| (held, fate)).collect()
         });
+        let fates = self.fence(fates).await;
         let freed = self.freed.clone();
         let done = blocking(&self.store, move |store| free(store, fates, &freed)).await?;
         Ok(Round { done, judged })
+    }
+
+    /// Fences the extra copies among locked files that are of no use: those it succeeds for may go.
+    async fn fence(&self, mut fates: Vec<(Held, Fate)>) -> Vec<(Held, Fate)> {
+        let store = self.store.store_id();
+        let fences: Vec<(usize, Command)> = self.metadata.peek(|view| {
+            if upgrade::level_of(view, keys::SYSTEM) < upgrade::LEVEL_2 {
+                return Vec::new();
+            }
+            let extra = fates.iter().enumerate().filter(|(_, (_, fate))| *fate == Fate::Extra);
+            let fence = |(at, (held, _)): (usize, &(Held, Fate))| {
+                let BlobKey { digest, generation } = held.key;
+                let is_useless = replica::is_unwanted(view, &digest, &generation, store);
+                is_useless.then(|| (at, FenceCopy { digest, generation, store }.into()))
+            };
+            extra.filter_map(fence).collect()
+        });
+        if fences.is_empty() {
+            return fates;
+        }
+        let (places, commands): (Vec<usize>, Vec<Command>) = fences.into_iter().unzip();
+        match self.metadata.propose(&self.principal, commands).await {
+            Ok(accepted) => {
+                let fenced = places.into_iter().zip(accepted.replies).filter(|(_, reply)| *reply == Reply::Done);
+                fenced.for_each(|(at, _)| fates[at].1 = Fate::Closed);
+            }
+            Err(error) => tracing::debug!(%error, "surplus copies were not fenced and stay; the next walk finds them"),
+        }
+        fates
     }
 
     async fn go_on(&self) -> Result<(Round, bool), Failure> {

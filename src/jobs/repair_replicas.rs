@@ -1,8 +1,11 @@
 //! Makes the copies that this node should hold and does not: third copies right after a push, lost ones after a fault.
 //!
 //! The work is the rows `need(zone, digest)`; which volume of the zone takes the copy the placement decides, so two
-//! nodes of a zone never both fetch it. Fewest copies first.
+//! nodes of a zone never both fetch it. Fewest copies first, then the newest; what failed rests, longer each time.
 
+mod progress;
+
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,9 +15,10 @@ use parking_lot::Mutex;
 use registry_core::decide::placement::assign;
 use registry_core::metadata::blob::{self, ConfirmReplica};
 use registry_core::metadata::command::Command;
-use registry_core::metadata::keys::{SLOTS, Slot};
-use registry_core::metadata::node;
+use registry_core::metadata::keys::{self, SLOTS, Slot};
+use registry_core::metadata::replica::{self, ConfirmCopy};
 use registry_core::metadata::tables::TablesRead;
+use registry_core::metadata::{census, node, upgrade};
 use registry_core::vocabulary::Digest;
 use registry_core::vocabulary::ids::StoreId;
 use registry_core::vocabulary::names::ZoneName;
@@ -26,13 +30,17 @@ use crate::blob::transfer::{BlobSource, Transfer};
 use crate::metadata::Metadata;
 use crate::metadata::watch::Watch;
 
+pub use progress::{Failure, Made, RepairSettings, Repairs};
+
 /// How often all slots are looked at, whatever was told of: a lost signal costs this long.
 const PERIOD: Duration = Duration::from_secs(30);
 /// Copies begun in one step.
 const COPIES_PER_STEP: usize = 256;
 /// Copies fetched at once; the transfer room bounds them further by bytes.
 const COPIES_AT_ONCE: usize = 8;
-/// Needs of one slot looked at in one step.
+/// Needs looked at to find the most urgent ones.
+const NEEDS_PER_STEP: usize = 4096;
+/// Of these, of one slot.
 const NEEDS_PER_SLOT: usize = 64;
 
 /// Every node's job: fetches the copies its volumes should hold.
@@ -43,6 +51,7 @@ pub struct RepairReplicas {
     zone: ZoneName,
     stores: Arc<[StoreId]>,
     principal: String,
+    repairs: Repairs,
     due: Mutex<Due>,
 }
 
@@ -81,43 +90,56 @@ struct Want {
     slot: Slot,
     source: BlobSource,
     into: StoreId,
+    /// Copies on nodes that are here.
+    copies: usize,
+    committed_at_ms: u64,
+    /// The fence as it was before anything was looked at; `None` below the level that knows of it.
+    fence: Option<u64>,
 }
 
 impl RepairReplicas {
-    /// For a node of `zone` with these volumes.
+    /// For a node of `zone` with these volumes; what comes of it is told in `repairs`.
     pub fn new(
         metadata: Metadata,
         transfer: Transfer,
         zone: ZoneName,
         stores: Arc<[StoreId]>,
         principal: String,
+        repairs: Repairs,
     ) -> RepairReplicas {
-        RepairReplicas { metadata, transfer, zone, stores, principal, due: Mutex::default() }
+        RepairReplicas { metadata, transfer, zone, stores, principal, repairs, due: Mutex::default() }
     }
 
-    /// The copies to make now, those with the fewest first, and whether more are due.
-    fn wants(&self) -> (Vec<Want>, bool) {
+    /// The copies to make now, the most urgent first, and whether more are due.
+    fn wants(&self, now: Instant) -> (Vec<Want>, bool) {
         let mut due = self.due.lock();
-        due.refresh(self.metadata.watch(), Instant::now());
-        let mut wants = Vec::new();
+        due.refresh(self.metadata.watch(), now);
+        let mut wants: Vec<Want> = Vec::new();
+        let mut resting = BTreeSet::new();
         for slot in due.in_turn() {
             let before = wants.len();
             let is_full = self.metadata.peek(|view| {
                 let needs = blob::needs(view, slot, self.zone.as_str(), NEEDS_PER_SLOT);
-                wants.extend(needs.iter().filter_map(|digest| self.want(view, slot, digest)));
+                let (rests, ready): (Vec<_>, Vec<_>) = needs.iter().partition(|digest| self.repairs.rests(digest, now));
+                resting.extend((!rests.is_empty()).then_some(slot));
+                wants.extend(ready.into_iter().filter_map(|digest| self.want(view, slot, digest)));
                 needs.len() == NEEDS_PER_SLOT
             });
             // a slot full of copies that others make waits for the next look at all of them
             if !is_full || wants.len() == before {
                 due.slots.remove(&slot);
             }
-            if wants.len() >= COPIES_PER_STEP {
+            if wants.len() >= NEEDS_PER_STEP {
                 due.next = (slot + 1) % SLOTS;
                 break;
             }
         }
-        wants.sort_by_key(|want| want.source.replicas.len());
-        (wants, !due.slots.is_empty())
+        wants.sort_by_key(|want| (want.copies, Reverse(want.committed_at_ms)));
+        let later = wants.split_off(wants.len().min(COPIES_PER_STEP));
+        due.slots.extend(later.into_iter().map(|want| want.slot));
+        let more = !due.slots.is_empty();
+        due.slots.extend(resting);
+        (wants, more)
     }
 
     /// These copies were not made, or are not confirmed: their slots are looked at again.
@@ -127,21 +149,34 @@ impl RepairReplicas {
 
     fn want(&self, tables: &impl TablesRead, slot: Slot, digest: &Digest) -> Option<Want> {
         let row = blob::read(tables, digest)?;
-        let plan = assign(&node::topology(tables), digest, &row.stores);
+        let topology = node::topology(tables);
+        let plan = assign(&topology, digest, &row.stores);
         let into = plan.add.iter().map(|choice| choice.store).find(|store| self.stores.contains(store))?;
+        let copies = census::copies_here(&topology, &row);
+        let knows_fences = upgrade::level_of(tables, keys::SYSTEM) >= upgrade::LEVEL_2;
+        let fence = knows_fences.then(|| replica::fence(tables, digest, &row.generation, into));
         let key = BlobKey::new(*digest, row.generation);
+        let committed_at_ms = row.committed_at_ms;
         let source = BlobSource { key, size_bytes: row.size_bytes, replicas: row.stores };
-        Some(Want { slot, source, into })
+        Some(Want { slot, source, into, copies, committed_at_ms, fence })
     }
 
     /// Makes a copy; what confirms it, or the slot to look at again.
     async fn copy(&self, want: Want) -> Result<Command, Slot> {
-        let BlobKey { digest, generation } = want.source.key;
-        match self.transfer.replicate_here(want.source, want.into).await {
-            Ok(_) => Ok(ConfirmReplica { digest, generation, store: want.into }.into()),
+        let Want { slot, source, into: store, fence, .. } = want;
+        let (BlobKey { digest, generation }, size_bytes) = (source.key, source.size_bytes);
+        match self.transfer.replicate_here(source, store).await {
+            Ok(_) => {
+                self.repairs.made(&digest, size_bytes, Instant::now());
+                Ok(match fence {
+                    Some(fence) => ConfirmCopy { digest, generation, store, fence }.into(),
+                    None => ConfirmReplica { digest, generation, store }.into(),
+                })
+            }
             Err(error) => {
                 tracing::warn!(%digest, %error, "a missing copy could not be made; it is tried again");
-                Err(want.slot)
+                self.repairs.failed(digest, error.to_string(), Instant::now());
+                Err(slot)
             }
         }
     }
@@ -153,7 +188,7 @@ impl Reconciler for RepairReplicas {
     }
 
     fn period(&self) -> Duration {
-        PERIOD
+        self.repairs.next_due(Instant::now()).map_or(PERIOD, |due| due.min(PERIOD))
     }
 
     fn signal(&self) -> Option<watch::Receiver<u64>> {
@@ -162,7 +197,7 @@ impl Reconciler for RepairReplicas {
 
     fn step(&self) -> StepFuture<'_> {
         Box::pin(async {
-            let (wants, more) = self.wants();
+            let (wants, more) = self.wants(Instant::now());
             metrics::gauge!("portolan_blob_copies_wanted").set(wants.len() as f64);
             if wants.is_empty() {
                 return Step { more, ..Step::IDLE };

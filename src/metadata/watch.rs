@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use parking_lot::Mutex;
 use registry_core::metadata::keys::{self, Kind, SLOTS, Slot};
-use registry_core::metadata::sweep;
 use registry_core::metadata::tables::Writes;
+use registry_core::metadata::{replica, sweep};
 use registry_core::vocabulary::Digest;
 use registry_core::vocabulary::ids::UploadId;
 use registry_core::vocabulary::limits::FREED_REMEMBERED_MAX;
@@ -17,6 +17,7 @@ pub struct Watch {
     needs: watch::Sender<u64>,
     slots: Mutex<NeedSlots>,
     topology: watch::Sender<u64>,
+    overfull: watch::Sender<u64>,
     digests: watch::Sender<u64>,
     freed: watch::Sender<u64>,
     files: Mutex<FreedFiles>,
@@ -25,8 +26,8 @@ pub struct Watch {
 impl Default for Watch {
     fn default() -> Watch {
         let new = || watch::Sender::new(0);
-        let (needs, topology, digests, freed) = (new(), new(), new(), new());
-        Watch { needs, slots: Mutex::default(), topology, digests, freed, files: Mutex::default() }
+        let (needs, topology, overfull, digests, freed) = (new(), new(), new(), new(), new());
+        Watch { needs, slots: Mutex::default(), topology, overfull, digests, freed, files: Mutex::default() }
     }
 }
 
@@ -66,6 +67,8 @@ pub(crate) struct Touched {
     /// Slots that got a need; one that went wakes nobody.
     needs: Vec<Slot>,
     topology: bool,
+    /// Some record may have more copies than wanted.
+    overfull: bool,
     digests: bool,
     /// Files that the state lets go.
     freed: Vec<(Digest, UploadId)>,
@@ -84,6 +87,7 @@ impl Touched {
                 Kind::Digest => touched.digests = true,
                 Kind::Need | Kind::Other => {}
             }
+            touched.overfull |= value.as_ref().is_some_and(|value| replica::may_overfill(key, value));
             touched.freed.extend(value.as_ref().and_then(|value| sweep::freed_by(key, value)));
         }
         touched.needs.dedup();
@@ -109,6 +113,9 @@ impl Watch {
         if touched.topology {
             self.topology.send_replace(index);
         }
+        if touched.topology || touched.overfull {
+            self.overfull.send_replace(index);
+        }
         if touched.digests {
             self.digests.send_replace(index);
         }
@@ -125,7 +132,8 @@ impl Watch {
     /// The state was replaced as a whole.
     pub(crate) fn replaced(&self) {
         let needs = (0..SLOTS).collect();
-        let replaced = Touched { needs, topology: true, digests: true, freed: Vec::new(), is_replaced: true };
+        let replaced =
+            Touched { needs, topology: true, overfull: true, digests: true, freed: Vec::new(), is_replaced: true };
         self.applied(u64::MAX, replaced);
     }
 
@@ -159,6 +167,11 @@ impl Watch {
     /// Changes when nodes or volumes may have changed.
     pub fn topology(&self) -> watch::Receiver<u64> {
         self.topology.subscribe()
+    }
+
+    /// Changes when records may have more copies than they should: a copy too many, another topology.
+    pub fn overfull(&self) -> watch::Receiver<u64> {
+        self.overfull.subscribe()
     }
 
     /// Changes when running hashes were asked for or reported.

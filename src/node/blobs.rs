@@ -56,7 +56,10 @@ pub(super) async fn start_transfer(
         listen: settings.listen_address(Door::Blob),
         bind_source: settings.node.bind_source,
         tls: pems.map(super::tls_source),
-        settings: transfer::Settings::default(),
+        settings: transfer::Settings {
+            repair_bytes_per_second: u64::from(settings.repair.mib_per_s) << 20,
+            ..transfer::Settings::default()
+        },
     };
     let epochs = Arc::new(Epochs(metadata.clone()));
     let observer = Arc::new(BadCopies { metadata: metadata.clone(), principal: Cluster::principal(identity.node) });

@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use registry_core::decide::quota::Usage;
+use registry_core::metadata::absence::Stage;
+use registry_core::metadata::census::ZoneNeeds;
 use registry_core::metadata::node::NodeState;
 use registry_core::metadata::usage;
 
 use super::Parts;
 use crate::blob::store::{BlobStore, Pressure};
-use crate::cluster::ClusterStatus;
+use crate::cluster::{ClusterStatus, Healing, Patient};
 use crate::ground::telemetry::METRICS_UPKEEP;
 
 /// Looks until the node stops.
@@ -19,6 +21,9 @@ pub(super) async fn keep(parts: Arc<Parts>) {
     while !parts.shutdown.is_requested() {
         cluster(&parts, &parts.cluster.status());
         usage(&parts);
+        if let Some(healing) = parts.cluster.healing().await {
+            repair(&healing);
+        }
         // A stuck disk must not hold up what else is looked at.
         let store = Arc::clone(&parts.store);
         tokio::task::spawn_blocking(move || volume(&*store));
@@ -58,6 +63,22 @@ fn usage(parts: &Parts) {
     let Usage { bytes, tags } = parts.metadata.peek(|view| usage::of_all(view));
     metrics::gauge!("portolan_usage_bytes").set(bytes as f64);
     metrics::gauge!("portolan_usage_tags").set(tags as f64);
+}
+
+fn repair(healing: &Healing) {
+    let sum = |of: fn(&ZoneNeeds) -> u64| healing.zones.iter().map(of).sum::<u64>() as f64;
+    metrics::gauge!("portolan_repair_copies_missing", "left" => "none").set(sum(|zone| zone.of_none));
+    metrics::gauge!("portolan_repair_copies_missing", "left" => "one").set(sum(|zone| zone.of_one));
+    metrics::gauge!("portolan_repair_copies_missing", "left" => "more").set(sum(|zone| zone.of_more));
+    metrics::gauge!("portolan_repair_missing_bytes").set(healing.bytes() as f64);
+    metrics::gauge!("portolan_repair_oldest_seconds").set(healing.oldest_ms.unwrap_or(0) as f64 / 1000.0);
+    let leaving = healing.nodes.iter().filter_map(|node| node.leaving).map(|on| on.copies).sum::<u64>();
+    metrics::gauge!("portolan_repair_copies_leaving").set(leaving as f64);
+    let stage = |node: &Patient| node.absence.map(|row| row.stage);
+    let missed = healing.nodes.iter().filter(|node| stage(node).is_some()).count();
+    let replaced = healing.nodes.iter().filter(|node| stage(node) > Some(Stage::Missed)).count();
+    metrics::gauge!("portolan_cluster_nodes_missed").set(missed as f64);
+    metrics::gauge!("portolan_cluster_nodes_replaced").set(replaced as f64);
 }
 
 fn volume(store: &dyn BlobStore) {

@@ -16,6 +16,7 @@ use crate::config::Door;
 use crate::ground::tls::{Acceptor, ServerFiles};
 use crate::ground::{Secret, sockets};
 use crate::http::{self, TlsSource};
+use crate::jobs::repair_replicas::RepairSettings;
 
 /// The running listeners.
 pub(super) struct Serving {
@@ -45,6 +46,8 @@ pub(super) async fn start(parts: &Arc<Parts>) -> Result<Serving, NodeError> {
         root_key: brought(parts).map_err(NodeError::RootKey)?,
         freed: parts.freed.clone(),
         scrub: parts.scrub.clone(),
+        repairs: parts.repairs.clone(),
+        repair: RepairSettings { mib_per_s: parts.settings.repair.mib_per_s, patience: parts.patience() },
         metrics: parts.metrics.clone(),
         shutdown: parts.shutdown.clone(),
     };

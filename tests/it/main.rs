@@ -9,6 +9,7 @@ mod failover;
 mod form;
 mod gc;
 mod history;
+mod healing;
 mod oci_edges;
 mod recovery;
 mod scrub;

@@ -97,7 +97,7 @@ impl Admin {
 
     /// Has the cluster forget node `id`, for good.
     pub(super) async fn remove(&self, seat: &Seat, id: &str) -> Result<(), String> {
-        self.ask(self.http.delete(format!("http://{}/v1/cluster/nodes/{id}", seat.admin))).await
+        self.ask(self.http.delete(format!("http://{}/v1/cluster/nodes/{id}?replaced=true", seat.admin))).await
     }
 
     /// Has the node at `seat` join the cluster of which others are at `seeds` (addresses of consensus).

@@ -1,7 +1,8 @@
 //! The cluster: what it looks like from here, founding, membership, leadership.
 
 use axum::body::Body;
-use axum::extract::Path;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query};
 use axum::http::{Response, StatusCode};
 use registry_core::decide::placement::Degradation;
 use registry_core::decide::policy;
@@ -15,7 +16,7 @@ use super::answer;
 use super::error::Failure;
 use super::exchange::{Document, Exchange, Nothing};
 use super::users::NewKeyDocument;
-use crate::cluster::{ClusterStatus, Founded, FoundingError, MembershipError, NodeStatus, StoreStatus};
+use crate::cluster::{Accepted, ClusterStatus, Founded, FoundingError, MembershipError, NodeStatus, StoreStatus};
 
 type Answer = Result<Response<Body>, Failure>;
 
@@ -278,15 +279,60 @@ pub(super) async fn finalize(exchange: Exchange, Document(wish): Document<Nothin
     Ok(answer::json(StatusCode::OK, &FinalizedDocument { feature_level: level }))
 }
 
-/// `DELETE /v1/cluster/nodes/{id}`: removes a member for good.
-pub(super) async fn remove(exchange: Exchange, Path(id): Path<String>) -> Answer {
+/// Query of `DELETE /v1/cluster/nodes/{id}`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Removal {
+    /// Whatever it costs.
+    #[serde(default)]
+    force: bool,
+    /// Another node stands in for it: copies may be too few until they are made again, but no blob may be lost.
+    #[serde(default)]
+    replaced: bool,
+}
+
+/// `DELETE /v1/cluster/nodes/{id}`: removes a member for good. 409 while blobs would be worse off, unless the query
+/// says that this is meant.
+pub(super) async fn remove(
+    exchange: Exchange,
+    Path(id): Path<String>,
+    wish: Result<Query<Removal>, QueryRejection>,
+) -> Answer {
     let caller = exchange.caller_of("node.remove", &id).await?;
     let ended = async {
         exchange.auth().permit_admin(&caller, policy::Action::ManageCluster)?;
-        exchange.admin().cluster.remove(parse_node(&id)?, caller.name()).await.map_err(membership)
+        let Query(Removal { force, replaced }) = wish.map_err(|wrong| Failure::Body(wrong.body_text()))?;
+        let accepted = match (force, replaced) {
+            (true, _) => Accepted::Losses,
+            (false, true) => Accepted::FewerCopies,
+            (false, false) => Accepted::Nothing,
+        };
+        exchange.admin().cluster.remove(parse_node(&id)?, accepted, caller.name()).await.map_err(membership)
     };
     let ended: Result<(), Failure> = ended.await;
     exchange.audited(&caller, "node.remove", &id, |()| caller.revision(), ended)?;
+    Ok(done())
+}
+
+/// Body of `POST /v1/cluster/nodes/{id}/drain`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Drain {
+    /// The node is taken back into service.
+    #[serde(default)]
+    cancel: bool,
+}
+
+/// `POST /v1/cluster/nodes/{id}/drain`: the node gets nothing new, and its copies are moved to others; or no more.
+pub(super) async fn drain(exchange: Exchange, Path(id): Path<String>, Document(wish): Document<Drain>) -> Answer {
+    let caller = exchange.caller_of("node.drain", &id).await?;
+    let ended = async {
+        exchange.auth().permit_admin(&caller, policy::Action::ManageCluster)?;
+        let Drain { cancel } = wish?;
+        exchange.admin().cluster.drain(parse_node(&id)?, cancel, caller.name()).await.map_err(membership)
+    };
+    let ended: Result<(), Failure> = ended.await;
+    exchange.audited(&caller, "node.drain", &id, |()| caller.revision(), ended)?;
     Ok(done())
 }
 
@@ -295,6 +341,9 @@ fn parse_node(text: &str) -> Result<NodeId, Failure> {
 }
 
 fn membership(error: MembershipError) -> Failure {
+    if let Some(refusal) = error.refusal() {
+        return refusal.clone().into();
+    }
     if error.is_passing() {
         return Refusal::Unavailable { retry_after_ms: RETRY_AFTER_MS }.into();
     }

@@ -11,7 +11,8 @@
 //! | `/metrics` | GET |
 //! | `/v1/cluster` | GET |
 //! | `/v1/cluster/init`, `/join`, `/transfer` | POST |
-//! | `/v1/cluster/nodes/{id}` | DELETE |
+//! | `/v1/cluster/nodes/{id}`, `…/drain` | DELETE / POST |
+//! | `/v1/repair` | GET |
 //! | `/v1/users`, `/v1/users/{user}` | GET, POST / GET, PATCH, DELETE |
 //! | `/v1/users/{user}/keys`, `…/{key}` | GET, POST / PATCH, DELETE |
 //! | `/v1/users/{user}/policies`, `…/{policy}` | GET / PUT, DELETE |
@@ -37,6 +38,7 @@ mod gc;
 mod health;
 mod history;
 mod quotas;
+mod repair;
 mod repositories;
 mod scrub;
 mod users;
@@ -53,6 +55,7 @@ use crate::cluster::{Cluster, Founding};
 use crate::ground::Shutdown;
 use crate::ground::telemetry::Metrics;
 use crate::jobs::free_files::Freed;
+use crate::jobs::repair_replicas::{RepairSettings, Repairs};
 use crate::jobs::scrub_copies::Scrub;
 use crate::registry::Registry;
 
@@ -73,6 +76,10 @@ pub struct Admin {
     pub freed: Freed,
     /// Where the verification of this node's copies stands.
     pub scrub: Scrub,
+    /// What this node's repair has made.
+    pub repairs: Repairs,
+    /// How repair is set up.
+    pub repair: RepairSettings,
     /// What `/metrics` shows; `None` where another recorder was installed.
     pub metrics: Option<Metrics>,
     /// The wish to stop: a node that drains is not ready.
@@ -93,6 +100,8 @@ impl Admin {
             .route("/v1/cluster/transfer", post(cluster::transfer))
             .route("/v1/cluster/finalize", post(cluster::finalize))
             .route("/v1/cluster/nodes/{id}", delete(cluster::remove))
+            .route("/v1/cluster/nodes/{id}/drain", post(cluster::drain))
+            .route("/v1/repair", get(repair::status))
             .route("/v1/blobs/{digest}", get(blobs::show))
             .route("/v1/blobs/{digest}/uses", get(gc::uses))
             .route("/v1/gc", get(gc::status))

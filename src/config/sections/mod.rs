@@ -9,6 +9,7 @@ mod listen;
 mod log;
 mod node;
 mod raft;
+mod repair;
 mod tls;
 
 use std::time::Duration;
@@ -22,6 +23,7 @@ pub use listen::ListenSection;
 pub use log::LogSection;
 pub use node::NodeSection;
 pub use raft::RaftSection;
+pub use repair::RepairSection;
 pub use tls::TlsSection;
 
 const fn ms(ms: u64) -> Duration {

@@ -5,7 +5,7 @@
 //! Then the volume's node unlinks the file, and no confirmation that is still under way may bring it back on record:
 //! the node locks the digest, has [`FenceCopy`] applied, and unlinks only after that. A confirmation carries the number
 //! of the fence that its proposer saw before it looked at the file ([`ConfirmCopy`]); with an older one it is refused.
-//! No step is right because enough time has passed. Source: consensus-and-faults §5.5, §5.6; decision 0008.
+//! No step is right because enough time has passed. Source: consensus-and-faults §5.5, §5.6; decision 0009.
 
 use std::collections::BTreeMap;
 

@@ -1,11 +1,13 @@
-//! The walk over the volume: finds what was not told, and copies that were made and never confirmed.
+//! The walk over the volume: finds what was not told, and copies that were made and never confirmed, or are too many.
 
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use registry_core::metadata::blob::ConfirmReplica;
 use registry_core::metadata::command::Command;
+use registry_core::metadata::replica::{self, ConfirmCopy};
 use registry_core::metadata::sweep::{self, Fate};
+use registry_core::metadata::{keys, upgrade};
 
 use super::super::volume::blocking;
 use super::{Failure, FreeFiles, Round};
@@ -68,10 +70,18 @@ impl FreeFiles {
         let store = self.store.store_id();
         let (mut due, mut extra) = (Vec::new(), Vec::new());
         self.metadata.peek(|view| {
+            let knows_fences = upgrade::level_of(view, keys::SYSTEM) >= upgrade::LEVEL_2;
             for entry in &page.entries {
                 match sweep::fate(view, &entry.key.digest, &entry.key.generation, store) {
                     Fate::Closed | Fate::Expired => due.push(entry.key),
-                    Fate::Extra => extra.push(entry.key),
+                    Fate::Extra => {
+                        let BlobKey { digest, generation } = entry.key;
+                        let fence = knows_fences.then(|| replica::fence(view, &digest, &generation, store));
+                        match replica::is_unwanted(view, &digest, &generation, store) {
+                            true if knows_fences => due.push(entry.key),
+                            true | false => extra.push((entry.key, fence)),
+                        }
+                    }
                     Fate::Named | Fate::Pending => {}
                 }
             }
@@ -86,17 +96,19 @@ impl FreeFiles {
         Ok(Round { done, judged })
     }
 
-    /// An extra copy of a record's own bytes is not deleted: a confirmation of it may still be under way, which would
-    /// name a file that is gone. Once it is found good it is put on record, and goes with the record.
-    async fn confirm(&self, extra: Vec<BlobKey>) -> Result<u64, Failure> {
+    /// A copy of a record's own bytes that its zone lacks is not deleted: once it is found good it is put on record.
+    async fn confirm(&self, extra: Vec<(BlobKey, Option<u64>)>) -> Result<u64, Failure> {
         let mut commands: Vec<Command> = Vec::new();
-        for key in extra {
+        for (key, fence) in extra {
             let verified =
                 blocking(&self.store, move |store| store.verify(&key, &mut |_| ControlFlow::Continue(()))).await;
             match verified {
                 Ok(Scrubbed::Good { .. }) => {
                     let (digest, generation, store) = (key.digest, key.generation, self.store.store_id());
-                    commands.push(ConfirmReplica { digest, generation, store }.into());
+                    commands.push(match fence {
+                        Some(fence) => ConfirmCopy { digest, generation, store, fence }.into(),
+                        None => ConfirmReplica { digest, generation, store }.into(),
+                    });
                 }
                 Ok(Scrubbed::Bad) => {
                     blocking(&self.store, move |store| store.quarantine(&key)).await?;

@@ -179,6 +179,7 @@ fn u9_administration() {
         ("POST", "/v1/cluster/finalize".into(), "{}", "accepted", "cluster.finalize"),
         ("POST", "/v1/cluster/finalize".into(), r#"{"level":9}"#, "refused", "cluster.finalize"),
         ("DELETE", "/v1/cluster/nodes/nobody".into(), "", "refused", "node.remove"),
+        ("POST", "/v1/cluster/nodes/nobody/drain".into(), "{}", "refused", "node.drain"),
         ("POST", "/v1/gc/pause".into(), "{}", "accepted", "gc.pause"),
         ("POST", "/v1/gc/run".into(), "{}", "refused", "gc.run"),
         ("POST", "/v1/gc/resume".into(), "{}", "accepted", "gc.resume"),

@@ -83,6 +83,9 @@ fn a13_settings_by_a_side_door() {
         ("POST", "/v1/explain", json!({ "principal": "root", "action": "ecr:PutImage" }), 403),
         ("POST", "/v1/cluster/transfer", json!({ "to": "0000000000000001" }), 403),
         ("DELETE", "/v1/cluster/nodes/0000000000000001", json!({}), 403),
+        ("DELETE", "/v1/cluster/nodes/0000000000000001?force=true", json!({}), 403),
+        ("POST", "/v1/cluster/nodes/0000000000000001/drain", json!({}), 403),
+        ("GET", "/v1/repair", json!({}), 403),
     ] {
         let answer = json_to(as_user(&ann, method, path), &document);
         assert_eq!(answer.status, want, "{method} {path} {document}: {}", answer.text());

@@ -13,13 +13,15 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-/// A three-node cluster on 127.`region`.x.1, ended when dropped; if this process ends first, the nodes do too.
+/// A cluster on 127.`region`.x.x, of three nodes unless said otherwise, ended when dropped; if this process ends first,
+/// the nodes do too.
 pub(crate) struct Cluster {
     dev: Child,
     /// What was prepared in the directory; goes before it.
     _prepared: Option<Box<dyn Any + Send + Sync>>,
     dir: tempfile::TempDir,
     region: u8,
+    nodes: u8,
     settings: Vec<String>,
     /// Nodes that were started again one by one.
     restarted: Mutex<Vec<Child>>,
@@ -56,13 +58,27 @@ impl Cluster {
         settings: &[&str],
         prepare: impl FnOnce(&[PathBuf]) -> Result<Option<Box<dyn Any + Send + Sync>>, String>,
     ) -> Result<Cluster, String> {
+        Cluster::start_of(region, 3, settings, prepare)
+    }
+
+    /// The same with so many nodes, which go to three zones in turn: the fourth stands in the zone of the first.
+    pub(crate) fn start_nodes(region: u8, nodes: u8, settings: &[&str]) -> Cluster {
+        Cluster::start_of(region, nodes, settings, |_| Ok(None)).expect("nothing is prepared")
+    }
+
+    fn start_of(
+        region: u8,
+        nodes: u8,
+        settings: &[&str],
+        prepare: impl FnOnce(&[PathBuf]) -> Result<Option<Box<dyn Any + Send + Sync>>, String>,
+    ) -> Result<Cluster, String> {
         claim(region);
         let dir = tempfile::tempdir().unwrap();
-        let nodes: Vec<PathBuf> = (1..=3).map(|n| node_dir(dir.path(), n)).collect();
-        let prepared = prepare(&nodes)?;
+        let paths: Vec<PathBuf> = (1..=nodes).map(|n| node_dir(dir.path(), n)).collect();
+        let prepared = prepare(&paths)?;
         let settings: Vec<String> = settings.iter().map(|setting| (*setting).to_owned()).collect();
-        let dev = spawn(dir.path(), region, &settings);
-        let cluster = Cluster { dev, _prepared: prepared, dir, region, settings, restarted: Mutex::default() };
+        let dev = spawn(dir.path(), region, nodes, &settings);
+        let cluster = Cluster { dev, _prepared: prepared, dir, region, nodes, settings, restarted: Mutex::default() };
         cluster.wait_ready();
         Ok(cluster)
     }
@@ -83,7 +99,7 @@ impl Cluster {
     pub(crate) fn restart(&mut self) {
         self.stop();
         std::fs::remove_file(self.log()).unwrap();
-        self.dev = spawn(self.dir.path(), self.region, &self.settings);
+        self.dev = spawn(self.dir.path(), self.region, self.nodes, &self.settings);
         self.wait_ready();
     }
 
@@ -117,7 +133,7 @@ impl Cluster {
 
     /// The address node `n` listens on.
     pub(crate) fn ip(&self, n: u8) -> String {
-        format!("127.{}.{n}.1", self.region)
+        format!("127.{}.{}.{}", self.region, (n - 1) % 3 + 1, (n - 1) / 3 + 1)
     }
 
     /// Directory of node `n`: `portolan.toml`, `node.log`, `certs/`, `data/`.
@@ -134,12 +150,12 @@ impl Cluster {
 
     /// Who leads, as some node knows.
     pub(crate) fn leader(&self) -> Option<u8> {
-        (1..=3).find_map(|n| {
+        (1..=self.nodes).find_map(|n| {
             let asked = http::request("GET", &format!("{}/v1/cluster", self.admin(n))).key(&self.key());
             let status = asked.try_send().ok().filter(|answer| answer.status == 200)?.json();
             let leads = status["nodes"].as_array()?.iter().find(|node| node["leads"] == true)?.clone();
             let address = leads["raft_address"].as_str()?;
-            (1..=3).find(|n| address.starts_with(&format!("{}:", self.ip(*n))))
+            (1..=self.nodes).find(|n| address.starts_with(&format!("{}:", self.ip(*n))))
         })
     }
 
@@ -235,7 +251,7 @@ fn claim(region: u8) {
 }
 
 fn node_dir(dir: &Path, n: u8) -> PathBuf {
-    dir.join("dev/nodes").join(format!("{}-1", char::from(b'a' + n - 1)))
+    dir.join("dev/nodes").join(format!("{}-{}", char::from(b'a' + (n - 1) % 3), (n - 1) / 3 + 1))
 }
 
 /// Looks again and again until something is so.
@@ -256,11 +272,11 @@ pub(crate) fn not_tested(what: &str) {
     std::io::stderr().write_all(said.as_bytes()).unwrap();
 }
 
-fn spawn(dir: &Path, region: u8, settings: &[String]) -> Child {
+fn spawn(dir: &Path, region: u8, nodes: u8, settings: &[String]) -> Child {
     let log = std::fs::File::create(dir.join("dev.log")).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_portolan"));
     command.args(["dev", "--dir", dir.join("dev").to_str().unwrap(), "--region", &region.to_string()]);
-    command.args(["--port", &PORT.to_string(), "--stop-with-stdin"]);
+    command.args(["--nodes", &nodes.to_string(), "--port", &PORT.to_string(), "--stop-with-stdin"]);
     for setting in settings {
         command.arg("--set").arg(setting);
     }

@@ -1,0 +1,188 @@
+//! Takes copies off record that are more than the placement wants: of nodes that came back after they were replaced, of
+//! nodes that are emptied or gone, and of volumes that gave their place to another one. Each node deletes its files by
+//! itself ([`free_files`](super::free_files)).
+//!
+//! Never takes one that is wanted: the copies that stay are asked first whether they are there, and apply looks again
+//! whether they are all that is wanted. Source: consensus-and-faults §5.6.
+
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use parking_lot::Mutex;
+use registry_core::metadata::command::Command;
+use registry_core::metadata::keys::{self, SLOTS, Slot};
+use registry_core::metadata::replica::{self, DropReplica, Spare};
+use registry_core::metadata::reply::Reply;
+use registry_core::metadata::{blob, node, upgrade};
+use registry_core::vocabulary::Digest;
+use registry_core::vocabulary::ids::StoreId;
+use tokio::sync::watch;
+
+use super::driver::{Reconciler, Step, StepFuture};
+use crate::blob::store::BlobKey;
+use crate::blob::transfer::Transfer;
+use crate::metadata::Metadata;
+
+/// Records looked at in one step.
+const RECORDS_PER_STEP: usize = 4096;
+/// Records looked at under one view.
+const RECORDS_PER_PAGE: usize = 256;
+/// Records of which a step drops copies.
+const SPARES_PER_STEP: usize = 128;
+/// Records whose copies are asked at once.
+const ASKED_AT_ONCE: usize = 16;
+/// Between two rounds while nothing is to be dropped, and while copies wait for others to be made.
+const PERIOD: (Duration, Duration) = (Duration::from_secs(300), Duration::from_secs(2));
+/// Shortest time between two rounds, however often somebody wakes it.
+const SHORTEST_REST: Duration = Duration::from_secs(1);
+/// A round rests so many times as long as it worked.
+const REST: u32 = 10;
+
+/// Where a round has come to.
+#[derive(Clone, Copy, Debug, Default)]
+struct Position {
+    slot: Slot,
+    after: Option<Digest>,
+}
+
+/// The round under way, and what the last one left.
+#[derive(Debug, Default)]
+struct Round {
+    position: Position,
+    /// Time it has worked so far.
+    worked: Duration,
+    /// Some copies are more than wanted, or will be.
+    is_restless: bool,
+    /// When the last one ended, and when the next one begins by itself.
+    ended: Option<(Instant, Duration)>,
+    /// How long the last one worked.
+    last_worked: Duration,
+}
+
+/// Leader's job: drops copies that are more than wanted.
+#[derive(Debug)]
+pub struct DropReplicas {
+    metadata: Metadata,
+    transfer: Transfer,
+    principal: String,
+    round: Mutex<Round>,
+}
+
+/// What a look at some records found.
+#[derive(Debug, Default)]
+struct Look {
+    spares: Vec<Spare>,
+    is_restless: bool,
+    next: Position,
+}
+
+impl DropReplicas {
+    /// For the node that calls itself `principal`.
+    pub fn new(metadata: Metadata, transfer: Transfer, principal: String) -> DropReplicas {
+        DropReplicas { metadata, transfer, principal, round: Mutex::default() }
+    }
+
+    fn look(&self, mut position: Position) -> Look {
+        let (mut look, mut records) = (Look::default(), 0);
+        while records < RECORDS_PER_STEP && look.spares.len() < SPARES_PER_STEP && position.slot < SLOTS {
+            self.metadata.peek(|view| {
+                let topology = node::topology(view);
+                let page = blob::list(view, position.slot, position.after.as_ref(), RECORDS_PER_PAGE);
+                // an empty slot costs a look as well
+                records += page.len().max(4);
+                for (digest, row) in &page {
+                    look.spares.extend(replica::spare(&topology, digest, row));
+                    look.is_restless |= replica::is_overfull(&topology, digest, row);
+                }
+                let last = page.last().filter(|_| page.len() == RECORDS_PER_PAGE);
+                position = match last {
+                    Some((digest, _)) => Position { after: Some(*digest), ..position },
+                    None => Position { slot: position.slot + 1, after: None },
+                };
+            });
+        }
+        Look { next: position, ..look }
+    }
+
+    /// Asks the copies that stay whether they are there, and words the drops.
+    async fn ask(&self, found: Spare) -> Vec<Command> {
+        let Spare { digest, generation, spare, keep } = found;
+        let answers = self.transfer.confirm(BlobKey::new(digest, generation), &keep).await;
+        let good: Vec<StoreId> =
+            answers.into_iter().filter(|(_, answer)| matches!(answer, Ok(Some(_)))).map(|(store, _)| store).collect();
+        if good.len() < keep.len() {
+            tracing::debug!(%digest, "a copy that is to stay did not answer; nothing is dropped");
+            return Vec::new();
+        }
+        let drop = |store| DropReplica { digest, generation, store, good: good.clone() }.into();
+        spare.into_iter().map(drop).collect()
+    }
+
+    /// A round that was woken soon after the last one waits: each walks over all records.
+    fn rest(&self) -> Duration {
+        let round = self.round.lock();
+        let is_new = round.position.slot == 0 && round.position.after.is_none();
+        let rest = SHORTEST_REST.max(round.last_worked * REST);
+        let left = round.ended.map(|(at, _)| rest.saturating_sub(at.elapsed()));
+        left.filter(|_| is_new).unwrap_or_default()
+    }
+
+    async fn go_on(&self, from: Position) -> Step {
+        let began = Instant::now();
+        let Look { spares, is_restless, next } = self.look(from);
+        let tried = spares.len() as u64;
+        let asked = futures_util::stream::iter(spares).map(|found| self.ask(found));
+        let drops: Vec<Vec<Command>> = asked.buffer_unordered(ASKED_AT_ONCE).collect().await;
+        let drops = drops.concat();
+        let mut done = 0;
+        if !drops.is_empty() {
+            match self.metadata.propose(&self.principal, drops).await {
+                Ok(accepted) => {
+                    done = accepted.replies.iter().filter(|reply| **reply == Reply::Done).count() as u64;
+                    metrics::counter!("portolan_repair_copies_dropped_total").increment(done);
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "copies that are more than wanted were not dropped");
+                    return Step { done: 0, failed: tried, more: false };
+                }
+            }
+        }
+        let is_over = next.slot >= SLOTS;
+        let mut round = self.round.lock();
+        round.worked += began.elapsed();
+        round.is_restless |= is_restless;
+        round.position = next;
+        if is_over {
+            let pause = if round.is_restless { PERIOD.1.max(round.worked * REST) } else { PERIOD.0 };
+            *round = Round { ended: Some((Instant::now(), pause)), last_worked: round.worked, ..Round::default() };
+        }
+        Step { done, failed: 0, more: !is_over }
+    }
+}
+
+impl Reconciler for DropReplicas {
+    fn name(&self) -> &'static str {
+        "drop_replicas"
+    }
+
+    fn period(&self) -> Duration {
+        self.round.lock().ended.map_or(PERIOD.1, |(_, pause)| pause)
+    }
+
+    fn signal(&self) -> Option<watch::Receiver<u64>> {
+        Some(self.metadata.watch().overfull())
+    }
+
+    fn step(&self) -> StepFuture<'_> {
+        Box::pin(async {
+            let level = self.metadata.peek(|view| upgrade::level_of(view, keys::SYSTEM));
+            if !self.metadata.leadership().is_leader || level < upgrade::LEVEL_2 {
+                *self.round.lock() = Round::default();
+                return Step::IDLE;
+            }
+            tokio::time::sleep(self.rest()).await;
+            let from = self.round.lock().position;
+            self.go_on(from).await
+        })
+    }
+}
