@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use registry_core::decide::voters::voters_wanted;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -134,6 +135,13 @@ pub(super) async fn run(arguments: ClusterArguments, printer: Printer) -> Result
         }
         ClusterCommand::Replace(wish) => replace::run(&connection, &wish, printer).await,
     }
+}
+
+/// Whether as many of the members vote as should: three, or five of five or more.
+pub(super) fn votes_are_dealt(status: &Value) -> bool {
+    let nodes = status.get("nodes").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let count = |field: &str| nodes.iter().filter(|node| node.get(field) == Some(&Value::Bool(true))).count();
+    count("votes") >= voters_wanted(count("member"))
 }
 
 async fn init(client: &Client, save: Option<&Path>, printer: Printer) -> Result<(), CliError> {

@@ -11,6 +11,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::votes_are_dealt;
 use crate::cli::client::{Answer, Client};
 use crate::cli::connection::ConnectionArguments;
 use crate::cli::error::CliError;
@@ -94,7 +95,7 @@ pub(super) async fn run(
     if !silent.is_empty() {
         return Err(CliError::failed(format!("{} did not answer; the others form the cluster", silent.join(", "))));
     }
-    printer.done(&format!("the cluster {done}; {count} nodes are ready and vote"))
+    printer.done(&format!("the cluster {done}; {count} nodes are ready"))
 }
 
 /// Asks the nodes until all have answered; those that are silent beside a cluster are not waited for as long.
@@ -168,7 +169,7 @@ async fn pause(until: Instant, told: impl FnOnce() -> String) -> Result<(), CliE
     Ok(())
 }
 
-/// Waits until every node that has answered is ready, and votes.
+/// Waits until every node that has answered is ready, and votes if it is to.
 async fn settle(peers: &[Peer<'_>], until: Instant) -> Result<(), CliError> {
     for peer in peers.iter().filter(|peer| peer.status.is_some()) {
         while !is_ready(peer).await {
@@ -187,10 +188,7 @@ async fn is_ready(peer: &Peer<'_>) -> bool {
 }
 
 async fn votes(peer: &Peer<'_>) -> bool {
-    let Ok(status) = peer.client.get("/v1/cluster").await else { return false };
-    let nodes = status.get("nodes").and_then(Value::as_array);
-    let own = |node: &&Value| node.get("id") == status.get("node");
-    nodes.into_iter().flatten().find(own).is_some_and(|node| node.get("votes") == Some(&Value::Bool(true)))
+    peer.client.get("/v1/cluster").await.is_ok_and(|status| votes_are_dealt(&status))
 }
 
 /// A change that may need repeating until the cluster can make it; one that was made before counts as made.

@@ -125,7 +125,7 @@ pub(super) async fn run(
     if !is_removed {
         leave(&client, &old, wish, until, printer).await?;
     }
-    settled(&client, &own, until).await?;
+    settled(&client, until).await?;
     printer.done(&format!("{own} stands in for {old}; all copies are there"))
 }
 
@@ -175,17 +175,12 @@ async fn leave(
     Ok(())
 }
 
-/// Waits until the new node votes, where a vote is free, and no copy is missing.
-async fn settled(client: &Client, own: &str, until: Instant) -> Result<(), CliError> {
+/// Waits until all votes are dealt, the old node's too, and no copy is missing.
+async fn settled(client: &Client, until: Instant) -> Result<(), CliError> {
     let mut told = None;
     loop {
         let (status, repair) = (client.get("/v1/cluster").await?, client.get("/v1/repair").await?);
-        let nodes = status.get("nodes").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-        let members = nodes.iter().filter(|node| node.get("member") == Some(&Value::Bool(true)));
-        let wanted = if members.clone().count() >= 5 { 5 } else { 3 };
-        let is_voter = |node: &&Value| node.get("votes") == Some(&Value::Bool(true));
-        let voters = members.clone().filter(is_voter).count();
-        let votes = of_node(&status, own).is_some_and(|node| is_voter(&node)) || voters >= wanted;
+        let votes = super::votes_are_dealt(&status);
         let missing = repair.pointer("/total/copies").and_then(Value::as_u64);
         if votes && missing == Some(0) {
             return Ok(());

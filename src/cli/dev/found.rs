@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::plan::{Plan, PlannedNode};
 use super::unwritable;
 use crate::cli::client::{Answer, Client};
+use crate::cli::cluster::votes_are_dealt;
 use crate::cli::connection::{Credential, Endpoint};
 use crate::cli::error::CliError;
 use crate::config::Door;
@@ -49,7 +50,11 @@ pub(super) async fn found(plan: &Plan, credential: &Credential) -> Result<bool, 
     for (node, client) in plan.nodes.iter().zip(&clients) {
         wait(until, &format!("node {} is not ready", node.name), async || is_ok(client, "/readyz").await).await?;
     }
-    wait(until, "not every node votes", async || votes(&clients[0]).await == plan.nodes.len()).await?;
+    wait(until, "not every node has joined, and those vote that should", async || {
+        let Ok(status) = clients[0].get("/v1/cluster").await else { return false };
+        members(&status) == plan.nodes.len() && votes_are_dealt(&status)
+    })
+    .await?;
     Ok(is_new)
 }
 
@@ -78,10 +83,9 @@ async fn is_ok(client: &Client, path: &str) -> bool {
     answer.is_ok_and(|answer| answer.status.is_success())
 }
 
-async fn votes(client: &Client) -> usize {
-    let Ok(status) = client.get("/v1/cluster").await else { return 0 };
+fn members(status: &Value) -> usize {
     let nodes = status.get("nodes").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    nodes.iter().filter(|node| node.get("votes") == Some(&Value::Bool(true))).count()
+    nodes.iter().filter(|node| node.get("member") == Some(&Value::Bool(true))).count()
 }
 
 /// A change that may need repeating until the cluster can make it; one that was made before counts as made.
