@@ -29,7 +29,7 @@ fn bad_files() {
         (
             "[cache]\nsize = 1",
             "portolan.toml:1: no section [cache]; there are node, listen, tls, cluster, raft, blobs, auth, http, gc, \
-             log",
+             repair, log",
         ),
         ("zone = \"b\"", "portolan.toml:1: zone stands outside a section; write it below [node]"),
         ("node = 1", "portolan.toml:1: node is a section; write [node] and its settings below"),
