@@ -1,9 +1,11 @@
-//! Compiles the node-to-node protocols to Rust, without a system `protoc`; keeps mutants out of releases.
+//! Compiles the node-to-node protocols to Rust, without a system `protoc`; keeps what is for tests out of releases.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let (profile, mutants) = (std::env::var("PROFILE")?, std::env::var("CARGO_FEATURE_MUTANTS").is_ok());
-    if mutants && profile == "release" {
-        return Err("a release can't be built with the feature `mutants`: its faults are put in on purpose".into());
+    let (profile, has) = (std::env::var("PROFILE")?, |feature: &str| std::env::var(feature).is_ok());
+    if profile == "release" && (has("CARGO_FEATURE_MUTANTS") || has("CARGO_FEATURE_SIM")) {
+        return Err(
+            "a release can't be built with `mutants` or `sim`: faults and made-up randomness are for tests".into()
+        );
     }
     const BLOB: &str = "src/blob/transfer/blob.proto";
     println!("cargo::rerun-if-changed={BLOB}");

@@ -12,8 +12,11 @@ pub mod random;
 pub mod reload;
 pub mod secret;
 pub mod shutdown;
+#[cfg(feature = "sim")]
+pub mod simulated;
 pub mod sockets;
 pub mod telemetry;
+pub mod threads;
 pub mod tls;
 
 pub use clock::{Clock, SystemClock};

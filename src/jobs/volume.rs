@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::blob::store::{BlobStore, StoreError, StoreResult};
+use crate::ground::threads;
 
 /// Runs a call of the store on a blocking thread. One that panics, or that the end of the runtime cuts off, has failed:
 /// the job tries again.
@@ -11,6 +12,6 @@ pub(super) async fn blocking<T: Send + 'static>(
     call: impl FnOnce(&dyn BlobStore) -> StoreResult<T> + Send + 'static,
 ) -> StoreResult<T> {
     let store = Arc::clone(store);
-    let called = tokio::task::spawn_blocking(move || call(&*store)).await;
+    let called = threads::blocking(move || call(&*store)).await;
     called.unwrap_or_else(|error| Err(StoreError::VolumeFailed { reason: error.to_string().into() }))
 }

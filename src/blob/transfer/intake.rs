@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 use tonic::Streaming;
 
 use crate::blob::store::{StoreError, StoreResult, UploadWriter};
+use crate::ground::threads;
 
 use super::volumes::joined;
 use super::wire::proto::{AppendRequest, append_request::Part};
@@ -108,7 +109,7 @@ impl Appender {
         let mut writer = self.settle().await?;
         let at = self.end;
         self.end += batch.iter().map(|part| part.len() as u64).sum::<u64>();
-        self.state = State::Writing(tokio::task::spawn_blocking(move || {
+        self.state = State::Writing(threads::blocking(move || {
             writer.append(at, &batch)?;
             Ok(writer)
         }));
@@ -119,7 +120,7 @@ impl Appender {
     pub(super) async fn truncate(&mut self, offset: u64) -> StoreResult<()> {
         let mut writer = self.settle().await?;
         self.end = offset;
-        self.state = State::Writing(tokio::task::spawn_blocking(move || {
+        self.state = State::Writing(threads::blocking(move || {
             writer.truncate(offset)?;
             Ok(writer)
         }));

@@ -9,6 +9,7 @@ use registry_core::vocabulary::limits::{BLOCK_BYTES, TRANSFER_READ_BYTES, TRANSF
 use tokio::task::JoinHandle;
 
 use crate::blob::store::{BlobKey, BlobReader, BlobStore, Blocks, StoreError, StoreResult};
+use crate::ground::threads;
 
 use super::TransferResult;
 use super::peers::Peer;
@@ -135,7 +136,7 @@ impl Rest {
 
     fn begin_read(&self, at: u64) -> JoinHandle<StoreResult<Blocks>> {
         let (reader, len) = (Arc::clone(&self.reader), self.reading.step(at, self.until));
-        tokio::task::spawn_blocking(move || reader.read_blocks(at, len))
+        threads::blocking(move || reader.read_blocks(at, len))
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use registry_core::vocabulary::ids::{NodeId, StoreId, UploadId};
 
 use crate::blob::store::{BlobKey, BlobStore, StoreError, StoreResult};
+use crate::ground::threads;
 
 use super::{StoreHealth, TransferError, TransferResult};
 
@@ -93,7 +94,7 @@ fn store_health(store: &dyn BlobStore) -> StoreHealth {
 pub(super) async fn blocking<T: Send + 'static>(
     call: impl FnOnce() -> StoreResult<T> + Send + 'static,
 ) -> StoreResult<T> {
-    joined(tokio::task::spawn_blocking(call).await)
+    joined(threads::blocking(call).await)
 }
 
 /// What a blocking call came to. A panic in a store goes on here; a cancelled call means the runtime is ending.
