@@ -37,8 +37,9 @@ pub async fn feed(metadata: Metadata, shutdown: Shutdown, take: impl Fn(Vec<Seat
         let (nodes, topology) = read(&metadata);
         take(nodes, topology);
         tokio::select! {
-            seen = changed.changed() => if seen.is_err() { return },
+            biased;
             () = shutdown.requested() => return,
+            seen = changed.changed() => if seen.is_err() { return },
         }
     }
 }

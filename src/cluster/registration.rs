@@ -97,8 +97,9 @@ impl Seat {
             }
             let pause = if is_settled { PERIOD } else { PAUSE };
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                biased;
                 () = shutdown.requested() => return,
+                () = tokio::time::sleep(pause) => {}
             }
         }
     }

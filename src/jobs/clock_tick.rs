@@ -1,10 +1,11 @@
 //! Moves the replicated tick: the leader proposes one per tick length of its own monotonic time, begun anew with each
 //! leadership, so that no clock jump and no change of leader frees anything early.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use registry_core::metadata::clock::{self, Tick};
+use tokio::time::Instant;
 
 use super::driver::{Reconciler, Step, StepFuture};
 use crate::metadata::Metadata;

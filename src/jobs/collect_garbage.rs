@@ -9,7 +9,7 @@
 
 mod cycle;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use registry_core::decide::fuse::Fuse;
@@ -20,6 +20,7 @@ use registry_core::metadata::keys;
 use registry_core::metadata::reply::Reply;
 use registry_core::metadata::untagged::Wish;
 use registry_core::metadata::upgrade;
+use tokio::time::Instant;
 
 use self::cycle::{Batch, Cycle, Plan};
 use super::driver::{Reconciler, Step, StepFuture};
@@ -81,7 +82,7 @@ impl CollectGarbage {
         Plan {
             fuse: Fuse { percent: allow_percent.unwrap_or(fuse.percent), ..fuse },
             wish: Wish { untagged_ticks: untagged.map(ticks), orphaned_ticks: orphaned.map(ticks) },
-            applied_index: self.metadata.group().applied_index(),
+            applied_index: self.metadata.applied_index(),
         }
     }
 

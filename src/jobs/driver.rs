@@ -3,10 +3,11 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::ground::shutdown::Shutdown;
 
@@ -108,8 +109,9 @@ async fn drive(reconciler: impl Reconciler, shutdown: Shutdown, statuses: Arc<Mu
         statuses.lock()[slot].running = true;
         let began = Instant::now();
         let step = tokio::select! {
-            step = reconciler.step() => step,
+            biased;
             () = shutdown.requested() => return,
+            step = reconciler.step() => step,
         };
         {
             let mut statuses = statuses.lock();
@@ -126,14 +128,16 @@ async fn drive(reconciler: impl Reconciler, shutdown: Shutdown, statuses: Arc<Mu
         if failures > 0 {
             let pause = (Duration::from_secs(1) * 2u32.pow(failures.min(6) - 1)).min(PAUSE_MAX);
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                biased;
                 () = shutdown.requested() => return,
+                () = tokio::time::sleep(pause) => {}
             }
         } else if !step.more {
             tokio::select! {
+                biased;
+                () = shutdown.requested() => return,
                 () = woken(&mut signal) => {}
                 () = tokio::time::sleep(reconciler.period()) => {}
-                () = shutdown.requested() => return,
             }
         }
     }

@@ -14,7 +14,7 @@ mod walk;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use registry_core::metadata::command::Command;
@@ -24,6 +24,7 @@ use registry_core::metadata::sweep::{self, Fate};
 use registry_core::metadata::{keys, upgrade};
 use registry_core::vocabulary::Digest;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use self::walk::Walk;
 use super::driver::{Reconciler, Step, StepFuture};

@@ -8,7 +8,7 @@ mod progress;
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use parking_lot::Mutex;
@@ -23,6 +23,7 @@ use registry_core::vocabulary::Digest;
 use registry_core::vocabulary::ids::StoreId;
 use registry_core::vocabulary::names::ZoneName;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::driver::{Reconciler, Step, StepFuture};
 use crate::blob::store::BlobKey;

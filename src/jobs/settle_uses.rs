@@ -27,7 +27,7 @@ impl SettleUses {
     }
 
     fn commands(&self) -> Vec<Command> {
-        let applied_index = self.metadata.group().applied_index();
+        let applied_index = self.metadata.applied_index();
         self.metadata.peek(|view| {
             let mut commands = Vec::new();
             for slot in 0..SLOTS {

@@ -2,13 +2,14 @@
 //! it applies once or is reported as unknown.
 
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use registry_core::metadata::command::{Command, Proposal};
 use registry_core::metadata::reply::{Outcome, Reply};
 use registry_core::vocabulary::ids::{RequestId, Revision};
 use registry_core::vocabulary::limits::{PROPOSAL_BYTES_MAX, RETRY_AFTER_MS};
 use registry_core::vocabulary::refusal::Refusal;
+use tokio::time::Instant;
 
 use super::{Metadata, PATIENCE};
 use crate::ground::random;
@@ -63,7 +64,7 @@ impl Metadata {
         }
         let proposal = Proposal {
             request: RequestId(random::number128()),
-            base: self.0.group.applied_index(),
+            base: self.0.consensus.applied_index(),
             min_level: Proposal::level(&commands),
             principal: principal.to_owned(),
             commands,
@@ -76,7 +77,7 @@ impl Metadata {
         }
         let (index, outcome) = self.offer(payload).await?;
         // what was just acknowledged must be seen by the next read here, also by one that takes a merely fresh state
-        if self.0.group.wait_applied(index, CATCH_UP).await.is_err() {
+        if self.0.consensus.wait_applied(index, CATCH_UP).await.is_err() {
             tracing::debug!(index, "this node lags behind a change it proposed");
         }
         match outcome.refusal {
@@ -93,7 +94,7 @@ impl Metadata {
         let mut unknown = false;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            match self.0.group.propose(payload.clone(), left).await {
+            match self.0.consensus.propose(payload.clone(), left).await {
                 Ok(proposed) => {
                     let outcome = Outcome::decode(&proposed.reply);
                     return Ok((proposed.index, outcome.expect("replies are made by the same binary level")));

@@ -4,7 +4,7 @@
 //! Whether a limit allows something is decided where it is applied, in the core; here is only the order of the steps of
 //! a round, and the looks that spare a client from sending bytes in vain. Source: decision 6 in `src/docs/decisions`.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use registry_core::decide::quota::{Limits, Usage};
 use registry_core::metadata::command::Command;
@@ -14,6 +14,7 @@ use registry_core::metadata::usage::{self, AdmitBlob, SlotUsageRow};
 use registry_core::vocabulary::ids::RegistryId;
 use registry_core::vocabulary::limits::{PROPOSAL_COMMANDS_MAX, QUOTA_GRANTS_MAX, QUOTA_ROUNDS_MAX};
 use registry_core::vocabulary::{Digest, Refusal};
+use tokio::time::Instant;
 
 use super::{At, Consistency, Registry, unavailable};
 use crate::metadata::{Accepted, ProposeError, View, revision};

@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
@@ -18,6 +18,7 @@ use futures_util::stream::{self, BoxStream, FuturesUnordered, StreamExt as _};
 use metrics::Counter;
 use registry_core::vocabulary::ids::{NodeId, StoreId};
 use registry_core::vocabulary::names::ZoneName;
+use tokio::time::Instant;
 
 use crate::blob::store::{BlobKey, Blocks, StoreError};
 
@@ -163,6 +164,7 @@ impl Reader {
                 running.push(self.attempt(candidate));
             }
             tokio::select! {
+                biased;
                 Some((candidate, result)) = running.next() => {
                     asked.retain(|other| other.store != candidate.store);
                     match result {

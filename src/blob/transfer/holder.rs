@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -14,6 +14,7 @@ use registry_core::vocabulary::digest::{Algorithm, Digest};
 use registry_core::vocabulary::ids::{NodeId, StoreId, UploadId};
 use registry_core::vocabulary::limits::{TRANSFER_BATCH_BYTES, UPLOADS_REMEMBERED_MAX, WRITER_WAIT_MS};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use crate::blob::store::{BlobKey, BlobStore, StoreError, StoreResult, UploadPhase, UploadStatus, UploadWriter};
 

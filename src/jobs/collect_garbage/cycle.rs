@@ -1,7 +1,5 @@
 //! One cycle: where it is, what it does next, what it has done. Proposes nothing itself.
 
-use std::time::Instant;
-
 use registry_core::decide::fuse::Fuse;
 use registry_core::metadata::clock;
 use registry_core::metadata::command::Command;
@@ -13,6 +11,7 @@ use registry_core::metadata::reply::Reply;
 use registry_core::metadata::sweep;
 use registry_core::metadata::tables::TablesRead;
 use registry_core::metadata::untagged::{self, Wish};
+use tokio::time::Instant;
 
 /// Rows looked at in one batch.
 const ROWS_PER_BATCH: usize = 4096;

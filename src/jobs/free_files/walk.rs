@@ -1,13 +1,13 @@
 //! The walk over the volume: finds what was not told, and copies that were made and never confirmed, or are too many.
 
 use std::ops::ControlFlow;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use registry_core::metadata::blob::ConfirmReplica;
 use registry_core::metadata::command::Command;
 use registry_core::metadata::replica::{self, ConfirmCopy};
 use registry_core::metadata::sweep::{self, Fate};
-use registry_core::metadata::{keys, upgrade};
+use tokio::time::Instant;
 
 use super::super::volume::blocking;
 use super::{Failure, FreeFiles, Round};
