@@ -7,6 +7,7 @@
 //! [`backup`] copies the state.
 
 pub mod backup;
+mod consensus;
 pub mod machine;
 mod propose;
 mod read;
@@ -19,12 +20,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+#[cfg(feature = "sim")]
+pub use consensus::SimulatedLog;
 pub use propose::{Accepted, ProposeError};
 pub use read::{Consistency, ReadError};
 pub use tables::View;
 
 use registry_core::vocabulary::ids::{NodeId, Revision};
 
+use self::consensus::Consensus;
 use self::tables::State;
 use self::watch::Watch;
 
@@ -36,7 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Metadata(Arc<Inner>);
 
 struct Inner {
-    group: raft::Group,
+    consensus: Consensus,
     state: Arc<State>,
     watch: Arc<Watch>,
     /// Whether changes that make the state grow are taken.
@@ -52,7 +56,17 @@ impl std::fmt::Debug for Metadata {
 impl Metadata {
     /// Joins a running group and the state it applies to.
     pub fn new(group: raft::Group, state: Arc<State>, watch: Arc<Watch>) -> Metadata {
-        Metadata(Arc::new(Inner { group, state, watch, admits_growth: AtomicBool::new(true) }))
+        Metadata::over(Consensus::Group(group), state, watch)
+    }
+
+    /// Joins the simulator's log and the state it applies to.
+    #[cfg(feature = "sim")]
+    pub fn simulated(log: Arc<dyn SimulatedLog>, state: Arc<State>, watch: Arc<Watch>) -> Metadata {
+        Metadata::over(Consensus::Simulated(log), state, watch)
+    }
+
+    fn over(consensus: Consensus, state: Arc<State>, watch: Arc<Watch>) -> Metadata {
+        Metadata(Arc::new(Inner { consensus, state, watch, admits_growth: AtomicBool::new(true) }))
     }
 
     /// Takes changes that make the state grow from now on, or refuses them: a volume that is needed is nearly full.
@@ -67,19 +81,24 @@ impl Metadata {
 
     /// Consensus itself, for the `cluster` room: status, membership, leadership.
     pub fn group(&self) -> &raft::Group {
-        &self.0.group
+        self.0.consensus.group()
     }
 
     /// Who leads, as this node knows.
     pub fn leadership(&self) -> Leadership {
-        let seen = *self.0.group.watch_leader().borrow();
+        let seen = self.0.consensus.leadership();
         let is_leader = seen.is_self_ready;
         Leadership { term: seen.term, leader: seen.leader.map(NodeId), is_leader }
     }
 
+    /// How far this node has applied the log.
+    pub fn applied_index(&self) -> u64 {
+        self.0.consensus.applied_index()
+    }
+
     /// The voters, as this node knows.
     pub fn voters(&self) -> Vec<NodeId> {
-        self.0.group.status().voters.iter().copied().map(NodeId).collect()
+        self.0.consensus.voters().into_iter().map(NodeId).collect()
     }
 
     /// Looks at the state as it is on this node, however old.

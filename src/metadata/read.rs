@@ -45,7 +45,7 @@ impl Metadata {
     pub async fn ready(&self, consistency: Consistency) -> Result<(), ReadError> {
         match consistency {
             Consistency::Linearizable => self.linearize().await,
-            Consistency::Fresh if self.0.group.confirmed_age_ms() <= STALE_MAX_MS => Ok(()),
+            Consistency::Fresh if self.0.consensus.confirmed_age_ms() <= STALE_MAX_MS => Ok(()),
             Consistency::Fresh => self.linearize().await,
             Consistency::AtLeast(seen) => {
                 let here = self.0.state.revision();
@@ -62,7 +62,7 @@ impl Metadata {
         if mutants::is_on(Mutant::StaleReads) {
             return Ok(());
         }
-        self.0.group.linearize(PATIENCE).await.map(|_| ()).map_err(|_| ReadError::Unavailable)
+        self.0.consensus.linearize(PATIENCE).await.map(|_| ()).map_err(|_| ReadError::Unavailable)
     }
 
     /// Looks at a view that is consistent enough.

@@ -57,8 +57,23 @@ pub struct StateOptions {
     pub write_buffer_bytes: usize,
     /// Open files at most.
     pub open_files: i32,
+    /// Where files are kept; the simulator keeps them in memory.
+    #[cfg(feature = "sim")]
+    pub memory: Option<MemoryFiles>,
     /// The directory of consensus, which is told when a read finds damage: the next start reinstalls the state.
     pub told_of_rot: Option<PathBuf>,
+}
+
+/// Files that are in memory.
+#[cfg(feature = "sim")]
+#[derive(Clone)]
+pub struct MemoryFiles(rocksdb::Env);
+
+#[cfg(feature = "sim")]
+impl std::fmt::Debug for MemoryFiles {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("MemoryFiles")
+    }
 }
 
 impl StateError {
@@ -70,7 +85,14 @@ impl StateError {
 
 impl Default for StateOptions {
     fn default() -> StateOptions {
-        StateOptions { cache_bytes: 32 << 20, write_buffer_bytes: 16 << 20, open_files: 512, told_of_rot: None }
+        StateOptions {
+            cache_bytes: 32 << 20,
+            write_buffer_bytes: 16 << 20,
+            open_files: 512,
+            #[cfg(feature = "sim")]
+            memory: None,
+            told_of_rot: None,
+        }
     }
 }
 
@@ -144,6 +166,10 @@ impl Instance {
         tuned.set_keep_log_file_num(4);
         tuned.set_max_background_jobs(2);
         tuned.set_max_total_wal_size(128 << 20);
+        #[cfg(feature = "sim")]
+        if let Some(MemoryFiles(env)) = &options.memory {
+            tuned.set_env(env);
+        }
         let families = ["default", LOCAL].map(|name| ColumnFamilyDescriptor::new(name, tuned.clone()));
         let opened = match read_only {
             false => DB::open_cf_descriptors(&tuned, path, families),
@@ -365,6 +391,23 @@ impl State {
         mark.begin();
         mark.end(live.standing()?);
         let (root, cache, live) = (root.to_owned(), CacheHandle(cache), ArcSwap::from_pointee(live));
+        Ok(State { root, options, cache, live, mark, open: Arc::default() })
+    }
+
+    /// An empty state whose files are in memory.
+    #[cfg(feature = "sim")]
+    pub fn in_memory() -> Result<State, StateError> {
+        let env = rocksdb::Env::mem_env();
+        let path = Path::new("/state");
+        let env = env.map_err(|error| StateError::Storage { path: path.to_owned(), error })?;
+        let small = StateOptions { cache_bytes: 1 << 20, write_buffer_bytes: 1 << 20, ..StateOptions::default() };
+        let options = StateOptions { memory: Some(MemoryFiles(env)), ..small };
+        let cache = options.cache();
+        let live = Instance::open(&path.join("state-1"), &options, &cache, false)?;
+        let mark = Mark::default();
+        mark.begin();
+        mark.end(live.standing()?);
+        let (root, cache, live) = (path.to_owned(), CacheHandle(cache), ArcSwap::from_pointee(live));
         Ok(State { root, options, cache, live, mark, open: Arc::default() })
     }
 
