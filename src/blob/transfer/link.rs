@@ -8,7 +8,7 @@ use raft::TlsSource;
 use raft::network::transport::{self, Dial};
 use registry_core::vocabulary::ids::{ClusterId, NodeId};
 use registry_core::vocabulary::limits::{TRANSFER_STREAMS_MAX, TRANSFER_WINDOW_BYTES};
-use tonic::transport::{Channel, Server};
+use tonic::transport::Server;
 
 /// A connection that answers no ping for this long after one was sent is dead, and so are its streams: a new writer
 /// must not wait for one whose node was cut off.
@@ -24,6 +24,12 @@ const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS;
 /// Fewer, larger frames cost less.
 const HTTP2_FRAME_BYTES: u32 = 256 * 1024;
 
+/// A connection to another node.
+#[cfg(not(feature = "sim"))]
+pub(super) type Link = tonic::transport::Channel;
+#[cfg(feature = "sim")]
+pub(super) use super::simulated::Link;
+
 /// How this node connects to others.
 #[derive(Clone)]
 pub(super) struct Dialer {
@@ -34,7 +40,7 @@ pub(super) struct Dialer {
 
 impl Dialer {
     /// A channel that connects on first use and again after each loss. With TLS the certificate must name `node`.
-    pub(super) fn connect(&self, node: NodeId, address: &str) -> io::Result<Channel> {
+    pub(super) fn connect(&self, node: NodeId, address: &str) -> io::Result<Link> {
         let dial = Dial {
             addr: address.to_owned(),
             bind_source: self.bind_source,
@@ -42,14 +48,17 @@ impl Dialer {
             expect: Some((self.cluster.0, node.0)),
             connect_timeout: CONNECT_TIMEOUT,
         };
-        transport::connect_with(dial, |endpoint| {
+        let channel = transport::connect_with(dial, |endpoint| {
             endpoint
                 .http2_keep_alive_interval(PING_EVERY)
                 .keep_alive_timeout(PING_TIMEOUT)
                 .initial_stream_window_size(STREAM_WINDOW)
                 .initial_connection_window_size(CONNECTION_WINDOW)
                 .max_frame_size(HTTP2_FRAME_BYTES)
-        })
+        })?;
+        #[cfg(feature = "sim")]
+        let channel = Link::Channel(channel);
+        Ok(channel)
     }
 }
 

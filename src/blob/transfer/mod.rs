@@ -45,6 +45,8 @@ mod peers;
 mod repair;
 mod service;
 mod shares;
+#[cfg(feature = "sim")]
+mod simulated;
 mod source;
 mod upload;
 mod volumes;
@@ -67,6 +69,8 @@ pub use directory::{Directory, DirectoryError, NodeSeat};
 pub use error::TransferError;
 pub use fetch::{BlobSource, BlobStream};
 pub use health::{PeerHealth, StoreHealth};
+#[cfg(feature = "sim")]
+pub use simulated::Wire;
 pub use upload::{Append, Appended, Holders, Mirrored, Placed, Seal, Staged};
 
 /// Shorthand for results of this room.
@@ -187,7 +191,28 @@ impl Transfer {
     ) -> std::io::Result<Transfer> {
         let listener = TcpListener::bind(config.listen).await?;
         let local_address = listener.local_addr()?;
-        let peers = Arc::new(Peers::new(&config));
+        #[cfg(feature = "sim")]
+        let transfer = Transfer::assemble(&config, stores, epochs, observer, local_address, None);
+        #[cfg(not(feature = "sim"))]
+        let transfer = Transfer::assemble(&config, stores, epochs, observer, local_address);
+        let serve = tokio::spawn(serve(listener, config.tls.clone(), transfer.clone()));
+        transfer.inner.tasks.lock().push(serve);
+        Ok(transfer)
+    }
+
+    /// Joins the parts and begins to look around.
+    fn assemble(
+        config: &Config,
+        stores: Vec<Arc<dyn BlobStore>>,
+        epochs: Arc<dyn EpochSource>,
+        observer: Arc<dyn Observer>,
+        local_address: SocketAddr,
+        #[cfg(feature = "sim")] wire: Option<Arc<dyn Wire>>,
+    ) -> Transfer {
+        #[cfg(feature = "sim")]
+        let peers = Arc::new(Peers::new(config).over(wire));
+        #[cfg(not(feature = "sim"))]
+        let peers = Arc::new(Peers::new(config));
         let settings = &config.settings;
         let holder = Holder::new(config.node, Volumes::new(stores), Arc::clone(&peers), epochs, observer, settings);
         let inner = Arc::new(Inner {
@@ -202,10 +227,9 @@ impl Transfer {
             tasks: Mutex::default(),
         });
         let transfer = Transfer { inner };
-        let serve = tokio::spawn(serve(listener, config.tls.clone(), transfer.clone()));
         let watch = tokio::spawn(watch(transfer.clone(), Duration::from_millis(settings.ping_interval_ms)));
-        transfer.inner.tasks.lock().extend([serve, watch]);
-        Ok(transfer)
+        transfer.inner.tasks.lock().push(watch);
+        transfer
     }
 
     /// The address it listens on.
@@ -271,6 +295,7 @@ async fn watch(transfer: Transfer, every: Duration) {
             }
             inner.peers.ping_all().await;
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(every) => {}
                 () = inner.look_around.notified() => {}
             }

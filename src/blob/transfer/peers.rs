@@ -3,21 +3,23 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use registry_core::decide::placement::{StorePlace, StoreState, Topology};
 use registry_core::vocabulary::ids::{ClusterId, NodeId, StoreId};
 use registry_core::vocabulary::limits::TRANSFER_MESSAGE_BYTES_MAX;
+use tokio::time::Instant;
 use tonic::Status;
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::Channel;
 
 use crate::blob::store::Pressure;
 
-use super::link::Dialer;
+use super::link::{Dialer, Link};
+#[cfg(feature = "sim")]
+use super::simulated::{Direction, Wire};
 use super::wire::proto::blob_client::BlobClient;
 use super::wire::{self, Route, proto};
 use super::{Directory, PeerHealth, StoreHealth, TransferError, TransferResult};
@@ -27,7 +29,7 @@ const SMOOTHING: f64 = 0.2;
 /// Pings that may stay without an answer before a node counts as out of reach.
 const PINGS_MISSED_MAX: u32 = 3;
 
-pub(super) type Client = BlobClient<InterceptedService<Channel, Stamp>>;
+pub(super) type Client = BlobClient<InterceptedService<Link, Stamp>>;
 
 /// Writes the route onto every call to one peer.
 #[derive(Clone)]
@@ -105,6 +107,8 @@ pub(super) struct Peers {
     pub(super) cluster: ClusterId,
     pub(super) node: NodeId,
     dialer: Dialer,
+    #[cfg(feature = "sim")]
+    wire: Option<Arc<dyn Wire>>,
     ping_interval: Duration,
     directory: ArcSwap<Directory>,
     peers: ArcSwap<BTreeMap<NodeId, Arc<Peer>>>,
@@ -118,12 +122,20 @@ impl Peers {
             cluster: config.cluster,
             node: config.node,
             dialer: Dialer { cluster: config.cluster, bind_source: config.bind_source, tls: config.tls.clone() },
+            #[cfg(feature = "sim")]
+            wire: None,
             ping_interval: Duration::from_millis(config.settings.ping_interval_ms),
             directory: ArcSwap::default(),
             peers: ArcSwap::default(),
             own: Mutex::default(),
             own_log_is_short: AtomicBool::default(),
         }
+    }
+
+    /// With a simulator's wire in the place of connections, if there is one.
+    #[cfg(feature = "sim")]
+    pub(super) fn over(self, wire: Option<Arc<dyn Wire>>) -> Peers {
+        Peers { wire, ..self }
     }
 
     pub(super) fn directory(&self) -> Arc<Directory> {
@@ -152,14 +164,22 @@ impl Peers {
     fn connect(&self, node: NodeId, address: &Arc<str>) -> std::io::Result<Peer> {
         let stamp = Stamp(Route { cluster: self.cluster, from: self.node, to: node });
         let client = || -> std::io::Result<Client> {
-            let channel = self.dialer.connect(node, address)?;
-            let client = BlobClient::with_interceptor(channel, stamp.clone())
+            let link = self.link(node, address)?;
+            let client = BlobClient::with_interceptor(link, stamp.clone())
                 .max_decoding_message_size(TRANSFER_MESSAGE_BYTES_MAX)
                 .max_encoding_message_size(TRANSFER_MESSAGE_BYTES_MAX);
             Ok(client)
         };
         let (control, bulk) = (client()?, client()?);
         Ok(Peer { node, address: Arc::clone(address), control, bulk, gauge: Mutex::default() })
+    }
+
+    fn link(&self, node: NodeId, address: &str) -> std::io::Result<Link> {
+        #[cfg(feature = "sim")]
+        if let Some(wire) = &self.wire {
+            return Ok(Link::Simulated(Direction { wire: Arc::clone(wire), from: self.node, to: node }));
+        }
+        self.dialer.connect(node, address)
     }
 
     /// Another node. Errors: `NodeUnknown`.

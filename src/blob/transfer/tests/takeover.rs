@@ -208,7 +208,7 @@ async fn power_cut_loses_nothing_acknowledged() {
         let index = broken as usize - 1;
         let port = nodes[index].local_address().port();
         nodes[index].shutdown().await;
-        disks[index].crash(&mut |_, len| Some(len / 2));
+        disks[index].crash(&mut |_, len| Some(len / 2), &mut |_| false);
         nodes[index] = memory_node(broken, &disks[index], &epochs, port, None).await;
         meet(&nodes).await;
 
@@ -248,7 +248,7 @@ async fn power_cut_before_the_seal() {
         let index = broken as usize - 1;
         let port = nodes[index].local_address().port();
         nodes[index].shutdown().await;
-        disks[index].crash(&mut |_, len| kept.map(|part| len / part));
+        disks[index].crash(&mut |_, len| kept.map(|part| len / part), &mut |_| false);
         nodes[index] = memory_node(broken, &disks[index], &epochs, port, None).await;
         meet(&nodes).await;
 
