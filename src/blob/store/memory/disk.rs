@@ -1,8 +1,9 @@
 //! What survives a process: the blobs and stagings of a memory store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard, RwLock};
@@ -24,6 +25,10 @@ pub(super) struct State {
     pub(super) uploads: BTreeMap<UploadId, Upload>,
     pub(super) blobs: BTreeMap<BlobKey, Arc<Stored>>,
     pub(super) quarantine: Vec<(u64, Arc<Stored>)>,
+    /// Placed without a sync, by a build that is broken on purpose.
+    pub(super) unsynced: BTreeSet<BlobKey>,
+    /// What was removed since the last crash: no removal is synced.
+    removed: BTreeMap<BlobKey, Arc<Stored>>,
     pub(super) failed: Option<Arc<str>>,
 }
 
@@ -42,6 +47,7 @@ pub(super) struct Stored {
     bytes: RwLock<Bytes>,
     pub(super) sums: Vec<u64>,
     home: Home,
+    is_damaged: AtomicBool,
 }
 
 impl MemoryDisk {
@@ -51,9 +57,17 @@ impl MemoryDisk {
     }
 
     /// Cuts the power: the running store is dead, and of each staging only a prefix is left, as long as `keep` says
-    /// (`None`: not even the name). What was placed stays.
-    pub fn crash(&self, keep: &mut dyn FnMut(UploadId, u64) -> Option<u64>) {
+    /// (`None`: not even the name). What was placed stays, and what was removed is back where `returns` says so.
+    pub fn crash(&self, keep: &mut dyn FnMut(UploadId, u64) -> Option<u64>, returns: &mut dyn FnMut(&BlobKey) -> bool) {
         let mut state = self.begin();
+        for key in std::mem::take(&mut state.unsynced) {
+            state.blobs.remove(&key);
+        }
+        for (key, stored) in std::mem::take(&mut state.removed) {
+            if returns(&key) {
+                state.blobs.entry(key).or_insert(stored);
+            }
+        }
         state.uploads.retain(|id, upload| match keep(*id, upload.bytes.len() as u64) {
             None => false,
             Some(left) => {
@@ -71,7 +85,18 @@ impl MemoryDisk {
         let Some(byte) = usize::try_from(offset).ok().and_then(|offset| changed.get_mut(offset)) else { return false };
         *byte ^= 1;
         *bytes = changed.into();
+        stored.is_damaged.store(true, Ordering::Relaxed);
         true
+    }
+
+    /// Whether a blob is here, and if so, whether all its bits are as they were stored.
+    pub fn look(&self, key: &BlobKey) -> Option<bool> {
+        self.lock().blobs.get(key).map(|stored| !stored.is_damaged.load(Ordering::Relaxed))
+    }
+
+    /// Every blob that is here.
+    pub fn keys(&self) -> Vec<BlobKey> {
+        self.lock().blobs.keys().copied().collect()
     }
 
     pub(super) fn begin_life(&self) -> u64 {
@@ -111,6 +136,15 @@ impl State {
     pub(super) fn next_lease(&mut self) -> u64 {
         self.leases += 1;
         self.leases
+    }
+
+    /// Takes a blob away. The next crash may bring it back.
+    pub(super) fn take(&mut self, key: &BlobKey) -> Option<Arc<Stored>> {
+        let stored = self.blobs.remove(key)?;
+        if !self.unsynced.remove(key) {
+            self.removed.insert(*key, Arc::clone(&stored));
+        }
+        Some(stored)
     }
 
     pub(super) fn used_bytes(&self) -> u64 {
@@ -158,7 +192,7 @@ impl Upload {
 impl Stored {
     pub(super) fn new(bytes: Bytes, home: Home) -> Stored {
         let sums = bytes.chunks(BLOCK_BYTES).map(block_sum).collect();
-        Stored { bytes: RwLock::new(bytes), sums, home }
+        Stored { bytes: RwLock::new(bytes), sums, home, is_damaged: AtomicBool::new(false) }
     }
 
     pub(super) fn bytes(&self) -> Bytes {

@@ -155,7 +155,7 @@ fn run(seed: u64, acts: usize) {
             1 if !has_removed_records(&history) => {
                 // A killed process: nothing that was written is lost. Idle times begin anew from the file's time.
                 subject.crash();
-                disk.crash(&mut |_, len| Some(len));
+                disk.crash(&mut |_, len| Some(len), &mut |_| false);
                 memory = MemoryStore::open(&disk, STORE, world.options());
                 history.push("crash".to_owned());
                 for status in subject.store().uploads(None, 100) {
