@@ -24,10 +24,16 @@ pub enum Mutant {
     ForgetNeeds = 7,
     /// A leader loses patience with a follower and counts what it has sent: it answers before a quorum has it.
     AckAtSend = 8,
+    /// Files that no record names yet are deleted, though a commit may be under way.
+    DeletePending = 9,
+    /// A commit links its blob before it makes the record.
+    LinkFirst = 10,
+    /// To drop a use drops all uses of the repository.
+    SkipUse = 11,
 }
 
 /// Every mutant with its name.
-pub const ALL: [(&str, Mutant); 8] = [
+pub const ALL: [(&str, Mutant); 11] = [
     ("skip-log-sync", Mutant::SkipLogSync),
     ("skip-blob-sync", Mutant::SkipBlobSync),
     ("skip-dir-sync", Mutant::SkipDirSync),
@@ -36,6 +42,9 @@ pub const ALL: [(&str, Mutant); 8] = [
     ("collect-used", Mutant::CollectUsed),
     ("forget-needs", Mutant::ForgetNeeds),
     ("ack-at-send", Mutant::AckAtSend),
+    ("delete-pending", Mutant::DeletePending),
+    ("link-first", Mutant::LinkFirst),
+    ("skip-use", Mutant::SkipUse),
 ];
 
 #[cfg(feature = "mutants")]

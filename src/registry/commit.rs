@@ -12,6 +12,7 @@ use registry_core::metadata::link::{self, Link};
 use registry_core::metadata::node;
 use registry_core::metadata::repository::{self, RepositoryKey};
 use registry_core::metadata::upload::{CloseUpload, FinishUpload};
+use registry_core::mutants::{self, Mutant};
 use registry_core::vocabulary::ids::{Revision, StoreId, UploadId, UseId};
 use registry_core::vocabulary::{Digest, Refusal};
 
@@ -125,6 +126,10 @@ impl Registry {
         };
         commands.push(commit.into());
         commands.push(Link { repository: repository.clone(), digest: *digest, size_bytes, hold }.into());
+        if mutants::is_on(Mutant::LinkFirst) {
+            let last = commands.len() - 1;
+            commands.swap(last - 1, last);
+        }
         let accepted = self.propose_growth(&permit.principal, repository, commands).await?;
         let value = BlobInfo { digest: *digest, size_bytes };
         Ok(At { value, revision: Revision { ..accepted.revision } })

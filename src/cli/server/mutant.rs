@@ -24,7 +24,10 @@ pub(super) fn choose() -> Result<(), CliError> {
         | Mutant::OneZone
         | Mutant::StaleReads
         | Mutant::CollectUsed
-        | Mutant::ForgetNeeds => {}
+        | Mutant::ForgetNeeds
+        | Mutant::DeletePending
+        | Mutant::LinkFirst
+        | Mutant::SkipUse => {}
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ use super::repository::RepositoryKey;
 use super::tables::{Tables, TablesRead};
 use super::upload;
 use crate::decide::placement::{Topology, write_rule};
+use crate::mutants::{self, Mutant};
 use crate::vocabulary::digest::Digest;
 use crate::vocabulary::ids::{RepositoryId, StoreId, UploadId, UseId};
 use crate::vocabulary::limits::BLOB_BYTES_MAX;
@@ -290,6 +291,12 @@ impl Apply for DropUse {
 
     fn apply<T: Tables>(self, _: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
         let key = keys::blob_use(&self.digest, self.repository.id, self.hold);
+        if mutants::is_on(Mutant::SkipUse) {
+            let uses = tables.prefix(&keys::blob_uses(&self.digest), 99);
+            let is_theirs = |value: &[u8]| codec::row::<UseRow>(value).repository.id == self.repository.id;
+            uses.into_iter().filter(|(_, value)| is_theirs(value)).for_each(|(key, _)| tables.delete(key));
+            return Ok(Reply::Done);
+        }
         if !tables.contains(&key) {
             return Ok(Reply::Unchanged);
         }

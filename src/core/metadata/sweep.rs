@@ -172,6 +172,7 @@ pub fn fate(tables: &impl TablesRead, digest: &Digest, generation: &UploadId, st
         return if row.stores.contains(&store) { Fate::Named } else { Fate::Extra };
     }
     match blob::generation_over(tables, digest, generation) {
+        false if mutants::is_on(Mutant::DeletePending) => Fate::Closed,
         false => Fate::Pending,
         true if is_closed(tables, digest, generation) => Fate::Closed,
         true => Fate::Expired,
