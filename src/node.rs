@@ -6,6 +6,8 @@ mod gauges;
 mod restore;
 mod room;
 mod serve;
+#[cfg(feature = "sim")]
+pub mod simulated;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use registry_core::decide::placement::Topology;
 use registry_core::metadata::blob::UnconfirmReplica;
 use registry_core::metadata::upload;
-use registry_core::vocabulary::ids::{StoreId, UploadId};
+use registry_core::vocabulary::ids::{NodeId, StoreId, UploadId};
 
 use super::NodeError;
 use crate::blob::store::fs::{self, FsStore};
@@ -61,8 +61,7 @@ pub(super) async fn start_transfer(
             ..transfer::Settings::default()
         },
     };
-    let epochs = Arc::new(Epochs(metadata.clone()));
-    let observer = Arc::new(BadCopies { metadata: metadata.clone(), principal: Cluster::principal(identity.node) });
+    let (epochs, observer) = asked_and_told(metadata, identity.node);
     let started = Transfer::start(config, vec![store], epochs, observer).await;
     started.map_err(|error| NodeError::Io(format!("listen.blob {}: {error}", settings.listen_address(Door::Blob))))
 }
@@ -78,6 +77,12 @@ pub(super) fn set_directory(transfer: &Transfer, nodes: Vec<Seated>, topology: &
         Ok(directory) => transfer.set_directory(directory),
         Err(error) => tracing::error!(%error, "the registered topology contradicts itself"),
     }
+}
+
+/// Whom the transfer room of a node asks for epochs, and whom it tells of bad copies.
+pub(super) fn asked_and_told(metadata: &Metadata, node: NodeId) -> (Arc<dyn EpochSource>, Arc<dyn Observer>) {
+    let observer = BadCopies { metadata: metadata.clone(), principal: Cluster::principal(node) };
+    (Arc::new(Epochs(metadata.clone())), Arc::new(observer))
 }
 
 /// An upload's epoch by a linearizable read.
