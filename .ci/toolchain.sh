@@ -9,7 +9,7 @@ command -v mold >/dev/null || missing+=(mold)
 compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null || compgen -G '/usr/lib/*/libclang*.so*' >/dev/null || missing+=(libclang-dev)
 command -v g++ >/dev/null || missing+=(g++)
 command -v strace >/dev/null || missing+=(strace)
-command -v cargo >/dev/null || { echo "toolchain.sh: install Rust 1.90 or newer first (cargo is missing)" >&2; exit 1; }
+command -v cargo >/dev/null || { echo "toolchain.sh: install Rust 1.94.1 or newer first (cargo is missing)" >&2; exit 1; }
 [ ${#missing[@]} = 0 ] && exit 0
 sudo=; [ "$(id -u)" = 0 ] || sudo=sudo
 echo "toolchain.sh: installing ${missing[*]}" >&2

@@ -114,6 +114,11 @@ pub const METRICS: &[Metric] = &[
         &[],
         "Pack segments rewritten to give back the space of the dead.",
     ),
+    (Counter, "portolan_bucket_requests_total", &["request", "outcome"], "Requests to the bucket of blobs."),
+    (Counter, "portolan_bucket_sent_bytes_total", &[], "Bytes of blobs sent to the bucket."),
+    (Gauge, "portolan_blob_cache_bytes", &[], "Bytes of blobs of the bucket that lie on this volume."),
+    (Counter, "portolan_blob_cache_evictions_total", &[], "Blobs taken from this volume because others need the room."),
+    (Counter, "portolan_blob_cache_reads_total", &["found"], "Blobs opened, by whether they were on this volume."),
     // garbage collection
     (
         Counter,

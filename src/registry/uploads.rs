@@ -103,6 +103,7 @@ pub(super) fn refusal(error: &TransferError) -> Refusal {
             | StoreError::Damaged { .. }
             | StoreError::TooManyUploads { .. }
             | StoreError::VolumeFailed { .. }
+            | StoreError::Unavailable { .. }
             | StoreError::Io { .. } => unavailable(),
         },
         TransferError::Body { error, .. } => Refusal::UploadInvalid { detail: error.to_string() },

@@ -101,6 +101,14 @@ pub enum StoreError {
         /// The first failure.
         reason: Arc<str>,
     },
+    /// What the store stands on does not answer, a bucket for instance; what was told durable stays so. Retry later.
+    #[error("{what}: {detail}")]
+    Unavailable {
+        /// What was tried.
+        what: Arc<str>,
+        /// What came of it.
+        detail: Arc<str>,
+    },
     /// The operating system refused something else.
     #[error("{what}: {source}")]
     Io {

@@ -1,9 +1,10 @@
 //! The node-local blob store: one volume of verified, immutable bytes.
 //!
-//! What it is: [`BlobStore`], implemented on a file system ([`fs`]) and in memory ([`memory`], the twin that the
-//! simulator and the property tests use). Bytes arrive as an *upload* (begin → append → seal → place), as a small blob
-//! in one call ([`BlobStore::put`]) or from another node ([`BlobStore::import`]); they leave as [`Blocks`] that were
-//! checked after they were read. Everything that is visible under a digest is whole, verified and durable.
+//! What it is: [`BlobStore`], implemented on a file system ([`fs`]), on a bucket that nodes share ([`s3`]) and in
+//! memory ([`memory`], the twin that the simulator and the property tests use). Bytes arrive as an *upload* (begin →
+//! append → seal → place), as a small blob in one call ([`BlobStore::put`]) or from another node
+//! ([`BlobStore::import`]); they leave as [`Blocks`] that were checked after they were read. Everything that is
+//! visible under a digest is whole, verified and durable.
 //!
 //! What it never does: decide which blobs live (the metadata does), talk to another node (`blob::transfer` does), hand
 //! out a byte that wasn't checked, or trust a digest that it did not compute itself.
@@ -27,6 +28,7 @@ pub mod fs;
 mod key;
 mod lock;
 pub mod memory;
+pub mod s3;
 mod settings;
 mod status;
 mod step;
@@ -52,6 +54,18 @@ pub type StoreResult<T> = Result<T, StoreError>;
 pub trait BlobStore: Send + Sync + 'static {
     /// The identity in the volume's marker file.
     fn store_id(&self) -> StoreId;
+
+    /// Whether other stores of the cluster have the very same bytes, as the nodes on a bucket do: what one of them
+    /// removes is gone for all, so only what no command can name again may be removed.
+    fn shares_bytes(&self) -> bool {
+        false
+    }
+
+    /// Lets this life of the cluster delete what an earlier one has stored: an operator says that the other one has
+    /// ended. Nothing to do where nobody else could be.
+    fn adopt(&self) -> StoreResult<()> {
+        Ok(())
+    }
 
     // ---- uploads -------------------------------------------------------------------------------------------------
 

@@ -103,6 +103,12 @@ impl TransferError {
         matches!(self.store_error(), Some(StoreError::UploadUnknown))
     }
 
+    /// Whether what the holder's store stands on does not answer. Its bytes are where they were, and another holder
+    /// would be no better off.
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self.store_error(), Some(StoreError::Unavailable { .. }))
+    }
+
     /// Whether the holder is lost to its upload for now: the other one should be given a new partner. True when it is
     /// out of reach, has no staging any more, or its volume takes no writes.
     pub fn is_holder_lost(&self) -> bool {

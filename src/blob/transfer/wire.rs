@@ -194,6 +194,7 @@ const NO_SPACE: u32 = 15;
 const TOO_MANY_UPLOADS: u32 = 16;
 const VOLUME_FAILED: u32 = 17;
 const IO: u32 = 18;
+const UNAVAILABLE: u32 = 19;
 const UNREACHABLE: u32 = 32;
 const NODE_UNKNOWN: u32 = 33;
 const STORE_UNKNOWN: u32 = 34;
@@ -253,6 +254,7 @@ fn store_failure(error: &StoreError) -> proto::Failure {
         StoreError::TooManyUploads { max } => fill(TOO_MANY_UPLOADS, *max as u64, 0, String::new()),
         StoreError::VolumeFailed { reason } => fill(VOLUME_FAILED, 0, 0, clip(reason)),
         StoreError::Io { .. } => fill(IO, 0, 0, clip(&error.to_string())),
+        StoreError::Unavailable { .. } => fill(UNAVAILABLE, 0, 0, clip(&error.to_string())),
     }
 }
 
@@ -303,6 +305,7 @@ fn store_error(failure: &proto::Failure) -> Option<StoreError> {
         TOO_MANY_UPLOADS => StoreError::TooManyUploads { max: usize::try_from(number).ok()? },
         VOLUME_FAILED => StoreError::VolumeFailed { reason: text.into() },
         IO => StoreError::Io { what: "on another node".into(), source: Arc::new(io::Error::other(text.to_owned())) },
+        UNAVAILABLE => StoreError::Unavailable { what: "on another node".into(), detail: text.into() },
         _ => return None,
     })
 }

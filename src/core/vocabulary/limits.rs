@@ -72,6 +72,13 @@ pub const REFERRERS_WALKED_MAX: usize = 1000;
 
 /// Largest blob that goes to a pack segment instead of a file of its own.
 pub const PACK_BLOB_BYTES_MAX: usize = 64 * KIB;
+/// Bytes of a part that is sent to a bucket; more only where a blob would have too many. At least 5 MiB by the
+/// protocol.
+pub const BUCKET_PART_BYTES: u64 = 8 * MIB as u64;
+/// Most parts of an object, by the protocol.
+pub const BUCKET_PARTS_MAX: u64 = 10_000;
+/// Blobs that a node sends to a bucket at once; each takes the memory of a part.
+pub const BUCKET_SENDS_MAX: usize = 8;
 /// Block whose checksum is verified before it leaves.
 pub const BLOCK_BYTES: usize = 64 * KIB;
 /// Largest blob in bytes: 10 TiB; offsets stay far below 2^63.

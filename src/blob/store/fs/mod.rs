@@ -30,6 +30,7 @@ use self::pack::Packs;
 use self::shared::SharedRoom;
 pub use self::stopped::{Depth, Examined, Lying, StoppedVolume};
 use self::store::Inner;
+pub(in crate::blob::store) use self::sums::Sums;
 use self::uploads::Uploads;
 use self::volume::Volume;
 use super::lock::DigestLocks;

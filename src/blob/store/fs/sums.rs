@@ -11,18 +11,18 @@ const TAIL_BYTES: usize = 4;
 
 /// The sums of a blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Sums {
-    pub(super) size_bytes: u64,
-    pub(super) sums: Vec<u64>,
+pub(in crate::blob::store) struct Sums {
+    pub(in crate::blob::store) size_bytes: u64,
+    pub(in crate::blob::store) sums: Vec<u64>,
 }
 
 impl Sums {
     /// How long the sidecar of a blob is.
-    pub(super) fn encoded_bytes(size_bytes: u64) -> u64 {
+    pub(in crate::blob::store) fn encoded_bytes(size_bytes: u64) -> u64 {
         (HEAD_BYTES + TAIL_BYTES) as u64 + 8 * size_bytes.div_ceil(BLOCK_BYTES as u64)
     }
 
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(in crate::blob::store) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(HEAD_BYTES + 8 * self.sums.len() + TAIL_BYTES);
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(&self.size_bytes.to_le_bytes());
@@ -37,7 +37,7 @@ impl Sums {
     }
 
     /// Reads the sidecar of a blob with this size; `None` if anything about it is wrong.
-    pub(super) fn decode(bytes: &[u8], size_bytes: u64) -> Option<Sums> {
+    pub(in crate::blob::store) fn decode(bytes: &[u8], size_bytes: u64) -> Option<Sums> {
         if bytes.len() as u64 != Sums::encoded_bytes(size_bytes) {
             return None;
         }
