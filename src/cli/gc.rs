@@ -31,6 +31,9 @@ enum GcCommand {
     Pause,
     /// Collect again.
     Resume,
+    /// Let this cluster delete in its bucket (blobs.driver = "s3") after a forced recovery or a restored backup. Only when
+    /// no node of the former one will run again: it would lose what only it knows to be in use.
+    AdoptBucket,
     /// Tell what becomes of a blob, when, and why.
     Explain {
         /// Its digest.
@@ -55,6 +58,10 @@ pub(super) async fn run(arguments: GcArguments, printer: Printer) -> Result<(), 
         GcCommand::Resume => {
             client()?.post("/v1/gc/resume", &json!({})).await?;
             printer.done("collection goes on")
+        }
+        GcCommand::AdoptBucket => {
+            client()?.post("/v1/gc/adopt-bucket", &json!({})).await?;
+            printer.done("the bucket belongs to this cluster; what nothing names is deleted there from now on")
         }
         GcCommand::Explain { digest } => explain(&client()?.get(&uses_path(&digest)).await?, printer),
     }

@@ -228,6 +228,13 @@ fn free(store: &dyn BlobStore, judged: Vec<(Held, Fate)>, freed: &Freed) -> Stor
                     done += 1;
                 }
             }
+            // A bucket has an owner, which an older view of the cluster is not: nothing is kept for a week there.
+            Fate::Expired if store.shares_bytes() => {
+                if store.remove(&lock, key.generation)? {
+                    freed.deleted(size_bytes);
+                    done += 1;
+                }
+            }
             Fate::Expired => {
                 if store.set_aside(&lock, key.generation)? {
                     tracing::warn!(blob = %key, "nobody remembers what this file is for; it goes to the quarantine");

@@ -12,6 +12,7 @@ use registry_core::vocabulary::ids::Revision;
 use registry_core::vocabulary::limits::{TICKS_PER_GRACE, WALK_DEPTH_MAX};
 use registry_core::vocabulary::{Digest, Refusal, Tag};
 
+use super::uploads::refusal;
 use super::{At, Consistency, Registry};
 use crate::metadata::revision;
 
@@ -94,6 +95,12 @@ pub struct BlobUses {
 }
 
 impl Registry {
+    /// Lets this life of the cluster delete in the bucket what an earlier one has stored. Nothing to do where blobs
+    /// are on disks. Refuses with `Unavailable` while the bucket is out of reach.
+    pub async fn adopt_bucket(&self) -> Result<(), Refusal> {
+        self.transfer().adopt().await.map_err(|error| refusal(&error))
+    }
+
     /// Where collection stands.
     pub async fn collection(&self, consistency: Consistency) -> Result<At<Collection>, Refusal> {
         let read = self.metadata().read(consistency, |view| {

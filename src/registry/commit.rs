@@ -169,7 +169,11 @@ impl Registry {
         let enough = self.is_durable(&placed.stores);
         if !enough {
             let why = placed.failed.first().map_or_else(unavailable, |(_, error)| refusal(error));
-            return Ok(Sealed::TooFewHolders(why));
+            // a new pair would stand before the same bucket
+            return match placed.failed.iter().any(|(_, error)| error.is_unavailable()) {
+                true => Err(why),
+                false => Ok(Sealed::TooFewHolders(why)),
+            };
         }
         let size_bytes = placed.size_bytes;
         let durable = Durable { digest, size_bytes, generation: *upload, stores: placed.stores };

@@ -186,6 +186,18 @@ pub(super) async fn resume(exchange: Exchange, Document(wish): Document<Nothing>
     control(&exchange, "gc.resume", wish).await
 }
 
+/// `POST /v1/gc/adopt-bucket`: the bucket belongs to this life of the cluster from now on.
+pub(super) async fn adopt_bucket(exchange: Exchange, Document(wish): Document<Nothing>) -> Answer {
+    let registry = &exchange.admin().registry;
+    let revision = exchange.change("gc.adopt_bucket", "", async |auth, caller| {
+        auth.permit_admin(caller, policy::Action::ManageCluster)?;
+        let Nothing {} = wish?;
+        registry.adopt_bucket().await?;
+        Ok(caller.revision())
+    });
+    Ok(answer::changed(revision.await?))
+}
+
 async fn control(exchange: &Exchange, action: &'static str, wish: Result<ControlGc, Failure>) -> Answer {
     let registry = &exchange.admin().registry;
     let revision = exchange.change(action, "", async |auth, caller| {

@@ -19,7 +19,7 @@
 //! | `/v1/users/{user}/grants` | PUT |
 //! | `/v1/whoami`, `/v1/explain` | GET / POST |
 //! | `/v1/blobs/{digest}`, `…/uses` | GET |
-//! | `/v1/gc`; `/v1/gc/run`, `/pause`, `/resume` | GET; POST |
+//! | `/v1/gc`; `/v1/gc/run`, `/pause`, `/resume`, `/adopt-bucket` | GET; POST |
 //! | `/v1/scrub`; `/v1/scrub/run`, `/pause`, `/resume` | GET; POST |
 //! | `/v1/backups`, `/v1/backups/{id}`, `…/files/{number}` | POST / DELETE / GET |
 //! | `/v1/registry` | GET, PATCH |
@@ -108,6 +108,7 @@ impl Admin {
             .route("/v1/gc/run", post(gc::run))
             .route("/v1/gc/pause", post(gc::pause))
             .route("/v1/gc/resume", post(gc::resume))
+            .route("/v1/gc/adopt-bucket", post(gc::adopt_bucket))
             .route("/v1/scrub", get(scrub::status))
             .route("/v1/scrub/run", post(scrub::run))
             .route("/v1/scrub/pause", post(scrub::pause))

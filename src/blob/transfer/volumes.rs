@@ -41,6 +41,16 @@ impl Volumes {
         Err(StoreError::UploadUnknown)
     }
 
+    /// Whether what one node stores the others have as well: a bucket that they share.
+    pub(super) fn share_bytes(&self) -> bool {
+        self.0.iter().any(|store| store.shares_bytes())
+    }
+
+    /// Tells each that an earlier life of the cluster has ended.
+    pub(super) fn adopt(&self) -> StoreResult<()> {
+        self.0.iter().try_for_each(|store| store.adopt())
+    }
+
     /// The store with the most room that still works.
     pub(super) fn roomiest(&self) -> StoreResult<Arc<dyn BlobStore>> {
         if let [only] = &*self.0 {

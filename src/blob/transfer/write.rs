@@ -16,6 +16,7 @@ use crate::blob::store::{BlobKey, Pressure, StoreError};
 use super::holder::Open;
 use super::intake::Intake;
 use super::leg::Leg;
+use super::volumes::{At as _, blocking};
 use super::wire::{self, proto};
 use super::{
     Append, Appended, BlobSource, Body, Holders, Mirrored, Placed, Seal, Staged, Transfer, TransferError,
@@ -92,7 +93,7 @@ impl Transfer {
         let wanted = if mutants::is_on(Mutant::OneZone) { 1 } else { usize::MAX };
         let answers =
             seal.holders.nodes().take(wanted).map(|node| async move { (node, self.place_on(node, seal).await) });
-        let mut placed = Placed::join(join_all(answers).await)?;
+        let mut placed = Placed::join(self.gather(answers).await)?;
         // Whatever the other one said: the bytes are right, so it has lost some if they hash to something else there.
         if let (&[survivor], [_]) = (placed.stores.as_slice(), placed.failed.as_slice()) {
             let key = BlobKey::new(seal.digest, seal.upload);
@@ -150,7 +151,20 @@ impl Transfer {
             let bytes = bytes.clone();
             async move { (node, self.put_small_on(node, key, bytes).await) }
         });
-        Placed::join(join_all(answers).await)
+        Placed::join(self.gather(answers).await)
+    }
+
+    /// What holders answer, asked all at once; on a shared bucket one by one, so that the second finds what the first
+    /// has sent.
+    async fn gather<T>(&self, answers: impl Iterator<Item: Future<Output = T>>) -> Vec<T> {
+        if !self.inner.holder.volumes.share_bytes() {
+            return join_all(answers).await;
+        }
+        let mut gathered = Vec::new();
+        for answer in answers {
+            gathered.push(answer.await);
+        }
+        gathered
     }
 
     async fn put_small_on(&self, node: NodeId, key: BlobKey, bytes: Bytes) -> TransferResult<(StoreId, u64)> {
@@ -233,6 +247,12 @@ impl Transfer {
         let peer = self.inner.peers.get(survivor)?;
         let request = proto::RefillRequest { upload: Some(upload.into()), epoch, partner: partner.0 };
         wire::staged(partner, peer.call(PLACE_TIMEOUT, peer.control().refill(request)).await?)
+    }
+
+    /// Lets this life of the cluster delete what an earlier one has stored where this node's stores are.
+    pub async fn adopt(&self) -> TransferResult<()> {
+        let volumes = self.inner.holder.volumes.clone();
+        blocking(move || volumes.adopt()).await.at(self.inner.holder.node)
     }
 
     /// Asks stores, all at once, whether they have a blob *now* (§5.3, 5): its size, or `None`.

@@ -74,14 +74,9 @@ impl FreeFiles {
             for entry in &page.entries {
                 match sweep::fate(view, &entry.key.digest, &entry.key.generation, store) {
                     Fate::Closed | Fate::Expired => due.push(entry.key),
-                    Fate::Extra => {
-                        let BlobKey { digest, generation } = entry.key;
-                        let fence = knows_fences.then(|| replica::fence(view, &digest, &generation, store));
-                        match replica::is_unwanted(view, &digest, &generation, store) {
-                            true if knows_fences => due.push(entry.key),
-                            true | false => extra.push((entry.key, fence)),
-                        }
-                    }
+                    // on a bucket another node's door to the same object
+                    Fate::Extra if self.store.shares_bytes() => {}
+                    Fate::Extra => extra.push(entry.key),
                     Fate::Named | Fate::Pending => {}
                 }
             }
