@@ -17,7 +17,7 @@ use raft::{Group, GroupConfig, Member, NodeTls, StartError, TlsSource};
 use registry_core::decide::fuse::Fuse;
 use registry_core::metadata::absence::Patience;
 use registry_core::metadata::{cluster as cluster_rows, keys, node as node_rows, upgrade};
-use registry_core::vocabulary::ids::{NodeId, StoreId};
+use registry_core::vocabulary::ids::{Lineage, NodeId, StoreId};
 
 use crate::auth::{self, Auth};
 use crate::blob::store::{BlobStore, OpenError, fs};
@@ -226,11 +226,15 @@ async fn assemble(settings: Settings, shutdown: Shutdown, databases: &Databases)
     let store_is_known = state.read(|view| {
         node_rows::stores(view).iter().any(|(id, row)| *id == identity.store && row.node == identity.node)
     });
-    let store = blobs::open(&settings, &identity, store_is_known || had_volume).await?;
+    let blobs::Opened { store, bucket } = blobs::open(&settings, &identity, store_is_known || had_volume).await?;
     let watch = Arc::new(Watch::default());
     let machine = Arc::new(MetadataMachine::new(state.clone(), watch.clone()));
     let group = Group::start(group_config(&settings, &identity, pems.clone()), machine).await?;
     databases.opened(&group, &state);
+    if let Some(bucket) = bucket {
+        let group = group.clone();
+        bucket.set_lineage(move || Lineage(group.lineage()));
+    }
     let metadata = Metadata::new(group.clone(), state, watch);
     let level = metadata.peek(|view| upgrade::level_of(view, keys::SYSTEM));
     group.record_suspects(level >= upgrade::LEVEL_2);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::mistake::{Mistake, Origin};
 use super::section::Reader;
-use super::{Door, Settings};
+use super::{BlobDriver, Door, Settings};
 use crate::ground::{files, secret, telemetry, tls};
 
 type Name = (&'static str, &'static str);
@@ -28,6 +28,7 @@ pub(super) fn together(settings: &Settings, reader: &mut Reader, warnings: &mut 
     checker.public_files();
     checker.cluster_files();
     checker.root_key();
+    checker.bucket();
     checker.log();
 }
 
@@ -188,6 +189,58 @@ impl Checker<'_> {
         match secret::read_file(path) {
             Ok((_, warning)) => self.warnings.extend(warning),
             Err(problem) => self.refuse(&names[..1], format!("auth.root_key_file: {} {problem}", path.display())),
+        }
+    }
+
+    /// With the driver for it, the bucket must be named, and so must who asks.
+    fn bucket(&mut self) {
+        let s3 = &self.settings.s3;
+        if let Some(prefix) = &s3.prefix
+            && (prefix.starts_with('/') || !prefix.ends_with('/'))
+        {
+            self.refuse(
+                &[("s3", "prefix")],
+                format!("s3.prefix = {prefix:?} must end with a slash and not begin with one"),
+            );
+        }
+        if let Some(endpoint) = &s3.endpoint {
+            match endpoint
+                .parse::<axum::http::Uri>()
+                .ok()
+                .filter(|uri| uri.host().is_some())
+                .and_then(|uri| uri.scheme_str().map(str::to_owned))
+            {
+                Some(scheme) if scheme == "https" => {}
+                Some(scheme) if scheme == "http" => self.warnings.push(format!(
+                    "s3.endpoint = {endpoint} is not encrypted: who is on the way can read what is pushed and pulled"
+                )),
+                Some(_) | None => {
+                    let told = format!("s3.endpoint = {endpoint:?} is no URL, as \"https://s3.example.com\"");
+                    self.refuse(&[("s3", "endpoint")], told);
+                }
+            }
+        }
+        if s3.secret_key.is_some() && s3.secret_key_file.is_some() {
+            let names = [("s3", "secret_key_file"), ("s3", "secret_key")];
+            self.refuse(&names, "s3.secret_key and s3.secret_key_file are both set; set one".to_owned());
+        }
+        if let Some(path) = &s3.secret_key_file {
+            match secret::read_file(path) {
+                Ok((_, warning)) => self.warnings.extend(warning),
+                Err(problem) => {
+                    let told = format!("s3.secret_key_file: {} {problem}", path.display());
+                    self.refuse(&[("s3", "secret_key_file")], told);
+                }
+            }
+        }
+        let has_secret = s3.secret_key.is_some() || s3.secret_key_file.is_some();
+        let parts =
+            [("bucket", s3.bucket.is_some()), ("access_key", s3.access_key.is_some()), ("secret_key_file", has_secret)];
+        let missing: Vec<String> =
+            parts.iter().filter(|(_, is_set)| !is_set).map(|(key, _)| format!("s3.{key}")).collect();
+        if self.settings.blobs.driver == BlobDriver::S3 && !missing.is_empty() {
+            let told = format!("blobs.driver = \"s3\" needs {} as well", missing.join(" and "));
+            self.refuse(&[("blobs", "driver")], told);
         }
     }
 

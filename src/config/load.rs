@@ -11,7 +11,7 @@ use super::raw::RawSettings;
 use super::section::{Known, Listing, Reader, Section};
 use super::sections::{
     AuthSection, BlobsSection, ClusterSection, GcSection, HttpSection, ListenSection, LogSection, NodeSection,
-    RaftSection, RepairSection, TlsSection,
+    RaftSection, S3Section, TlsSection,
 };
 
 /// Largest configuration file, in bytes.
@@ -47,6 +47,7 @@ pub(super) fn known() -> Known {
         Listing::of::<ClusterSection>(),
         Listing::of::<RaftSection>(),
         Listing::of::<BlobsSection>(),
+        Listing::of::<S3Section>(),
         Listing::of::<AuthSection>(),
         Listing::of::<HttpSection>(),
         Listing::of::<GcSection>(),
@@ -120,6 +121,7 @@ fn read_sections(reader: &mut Reader) -> Settings {
         cluster: Section::read(reader),
         raft: Section::read(reader),
         blobs: Section::read(reader),
+        s3: Section::read(reader),
         auth: Section::read(reader),
         http: Section::read(reader),
         gc: Section::read(reader),

@@ -29,8 +29,8 @@ pub use load::{Loaded, Sources};
 pub use mistake::{Mistake, Mistakes, Origin};
 pub use print::reference;
 pub use sections::{
-    AuthSection, BlobsSection, Challenge, ClusterSection, GcSection, HttpSection, ListenSection, LogSection,
-    NodeSection, RaftSection, RepairSection, TlsSection,
+    AuthSection, BlobDriver, BlobsSection, Challenge, ClusterSection, GcSection, HttpSection, ListenSection,
+    LogSection, NodeSection, RaftSection, S3Section, TlsSection,
 };
 pub use value::{ByteSize, Network, PublicUrl};
 
@@ -49,6 +49,8 @@ pub struct Settings {
     pub raft: RaftSection,
     /// Blobs on disk.
     pub blobs: BlobsSection,
+    /// The bucket of blobs, with that driver.
+    pub s3: S3Section,
     /// Who may come in.
     pub auth: AuthSection,
     /// Requests.

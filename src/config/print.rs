@@ -71,18 +71,6 @@ fn sections(settings: &Settings) -> Vec<(&'static str, Entries)> {
     fn of<S: Section>(section: &S) -> (&'static str, Entries) {
         (S::NAME, section.entries())
     }
-    let Settings { node, listen, tls, cluster, raft, blobs, auth, http, gc, repair, log } = settings;
-    vec![
-        of(node),
-        of(listen),
-        of(tls),
-        of(cluster),
-        of(raft),
-        of(blobs),
-        of(auth),
-        of(http),
-        of(gc),
-        of(repair),
-        of(log),
-    ]
+    let Settings { node, listen, tls, cluster, raft, blobs, s3, auth, http, gc, log } = settings;
+    vec![of(node), of(listen), of(tls), of(cluster), of(raft), of(blobs), of(s3), of(auth), of(http), of(gc), of(log)]
 }

@@ -7,27 +7,35 @@ use futures_util::future::BoxFuture;
 use registry_core::decide::placement::Topology;
 use registry_core::metadata::blob::UnconfirmReplica;
 use registry_core::metadata::upload;
-use registry_core::vocabulary::ids::{NodeId, StoreId, UploadId};
+use registry_core::vocabulary::ids::{StoreId, UploadId};
+use tokio::runtime::Handle;
 
 use super::NodeError;
 use crate::blob::store::fs::{self, FsStore};
+use crate::blob::store::s3::{self, BucketAddress, BucketSettings, S3Store};
 use crate::blob::store::{self, BlobKey, BlobStore};
 use crate::blob::transfer::{self, CopyFault, Directory, EpochSource, EpochUnknown, NodeSeat, Observer, Transfer};
 use crate::cluster::feed::Seated;
 use crate::cluster::{Cluster, Identity};
-use crate::config::{Door, Settings};
+use crate::config::{BlobDriver, Door, S3Section, Settings};
 use crate::ground::reload::Reloading;
 use crate::ground::tls::NodePems;
-use crate::ground::{Clock as _, SystemClock};
+use crate::ground::{Clock as _, SystemClock, secret};
 use crate::metadata::{Consistency, Metadata};
 
+/// An open store.
+pub(super) struct Opened {
+    pub(super) store: Arc<dyn BlobStore>,
+    /// The same store, if it is one on a bucket: it has to be told the lineage.
+    pub(super) bucket: Option<Arc<S3Store>>,
+}
+
 /// Opens the volume: the registered one and no other, or at first use whatever is there.
-pub(super) async fn open(
-    settings: &Settings,
-    identity: &Identity,
-    is_known: bool,
-) -> Result<Arc<dyn BlobStore>, NodeError> {
-    let claim = match is_known {
+pub(super) async fn open(settings: &Settings, identity: &Identity, is_known: bool) -> Result<Opened, NodeError> {
+    let dir = settings.blobs_dir();
+    // a cache that is lost costs time: the node goes on with an empty one, under the same name
+    let is_lost_cache = settings.blobs.driver == BlobDriver::S3 && fs::marked(&dir).is_none();
+    let claim = match is_known && !is_lost_cache {
         true => fs::Identity::Known(identity.store),
         false => fs::Identity::FirstUse(identity.store),
     };
@@ -36,10 +44,58 @@ pub(super) async fn open(
     options.settings.full_percent = settings.blobs.full_percent;
     options.settings.refuse_percent = settings.blobs.refuse_percent;
     options.settings.urgent_percent = settings.blobs.urgent_percent;
-    let (dir, cluster) = (settings.blobs_dir(), identity.cluster);
-    let opened = tokio::task::spawn_blocking(move || FsStore::open(&dir, cluster, claim, options)).await;
-    let store = opened.map_err(|error| NodeError::Io(error.to_string()))??;
-    Ok(Arc::new(store))
+    let cluster = identity.cluster;
+    let opened = match settings.blobs.driver {
+        BlobDriver::Fs if s3::is_cache(&dir) => {
+            let text = "is the cache of a bucket: say blobs.driver = \"s3\", or give another blobs.dir";
+            return Err(NodeError::Io(format!("blobs.dir {} {text}", dir.display())));
+        }
+        BlobDriver::Fs => {
+            let opened = tokio::task::spawn_blocking(move || FsStore::open(&dir, cluster, claim, options)).await;
+            opened.map(|store| store.map(|store| Opened { store: Arc::new(store), bucket: None }))
+        }
+        BlobDriver::S3 => {
+            let (address, limits, runtime) = (address(&settings.s3)?, limits(&settings.s3), Handle::current());
+            let open = move || S3Store::open(&dir, cluster, claim, options, (&address, limits), runtime);
+            let opened = tokio::task::spawn_blocking(open).await;
+            opened.map(|store| {
+                store
+                    .map(Arc::new)
+                    .map(|store| Opened { store: Arc::clone(&store) as Arc<dyn BlobStore>, bucket: Some(store) })
+            })
+        }
+    };
+    Ok(opened.map_err(|error| NodeError::Io(error.to_string()))??)
+}
+
+/// Where the bucket is; that everything is there was checked with the settings.
+fn address(section: &S3Section) -> Result<BucketAddress, NodeError> {
+    let secret_key = match (&section.secret_key, &section.secret_key_file) {
+        (Some(secret), _) => secret.clone(),
+        (None, Some(path)) => {
+            let told = |problem| NodeError::Io(format!("s3.secret_key_file: {} {problem}", path.display()));
+            secret::read_file(path).map_err(told)?.0
+        }
+        (None, None) => return Err(NodeError::Io("s3.secret_key_file is not set".to_owned())),
+    };
+    Ok(BucketAddress {
+        endpoint: section.endpoint.clone(),
+        region: section.region.clone(),
+        bucket: section.bucket.clone().unwrap_or_default(),
+        prefix: section.prefix.clone().unwrap_or_default(),
+        path_style: section.path_style,
+        access_key: section.access_key.clone().unwrap_or_default(),
+        secret_key,
+    })
+}
+
+fn limits(section: &S3Section) -> BucketSettings {
+    BucketSettings {
+        cache_bytes: section.cache.0,
+        cache_percent: section.cache_percent,
+        parts_idle: section.parts_idle,
+        scrub_percent: section.scrub_percent,
+    }
 }
 
 /// Begins to serve the volume to the other nodes.

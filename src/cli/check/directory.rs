@@ -11,6 +11,7 @@ use rustix::fs::FlockOperation;
 use super::report::Problems;
 use crate::blob::store::OpenError;
 use crate::blob::store::fs::StoppedVolume;
+use crate::blob::store::s3;
 use crate::cli::error::CliError;
 use crate::config::Settings;
 use crate::ground::files::{self, FileLock};
@@ -73,6 +74,8 @@ impl Directory {
         };
         let locks = lock(&paths)?;
         let volume = match StoppedVolume::open(&paths.blobs) {
+            // the copies are in the bucket, and what lies here says nothing about them
+            Ok(_) if s3::is_cache(&paths.blobs) => None,
             Ok(volume) => Some(volume),
             Err(OpenError::InUse { .. }) => return Err(CliError::usage(running(&path))),
             Err(error) => {

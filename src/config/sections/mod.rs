@@ -9,13 +9,13 @@ mod listen;
 mod log;
 mod node;
 mod raft;
-mod repair;
+mod s3;
 mod tls;
 
 use std::time::Duration;
 
 pub use auth::{AuthSection, Challenge};
-pub use blobs::BlobsSection;
+pub use blobs::{BlobDriver, BlobsSection};
 pub use cluster::ClusterSection;
 pub use gc::GcSection;
 pub use http::HttpSection;
@@ -23,7 +23,7 @@ pub use listen::ListenSection;
 pub use log::LogSection;
 pub use node::NodeSection;
 pub use raft::RaftSection;
-pub use repair::RepairSection;
+pub use s3::S3Section;
 pub use tls::TlsSection;
 
 const fn ms(ms: u64) -> Duration {
