@@ -12,6 +12,7 @@ mod healing;
 mod history;
 mod oci_edges;
 mod recovery;
+mod s3;
 mod scrub;
 mod security;
 mod server;
