@@ -9,6 +9,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use super::error::CliError;
 use crate::config::{Loaded, Settings, Sources};
 use crate::ground::telemetry::{self, Logging};
+use crate::ground::traces::{self, Tracing};
 use crate::ground::{Shutdown, files};
 use crate::node::Databases;
 
@@ -74,22 +75,38 @@ pub(super) fn run(arguments: &ServerArguments) -> Result<(), CliError> {
         format: settings.log.format,
         filter: settings.log.level.clone(),
         audit_file: settings.log.audit_file.clone(),
+        tracing: tracing(&settings),
     };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| CliError::failed(format!("no runtime: {error}")))?;
+    // the connection to a collector lives on it
+    let within = runtime.enter();
     telemetry::start_logs(&logging).map_err(|error| CliError::usage(error.to_string()))?;
     for warning in warnings {
         tracing::warn!("{warning}");
     }
     raise_open_files(settings.http.max_connections);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| CliError::failed(format!("no runtime: {error}")))?;
+    drop(within);
     let databases = Databases::default();
     let ended = runtime.block_on(serve(settings, arguments.stop_with_stdin, databases.clone()));
+    traces::end();
     // What is left on blocking threads by now has had its time.
     runtime.shutdown_timeout(Duration::from_secs(1));
     if !databases.wait_closed(CLOSE_MAX) {
         tracing::warn!("something still reads the databases: the process ends all the same");
     }
     ended
+}
+
+/// Where traces go, and what stands on each.
+fn tracing(settings: &Settings) -> Option<Tracing> {
+    let endpoint = settings.trace.endpoint.clone()?;
+    let labels = vec![
+        ("service.instance.id", settings.listen.public.to_string()),
+        ("portolan.zone", settings.node.zone.to_string()),
+        ("portolan.region", settings.node.region.to_string()),
+    ];
+    Some(Tracing { endpoint, percent: f64::from(settings.trace.percent), labels })
 }
 
 async fn serve(settings: Settings, stop_with_stdin: bool, databases: Databases) -> Result<(), CliError> {

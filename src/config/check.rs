@@ -30,6 +30,7 @@ pub(super) fn together(settings: &Settings, reader: &mut Reader, warnings: &mut 
     checker.root_key();
     checker.bucket();
     checker.log();
+    checker.trace();
 }
 
 impl Checker<'_> {
@@ -247,6 +248,16 @@ impl Checker<'_> {
     fn log(&mut self) {
         if let Err(problem) = telemetry::check_filter(&self.settings.log.level) {
             self.refuse(&[("log", "level")], problem.to_string());
+        }
+    }
+
+    fn trace(&mut self) {
+        let Some(endpoint) = &self.settings.trace.endpoint else { return };
+        let uri: Option<axum::http::Uri> = endpoint.parse().ok();
+        if !uri.is_some_and(|uri| uri.scheme_str() == Some("http") && uri.port().is_some()) {
+            let told =
+                format!("trace.endpoint = {endpoint:?} is not understood; write it as \"http://127.0.0.1:4317\"");
+            self.refuse(&[("trace", "endpoint")], told);
         }
     }
 

@@ -11,7 +11,7 @@ use super::raw::RawSettings;
 use super::section::{Known, Listing, Reader, Section};
 use super::sections::{
     AuthSection, BlobsSection, ClusterSection, GcSection, HttpSection, ListenSection, LogSection, NodeSection,
-    RaftSection, S3Section, TlsSection,
+    RaftSection, TlsSection, TraceSection,
 };
 
 /// Largest configuration file, in bytes.
@@ -53,6 +53,7 @@ pub(super) fn known() -> Known {
         Listing::of::<GcSection>(),
         Listing::of::<RepairSection>(),
         Listing::of::<LogSection>(),
+        Listing::of::<TraceSection>(),
     ])
 }
 
@@ -127,6 +128,7 @@ fn read_sections(reader: &mut Reader) -> Settings {
         gc: Section::read(reader),
         repair: Section::read(reader),
         log: Section::read(reader),
+        trace: Section::read(reader),
     }
 }
 

@@ -29,8 +29,8 @@ pub use load::{Loaded, Sources};
 pub use mistake::{Mistake, Mistakes, Origin};
 pub use print::reference;
 pub use sections::{
-    AuthSection, BlobDriver, BlobsSection, Challenge, ClusterSection, GcSection, HttpSection, ListenSection,
-    LogSection, NodeSection, RaftSection, S3Section, TlsSection,
+    AuthSection, BlobsSection, Challenge, ClusterSection, GcSection, HttpSection, ListenSection, LogSection,
+    NodeSection, RaftSection, TlsSection, TraceSection,
 };
 pub use value::{ByteSize, Network, PublicUrl};
 
@@ -61,6 +61,8 @@ pub struct Settings {
     pub repair: RepairSection,
     /// Logs.
     pub log: LogSection,
+    /// Traces.
+    pub trace: TraceSection,
 }
 
 /// The four doors of a node.

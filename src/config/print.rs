@@ -71,6 +71,18 @@ fn sections(settings: &Settings) -> Vec<(&'static str, Entries)> {
     fn of<S: Section>(section: &S) -> (&'static str, Entries) {
         (S::NAME, section.entries())
     }
-    let Settings { node, listen, tls, cluster, raft, blobs, s3, auth, http, gc, log } = settings;
-    vec![of(node), of(listen), of(tls), of(cluster), of(raft), of(blobs), of(s3), of(auth), of(http), of(gc), of(log)]
+    let Settings { node, listen, tls, cluster, raft, blobs, auth, http, gc, log, trace } = settings;
+    vec![
+        of(node),
+        of(listen),
+        of(tls),
+        of(cluster),
+        of(raft),
+        of(blobs),
+        of(auth),
+        of(http),
+        of(gc),
+        of(log),
+        of(trace),
+    ]
 }

@@ -18,6 +18,7 @@ pub mod sockets;
 pub mod telemetry;
 pub mod threads;
 pub mod tls;
+pub mod traces;
 
 pub use clock::{Clock, SystemClock};
 pub use secret::Secret;

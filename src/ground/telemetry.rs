@@ -22,6 +22,7 @@ use tracing_subscriber::{Layer, Registry};
 
 use super::files::PRIVATE_FILE_MODE;
 use super::metric_list;
+use super::traces::{self, TraceError, Tracing};
 
 /// Target of audit records: who did what, when, from where, with which result.
 pub const AUDIT: &str = "audit";
@@ -44,6 +45,8 @@ pub struct Logging {
     pub filter: String,
     /// File that audit records are appended to (always JSON); `None`: among the other lines.
     pub audit_file: Option<PathBuf>,
+    /// Where traces go; `None`: nowhere.
+    pub tracing: Option<Tracing>,
 }
 
 /// Why logging could not begin.
@@ -63,15 +66,19 @@ pub enum LogError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The collector of traces.
+    #[error(transparent)]
+    Trace(#[from] TraceError),
     /// A process logs once.
     #[error("logging has begun already")]
     Again,
 }
 
-/// Begins logging to standard error for the whole process.
+/// Begins logging to standard error, and tracing, for the whole process; within a runtime if there is tracing.
 ///
 /// # Errors
-/// When the filter is not understood, the audit file can't be opened, or logging has begun already.
+/// When the filter is not understood, the audit file can't be opened, the collector is no address, or logging has begun
+/// already.
 pub fn start_logs(logging: &Logging) -> Result<(), LogError> {
     subscriber(logging, io::stderr)?.try_init().map_err(|_| LogError::Again)
 }
@@ -107,13 +114,19 @@ where
     let has_file = audit.is_some();
     let audit_directive = format!("{AUDIT}={}", if has_file { "off" } else { "info" });
     let directive = audit_directive.parse().expect("a target and a level are a directive");
-    let filter = parse_filter(&logging.filter)?.add_directive(directive);
+    let untraced = format!("{}=off", traces::TARGET).parse().expect("a target and a level are a directive");
+    let filter = parse_filter(&logging.filter)?.add_directive(directive).add_directive(untraced);
     let audit = audit.map(|file| json(file).with_filter(filter_fn(|event| event.target() == AUDIT)));
     let main: Box<dyn Layer<Registry> + Send + Sync> = match logging.format {
         LogFormat::Json => json(writer).with_filter(filter).boxed(),
         LogFormat::Text => fmt::layer().with_writer(writer).with_ansi(false).with_filter(filter).boxed(),
     };
-    Ok(Registry::default().with(main).with(audit))
+    let mut layers = vec![main];
+    if let Some(tracing) = &logging.tracing {
+        let spans = filter_fn(|seen| seen.is_span() && seen.target() == traces::TARGET);
+        layers.push(traces::layer(tracing)?.with_filter(spans).boxed());
+    }
+    Ok(Registry::default().with(layers).with(audit))
 }
 
 fn json<S, W>(writer: W) -> impl Layer<S>
@@ -272,7 +285,7 @@ mod tests {
     // A line is an object with the sentence, its fields and the request's id; the filter holds, but not for audit.
     #[test]
     fn json_lines() {
-        let logging = Logging { format: LogFormat::Json, filter: "info".into(), audit_file: None };
+        let logging = Logging { format: LogFormat::Json, filter: "info".into(), audit_file: None, tracing: None };
         let lines = logged(&logging);
         assert_eq!(lines.len(), 2);
         assert_eq!(lines[0]["message"], "pushed a/b");
@@ -288,7 +301,8 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("audit.jsonl");
-        let logging = Logging { format: LogFormat::Json, filter: "info".into(), audit_file: Some(path.clone()) };
+        let logging =
+            Logging { format: LogFormat::Json, filter: "info".into(), audit_file: Some(path.clone()), tracing: None };
         assert_eq!(logged(&logging).len(), 1);
         let records = std::fs::read_to_string(&path).unwrap();
         assert_eq!(records.lines().count(), 1);

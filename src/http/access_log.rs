@@ -23,6 +23,8 @@ pub(super) struct Completion {
     pub(super) status: StatusCode,
     pub(super) underway: Underway,
     pub(super) slot: Option<RequestSlot>,
+    /// Ends with the answer's last byte.
+    pub(super) span: tracing::Span,
 }
 
 impl Completion {
@@ -55,6 +57,15 @@ impl Completion {
         drop(self.slot);
         let (route, method, status) = (self.info.route(), method_class(&self.method), status_class(self.status));
         let (listener, received_bytes) = (self.listener, self.info.received_bytes());
+        if !self.span.is_none() {
+            self.span.record("otel.name", format_args!("{} {route}", self.method));
+            self.span.record("http.route", route);
+            self.span.record("http.response.status_code", self.status.as_u16());
+            self.span.record("portolan.sent_bytes", sent_bytes);
+            if self.status.is_server_error() || !is_whole {
+                self.span.record("otel.status_code", "ERROR");
+            }
+        }
         metrics::counter!(
             "portolan_http_requests_total",
             "listener" => listener, "route" => route, "method" => method, "status" => status

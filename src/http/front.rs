@@ -13,6 +13,8 @@ use axum::http::header::{
 use axum::http::{HeaderMap, Request, Response, StatusCode, Version};
 use hyper::body::{Body as HttpBody, Incoming};
 use registry_core::vocabulary::limits::{AUTHORIZATION_BYTES_MAX, HEADERS_MAX, REQUEST_TARGET_BYTES_MAX};
+use tracing::field::Empty;
+use tracing::{Instrument as _, Span};
 
 use super::App;
 use super::access_log::Completion;
@@ -23,6 +25,7 @@ use super::request::{RequestIds, RequestInfo, adopted_id};
 use super::settings::{Settings, host_of};
 use super::slots::RequestSlots;
 use crate::ground::certs::Identity;
+use crate::ground::traces::{self, traced};
 
 /// The header that carries the id of a request.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -63,6 +66,7 @@ impl<A: App> Front<A> {
         let settings = &self.shared.settings;
         let info = self.info(&request);
         let slot = self.shared.requests.take();
+        let span = span(settings.name, &request, &info);
         let mut completion = Completion {
             info: info.clone(),
             started_at,
@@ -72,13 +76,14 @@ impl<A: App> Front<A> {
             status: StatusCode::OK,
             underway: Underway::begin(Arc::clone(&self.activity)),
             slot: None,
+            span: span.clone(),
         };
         let mut response = match (refuse(settings, &request), slot) {
             (Some(refusal), _) => refusal.into_response(),
             (None, None) => OVERLOADED.into_response(),
             (None, Some(slot)) => {
                 completion.slot = Some(slot);
-                self.app.respond(self.prepare(request, info.clone())).await
+                self.app.respond(self.prepare(request, info.clone())).instrument(span).await
             }
         };
         completion.status = response.status();
@@ -120,6 +125,27 @@ impl<A: App> Front<A> {
         }
         Request::from_parts(parts, body)
     }
+}
+
+/// The span of a request. A proxy that is trusted may have begun its trace; nobody else can have us record one.
+fn span<B>(listener: &'static str, request: &Request<B>, info: &RequestInfo) -> Span {
+    let span = traced!(
+        "request",
+        otel.kind = "server",
+        otel.name = Empty,
+        otel.status_code = Empty,
+        http.request.method = request.method().as_str(),
+        http.route = Empty,
+        http.response.status_code = Empty,
+        client.address = %info.client(),
+        request.id = info.id(),
+        portolan.listener = listener,
+        portolan.sent_bytes = Empty,
+    );
+    if !span.is_none() && info.is_proxied() {
+        traces::follow(&span, request.headers().get(traces::TRACEPARENT).and_then(|value| value.to_str().ok()));
+    }
+    span
 }
 
 /// A no that needs no app. Its body has the shape that registry clients print.

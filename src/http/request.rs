@@ -53,6 +53,11 @@ impl RequestInfo {
         self.0.provenance.client
     }
 
+    /// Whether it came through a proxy that is trusted.
+    pub(super) fn is_proxied(&self) -> bool {
+        self.0.provenance.proxied
+    }
+
     /// Whether the client used https, after the trusted-proxy rule.
     pub fn is_secure(&self) -> bool {
         self.0.provenance.secure

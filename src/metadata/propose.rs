@@ -9,10 +9,11 @@ use registry_core::metadata::reply::{Outcome, Reply};
 use registry_core::vocabulary::ids::{RequestId, Revision};
 use registry_core::vocabulary::limits::{PROPOSAL_BYTES_MAX, RETRY_AFTER_MS};
 use registry_core::vocabulary::refusal::Refusal;
-use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::{Metadata, PATIENCE};
 use crate::ground::random;
+use crate::ground::traces::traced;
 
 /// How long an answer waits for this node to apply what the leader has applied.
 const CATCH_UP: Duration = Duration::from_secs(2);
@@ -62,6 +63,7 @@ impl Metadata {
         if !self.0.admits_growth.load(Ordering::Acquire) && commands.iter().any(Command::grows) {
             return Err(ProposeError::Refused { refusal: Box::new(Refusal::StorageFull), replies: Vec::new() });
         }
+        let count = commands.len();
         let proposal = Proposal {
             request: RequestId(random::number128()),
             base: self.0.consensus.applied_index(),
@@ -75,7 +77,8 @@ impl Metadata {
             let refusal = Box::new(Refusal::LimitReached { limit, allowed: PROPOSAL_BYTES_MAX as u64 });
             return Err(ProposeError::Refused { refusal, replies: Vec::new() });
         }
-        let (index, outcome) = self.offer(payload).await?;
+        let span = traced!("propose", portolan.commands = count, portolan.bytes = payload.len());
+        let (index, outcome) = self.offer(payload).instrument(span).await?;
         // what was just acknowledged must be seen by the next read here, also by one that takes a merely fresh state
         if self.0.consensus.wait_applied(index, CATCH_UP).await.is_err() {
             tracing::debug!(index, "this node lags behind a change it proposed");

@@ -4,8 +4,10 @@ use registry_core::mutants::{self, Mutant};
 use registry_core::vocabulary::ids::Revision;
 use registry_core::vocabulary::limits::{RETRY_AFTER_MS, STALE_MAX_MS};
 use registry_core::vocabulary::refusal::Refusal;
+use tracing::Instrument as _;
 
 use super::{Metadata, PATIENCE, View};
+use crate::ground::traces::traced;
 
 /// How old a view may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +64,13 @@ impl Metadata {
         if mutants::is_on(Mutant::StaleReads) {
             return Ok(());
         }
-        self.0.consensus.linearize(PATIENCE).await.map(|_| ()).map_err(|_| ReadError::Unavailable)
+        self.0
+            .group
+            .linearize(PATIENCE)
+            .instrument(traced!("linearize"))
+            .await
+            .map(|_| ())
+            .map_err(|_| ReadError::Unavailable)
     }
 
     /// Looks at a view that is consistent enough.

@@ -17,4 +17,5 @@ mod scrub;
 mod security;
 mod server;
 mod support;
+mod traces;
 mod wire;

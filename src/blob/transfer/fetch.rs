@@ -18,9 +18,10 @@ use futures_util::stream::{self, BoxStream, FuturesUnordered, StreamExt as _};
 use metrics::Counter;
 use registry_core::vocabulary::ids::{NodeId, StoreId};
 use registry_core::vocabulary::names::ZoneName;
-use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use crate::blob::store::{BlobKey, Blocks, StoreError};
+use crate::ground::traces::traced;
 
 use super::source::{self, Span};
 use super::{Inner, Transfer, TransferError, TransferResult};
@@ -75,9 +76,10 @@ impl Transfer {
             let error = StoreError::OutOfRange { size_bytes: blob.size_bytes };
             return Err(TransferError::Store { node: self.inner.holder.node, error });
         }
+        let blob_bytes = blob.size_bytes;
         let mut reader = Reader::new(Arc::clone(&self.inner), blob, &range);
         if !range.is_empty() {
-            reader.open().await?;
+            reader.open().instrument(traced!("open copy", portolan.bytes = blob_bytes)).await?;
         }
         let bytes = stream::unfold(reader, |mut reader| async { reader.next().await.map(|item| (item, reader)) });
         Ok(BlobStream { bytes: bytes.boxed(), remaining_bytes: range.end - range.start })

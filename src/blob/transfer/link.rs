@@ -8,7 +8,10 @@ use raft::TlsSource;
 use raft::network::transport::{self, Dial};
 use registry_core::vocabulary::ids::{ClusterId, NodeId};
 use registry_core::vocabulary::limits::{TRANSFER_STREAMS_MAX, TRANSFER_WINDOW_BYTES};
-use tonic::transport::Server;
+use tonic::transport::{Channel, Server};
+use tracing::Span;
+
+use crate::ground::traces::{self, traced};
 
 /// A connection that answers no ping for this long after one was sent is dead, and so are its streams: a new writer
 /// must not wait for one whose node was cut off.
@@ -65,10 +68,24 @@ impl Dialer {
 /// A server with the same settings.
 pub(super) fn server() -> Server {
     Server::builder()
+        .trace_fn(span)
         .http2_keepalive_interval(Some(PING_EVERY))
         .http2_keepalive_timeout(Some(PING_TIMEOUT))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(STREAMS)
         .max_frame_size(HTTP2_FRAME_BYTES)
+}
+
+/// The span of a call by another node, in the trace of what it does there. Pings are no news.
+fn span(call: &tonic::codegen::http::Request<()>) -> Span {
+    let method = call.uri().path().rsplit('/').next().unwrap_or_default();
+    if method == "Ping" {
+        return Span::none();
+    }
+    let parent = call.headers().get(traces::TRACEPARENT).and_then(|value| value.to_str().ok());
+    let name = format!("blob {method}");
+    let span = traced!("blob", otel.kind = "server", otel.name = name.as_str(), rpc.method = method);
+    traces::follow(&span, parent);
+    span
 }

@@ -16,6 +16,7 @@ use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 
 use crate::blob::store::Pressure;
+use crate::ground::traces;
 
 use super::link::{Dialer, Link};
 #[cfg(feature = "sim")]
@@ -38,6 +39,9 @@ pub(super) struct Stamp(Route);
 impl Interceptor for Stamp {
     fn call(&mut self, mut request: tonic::Request<()>) -> Result<tonic::Request<()>, Status> {
         self.0.stamp(request.metadata_mut());
+        if let Some(parent) = traces::parent().and_then(|parent| parent.parse().ok()) {
+            request.metadata_mut().insert(traces::TRACEPARENT, parent);
+        }
         Ok(request)
     }
 }

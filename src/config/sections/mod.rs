@@ -11,6 +11,7 @@ mod node;
 mod raft;
 mod s3;
 mod tls;
+mod trace;
 
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ pub use node::NodeSection;
 pub use raft::RaftSection;
 pub use s3::S3Section;
 pub use tls::TlsSection;
+pub use trace::TraceSection;
 
 const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
