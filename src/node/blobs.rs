@@ -7,8 +7,7 @@ use futures_util::future::BoxFuture;
 use registry_core::decide::placement::Topology;
 use registry_core::metadata::blob::UnconfirmReplica;
 use registry_core::metadata::upload;
-use registry_core::vocabulary::ids::{StoreId, UploadId};
-use tokio::runtime::Handle;
+use registry_core::vocabulary::ids::{NodeId, StoreId, UploadId};
 
 use super::NodeError;
 use crate::blob::store::fs::{self, FsStore};
@@ -55,8 +54,8 @@ pub(super) async fn open(settings: &Settings, identity: &Identity, is_known: boo
             opened.map(|store| store.map(|store| Opened { store: Arc::new(store), bucket: None }))
         }
         BlobDriver::S3 => {
-            let (address, limits, runtime) = (address(&settings.s3)?, limits(&settings.s3), Handle::current());
-            let open = move || S3Store::open(&dir, cluster, claim, options, (&address, limits), runtime);
+            let (address, limits) = (address(&settings.s3)?, limits(&settings.s3));
+            let open = move || S3Store::open(&dir, cluster, claim, options, (&address, limits));
             let opened = tokio::task::spawn_blocking(open).await;
             opened.map(|store| {
                 store

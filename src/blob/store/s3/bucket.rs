@@ -20,7 +20,7 @@ use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use bytes::Bytes;
 use data_encoding::BASE64;
 use sha2::{Digest as _, Sha256};
-use tokio::runtime::Handle;
+use tokio::runtime::{Builder, Runtime};
 
 use super::BucketAddress;
 use super::gate::Gate;
@@ -37,13 +37,45 @@ const TRIES: u32 = 5;
 /// First and longest pause between two tries.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
 
+/// Threads that drive the connections.
+const THREADS: usize = 2;
+
 /// A bucket below one cluster's prefix.
 pub(super) struct Bucket {
     quick: Client,
     bulk: Client,
-    runtime: Handle,
+    runtime: Own,
     name: String,
     gate: Gate,
+}
+
+/// The runtime of the requests, of its own: calls that are under way when the node stops outlive the node's, whose
+/// timers panic then.
+struct Own(Option<Runtime>);
+
+impl Own {
+    fn new() -> std::io::Result<Own> {
+        Builder::new_multi_thread()
+            .worker_threads(THREADS)
+            .thread_name("bucket")
+            .enable_all()
+            .build()
+            .map(Some)
+            .map(Own)
+    }
+
+    fn run<F: Future>(&self, future: F) -> F::Output {
+        self.0.as_ref().expect("it is taken by drop alone").block_on(future)
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        // the last owner may be an async task, which must not wait for threads
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 /// What a question about an object found.
@@ -120,7 +152,8 @@ where
 }
 
 impl Bucket {
-    pub(super) fn new(address: &BucketAddress, runtime: Handle) -> Bucket {
+    pub(super) fn new(address: &BucketAddress) -> StoreResult<Bucket> {
+        let runtime = Own::new().map_err(|error| StoreError::io("start the threads of the bucket", error))?;
         let http =
             aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
         let secret = address.secret_key.expose().as_str();
@@ -147,13 +180,13 @@ impl Bucket {
             config.set_endpoint_url(address.endpoint.clone());
             Client::from_conf(config.build())
         };
-        Bucket {
-            quick: client(QUICK),
-            bulk: client(BULK),
-            runtime,
-            name: address.bucket.clone(),
-            gate: Gate::default(),
-        }
+        let name = address.bucket.clone();
+        Ok(Bucket { quick: client(QUICK), bulk: client(BULK), runtime, name, gate: Gate::default() })
+    }
+
+    /// Waits for something that is no request.
+    pub(super) fn wait<F: Future>(&self, future: F) -> F::Output {
+        self.runtime.run(future)
     }
 
     /// Makes a request, and counts it.
@@ -169,7 +202,7 @@ impl Bucket {
             let detail = "the bucket did not answer a moment ago".to_owned();
             return Err(Refused { what, status: 0, code: String::new(), detail, is_outage: true });
         }
-        let answer = self.runtime.block_on(request).map_err(|error| judge(what, error));
+        let answer = self.runtime.run(request).map_err(|error| judge(what, error));
         let outcome = match &answer {
             Ok(_) => "done",
             Err(refused) if refused.is_outage => "no answer",
@@ -230,7 +263,7 @@ impl Bucket {
             return Err(unavailable("read", text));
         }
         // The headers are here; the body has as long again.
-        let body = self.runtime.block_on(async { tokio::time::timeout(QUICK.1, answer.body.collect()).await });
+        let body = self.runtime.run(async { tokio::time::timeout(QUICK.1, answer.body.collect()).await });
         let broken = |text: String| unavailable("read", text);
         match body {
             Ok(Ok(body)) => Ok(Some(body.into_bytes())),

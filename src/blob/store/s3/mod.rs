@@ -26,7 +26,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use registry_core::vocabulary::digest::{Algorithm, Digest};
 use registry_core::vocabulary::ids::{ClusterId, Lineage, StoreId, UploadId};
-use tokio::runtime::Handle;
 
 use self::import::Import;
 use self::store::Inner;
@@ -96,20 +95,17 @@ pub struct S3Store(Arc<Inner>);
 
 impl S3Store {
     /// Opens or makes the local volume in `root`. The bucket isn't asked: a node starts without it.
-    ///
-    /// `runtime` is where requests run; its worker threads must not call this store.
     pub fn open(
         root: &Path,
         cluster: ClusterId,
         identity: Identity,
         options: Options,
         bucket: (&BucketAddress, BucketSettings),
-        runtime: Handle,
     ) -> Result<S3Store, OpenError> {
         let clock = Arc::clone(&options.clock);
         let local = FsStore::open(root, cluster, identity, options)?;
         let (address, settings) = bucket;
-        let inner = Inner::new(local, cluster, address, settings, clock, runtime)?;
+        let inner = Inner::new(local, cluster, address, settings, clock)?;
         if !is_cache(root) {
             if inner.cache.len() > 0 {
                 let detail = "it holds blobs of a node without a bucket: give another blobs.dir".to_owned();

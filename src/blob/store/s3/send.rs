@@ -46,7 +46,7 @@ impl Inner {
     /// Sends a blob. `is_new`: only where there is none.
     fn send(&self, key: &BlobKey, reader: &dyn BlobReader, is_new: bool) -> StoreResult<()> {
         // never closed
-        let _slot = self.runtime.block_on(self.sends.acquire());
+        let _slot = self.bucket.wait(self.sends.acquire());
         let (name, size_bytes) = (self.name(key), reader.size_bytes());
         let part = part_bytes(size_bytes);
         let is_vouched = if size_bytes > part {

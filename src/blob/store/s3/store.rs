@@ -3,7 +3,6 @@
 use registry_core::vocabulary::digest::Algorithm;
 use registry_core::vocabulary::ids::{ClusterId, UploadId};
 use registry_core::vocabulary::limits::BUCKET_SENDS_MAX;
-use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use super::aside::Aside;
@@ -32,7 +31,6 @@ pub(super) struct Inner {
     pub(super) aside: Aside,
     pub(super) settings: BucketSettings,
     pub(super) clock: Clock,
-    pub(super) runtime: Handle,
     /// Blobs sent at once; each takes the memory of one part.
     pub(super) sends: Semaphore,
     /// Who sends an object of a digest; apart from the digest's own lock, which reads and removes wait for.
@@ -46,11 +44,10 @@ impl Inner {
         address: &BucketAddress,
         settings: BucketSettings,
         clock: Clock,
-        runtime: Handle,
     ) -> StoreResult<Inner> {
         let root = format!("{}{cluster}/", address.prefix);
         let inner = Inner {
-            bucket: Bucket::new(address, runtime.clone()),
+            bucket: Bucket::new(address)?,
             cache: Cache::default(),
             owner: Owner::new(cluster, &root),
             aside: Aside::default(),
@@ -60,7 +57,6 @@ impl Inner {
             root,
             settings,
             clock,
-            runtime,
         };
         let mut after = None;
         loop {

@@ -8,8 +8,6 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::runtime::Runtime;
-
 use super::*;
 use crate::blob::store::suite::{Subject, World, blob_store_suite};
 
@@ -83,11 +81,6 @@ impl Server {
     }
 }
 
-fn runtime() -> Handle {
-    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
-    RUNTIME.get_or_init(|| Runtime::new().unwrap()).handle().clone()
-}
-
 fn address(endpoint: &str, bucket: &str) -> BucketAddress {
     BucketAddress {
         endpoint: Some(format!("http://{endpoint}")),
@@ -136,7 +129,7 @@ impl Door {
         let open = || {
             let at = (&self.address, self.settings.clone());
             let identity = Identity::FirstUse(StoreId(0xabc));
-            S3Store::open(&self.dir.path().join("volume"), CLUSTER, identity, self.world.options(), at, runtime())
+            S3Store::open(&self.dir.path().join("volume"), CLUSTER, identity, self.world.options(), at)
         };
         let mut opened = open();
         while matches!(opened, Err(OpenError::InUse { .. })) {
