@@ -9,7 +9,7 @@ export ROCKSDB_STATIC = 1
 ROCKSDB = export ROCKSDB_LIB_DIR="$$(.ci/rocksdb.sh $(CACHE))"
 BIN = $(CARGO_TARGET_DIR)/debug/portolan
 
-.PHONY: run test check unit it build bench image clients test-clients test-compose test-ops conformance clean tools fmt deny sim jepsen jepsen-smoke jepsen-long jepsen-mutants test-upgrade
+.PHONY: run test check unit it build bench image clients test-clients test-compose test-ops conformance clean tools fmt deny sim jepsen jepsen-smoke jepsen-s3 jepsen-long jepsen-mutants test-upgrade
 
 ## run: a three-node, three-zone cluster on loopback; prints endpoints, a credential and lines to paste
 run: build
@@ -23,6 +23,7 @@ build: tools
 check: tools
 	$(ROCKSDB); cargo fmt --all --check
 	$(ROCKSDB); cargo clippy --workspace --all-targets --locked -- -D warnings
+	$(ROCKSDB); cargo clippy --workspace --features portolan/sim --test sim --locked -- -D warnings
 	$(MAKE) unit
 
 ## deny: licences, sources, doubled crates and known advisories of all dependencies
@@ -42,9 +43,12 @@ it: build
 
 ## sim: a minute of simulated clusters, each decided by a new seed, after the seeds that found something once; then servers
 ## with faults put in on purpose, which it must see. SEED=7 runs one again, SECONDS=600 more of them
+# With the workspace's features its dependencies are those of the unit tests, and are compiled once.
+SIM = cargo test --workspace --features portolan/sim --locked --test sim
+
 sim: tools
-	$(ROCKSDB); SIM_SECONDS=$(or $(SECONDS),60) SEED=$(SEED) cargo test --locked --test sim -- --nocapture
-	$(ROCKSDB); [ -n "$(SEED)" ] || cargo test --locked --test sim mutants_are_caught -- --ignored --nocapture
+	$(ROCKSDB); SIM_SECONDS=$(or $(SECONDS),60) SEED=$(SEED) $(SIM) -- --nocapture
+	$(ROCKSDB); [ -n "$(SEED)" ] || $(SIM) mutants_are_caught -- --ignored --nocapture
 
 ## conformance: the OCI conformance program, every option on, against each of three nodes
 conformance: build
@@ -77,6 +81,12 @@ jepsen-smoke: build
 	$(JEPSEN) --workload upload-resume
 	$(JEPSEN) --workload gc --nemesis kill-any --kills 2 --clients 16
 	$(JEPSEN) --workload mixed --nemesis mix --only kill,pause,restart,transfer-leader --minutes 0.6 --clients 20
+
+## jepsen-s3: the same with blobs in a bucket, behind a proxy that slows down and loses answers; two minutes
+jepsen-s3: build
+	$(JEPSEN) --blobs s3 --workload push-set --nemesis kill-leader --kills 3 --clients 20
+	$(JEPSEN) --blobs s3 --workload upload-resume
+	$(JEPSEN) --blobs s3 --workload mixed --nemesis mix --only kill,pause,restart,transfer-leader --minutes 0.6 --clients 20
 
 ## jepsen: twenty leaders killed under 100 pushing clients, uploads and pulls under kills of any node, power cuts (as root)
 jepsen: build

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::balancer::Choice;
 use crate::checker::{Collected, Demands};
-use crate::cluster::{Plan, Record, built_binary};
+use crate::cluster::{Plan, Record, bucket, built_binary};
 use crate::fault::{Fault, told};
 use crate::nemesis::{self, CutPlan, FaultKind, KillPlan, MixPlan, Target, UpgradePlan};
 use crate::workload::crew;
@@ -59,6 +59,17 @@ pub(crate) enum Nemesis {
     Upgrade,
 }
 
+/// Where the nodes keep blobs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Blobs {
+    /// On their disks.
+    #[default]
+    Fs,
+    /// In a bucket: of a real S3 server that the run starts, behind a proxy that slows down and loses answers.
+    S3,
+}
+
 /// Entries between two snapshots where nodes die: so few that every run crosses many of them.
 const SNAPSHOT_EVERY: &str = "raft.snapshot_every=250";
 /// Untagged images go by their age, in half of the runs of `gc`.
@@ -77,6 +88,10 @@ pub(crate) struct RunOptions {
     /// What goes wrong.
     #[arg(long, value_enum, default_value = "none")]
     pub(crate) nemesis: Nemesis,
+    /// Where the nodes keep blobs.
+    #[arg(long, value_enum, default_value = "fs")]
+    #[serde(default)]
+    pub(crate) blobs: Blobs,
     /// How often.
     #[arg(long, default_value_t = 20)]
     pub(crate) kills: u32,
@@ -174,7 +189,7 @@ impl RunOptions {
 
     /// The cluster of a run in `dir`.
     pub(crate) fn plan(&self, dir: &Path) -> Plan {
-        Plan {
+        let mut plan = Plan {
             binary: self.binary.clone().unwrap_or_else(built_binary),
             from: self.from.clone(),
             nodes: self.nodes,
@@ -184,7 +199,12 @@ impl RunOptions {
             dir: dir.to_owned(),
             volume_mb: self.needs_volumes().then_some(self.volume_mb),
             sets_clocks: self.mix_kinds().contains(&FaultKind::Clock),
+            has_bucket: self.blobs == Blobs::S3,
+        };
+        if plan.has_bucket {
+            plan.settings.extend(bucket::settings(&plan));
         }
+        plan
     }
 
     /// What was set, small snapshots where nodes die, and fast collection where that is what the run is for.
@@ -227,6 +247,10 @@ impl RunOptions {
         }
         if (self.nemesis == Nemesis::Upgrade) != self.from.is_some() {
             return Err(Fault::new("--nemesis upgrade begins with the program of --from, which is for nothing else"));
+        }
+        let judges_disks = self.workload == Workload::Gc || self.needs_volumes() || self.from.is_some();
+        if self.blobs == Blobs::S3 && judges_disks {
+            return Err(Fault::new("--blobs s3 is for runs whose faults and judges look at no disk of a node"));
         }
         match only.iter().find(|kind| !self.may_hit_all && !kind.is_quorum_safe()) {
             Some(kind) => Err(Fault::new(format!("{} hits all nodes: add --unsafe", kind.name()))),

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::balancer::Balancer;
-use crate::cluster::{Cluster, Plan, Record, disks, panics};
+use crate::cluster::{Cluster, Plan, Record, bucket, disks, panics};
 use crate::fault::{Fault, told};
 use crate::history::{self, Act, Note, Recorder};
 use crate::nemesis::{self, cut_power, kill_nodes, mix, upgrade};
@@ -55,7 +55,7 @@ pub(crate) fn run(mut options: RunOptions) -> Result<bool, Fault> {
     let events = history::read(&dir)?;
     let is_good = report::tell(&dir, &events, &checker::judge_all(&dir, &events, &options.demands()))?;
     if is_good && !options.keep {
-        for dir in [plan.data(), plan.images()].iter().filter(|dir| dir.exists()) {
+        for dir in [plan.data(), plan.images(), plan.dir.join("bucket")].iter().filter(|dir| dir.exists()) {
             std::fs::remove_dir_all(dir).map_err(told("the nodes' data can't be removed"))?;
         }
     }
@@ -220,14 +220,21 @@ const FINAL_PROCESSES: usize = 1 << 40;
 /// `portolan check` over the data directories of all nodes; `None` for a program from before there was one.
 fn check_disks(plan: &Plan, directories: &[PathBuf]) -> Result<Option<Value>, Fault> {
     let mut check = Command::new(&plan.binary);
-    check.args(["check", "-o", "json", "--zones-min", "2", "--list-blobs", "--show-max", "100000"]).args(directories);
+    check.args(["check", "-o", "json", "--list-blobs", "--show-max", "100000"]);
+    if !plan.has_bucket {
+        check.args(["--zones-min", "2"]);
+    }
+    check.args(directories);
     check.stdin(Stdio::null()).stderr(Stdio::piped()).stdout(Stdio::piped());
     let ended = check.output().map_err(told("`portolan check` can't be started"))?;
     let told = String::from_utf8_lossy(&ended.stderr);
     if told.contains("unrecognized subcommand") {
         return Ok(None);
     }
-    serde_json::from_slice(&ended.stdout)
-        .map(Some)
-        .map_err(|error| Fault::new(format!("`portolan check` tells no JSON ({error}): {told}")))
+    let report: Result<Value, _> = serde_json::from_slice(&ended.stdout);
+    let mut report = report.map_err(|error| Fault::new(format!("`portolan check` tells no JSON ({error}): {told}")))?;
+    if plan.has_bucket {
+        bucket::amend(plan, &mut report)?;
+    }
+    Ok(Some(report))
 }

@@ -6,6 +6,7 @@
 
 mod admin;
 mod breaking;
+pub(crate) mod bucket;
 pub(crate) mod disks;
 mod found;
 mod made;
@@ -22,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use crate::fault::{Fault, told};
 pub(crate) use admin::{Admin, is_ready};
+use bucket::Bucket;
 use process::{Clock, Node};
 pub(crate) use record::Record;
 use supervisor::Supervisor;
@@ -58,6 +60,8 @@ pub(crate) struct Plan {
     pub(crate) volume_mb: Option<u64>,
     /// Whether the nodes' clocks can be set.
     pub(crate) sets_clocks: bool,
+    /// Whether blobs go to a bucket that the run brings along.
+    pub(crate) has_bucket: bool,
 }
 
 /// Where a node is: what clients need of it.
@@ -121,6 +125,8 @@ pub(crate) struct Cluster {
     no_clocks: Option<String>,
     /// Name of the run's chain, once it was made.
     chain: Option<String>,
+    /// Where the blobs go, if they go to a bucket.
+    _bucket: Option<Bucket>,
     _supervisor: Supervisor,
 }
 
@@ -134,12 +140,13 @@ impl Cluster {
         let mut nodes: Vec<Node> = plan.seats().into_iter().map(|seat| Node::new(plan, seat)).collect();
         let volumes = make_volumes(plan, &nodes, &mut record)?;
         let no_clocks = set_up_clocks(plan, &mut nodes)?;
+        let _bucket = plan.has_bucket.then(|| Bucket::start(plan)).transpose()?;
         found::found(plan, &mut record).await?;
         let key_file = plan.data().join("root-key");
         let key = std::fs::read_to_string(&key_file).map_err(told(&format!("{}", key_file.display())))?;
         let (plan, admin) = (plan.clone(), Admin::new(key.trim())?);
         let (chain, _supervisor) = (None, supervisor);
-        let mut cluster = Cluster { plan, nodes, admin, record, volumes, no_clocks, chain, _supervisor };
+        let mut cluster = Cluster { plan, nodes, admin, record, volumes, no_clocks, chain, _bucket, _supervisor };
         for at in 0..cluster.nodes.len() {
             cluster.spawn(at)?;
         }
@@ -401,6 +408,7 @@ mod tests {
             dir: "/d".into(),
             volume_mb: None,
             sets_clocks: false,
+            has_bucket: false,
         };
         let seats = plan.seats();
         let shown: Vec<String> = seats.iter().map(|seat| format!("{} {}", seat.name, seat.public)).collect();
