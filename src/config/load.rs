@@ -11,7 +11,7 @@ use super::raw::RawSettings;
 use super::section::{Known, Listing, Reader, Section};
 use super::sections::{
     AuthSection, BlobsSection, ClusterSection, GcSection, HttpSection, ListenSection, LogSection, NodeSection,
-    RaftSection, TlsSection, TraceSection,
+    RaftSection, RepairSection, S3Section, TlsSection, TraceSection,
 };
 
 /// Largest configuration file, in bytes.

@@ -29,8 +29,8 @@ pub use load::{Loaded, Sources};
 pub use mistake::{Mistake, Mistakes, Origin};
 pub use print::reference;
 pub use sections::{
-    AuthSection, BlobsSection, Challenge, ClusterSection, GcSection, HttpSection, ListenSection, LogSection,
-    NodeSection, RaftSection, TlsSection, TraceSection,
+    AuthSection, BlobDriver, BlobsSection, Challenge, ClusterSection, GcSection, HttpSection, ListenSection,
+    LogSection, NodeSection, RaftSection, RepairSection, S3Section, TlsSection, TraceSection,
 };
 pub use value::{ByteSize, Network, PublicUrl};
 

@@ -71,7 +71,7 @@ fn sections(settings: &Settings) -> Vec<(&'static str, Entries)> {
     fn of<S: Section>(section: &S) -> (&'static str, Entries) {
         (S::NAME, section.entries())
     }
-    let Settings { node, listen, tls, cluster, raft, blobs, auth, http, gc, log, trace } = settings;
+    let Settings { node, listen, tls, cluster, raft, blobs, s3, auth, http, gc, repair, log, trace } = settings;
     vec![
         of(node),
         of(listen),
@@ -79,9 +79,11 @@ fn sections(settings: &Settings) -> Vec<(&'static str, Entries)> {
         of(cluster),
         of(raft),
         of(blobs),
+        of(s3),
         of(auth),
         of(http),
         of(gc),
+        of(repair),
         of(log),
         of(trace),
     ]

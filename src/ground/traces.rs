@@ -1,9 +1,9 @@
 //! Traces: what a request waited for, over all nodes it touched, sent to a collector by OTLP over gRPC.
 //!
-//! Off unless an endpoint is configured. Spans are made by [`traced!`](crate::ground::traces::traced), which costs one
-//! load while it is off; they never show in the log. A part of the requests is sampled, here or by a trusted proxy before
-//! us; ended spans wait in a bounded queue and leave in batches from a thread of their own. What the collector does not
-//! take is dropped: nothing of the node ever waits for it.
+//! Off unless an endpoint is configured. Spans are made by [`traced!`](crate::ground::traces::traced), which costs
+//! one load while it is off; they never show in the log. A part of the requests is sampled, here or by a trusted
+//! proxy before us; ended spans wait in a bounded queue and leave in batches from a thread of their own. What the
+//! collector does not take is dropped: nothing of the node ever waits for it.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -5,7 +5,7 @@
 //! Never takes one that is wanted: the copies that stay are asked first whether they are there, and apply looks again
 //! whether they are all that is wanted. Source: consensus-and-faults §5.6.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use parking_lot::Mutex;
@@ -17,6 +17,7 @@ use registry_core::metadata::{blob, node, upgrade};
 use registry_core::vocabulary::Digest;
 use registry_core::vocabulary::ids::StoreId;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::driver::{Reconciler, Step, StepFuture};
 use crate::blob::store::BlobKey;

@@ -149,7 +149,8 @@ impl FreeFiles {
     async fn fence(&self, mut fates: Vec<(Held, Fate)>) -> Vec<(Held, Fate)> {
         let store = self.store.store_id();
         let fences: Vec<(usize, Command)> = self.metadata.peek(|view| {
-            if upgrade::level_of(view, keys::SYSTEM) < upgrade::LEVEL_2 {
+            // an object in a bucket is every door's: it stays as long as its record
+            if self.store.shares_bytes() || upgrade::level_of(view, keys::SYSTEM) < upgrade::LEVEL_2 {
                 return Vec::new();
             }
             let extra = fates.iter().enumerate().filter(|(_, (_, fate))| *fate == Fate::Extra);

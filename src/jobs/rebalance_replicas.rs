@@ -8,7 +8,7 @@
 //! full, nothing moves. Source: consensus-and-faults §5.6.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use registry_core::metadata::keys::{self, SLOTS, Slot};
@@ -17,6 +17,7 @@ use registry_core::metadata::{blob, node, upgrade};
 use registry_core::vocabulary::Digest;
 use registry_core::vocabulary::ids::StoreId;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::driver::{Reconciler, Step, StepFuture};
 use super::repair_replicas::Repairs;

@@ -2,7 +2,7 @@
 //! made elsewhere, and a change of leader loses nothing but the span under way.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use registry_core::metadata::absence::{self, AbsenceRow, NoteAbsence, Patience};
@@ -11,6 +11,7 @@ use registry_core::metadata::keys;
 use registry_core::metadata::node::{self, NodeState};
 use registry_core::metadata::upgrade;
 use registry_core::vocabulary::ids::NodeId;
+use tokio::time::Instant;
 
 use super::driver::{Reconciler, Step, StepFuture};
 use crate::blob::transfer::Transfer;

@@ -9,6 +9,7 @@ use registry_core::metadata::reply::{Outcome, Reply};
 use registry_core::vocabulary::ids::{RequestId, Revision};
 use registry_core::vocabulary::limits::{PROPOSAL_BYTES_MAX, RETRY_AFTER_MS};
 use registry_core::vocabulary::refusal::Refusal;
+use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use super::{Metadata, PATIENCE};

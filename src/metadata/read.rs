@@ -65,7 +65,7 @@ impl Metadata {
             return Ok(());
         }
         self.0
-            .group
+            .consensus
             .linearize(PATIENCE)
             .instrument(traced!("linearize"))
             .await

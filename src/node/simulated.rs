@@ -24,7 +24,7 @@ use crate::jobs::free_files::{FreeFiles, Freed};
 use crate::jobs::free_stagings::FreeStagings;
 use crate::jobs::purge_quarantine::PurgeQuarantine;
 use crate::jobs::purge_repositories::PurgeRepositories;
-use crate::jobs::repair_replicas::RepairReplicas;
+use crate::jobs::repair_replicas::{RepairReplicas, Repairs};
 use crate::jobs::review_needs::ReviewNeeds;
 use crate::jobs::settle_uses::SettleUses;
 use crate::metadata::Metadata;
@@ -109,7 +109,8 @@ impl SimulatedNode {
         driver.start(ReviewNeeds::new(metadata.clone(), principal.clone()), stop());
         driver.start(SettleUses::new(metadata.clone(), principal.clone()), stop());
         let stores = Arc::from([store.store_id()]);
-        driver.start(RepairReplicas::new(metadata.clone(), transfer.clone(), zone, stores, principal), stop());
+        let (metadata, told) = (metadata.clone(), Repairs::default());
+        driver.start(RepairReplicas::new(metadata, transfer.clone(), zone, stores, principal, told), stop());
     }
 
     /// Its tasks end where they are, as those of a killed process do.

@@ -60,11 +60,11 @@ impl Collector {
 
 fn text(span: &Span, key: &str) -> Option<String> {
     let found = span.attributes.iter().find(|attribute| attribute.key == key)?;
-    match found.value.clone()?.value? {
-        Value::StringValue(text) => Some(text),
-        Value::IntValue(number) => Some(number.to_string()),
-        _ => None,
+    let value = found.value.clone()?.value?;
+    if let Value::IntValue(number) = &value {
+        return Some(number.to_string());
     }
+    if let Value::StringValue(text) = value { Some(text) } else { None }
 }
 
 // One trace shows a push whole: the request at the node the client talked to, the proposal in it, and the copy at
@@ -94,7 +94,7 @@ fn a_push_is_one_trace_over_its_nodes() {
     });
     let (_, pull) = spans.iter().find(|(_, span)| is_pull(span)).unwrap();
     assert_eq!(text(pull, "http.response.status_code").as_deref(), Some("200"));
-    assert!(pull.parent_span_id.is_empty() && hex(&pull.trace_id) != &forged[3..35], "{pull:?}");
+    assert!(pull.parent_span_id.is_empty() && hex(&pull.trace_id) != forged[3..35], "{pull:?}");
     let named = |name: &'static str| {
         by_trace.values().find(move |trace| {
             let root = trace.iter().find(|(_, span)| span.parent_span_id.is_empty());

@@ -150,7 +150,8 @@ async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Refusal> {
     }
 }
 
-/// Drops a tag, under `If-Match` only while it names that, and keeps what it named; or deletes a manifest with all its tags.
+/// Drops a tag, under `If-Match` only while it names that, and keeps what it named; or deletes a manifest with all
+/// its tags.
 pub(super) async fn delete(exchange: &Exchange<'_>, name: &str, text: &str) -> Result<Response<Body>, Failure> {
     let change = exchange.change(Action::Delete, "manifest.delete", name, separated(text)).await?;
     let reference = change.step(reference(text))?;

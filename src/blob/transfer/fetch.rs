@@ -18,6 +18,7 @@ use futures_util::stream::{self, BoxStream, FuturesUnordered, StreamExt as _};
 use metrics::Counter;
 use registry_core::vocabulary::ids::{NodeId, StoreId};
 use registry_core::vocabulary::names::ZoneName;
+use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use crate::blob::store::{BlobKey, Blocks, StoreError};

@@ -8,7 +8,7 @@ use raft::TlsSource;
 use raft::network::transport::{self, Dial};
 use registry_core::vocabulary::ids::{ClusterId, NodeId};
 use registry_core::vocabulary::limits::{TRANSFER_STREAMS_MAX, TRANSFER_WINDOW_BYTES};
-use tonic::transport::{Channel, Server};
+use tonic::transport::Server;
 use tracing::Span;
 
 use crate::ground::traces::{self, traced};

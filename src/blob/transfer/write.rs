@@ -96,7 +96,7 @@ impl Transfer {
         let wanted = if mutants::is_on(Mutant::OneZone) { 1 } else { usize::MAX };
         let answers =
             seal.holders.nodes().take(wanted).map(|node| async move { (node, self.place_on(node, seal).await) });
-        let mut placed = Placed::join(join_all(answers).instrument(traced!("place")).await)?;
+        let mut placed = Placed::join(self.gather(answers).instrument(traced!("place")).await)?;
         // Whatever the other one said: the bytes are right, so it has lost some if they hash to something else there.
         if let (&[survivor], [_]) = (placed.stores.as_slice(), placed.failed.as_slice()) {
             let key = BlobKey::new(seal.digest, seal.upload);
@@ -154,7 +154,20 @@ impl Transfer {
             let bytes = bytes.clone();
             async move { (node, self.put_small_on(node, key, bytes).await) }
         });
-        Placed::join(join_all(answers).instrument(traced!("put small")).await)
+        Placed::join(self.gather(answers).instrument(traced!("put small")).await)
+    }
+
+    /// What holders answer, asked all at once; on a shared bucket one by one, so that the second finds what the first
+    /// has sent.
+    async fn gather<T>(&self, answers: impl Iterator<Item: Future<Output = T>>) -> Vec<T> {
+        if !self.inner.holder.volumes.share_bytes() {
+            return join_all(answers).await;
+        }
+        let mut gathered = Vec::new();
+        for answer in answers {
+            gathered.push(answer.await);
+        }
+        gathered
     }
 
     async fn put_small_on(&self, node: NodeId, key: BlobKey, bytes: Bytes) -> TransferResult<(StoreId, u64)> {

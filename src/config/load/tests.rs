@@ -28,8 +28,8 @@ fn bad_files() {
         ("[nodes]\nzone = \"b\"", "portolan.toml:1: no section [nodes]; did you mean [node]?"),
         (
             "[cache]\nsize = 1",
-            "portolan.toml:1: no section [cache]; there are node, listen, tls, cluster, raft, blobs, s3, auth, http, \
-             gc, log",
+            "portolan.toml:1: no section [cache]; there are node, listen, tls, cluster, raft, blobs, s3, auth, http, gc, \
+             repair, log, trace",
         ),
         ("zone = \"b\"", "portolan.toml:1: zone stands outside a section; write it below [node]"),
         ("node = 1", "portolan.toml:1: node is a section; write [node] and its settings below"),

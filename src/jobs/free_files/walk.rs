@@ -7,6 +7,7 @@ use registry_core::metadata::blob::ConfirmReplica;
 use registry_core::metadata::command::Command;
 use registry_core::metadata::replica::{self, ConfirmCopy};
 use registry_core::metadata::sweep::{self, Fate};
+use registry_core::metadata::{keys, upgrade};
 use tokio::time::Instant;
 
 use super::super::volume::blocking;
@@ -76,7 +77,14 @@ impl FreeFiles {
                     Fate::Closed | Fate::Expired => due.push(entry.key),
                     // on a bucket another node's door to the same object
                     Fate::Extra if self.store.shares_bytes() => {}
-                    Fate::Extra => extra.push(entry.key),
+                    Fate::Extra => {
+                        let BlobKey { digest, generation } = entry.key;
+                        let fence = knows_fences.then(|| replica::fence(view, &digest, &generation, store));
+                        match replica::is_unwanted(view, &digest, &generation, store) {
+                            true if knows_fences => due.push(entry.key),
+                            true | false => extra.push((entry.key, fence)),
+                        }
+                    }
                     Fate::Named | Fate::Pending => {}
                 }
             }

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use registry_core::metadata::absence::Patience;
 use registry_core::vocabulary::Digest;
 use registry_core::vocabulary::limits::REPAIR_FAILURES_MAX;
+use tokio::time::Instant;
 
 /// Pause after the first failure of a copy; it doubles with each further one.
 const BACK_OFF: Duration = Duration::from_secs(1);

@@ -183,6 +183,7 @@ fn u9_administration() {
         ("POST", "/v1/gc/pause".into(), "{}", "accepted", "gc.pause"),
         ("POST", "/v1/gc/run".into(), "{}", "refused", "gc.run"),
         ("POST", "/v1/gc/resume".into(), "{}", "accepted", "gc.resume"),
+        ("POST", "/v1/gc/adopt-bucket".into(), "{}", "refused", "gc.adopt_bucket"),
         ("POST", "/v1/gc/run".into(), r#"{"allow_percent":101}"#, "refused", "gc.run"),
         ("POST", "/v1/gc/run".into(), r#"{"allow_percent":20}"#, "accepted", "gc.run"),
         ("POST", "/v1/scrub/pause".into(), "{}", "accepted", "scrub.pause"),
@@ -213,7 +214,8 @@ fn u9_administration() {
     for (method, route) in routes::admin().into_iter().filter(|(method, path)| method == "GET" || path == "/v1/explain")
     {
         let digest = Digest::sha256(b"u9").to_string();
-        let path = route.replace("{user}", "u9-user").replace("{*name}", "u9/fixed").replace("{digest}", &digest);
+        let path = route.replace("/history/{*name}", "/history/u9/fixed?at=2026-01-02");
+        let path = path.replace("{user}", "u9-user").replace("{*name}", "u9/fixed").replace("{digest}", &digest);
         let path = path.replace("{id}", &backup).replace("{number}", "0");
         let body = json!({ "principal": "root", "action": "ecr:PutImage" });
         let by_root = json_to(admin(&method, &path), &body);
