@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
+/// Fills a buffer.
+type Source = Box<dyn FnMut(&mut [u8])>;
+
 thread_local! {
-    static SOURCE: RefCell<Option<Box<dyn FnMut(&mut [u8])>>> = const { RefCell::new(None) };
+    static SOURCE: RefCell<Option<Source>> = const { RefCell::new(None) };
 }
 
 /// Draws of 256 above which a call of a disk takes a while; the more, the longer.
