@@ -294,14 +294,14 @@ impl Log {
         let Ok(proposal) = Proposal::decode(payload) else { return vec![payload.clone()] };
         let name = proposal.request.0.to_be_bytes();
         let drawn = xxh3_64_with_seed(&name, self.0.seed);
-        if proposal.commands.len() < 2 || drawn % 2 == 0 {
+        if proposal.commands.len() < 2 || drawn.is_multiple_of(2) {
             return vec![payload.clone()];
         }
         let (mut parts, mut open) = (Vec::new(), Vec::new());
         for (number, command) in proposal.commands.iter().enumerate() {
             open.push(command.clone());
             let is_last = number + 1 == proposal.commands.len();
-            if is_last || (drawn >> (2 + number % 60)) % 2 == 0 {
+            if is_last || (drawn >> (2 + number % 60)).is_multiple_of(2) {
                 let name = [&name[..], &[number as u8]].concat();
                 let commands = std::mem::take(&mut open);
                 let part = Proposal {

@@ -25,10 +25,10 @@ enum Pulled {
 }
 
 fn judged(refusal: &Refusal, what: &str) -> Pulled {
-    match refusal {
-        Refusal::Unavailable { .. } | Refusal::Throttled { .. } => Pulled::NotNow,
-        other => Pulled::Missing(format!("{what}: {other}")),
+    if matches!(refusal, Refusal::Unavailable { .. } | Refusal::Throttled { .. }) {
+        return Pulled::NotNow;
     }
+    Pulled::Missing(format!("{what}: {refusal}"))
 }
 
 /// Pulls an image as a client does: the manifest, then every blob, each byte of it.
