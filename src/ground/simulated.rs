@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
-/// Fills a buffer.
+/// Fills a buffer with what the seed draws.
 type Source = Box<dyn FnMut(&mut [u8])>;
 
 thread_local! {

@@ -67,6 +67,8 @@ struct State {
     voters: BTreeMap<NodeId, Voter>,
     /// Proposals whose leader could not commit them: in its log, perhaps in others.
     limbo: Vec<Bytes>,
+    /// Until then the leader takes up no proposal.
+    stalled: Option<Instant>,
 }
 
 /// A node as consensus has it.
@@ -191,6 +193,18 @@ impl Log {
         let mut state = self.0.state.lock();
         state.leader = None;
         (state.lost_since, state.patience) = (Some(Instant::now()), self.0.dice.wait(0, 60));
+    }
+
+    /// The leader takes up no proposal for a while; reads go on.
+    pub(crate) fn stall(&self, lasts: Duration) {
+        self.0.state.lock().stalled = Some(Instant::now() + lasts);
+    }
+
+    async fn unstalled(&self) {
+        let stalled = self.0.state.lock().stalled;
+        if let Some(until) = stalled {
+            tokio::time::sleep_until(until).await;
+        }
     }
 
     fn has_quorum(&self, state: &State, node: NodeId) -> bool {
@@ -442,6 +456,7 @@ impl Member {
         if dice.percent(TARDY_PERCENT) {
             sleep(dice.wait(200, 7000)).await;
         }
+        self.log.unstalled().await;
         if !self.log.is_leading(leader, term) && dice.percent(80) {
             return Err(ProposeError::Unavailable);
         }

@@ -36,6 +36,9 @@ pub(crate) enum Fault {
     Pause,
     /// The leader steps down.
     Depose,
+    /// Consensus takes up nothing for some seconds, in which a node is killed and comes back: what it placed before is not
+    /// committed yet.
+    Stall,
     /// Everything is slow, and messages are lost.
     Degrade,
     /// A copy rots.
@@ -44,7 +47,7 @@ pub(crate) enum Fault {
     Lose,
 }
 
-const ALL: [Fault; 10] = [
+const ALL: [Fault; 11] = [
     Fault::Kill,
     Fault::PowerCut,
     Fault::PowerCutAll,
@@ -52,6 +55,7 @@ const ALL: [Fault; 10] = [
     Fault::CutOneWay,
     Fault::Pause,
     Fault::Depose,
+    Fault::Stall,
     Fault::Degrade,
     Fault::Rot,
     Fault::Lose,
@@ -133,6 +137,13 @@ impl Nemesis {
                 self.network.pause(node, false);
             }
             Fault::Depose => self.log.depose(),
+            Fault::Stall => {
+                self.log.stall(self.dice.wait(2000, 7000));
+                sleep(self.dice.wait(200, 1500)).await;
+                self.hosts.stop(node, self.dice.percent(50));
+                sleep(self.dice.wait(10, 300)).await;
+                self.hosts.start(node);
+            }
             Fault::Degrade => {
                 self.network.degrade(self.dice.between(20, 400), self.dice.between(0, 200));
                 self.then_heal().await;

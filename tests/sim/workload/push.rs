@@ -16,6 +16,10 @@ impl Client {
         let repository = self.repository();
         let mut numbers: Vec<usize> = (0..BLOB_BYTES.len()).filter(|_| self.dice.percent(25)).collect();
         numbers.push(self.dice.below(BLOB_BYTES.len() as u64) as usize);
+        if self.dice.percent(40) {
+            // one that nobody else has
+            numbers.push((1000 * self.number + memory.made) as usize);
+        }
         numbers.sort_unstable();
         numbers.dedup();
         memory.made += 1;
