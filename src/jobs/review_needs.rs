@@ -13,6 +13,10 @@ use tokio::sync::watch;
 use super::driver::{Reconciler, Step, StepFuture};
 use crate::metadata::Metadata;
 
+/// How often a leader looks over everything, whatever was told of.
+const PERIOD: Duration = Duration::from_secs(600);
+/// How soon a new leader begins: what the one before it was told of, it may not have looked over.
+const SUCCESSION: Duration = Duration::from_secs(5);
 /// Records compared at once.
 const RECORDS_PER_PAGE: usize = 256;
 /// Pages compared in one step; most slots of a small registry have less than one.
@@ -33,12 +37,14 @@ pub struct ReviewNeeds {
     metadata: Metadata,
     principal: String,
     position: Mutex<Position>,
+    /// The term in which this node, as leader, has looked over everything.
+    reviewed: Mutex<Option<u64>>,
 }
 
 impl ReviewNeeds {
     /// For the node that calls itself `principal`.
     pub fn new(metadata: Metadata, principal: String) -> ReviewNeeds {
-        ReviewNeeds { metadata, principal, position: Mutex::new(Position::default()) }
+        ReviewNeeds { metadata, principal, position: Mutex::default(), reviewed: Mutex::default() }
     }
 
     /// What is out of line from a position on, and where to go on.
@@ -67,7 +73,8 @@ impl Reconciler for ReviewNeeds {
     }
 
     fn period(&self) -> Duration {
-        Duration::from_secs(600)
+        let is_reviewed = *self.reviewed.lock() == Some(self.metadata.leadership().term);
+        if is_reviewed { PERIOD } else { SUCCESSION }
     }
 
     fn signal(&self) -> Option<watch::Receiver<u64>> {
@@ -76,7 +83,8 @@ impl Reconciler for ReviewNeeds {
 
     fn step(&self) -> StepFuture<'_> {
         Box::pin(async {
-            if !self.metadata.leadership().is_leader {
+            let leadership = self.metadata.leadership();
+            if !leadership.is_leader {
                 *self.position.lock() = Position::default();
                 return Step::IDLE;
             }
@@ -90,6 +98,9 @@ impl Reconciler for ReviewNeeds {
                 return Step { done: 0, failed: 1, more: false };
             }
             let is_over = next.slot >= SLOTS;
+            if is_over {
+                *self.reviewed.lock() = Some(leadership.term);
+            }
             *self.position.lock() = if is_over { Position::default() } else { next };
             Step { done, failed: 0, more: !is_over }
         })
