@@ -95,9 +95,13 @@ pub struct BlobUses {
 }
 
 impl Registry {
-    /// Lets this life of the cluster delete in the bucket what an earlier one has stored. Nothing to do where blobs
-    /// are on disks. Refuses with `Unavailable` while the bucket is out of reach.
+    /// Lets this life of the cluster delete in the bucket what an earlier one has stored. Refuses with `Unsupported`
+    /// where blobs are on disks, with `Unavailable` while the bucket is out of reach.
     pub async fn adopt_bucket(&self) -> Result<(), Refusal> {
+        if !self.transfer().shares_bytes() {
+            let detail = "the blobs of this cluster are on the disks of its nodes: there is no bucket".to_owned();
+            return Err(Refusal::Unsupported { detail });
+        }
         self.transfer().adopt().await.map_err(|error| refusal(&error))
     }
 

@@ -252,6 +252,11 @@ impl Transfer {
         wire::staged(partner, peer.call(PLACE_TIMEOUT, peer.control().refill(request)).await?)
     }
 
+    /// Whether blobs lie in a bucket that all nodes share.
+    pub fn shares_bytes(&self) -> bool {
+        self.inner.holder.volumes.share_bytes()
+    }
+
     /// Lets this life of the cluster delete what an earlier one has stored where this node's stores are.
     pub async fn adopt(&self) -> TransferResult<()> {
         let volumes = self.inner.holder.volumes.clone();
