@@ -50,6 +50,8 @@ pub(super) async fn open(settings: &Settings, identity: &Identity, is_known: boo
             return Err(NodeError::Io(format!("blobs.dir {} {text}", dir.display())));
         }
         BlobDriver::Fs => {
+            // every listed gauge has a value: a volume that is no cache holds nothing as one
+            metrics::gauge!("portolan_blob_cache_bytes").set(0.0);
             let opened = tokio::task::spawn_blocking(move || FsStore::open(&dir, cluster, claim, options)).await;
             opened.map(|store| store.map(|store| Opened { store: Arc::new(store), bucket: None }))
         }

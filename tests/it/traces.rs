@@ -71,7 +71,7 @@ fn text(span: &Span, key: &str) -> Option<String> {
 // another node. The answer's request id is on it; a stranger's `traceparent` is not taken up; nothing of it is logged.
 #[test]
 fn a_push_is_one_trace_over_its_nodes() {
-    let region = 87;
+    let region = 66;
     let address: SocketAddr = format!("127.{region}.9.1:4317").parse().unwrap();
     let collector = Collector::start(address);
     let endpoint = format!("trace.endpoint=http://{address}");
