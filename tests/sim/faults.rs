@@ -36,8 +36,8 @@ pub(crate) enum Fault {
     Pause,
     /// The leader steps down.
     Depose,
-    /// Consensus takes up nothing for some seconds, in which a node is killed and comes back: what it placed before is not
-    /// committed yet.
+    /// Consensus takes up nothing for some seconds, in which a node is killed and comes back: what it placed before
+    /// is not committed yet.
     Stall,
     /// Everything is slow, and messages are lost.
     Degrade,
