@@ -55,6 +55,8 @@ struct Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        // the listener and the engine end with the runtime, and must not take that for a failure of theirs
+        self.core.ending.send_replace(true);
         if let Some(runtime) = self.runtime.lock().take() {
             runtime.shutdown_background();
         }
@@ -435,15 +437,9 @@ async fn enter_life(core: &Core, lineage: u64) -> Result<(), ChangeError> {
     if core.log.last().is_some() || core.knows_members() {
         return Err(ChangeError::Rejected(USED_ID.to_owned()));
     }
-    let directory = core.directory.clone();
-    let kept = tokio::task::spawn_blocking(move || directory.change(|identity| identity.lineage = lineage)).await;
-    match kept.map_err(std::io::Error::other).flatten() {
-        Ok(()) => {
-            core.net.set_lineage(lineage);
-            Ok(())
-        }
-        Err(error) => fatal::abort("the identity of a joining node cannot be kept", &error),
-    }
+    core.directory.clone().keep(move |identity| identity.lineage = lineage).await;
+    core.net.set_lineage(lineage);
+    Ok(())
 }
 
 /// The settings of the engine; every value that isn't the engine's default has its reason in the README's table.

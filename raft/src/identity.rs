@@ -8,11 +8,13 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
 
 use crate::codec::{self, CodecError, Kind};
+use crate::fatal;
 use crate::files;
 use crate::reinstall;
 use crate::suspect::Suspicion;
@@ -122,6 +124,18 @@ impl Directory {
             *identity = changed;
         }
         Ok(())
+    }
+
+    /// As [`Directory::change`], from the runtime of consensus. An error ends the process: a node must not go on under
+    /// an identity that the disk has not. Never ready once the runtime has been told to end, which is no error: what
+    /// follows the change must not be done then either.
+    pub(crate) async fn keep(self: Arc<Self>, change: impl FnOnce(&mut Identity) + Send + 'static) {
+        match tokio::task::spawn_blocking(move || self.change(change)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => fatal::abort("the identity of this node cannot be kept", &error),
+            Err(error) if error.is_cancelled() => std::future::pending().await,
+            Err(error) => fatal::abort("the identity of this node cannot be kept", &error),
+        }
     }
 }
 
@@ -323,6 +337,23 @@ mod tests {
         assert!(matches!(start(1, 2, 3), Err(IdentityError::Newer(2))));
         std::fs::write(dir.join("node.id"), b"rubbish").unwrap();
         assert!(matches!(start(1, 2, 3), Err(IdentityError::Damaged(_))));
+    }
+
+    // A node that is being ended has no thread left to write with. That ends it no sooner, and nothing is taken as kept.
+    #[test]
+    fn an_ending_runtime_keeps_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let directory = Arc::new(Directory::start(dir.path(), 1, 2, 3).unwrap());
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        let handle = runtime.handle().clone();
+        handle.block_on(directory.clone().keep(|identity| identity.lineage = 4));
+        assert_eq!(directory.identity().lineage, 4);
+        runtime.shutdown_background();
+        let _entered = handle.enter();
+        let mut keeping = std::pin::pin!(directory.clone().keep(|identity| identity.lineage = 5));
+        let mut nobody = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(keeping.as_mut().poll(&mut nobody).is_pending());
+        assert_eq!(directory.identity().lineage, 4);
     }
 
     // An identity file of version 1 is read as it was meant.

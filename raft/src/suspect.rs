@@ -23,9 +23,8 @@ use tokio::sync::watch;
 
 use crate::codec::{self, CodecError, Reader};
 use crate::core::{Core, Leader};
-use crate::fatal;
 use crate::gate;
-use crate::identity::Heard;
+use crate::identity::{Heard, Identity};
 use crate::network::net::Class;
 use crate::network::wire::{self, kind};
 use crate::types::{Command, Peer, Position};
@@ -228,17 +227,12 @@ async fn rejoin(core: &Arc<Core>, suspicion: &mut watch::Receiver<Option<Suspici
 async fn keep(core: &Arc<Core>) {
     let (directory, suspicion) = (core.directory.clone(), core.gate.suspicion());
     let later = core.gate.start_elsewhere() + 1;
-    let kept = tokio::task::spawn_blocking(move || {
-        directory.change(|identity| {
-            identity.suspicion = suspicion;
-            identity.start = identity.start.max(later);
-        })
-    });
-    match kept.await {
-        Ok(Ok(())) => core.net.raise_start(core.directory.identity().start),
-        Ok(Err(error)) => fatal::abort("the identity of a suspect node cannot be kept", &error),
-        Err(error) => fatal::abort("the identity of a suspect node cannot be kept", &error),
-    }
+    let changed = move |identity: &mut Identity| {
+        identity.suspicion = suspicion;
+        identity.start = identity.start.max(later);
+    };
+    directory.keep(changed).await;
+    core.net.raise_start(core.directory.identity().start);
 }
 
 /// A node that finds while it leads that it is suspect was elected properly, and goes all the same.

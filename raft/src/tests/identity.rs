@@ -5,11 +5,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use tonic::Code;
 
+use super::suspect::is_refused;
 use crate::identity::Memory;
 use crate::network::net::{Class, Net, NetSettings};
 use crate::network::wire::{self, Change, Changed, kind};
 use crate::testing::{Cluster, PATIENCE, add, eventually};
-use crate::{ChangeError, GroupConfig, IdentityError, ProposeError, StartError};
+use crate::{ChangeError, GroupConfig, IdentityError, StartError};
 
 pub(super) fn stranger(cluster_id: u128, lineage: u64, node_id: u64) -> std::sync::Arc<Net> {
     Net::new(NetSettings {
@@ -142,7 +143,7 @@ async fn an_empty_directory_does_not_vote() {
     cluster.restart(lagging).await.unwrap();
     // as long as several elections take
     let proposed = cluster.group(lagging).propose(add("x", 1), Duration::from_secs(3)).await;
-    assert_eq!(proposed, Err(ProposeError::Unavailable), "a majority that has lost what was acknowledged");
+    assert!(is_refused(&proposed), "a majority that has lost what was acknowledged: {proposed:?}");
     assert!(!cluster.group(lagging).status().admitted, "an empty directory vouched for it");
     cluster.restart(first).await.unwrap();
     cluster.kill(second).await;
@@ -177,7 +178,10 @@ async fn an_emptied_founder_takes_no_part() {
     cluster.group(1).propose(add("x", 1), PATIENCE).await.unwrap();
     let [status, left] = [cluster.group(1).status(), cluster.group(0).status()];
     assert_eq!((status.term, left.leader), (term, None), "it stood for election");
-    assert_eq!((cluster.machine(1).get("x"), cluster.machine(0).get("x")), (12, 0));
+    // it may have been forwarded, and is applied there first
+    let machine = cluster.machine(1);
+    eventually("it is applied there too", move || machine.get("x") == 12).await;
+    assert_eq!(cluster.machine(0).get("x"), 0);
 }
 
 // A started voter neither votes nor takes entries before a majority has answered its hello.

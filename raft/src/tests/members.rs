@@ -26,6 +26,15 @@ async fn leadership_is_handed_over() {
     assert!(matches!(stranger, Err(ChangeError::Rejected(_))), "{stranger:?}");
 }
 
+/// The engine tells who the members are a moment after it has taken them on.
+async fn members_are(cluster: &Cluster, at: usize, voters: &[u64], learners: &[u64]) {
+    let is_told = || {
+        let status = cluster.group(at).status();
+        status.voters == voters && status.learners == learners
+    };
+    eventually(&format!("the voters are {voters:?}, the learners {learners:?}"), is_told).await;
+}
+
 // A new node joins through any member, is fed, is made a voter, counts, and is removed; a former one takes its place.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_joins_and_leaves() {
@@ -37,13 +46,11 @@ async fn a_node_joins_and_leaves() {
     let seed = cluster.member(cluster.follower().await).raft_addr;
     cluster.group(new).join(vec!["127.0.0.1:1".into(), seed], cluster.member(new), PATIENCE).await.unwrap();
     cluster.converge().await;
-    let status = cluster.group(new).status();
-    assert_eq!((status.voters, status.learners), (vec![1, 2, 3], vec![4]));
+    members_are(&cluster, new, &[1, 2, 3], &[4]).await;
     assert_eq!(cluster.machine(new).get("x"), 50);
 
     cluster.group(new).change_voters([1, 2, 4], PATIENCE).await.unwrap();
-    let status = cluster.group(cluster.leader().await).status();
-    assert_eq!((status.voters, status.learners), (vec![1, 2, 4], vec![3]));
+    members_are(&cluster, cluster.leader().await, &[1, 2, 4], &[3]).await;
     // without node 2 the new voter is needed
     cluster.group(0).transfer_leader(1, PATIENCE).await.unwrap();
     cluster.kill(1).await;
@@ -53,8 +60,7 @@ async fn a_node_joins_and_leaves() {
     cluster.group(1).remove(3, PATIENCE).await.unwrap();
     cluster.group(1).remove(4, PATIENCE).await.unwrap();
     cluster.group(1).remove(4, PATIENCE).await.unwrap();
-    let status = cluster.group(cluster.leader().await).status();
-    assert_eq!((status.voters, status.learners), (vec![1, 2], vec![]));
+    members_are(&cluster, cluster.leader().await, &[1, 2], &[]).await;
     cluster.kill(2).await;
     cluster.kill(3).await;
     cluster.group(1).propose(add("x", 1), PATIENCE).await.unwrap();
