@@ -195,6 +195,20 @@ pub struct Cluster {
     tls: Option<fn(u64) -> TlsSource>,
 }
 
+impl Drop for Cluster {
+    /// Waits until nothing writes below the directory any more: what is made while it goes would stay.
+    fn drop(&mut self) {
+        let began = Instant::now();
+        for Running { group, machine } in self.nodes.iter_mut().filter_map(|node| node.running.take()) {
+            let (log, state) = (group.lifetime(), Arc::downgrade(&machine.open));
+            drop((group, machine));
+            while !(log.is_over() && state.strong_count() == 0) && began.elapsed() < PATIENCE {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
+    }
+}
+
 /// A node of a [`Cluster`].
 #[derive(Debug)]
 pub struct Node {
@@ -244,8 +258,13 @@ impl Cluster {
             first.add_learner(self.member(at), PATIENCE).await.expect("added");
         }
         let voters: Vec<u64> = self.nodes.iter().map(|node| node.config.node_id).collect();
+        self.promote(0, &voters).await;
+    }
+
+    /// Makes these members the voters, once the leader knows that the new ones have caught up.
+    pub async fn promote(&self, asked: usize, voters: &[u64]) {
         let began = Instant::now();
-        while let Err(error) = first.change_voters(voters.clone(), PATIENCE).await {
+        while let Err(error) = self.group(asked).change_voters(voters.to_vec(), PATIENCE).await {
             assert!(began.elapsed() < PATIENCE, "a new node does not catch up: {error}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

@@ -163,7 +163,7 @@ async fn an_emptied_founder_takes_no_part() {
         cluster.group(new).join(vec![seed.clone()], cluster.member(new), PATIENCE).await.unwrap();
     }
     cluster.converge().await;
-    cluster.group(0).change_voters([1, 2, 3], PATIENCE).await.unwrap();
+    cluster.promote(0, &[1, 2, 3]).await;
     for _ in 0..10 {
         cluster.group(0).propose(add("x", 1), PATIENCE).await.unwrap();
     }

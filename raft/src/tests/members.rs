@@ -49,7 +49,7 @@ async fn a_node_joins_and_leaves() {
     members_are(&cluster, new, &[1, 2, 3], &[4]).await;
     assert_eq!(cluster.machine(new).get("x"), 50);
 
-    cluster.group(new).change_voters([1, 2, 4], PATIENCE).await.unwrap();
+    cluster.promote(new, &[1, 2, 4]).await;
     members_are(&cluster, cluster.leader().await, &[1, 2, 4], &[3]).await;
     // without node 2 the new voter is needed
     cluster.group(0).transfer_leader(1, PATIENCE).await.unwrap();
