@@ -9,7 +9,9 @@ ones are named by nothing. Collection is paused until all are there; grace is tw
   2. PAIRS times, in turn: half of the load the node bears, once with collection paused and once with garbage going, at its
      default throttle; p99 of pulls and of pushes, their medians over the pairs, and the ratio of each pair.
 A run that broke off goes on with the same DIR where filling stopped."""
-import argparse, base64, json, os, re, shutil, statistics, subprocess, sys, time, urllib.error, urllib.request
+import argparse, base64, json, os, re, shutil, statistics, subprocess, sys, time, urllib.request
+
+from onenode import Node, Report, ended
 
 ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 ap.add_argument("--portolan", required=True)
@@ -25,22 +27,10 @@ ap.add_argument("--port", type=int, default=24500)
 ap.add_argument("--fill-only", action="store_true", help="fill, and measure in a later run")
 ap.add_argument("--keep", action="store_true", help="leave DIR behind")
 a = ap.parse_args()
-data, key, log, mark = (os.path.join(a.dir, n) for n in ("data", "root-key", "node.log", "filled.json"))
-os.makedirs(a.dir, exist_ok=True)
-if not os.path.exists(key):
-    with open(os.open(key, os.O_WRONLY | os.O_CREAT, 0o600), "w") as f:
-        f.write(f"PTLN{os.urandom(8).hex().upper()}:{os.urandom(24).hex()}\n")
-url, admin = f"http://127.0.0.1:{a.port}", f"http://127.0.0.1:{a.port + 3}"
-basic = base64.b64encode(open(key).read().strip().encode()).decode()
-out = {"meta": {"blobs": a.blobs, "files": a.files, "garbage": a.garbage, "load1": os.getloadavg()[0]}, "rows": []}
+node, mark = Node(a.portolan, a.dir, a.port), os.path.join(a.dir, "filled.json")
+row = Report(a.json, {"blobs": a.blobs, "files": a.files, "garbage": a.garbage}).row
+basic = base64.b64encode(open(node.key).read().strip().encode()).decode()
 LAYERS = 100
-
-
-def row(label, **kw):
-    out["rows"].append({"label": label, **kw})
-    print(label, kw, flush=True)
-    with open(a.json, "w") as f:
-        json.dump(out, f, indent=1)
 
 
 def run(*args, limit=7200):
@@ -51,26 +41,19 @@ def run(*args, limit=7200):
 
 
 def portolan(*args):
-    return run(a.portolan, *args, "--admin", admin, "--credentials-file", key)
+    return run(a.portolan, *args, "--admin", node.admin, "--credentials-file", node.key)
 
 
-def bench(*args):
-    return subprocess.Popen([a.portolan, "bench", "-o", "json", "--registry", url, "--credentials-file", key, *args],
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def ended(process):
-    told, wrong = process.communicate(timeout=7200)
-    if process.returncode:
-        sys.exit(f"bench: {wrong[-400:]}")
-    r = json.loads(told)
+def good(process):
+    """The report of a load without an error."""
+    r = ended(process)
     if r["errors"]:
         sys.exit(f"bench: {r['errors']} errors: {r['error_samples']}")
     return r
 
 
 def metrics():
-    text = urllib.request.urlopen(urllib.request.Request(admin + "/metrics", headers={"Authorization": "Basic " + basic}), timeout=10).read().decode()
+    text = urllib.request.urlopen(urllib.request.Request(node.admin + "/metrics", headers={"Authorization": "Basic " + basic}), timeout=10).read().decode()
     found = {}
     for name, labels, value in re.findall(r'^(portolan_gc_\w+)(\{[^}]*\})? ([\d.e+-]+)$', text, re.M):
         found[name + labels] = float(value)
@@ -81,25 +64,11 @@ def swept(m):
     return sum(v for k, v in m.items() if k.startswith("portolan_gc_collected_total") and 'what="swept"' in k)
 
 
-def ready(process, limit=600):
-    t0 = time.time()
-    while time.time() - t0 < limit:
-        if process.poll() is not None:
-            sys.exit(f"the node ended by itself: {open(log).read()[-800:]}")
-        try:
-            if urllib.request.urlopen(admin + "/readyz", timeout=1).status == 200:
-                return time.time() - t0
-        except (urllib.error.URLError, OSError):
-            pass
-        time.sleep(0.05)
-    sys.exit("the node was not ready in time")
-
-
 def images(count, size, repository):
     """Pushes images of LAYERS layers that nobody else has, in runs short enough to be kept in memory."""
     while count > 0:
         now = min(count, max(1, (512 << 20) // (size * LAYERS)), 1000)
-        told = json.loads(run(a.loadgen, "image-push", "-url", url, "-header", f"Authorization: Basic {basic}", "-repo", repository, "-repos", "8",
+        told = json.loads(run(a.loadgen, "image-push", "-url", node.url, "-header", f"Authorization: Basic {basic}", "-repo", repository, "-repos", "8",
                               "-n", str(now), "-c", "32", "-layers", str(LAYERS), "-layersize", str(size), "-mode", "put", "-max-seconds", "3600"))
         if told.get("errors"):
             sys.exit(f"image-push: {told}")
@@ -108,7 +77,7 @@ def images(count, size, repository):
 
 
 def garbage(count):
-    ended(bench("blob-push", "--size", "1KiB", "-n", str(count), "-c", "64", "--repositories", "4", "--prefix", "garbage"))
+    good(node.bench("blob-push", "--size", "1KiB", "-n", str(count), "-c", "64", "--repositories", "4", "--prefix", "garbage"))
 
 
 def fill():
@@ -148,8 +117,8 @@ def collect(deadline):
 
 
 def pair(number):
-    load = lambda: (bench("manifest-get", "--images", "64", "-c", "8", "--rate", str(rate["pull"]), "--duration", f"{a.seconds}s"),
-                    bench("blob-push", "--size", "1KiB", "-c", "8", "--rate", str(rate["push"]), "--duration", f"{a.seconds}s", "--prefix", "load"))
+    load = lambda: (node.bench("manifest-get", "--images", "64", "-c", "8", "--rate", str(rate["pull"]), "--duration", f"{a.seconds}s"),
+                    node.bench("blob-push", "--size", "1KiB", "-c", "8", "--rate", str(rate["push"]), "--duration", f"{a.seconds}s", "--prefix", "load"))
     figures = {}
     for what in ("without", "with") if number % 2 else ("with", "without"):
         if what == "with":
@@ -158,7 +127,7 @@ def pair(number):
             before = swept(metrics())
             portolan("gc", "resume")
             portolan("gc", "run", "--allow-fraction", "1")
-        pulls, pushes = (ended(p) for p in load())
+        pulls, pushes = (good(p) for p in load())
         figures[what] = {"pull_p99_ms": pulls["p99_ms"], "pull_p50_ms": pulls["p50_ms"], "push_p99_ms": pushes["p99_ms"], "push_p50_ms": pushes["p50_ms"]}
         if what == "with":
             figures[what]["swept"] = swept(metrics()) - before
@@ -168,11 +137,11 @@ def pair(number):
     return figures
 
 
-doors = [f"--set=listen.{d}=127.0.0.1:{a.port + i}" for i, d in enumerate(("public", "raft", "blob", "admin"))]
-node = subprocess.Popen([a.portolan, "server", "--data-dir", data, *doors, f"--set=auth.root_key_file={key}", "--set=log.access=false",
-                         "--set=gc.grace=2s", "--set=gc.fuse_percent=100"], stdout=subprocess.DEVNULL, stderr=open(log, "a"))
+process = node.start("gc.grace=2s", "gc.fuse_percent=100")
 try:
-    ready(node)
+    node.ready(process)
+    # it may refuse uploads for a moment
+    time.sleep(2)
     portolan("gc", "pause")
     fill()
     if not a.fill_only:
@@ -180,8 +149,8 @@ try:
         count, seconds, sweeping = collect(1800)
         row("garbage with no load", swept=count, seconds=round(seconds, 1), swept_s=round(count / seconds), seconds_of_sweeps=round(sweeping, 1))
         portolan("gc", "pause")
-        most = {"pull": ended(bench("manifest-get", "--images", "64", "-c", "8", "--duration", "8s")),
-                "push": ended(bench("blob-push", "--size", "1KiB", "-c", "8", "--duration", "8s", "--prefix", "load"))}
+        most = {"pull": good(node.bench("manifest-get", "--images", "64", "-c", "8", "--duration", "8s")),
+                "push": good(node.bench("blob-push", "--size", "1KiB", "-c", "8", "--duration", "8s", "--prefix", "load"))}
         # both at once: a quarter of what each alone reaches is half of what the node bears
         rate = {k: max(1, int(r["ops_s"] / 4)) for k, r in most.items()}
         row("most, each alone", **{k: round(r["ops_s"]) for k, r in most.items()}, half=rate)
@@ -192,10 +161,6 @@ try:
                 ratio=round(statistics.median(ratios), 2), ratios=[round(r, 2) for r in sorted(ratios)],
                 noise=[round(p["without"][what], 2) for p in pairs])
 finally:
-    node.terminate()
-    try:
-        node.wait(60)
-    except subprocess.TimeoutExpired:
-        node.kill()
+    node.stop(process)
 if not (a.keep or a.fill_only):
     shutil.rmtree(a.dir, ignore_errors=True)
