@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use parking_lot::Mutex;
+use registry_core::metadata::blob::Cursor;
 use registry_core::metadata::command::Command;
-use registry_core::metadata::keys::{self, SLOTS, Slot};
+use registry_core::metadata::keys;
 use registry_core::metadata::replica::{self, DropReplica, Spare};
 use registry_core::metadata::reply::Reply;
-use registry_core::metadata::{blob, node, upgrade};
-use registry_core::vocabulary::Digest;
+use registry_core::metadata::{node, upgrade};
 use registry_core::vocabulary::ids::StoreId;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -39,17 +39,10 @@ const SHORTEST_REST: Duration = Duration::from_secs(1);
 /// A round rests so many times as long as it worked.
 const REST: u32 = 10;
 
-/// Where a round has come to.
-#[derive(Clone, Copy, Debug, Default)]
-struct Position {
-    slot: Slot,
-    after: Option<Digest>,
-}
-
 /// The round under way, and what the last one left.
 #[derive(Debug, Default)]
 struct Round {
-    position: Position,
+    cursor: Cursor,
     /// Time it has worked so far.
     worked: Duration,
     /// Some copies are more than wanted, or will be.
@@ -74,7 +67,7 @@ pub struct DropReplicas {
 struct Look {
     spares: Vec<Spare>,
     is_restless: bool,
-    next: Position,
+    next: Cursor,
 }
 
 impl DropReplicas {
@@ -83,26 +76,22 @@ impl DropReplicas {
         DropReplicas { metadata, transfer, principal, round: Mutex::default() }
     }
 
-    fn look(&self, mut position: Position) -> Look {
+    fn look(&self, mut cursor: Cursor) -> Look {
         let (mut look, mut records) = (Look::default(), 0);
-        while records < RECORDS_PER_STEP && look.spares.len() < SPARES_PER_STEP && position.slot < SLOTS {
+        while records < RECORDS_PER_STEP && look.spares.len() < SPARES_PER_STEP && !cursor.is_over() {
             self.metadata.peek(|view| {
                 let topology = node::topology(view);
-                let page = blob::list(view, position.slot, position.after.as_ref(), RECORDS_PER_PAGE);
+                let page = cursor.page(view, RECORDS_PER_PAGE);
                 // an empty slot costs a look as well
                 records += page.len().max(4);
                 for (digest, row) in &page {
-                    look.spares.extend(replica::spare(&topology, digest, row));
-                    look.is_restless |= replica::is_overfull(&topology, digest, row);
+                    let found = replica::spare(&topology, digest, row);
+                    look.is_restless |= found.is_some();
+                    look.spares.extend(found.filter(|found| !found.spare.is_empty()));
                 }
-                let last = page.last().filter(|_| page.len() == RECORDS_PER_PAGE);
-                position = match last {
-                    Some((digest, _)) => Position { after: Some(*digest), ..position },
-                    None => Position { slot: position.slot + 1, after: None },
-                };
             });
         }
-        Look { next: position, ..look }
+        Look { next: cursor, ..look }
     }
 
     /// Asks the copies that stay whether they are there, and words the drops.
@@ -122,13 +111,13 @@ impl DropReplicas {
     /// A round that was woken soon after the last one waits: each walks over all records.
     fn rest(&self) -> Duration {
         let round = self.round.lock();
-        let is_new = round.position.slot == 0 && round.position.after.is_none();
+        let is_new = round.cursor == Cursor::default();
         let rest = SHORTEST_REST.max(round.last_worked * REST);
         let left = round.ended.map(|(at, _)| rest.saturating_sub(at.elapsed()));
         left.filter(|_| is_new).unwrap_or_default()
     }
 
-    async fn go_on(&self, from: Position) -> Step {
+    async fn go_on(&self, from: Cursor) -> Step {
         let began = Instant::now();
         let Look { spares, is_restless, next } = self.look(from);
         let tried = spares.len() as u64;
@@ -148,11 +137,11 @@ impl DropReplicas {
                 }
             }
         }
-        let is_over = next.slot >= SLOTS;
+        let is_over = next.is_over();
         let mut round = self.round.lock();
         round.worked += began.elapsed();
         round.is_restless |= is_restless;
-        round.position = next;
+        round.cursor = next;
         if is_over {
             let pause = if round.is_restless { PERIOD.1.max(round.worked * REST) } else { PERIOD.0 };
             *round = Round { ended: Some((Instant::now(), pause)), last_worked: round.worked, ..Round::default() };
@@ -176,13 +165,13 @@ impl Reconciler for DropReplicas {
 
     fn step(&self) -> StepFuture<'_> {
         Box::pin(async {
-            let level = self.metadata.peek(|view| upgrade::level_of(view, keys::SYSTEM));
-            if !self.metadata.leadership().is_leader || level < upgrade::LEVEL_2 {
+            let level = || self.metadata.peek(|view| upgrade::level_of(view, keys::SYSTEM));
+            if !self.metadata.leadership().is_leader || level() < upgrade::LEVEL_2 {
                 *self.round.lock() = Round::default();
                 return Step::IDLE;
             }
             tokio::time::sleep(self.rest()).await;
-            let from = self.round.lock().position;
+            let from = self.round.lock().cursor;
             self.go_on(from).await
         })
     }

@@ -4,7 +4,7 @@
 //! that began under the lock, if no record names it and no command can name it any more. What was let go by a
 //! sweep, a replacement or an end without use is deleted; what nobody remembers goes to the quarantine for a week. A
 //! copy that its record does not name, and that the placement does not want, is fenced before it is deleted: no
-//! confirmation of it that is still under way may bring it back on record (decision 0009).
+//! confirmation of it that is still under way may bring it back on record (decision 9).
 //! Without a quorum nothing is deleted. Which files to look at the state's changes tell; whatever was not told (the
 //! node was down, a snapshot came) a walk over the volume finds, at the start and once a day. Source:
 //! consensus-and-faults §5.5, Files.
@@ -223,23 +223,18 @@ fn free(store: &dyn BlobStore, judged: Vec<(Held, Fate)>, freed: &Freed) -> Stor
     let mut done = 0;
     for (Held { lock, key, size_bytes }, fate) in judged {
         match fate {
-            Fate::Closed => {
-                if store.remove(&lock, key.generation)? {
-                    freed.deleted(size_bytes);
-                    done += 1;
-                }
-            }
-            // A bucket has an owner, which an older view of the cluster is not: nothing is kept for a week there.
-            Fate::Expired if store.shares_bytes() => {
-                if store.remove(&lock, key.generation)? {
-                    freed.deleted(size_bytes);
-                    done += 1;
-                }
-            }
-            Fate::Expired => {
+            // Nobody remembers it, so it is kept for a week. But a bucket has an owner, which an older view of the
+            // cluster is not: there it goes at once.
+            Fate::Expired if !store.shares_bytes() => {
                 if store.set_aside(&lock, key.generation)? {
                     tracing::warn!(blob = %key, "nobody remembers what this file is for; it goes to the quarantine");
                     freed.set_aside(size_bytes);
+                    done += 1;
+                }
+            }
+            Fate::Closed | Fate::Expired => {
+                if store.remove(&lock, key.generation)? {
+                    freed.deleted(size_bytes);
                     done += 1;
                 }
             }

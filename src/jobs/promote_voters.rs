@@ -26,9 +26,7 @@ impl PromoteVoters {
     pub fn new(metadata: Metadata, cluster: Cluster) -> PromoteVoters {
         PromoteVoters { metadata, cluster }
     }
-}
 
-impl PromoteVoters {
     /// Who is to lead instead of this node, if it is being emptied.
     fn heir(&self, standings: &[Standing]) -> Option<NodeId> {
         let own = self.cluster.node();

@@ -3,7 +3,7 @@
 //! fewer confirmed copies than before.
 //!
 //! Nothing is moved merely because the hash would choose otherwise: a round begins with counting what each volume of
-//! the zone holds, and ends as soon as this one has its share. So there is no position to keep: a round that broke off
+//! the zone holds, and ends as soon as this one has its share. So there is no cursor to keep: a round that broke off
 //! begins anew, with what is left. While a copy is missing in the zone, or one of its nodes is away, being emptied or
 //! full, nothing moves. Source: consensus-and-faults §5.6.
 
@@ -11,9 +11,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use registry_core::metadata::blob::{self, Cursor};
 use registry_core::metadata::keys::{self, SLOTS, Slot};
 use registry_core::metadata::replica::{self, ConfirmCopy};
-use registry_core::metadata::{blob, node, upgrade};
+use registry_core::metadata::{node, upgrade};
 use registry_core::vocabulary::Digest;
 use registry_core::vocabulary::ids::StoreId;
 use tokio::sync::watch;
@@ -50,24 +51,9 @@ enum Phase {
     #[default]
     Idle,
     /// Counts what each volume holds, from here on.
-    Count(Position, BTreeMap<StoreId, u64>),
+    Count(Cursor, BTreeMap<StoreId, u64>),
     /// Moves so many bytes at most, from here on.
-    Move(Position, u64),
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Position {
-    slot: Slot,
-    after: Option<Digest>,
-}
-
-impl Position {
-    fn behind(self, last: Option<Digest>) -> Position {
-        match last {
-            Some(digest) => Position { after: Some(digest), ..self },
-            None => Position { slot: self.slot + 1, after: None },
-        }
-    }
+    Move(Cursor, u64),
 }
 
 /// Every node's job: pulls copies to a volume that holds less than its share.
@@ -114,22 +100,19 @@ impl RebalanceReplicas {
     }
 
     /// Counts on; the next phase.
-    fn count(&self, mut position: Position, mut held: BTreeMap<StoreId, u64>) -> Phase {
+    fn count(&self, mut cursor: Cursor, mut held: BTreeMap<StoreId, u64>) -> Phase {
         for _ in 0..PAGES_PER_STEP {
-            position = self.metadata.peek(|view| {
-                let page = blob::list(view, position.slot, position.after.as_ref(), RECORDS_PER_PAGE);
-                for (_, row) in &page {
-                    for store in &row.stores {
-                        *held.entry(*store).or_default() += row.size_bytes;
-                    }
+            let page = self.metadata.peek(|view| cursor.page(view, RECORDS_PER_PAGE));
+            for (_, row) in &page {
+                for store in &row.stores {
+                    *held.entry(*store).or_default() += row.size_bytes;
                 }
-                position.behind(page.last().filter(|_| page.len() == RECORDS_PER_PAGE).map(|(digest, _)| *digest))
-            });
-            if position.slot >= SLOTS {
+            }
+            if cursor.is_over() {
                 return self.decide(&held);
             }
         }
-        Phase::Count(position, held)
+        Phase::Count(cursor, held)
     }
 
     /// Whether this volume holds so much too little that copies move to it.
@@ -143,32 +126,30 @@ impl RebalanceReplicas {
             return Phase::Idle;
         }
         tracing::info!(bytes = short, "this node holds less than its share of its zone: copies move to it");
-        Phase::Move(Position::default(), short)
+        Phase::Move(Cursor::default(), short)
     }
 
-    /// The next copy to move from a position on, and where to go on behind it.
-    fn next(&self, mut position: Position) -> (Option<Wanted>, Position) {
+    /// The next copy to move from a cursor on, and where to go on behind it.
+    fn next(&self, mut cursor: Cursor) -> (Option<Wanted>, Cursor) {
         for _ in 0..PAGES_PER_STEP {
-            let (wanted, next) = self.metadata.peek(|view| {
+            let before = cursor;
+            let wanted = self.metadata.peek(|view| {
                 let topology = node::topology(view);
-                let page = blob::list(view, position.slot, position.after.as_ref(), RECORDS_PER_PAGE);
+                let page = cursor.page(view, RECORDS_PER_PAGE);
                 let is_it =
                     |(digest, row): &&(Digest, blob::BlobRow)| replica::would_move(&topology, digest, row, self.store);
-                if let Some((digest, row)) = page.iter().find(is_it) {
-                    let fence = replica::fence(view, digest, &row.generation, self.store);
-                    let key = BlobKey::new(*digest, row.generation);
-                    let source = BlobSource { key, size_bytes: row.size_bytes, replicas: row.stores.clone() };
-                    return (Some(Wanted { source, fence }), Position { after: Some(*digest), ..position });
-                }
-                let last = page.last().filter(|_| page.len() == RECORDS_PER_PAGE).map(|(digest, _)| *digest);
-                (None, position.behind(last))
+                let (digest, row) = page.iter().find(is_it)?;
+                cursor = before.behind(Some(*digest));
+                let fence = replica::fence(view, digest, &row.generation, self.store);
+                let key = BlobKey::new(*digest, row.generation);
+                let source = BlobSource { key, size_bytes: row.size_bytes, replicas: row.stores.clone() };
+                Some(Wanted { source, fence })
             });
-            position = next;
-            if wanted.is_some() || position.slot >= SLOTS {
-                return (wanted, position);
+            if wanted.is_some() || cursor.is_over() {
+                return (wanted, cursor);
             }
         }
-        (None, position)
+        (None, cursor)
     }
 
     /// Moves one copy here, no faster than allowed.
@@ -184,7 +165,7 @@ impl RebalanceReplicas {
         Ok(size_bytes)
     }
 
-    async fn move_on(&self, from: Position, left: u64) -> (Phase, Step) {
+    async fn move_on(&self, from: Cursor, left: u64) -> (Phase, Step) {
         if !self.may_move() {
             self.repairs.to_move(0);
             return (Phase::Idle, Step::IDLE);
@@ -202,9 +183,9 @@ impl RebalanceReplicas {
         };
         let left = left.saturating_sub(moved);
         if moved > 0 {
-            self.repairs.moved(moved, left);
+            self.repairs.moved(moved);
         }
-        let is_over = left == 0 || next.slot >= SLOTS;
+        let is_over = left == 0 || next.is_over();
         self.repairs.to_move(if is_over { 0 } else { left });
         let phase = if is_over { Phase::Idle } else { Phase::Move(next, left) };
         (phase, Step { done: u64::from(moved > 0), failed, more: !is_over })
@@ -228,10 +209,10 @@ impl Reconciler for RebalanceReplicas {
         Box::pin(async {
             let phase = std::mem::take(&mut *self.phase.lock());
             let (next, step) = match phase {
-                Phase::Idle if self.may_move() => (Phase::Count(Position::default(), BTreeMap::new()), Step::IDLE),
+                Phase::Idle if self.may_move() => (Phase::Count(Cursor::default(), BTreeMap::new()), Step::IDLE),
                 Phase::Idle => (Phase::Idle, Step::IDLE),
-                Phase::Count(position, held) => (self.count(position, held), Step::IDLE),
-                Phase::Move(position, left) => self.move_on(position, left).await,
+                Phase::Count(cursor, held) => (self.count(cursor, held), Step::IDLE),
+                Phase::Move(cursor, left) => self.move_on(cursor, left).await,
             };
             let more = !matches!(next, Phase::Idle);
             *self.phase.lock() = next;

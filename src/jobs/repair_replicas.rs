@@ -12,13 +12,13 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use parking_lot::Mutex;
-use registry_core::decide::placement::assign;
-use registry_core::metadata::blob::{self, ConfirmReplica};
+use registry_core::decide::placement::{Topology, assign};
+use registry_core::metadata::blob;
 use registry_core::metadata::command::Command;
-use registry_core::metadata::keys::{self, SLOTS, Slot};
-use registry_core::metadata::replica::{self, ConfirmCopy};
+use registry_core::metadata::keys::{SLOTS, Slot};
+use registry_core::metadata::replica;
 use registry_core::metadata::tables::TablesRead;
-use registry_core::metadata::{census, node, upgrade};
+use registry_core::metadata::{census, node};
 use registry_core::vocabulary::Digest;
 use registry_core::vocabulary::ids::StoreId;
 use registry_core::vocabulary::names::ZoneName;
@@ -120,10 +120,11 @@ impl RepairReplicas {
         for slot in due.in_turn() {
             let before = wants.len();
             let is_full = self.metadata.peek(|view| {
+                let topology = node::topology(view);
                 let needs = blob::needs(view, slot, self.zone.as_str(), NEEDS_PER_SLOT);
                 let (rests, ready): (Vec<_>, Vec<_>) = needs.iter().partition(|digest| self.repairs.rests(digest, now));
                 resting.extend((!rests.is_empty()).then_some(slot));
-                wants.extend(ready.into_iter().filter_map(|digest| self.want(view, slot, digest)));
+                wants.extend(ready.into_iter().filter_map(|digest| self.want(view, &topology, slot, digest)));
                 needs.len() == NEEDS_PER_SLOT
             });
             // a slot full of copies that others make waits for the next look at all of them
@@ -148,14 +149,12 @@ impl RepairReplicas {
         self.due.lock().slots.extend(slots);
     }
 
-    fn want(&self, tables: &impl TablesRead, slot: Slot, digest: &Digest) -> Option<Want> {
+    fn want(&self, tables: &impl TablesRead, topology: &Topology, slot: Slot, digest: &Digest) -> Option<Want> {
         let row = blob::read(tables, digest)?;
-        let topology = node::topology(tables);
-        let plan = assign(&topology, digest, &row.stores);
+        let plan = assign(topology, digest, &row.stores);
         let into = plan.add.iter().map(|choice| choice.store).find(|store| self.stores.contains(store))?;
-        let copies = census::copies_here(&topology, &row);
-        let knows_fences = upgrade::level_of(tables, keys::SYSTEM) >= upgrade::LEVEL_2;
-        let fence = knows_fences.then(|| replica::fence(tables, digest, &row.generation, into));
+        let copies = census::copies_here(topology, &row);
+        let fence = replica::known_fence(tables, digest, &row.generation, into);
         let key = BlobKey::new(*digest, row.generation);
         let committed_at_ms = row.committed_at_ms;
         let source = BlobSource { key, size_bytes: row.size_bytes, replicas: row.stores };
@@ -169,10 +168,7 @@ impl RepairReplicas {
         match self.transfer.replicate_here(source, store).await {
             Ok(_) => {
                 self.repairs.made(&digest, size_bytes, Instant::now());
-                Ok(match fence {
-                    Some(fence) => ConfirmCopy { digest, generation, store, fence }.into(),
-                    None => ConfirmReplica { digest, generation, store }.into(),
-                })
+                Ok(replica::confirmation(digest, generation, store, fence))
             }
             Err(error) => {
                 tracing::warn!(%digest, %error, "a missing copy could not be made; it is tried again");

@@ -4,10 +4,9 @@
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use registry_core::metadata::blob::Cursor;
 use registry_core::metadata::command::Command;
-use registry_core::metadata::keys::{SLOTS, Slot};
 use registry_core::metadata::need::{self, Outdated};
-use registry_core::vocabulary::Digest;
 use tokio::sync::watch;
 
 use super::driver::{Reconciler, Step, StepFuture};
@@ -24,19 +23,12 @@ const PAGES_PER_STEP: usize = 64;
 /// Commands after which a step proposes what it has.
 const COMMANDS_PER_STEP: usize = 512;
 
-/// Where a round has come to.
-#[derive(Clone, Copy, Debug, Default)]
-struct Position {
-    slot: Slot,
-    after: Option<Digest>,
-}
-
 /// Leader's job: brings needs in line with the topology.
 #[derive(Debug)]
 pub struct ReviewNeeds {
     metadata: Metadata,
     principal: String,
-    position: Mutex<Position>,
+    cursor: Mutex<Cursor>,
     /// The term in which this node, as leader, has looked over everything.
     reviewed: Mutex<Option<u64>>,
 }
@@ -44,26 +36,23 @@ pub struct ReviewNeeds {
 impl ReviewNeeds {
     /// For the node that calls itself `principal`.
     pub fn new(metadata: Metadata, principal: String) -> ReviewNeeds {
-        ReviewNeeds { metadata, principal, position: Mutex::default(), reviewed: Mutex::default() }
+        ReviewNeeds { metadata, principal, cursor: Mutex::default(), reviewed: Mutex::default() }
     }
 
-    /// What is out of line from a position on, and where to go on.
-    fn look(&self, mut position: Position) -> (Vec<Command>, Position) {
+    /// What is out of line from a cursor on, and where to go on.
+    fn look(&self, mut cursor: Cursor) -> (Vec<Command>, Cursor) {
         let mut commands = Vec::new();
         for _ in 0..PAGES_PER_STEP {
-            let Position { slot, after } = position;
+            let Cursor { slot, after } = cursor;
             let Outdated { reviews, next } =
                 self.metadata.peek(|view| need::outdated(view, slot, after.as_ref(), RECORDS_PER_PAGE));
             commands.extend(reviews.into_iter().map(Command::from));
-            position = match next {
-                Some(next) => Position { slot, after: Some(next) },
-                None => Position { slot: slot + 1, after: None },
-            };
-            if commands.len() >= COMMANDS_PER_STEP || position.slot >= SLOTS {
+            cursor = cursor.behind(next);
+            if commands.len() >= COMMANDS_PER_STEP || cursor.is_over() {
                 break;
             }
         }
-        (commands, position)
+        (commands, cursor)
     }
 }
 
@@ -85,10 +74,10 @@ impl Reconciler for ReviewNeeds {
         Box::pin(async {
             let leadership = self.metadata.leadership();
             if !leadership.is_leader {
-                *self.position.lock() = Position::default();
+                *self.cursor.lock() = Cursor::default();
                 return Step::IDLE;
             }
-            let from = *self.position.lock();
+            let from = *self.cursor.lock();
             let (commands, next) = self.look(from);
             let done = commands.len() as u64;
             if !commands.is_empty()
@@ -97,11 +86,11 @@ impl Reconciler for ReviewNeeds {
                 tracing::debug!(%error, "needs were not reviewed");
                 return Step { done: 0, failed: 1, more: false };
             }
-            let is_over = next.slot >= SLOTS;
+            let is_over = next.is_over();
             if is_over {
                 *self.reviewed.lock() = Some(leadership.term);
             }
-            *self.position.lock() = if is_over { Position::default() } else { next };
+            *self.cursor.lock() = if is_over { Cursor::default() } else { next };
             Step { done, failed: 0, more: !is_over }
         })
     }

@@ -5,7 +5,7 @@ use bincode::{Decode, Encode};
 use super::apply::Context;
 use super::codec::{self, Stored};
 use super::command::Apply;
-use super::keys::{self, Slot};
+use super::keys::{self, SLOTS, Slot};
 use super::need;
 use super::node;
 use super::replica;
@@ -93,6 +93,37 @@ pub fn list(tables: &impl TablesRead, slot: Slot, after: Option<&Digest>, limit:
     let digest = |key: &[u8]| keys::blob_in(key).expect("a blob key ends with a digest");
     let rows = tables.range(&from, &super::tables::after_prefix(&prefix), limit);
     rows.iter().map(|(key, value)| (digest(key), codec::row(value))).collect()
+}
+
+/// Where a walk over all records has come to. Holds no tables: they may be written between two pages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cursor {
+    /// The slot.
+    pub slot: Slot,
+    /// The last record of it that was looked at.
+    pub after: Option<Digest>,
+}
+
+impl Cursor {
+    /// Behind the last record looked at; without one the slot is done, and the next one begins.
+    pub fn behind(self, last: Option<Digest>) -> Cursor {
+        match last {
+            Some(digest) => Cursor { after: Some(digest), ..self },
+            None => Cursor { slot: self.slot + 1, after: None },
+        }
+    }
+
+    /// Whether no slot is left.
+    pub fn is_over(&self) -> bool {
+        self.slot >= SLOTS
+    }
+
+    /// Up to `limit` records from here on, all of one slot; the cursor stands behind them then.
+    pub fn page(&mut self, tables: &impl TablesRead, limit: usize) -> Vec<(Digest, BlobRow)> {
+        let page = list(tables, self.slot, self.after.as_ref(), limit);
+        *self = self.behind(page.last().filter(|_| page.len() == limit).map(|(digest, _)| *digest));
+        page
+    }
 }
 
 /// Whether files of this generation of `digest` may go: no command will ever name them again.

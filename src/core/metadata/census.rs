@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::blob::{self, BlobRow, BlobState};
-use super::keys::{SLOTS, Slot};
+use super::keys::SLOTS;
 use super::need;
 use super::node::{self, NodeState};
 use super::tables::TablesRead;
@@ -51,7 +51,7 @@ pub fn needs(tables: &impl TablesRead, limit: usize) -> Vec<ZoneNeeds> {
     let count = |zone: &ZoneName| {
         let mut found = ZoneNeeds::none(zone.clone());
         for slot in 0..SLOTS {
-            for digest in need::needs(tables, slot, zone.as_str(), limit) {
+            for (digest, need) in need::list(tables, slot, zone.as_str(), limit) {
                 let Some(row) = blob::read(tables, &digest) else { continue };
                 match copies_here(&topology, &row) {
                     0 => found.of_none += 1,
@@ -59,8 +59,7 @@ pub fn needs(tables: &impl TablesRead, limit: usize) -> Vec<ZoneNeeds> {
                     _ => found.of_more += 1,
                 }
                 found.bytes += row.size_bytes;
-                let since = need::read(tables, zone, &digest).map(|row| row.since_tick);
-                found.oldest_tick = found.oldest_tick.into_iter().chain(since).min();
+                found.oldest_tick = found.oldest_tick.into_iter().chain([need.since_tick]).min();
             }
         }
         found
@@ -159,20 +158,9 @@ fn without(topology: &Topology, node: NodeId) -> Topology {
 }
 
 fn each_record(tables: &impl TablesRead, mut look: impl FnMut(&Digest, &BlobRow)) {
-    for slot in 0..SLOTS {
-        each_of_slot(tables, slot, &mut look);
-    }
-}
-
-fn each_of_slot(tables: &impl TablesRead, slot: Slot, look: &mut impl FnMut(&Digest, &BlobRow)) {
-    let mut after = None;
-    loop {
-        let records = blob::list(tables, slot, after.as_ref(), RECORDS_PER_PAGE);
-        records.iter().for_each(|(digest, row)| look(digest, row));
-        after = records.last().filter(|_| records.len() == RECORDS_PER_PAGE).map(|(digest, _)| *digest);
-        if after.is_none() {
-            return;
-        }
+    let mut cursor = blob::Cursor::default();
+    while !cursor.is_over() {
+        cursor.page(tables, RECORDS_PER_PAGE).iter().for_each(|(digest, row)| look(digest, row));
     }
 }
 

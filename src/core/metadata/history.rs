@@ -4,13 +4,14 @@
 
 use super::keys::{self, table};
 use super::repository::RepositoryKey;
-use super::tables::{Pages, TablesRead, after_prefix};
+use super::tables::{Pages, Row, TablesRead, after_prefix};
 use super::tag::{self, JournalRow};
 use super::{codec, manifest};
 use crate::vocabulary::digest::Digest;
+use crate::vocabulary::limits::TAG_JOURNAL_MAX;
 use crate::vocabulary::tag::Tag;
 
-/// Rows of journals read at once.
+/// Rows of the journals of a repository read at once.
 const PAGE_ROWS: usize = 1000;
 
 /// A change of a tag.
@@ -54,15 +55,12 @@ fn is_held(tables: &impl TablesRead, repository: &RepositoryKey, digest: Option<
 
 /// The changes of a tag that its journal still has, oldest first.
 pub fn of_tag(tables: &impl TablesRead, repository: &RepositoryKey, tag: &Tag) -> Vec<Change> {
-    let mut prefix = keys::tag_journal(repository.slot(), repository.id, tag, 0);
-    prefix.truncate(prefix.len() - 8);
-    let mut changes = Vec::new();
-    Pages::under(prefix, PAGE_ROWS).each(tables, |key, value| {
+    let rows = tables.prefix(&keys::tag_journal_of(repository.slot(), repository.id, tag), TAG_JOURNAL_MAX + 1);
+    let change = |(key, value): &Row| {
         let (_, number, row) = read(key, value);
-        let is_held = is_held(tables, repository, row.digest.as_ref());
-        changes.push(Change { number, row, is_held });
-    });
-    changes
+        Change { number, is_held: is_held(tables, repository, row.digest.as_ref()), row }
+    };
+    rows.iter().map(change).collect()
 }
 
 fn read(key: &[u8], value: &[u8]) -> (Tag, u64, JournalRow) {
@@ -122,7 +120,6 @@ mod tests {
     use crate::metadata::manifest::{DeleteManifest, PutManifest};
     use crate::metadata::tag::DeleteTag;
     use crate::metadata::testing::{World, manifest, tags};
-    use crate::vocabulary::limits::TAG_JOURNAL_MAX;
 
     fn named(bytes: &[u8]) -> Past {
         Past::Named(Digest::sha256(bytes))

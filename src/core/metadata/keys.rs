@@ -432,8 +432,12 @@ pub(crate) fn tag_in(key: &[u8]) -> Option<&str> {
 
 /// A change in a tag's journal.
 pub(crate) fn tag_journal(slot: Slot, repository: RepositoryId, tag: &Tag, change: u64) -> Vec<u8> {
-    let key = Key::new(slot, table::TAG_JOURNAL).with(&id(repository)).text(tag.as_str());
-    key.with(&change.to_be_bytes()).done()
+    [tag_journal_of(slot, repository, tag), change.to_be_bytes().to_vec()].concat()
+}
+
+/// The beginning of all changes of a tag.
+pub(crate) fn tag_journal_of(slot: Slot, repository: RepositoryId, tag: &Tag) -> Vec<u8> {
+    Key::new(slot, table::TAG_JOURNAL).with(&id(repository)).text(tag.as_str()).done()
 }
 
 /// That `digest` is named by `tag`; with an empty tag the beginning of all of its tags.

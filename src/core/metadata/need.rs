@@ -42,6 +42,13 @@ pub fn needs(tables: &impl TablesRead, slot: Slot, zone: &str, limit: usize) -> 
     rows.iter().map(|(key, _)| keys::need_in(key).expect("a need key ends with a digest").1).collect()
 }
 
+/// The same, with what is noted of each.
+pub fn list(tables: &impl TablesRead, slot: Slot, zone: &str, limit: usize) -> Vec<(Digest, NeedRow)> {
+    let rows = tables.prefix(&keys::needs(slot, zone, None), limit);
+    let digest = |key: &[u8]| keys::need_in(key).expect("a need key ends with a digest").1;
+    rows.iter().map(|(key, value)| (digest(key), codec::row(value))).collect()
+}
+
 /// Since when `zone` lacks a confirmed copy of `digest`.
 pub fn read(tables: &impl TablesRead, zone: &ZoneName, digest: &Digest) -> Option<NeedRow> {
     tables.get(&keys::need(zone.as_str(), digest)).map(|bytes| codec::row(&bytes))

@@ -123,7 +123,7 @@ pub(super) fn summarise(tables: &mut impl Tables) {
 }
 
 /// What the volumes of a registered node may be used for.
-pub(super) fn state_of_stores(state: NodeState, absence: Option<Stage>) -> StoreState {
+fn state_of_stores(state: NodeState, absence: Option<Stage>) -> StoreState {
     match (state, absence) {
         (NodeState::Draining | NodeState::Removed, _) => StoreState::Draining,
         (NodeState::Active, Some(Stage::Stranded)) => StoreState::Stranded,

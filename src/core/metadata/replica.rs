@@ -5,7 +5,7 @@
 //! Then the volume's node unlinks the file, and no confirmation that is still under way may bring it back on record:
 //! the node locks the digest, has [`FenceCopy`] applied, and unlinks only after that. A confirmation carries the number
 //! of the fence that its proposer saw before it looked at the file ([`ConfirmCopy`]); with an older one it is refused.
-//! No step is right because enough time has passed. Source: consensus-and-faults §5.5, §5.6; decision 0009.
+//! No step is right because enough time has passed. Source: consensus-and-faults §5.5, §5.6; decision 9.
 
 use std::collections::BTreeMap;
 
@@ -14,12 +14,13 @@ use bincode::{Decode, Encode};
 use super::apply::Context;
 use super::blob;
 use super::codec::{self, Stored};
-use super::command::Apply;
+use super::command::{Apply, Command};
 use super::keys::{self, Slot, table};
 use super::need;
 use super::node;
 use super::reply::Reply;
 use super::tables::{Tables, TablesRead};
+use super::upgrade;
 use crate::decide::placement::{StoreState, Topology, assign};
 use crate::vocabulary::digest::Digest;
 use crate::vocabulary::ids::{StoreId, UploadId};
@@ -41,6 +42,20 @@ impl Stored for FenceRow {}
 pub fn fence(tables: &impl TablesRead, digest: &Digest, generation: &UploadId, store: StoreId) -> u64 {
     let row: Option<FenceRow> = tables.get(&keys::fence(digest, store)).map(|bytes| codec::row(&bytes));
     row.filter(|row| row.generation == *generation).map_or(0, |row| row.number)
+}
+
+/// The same; `None` below the level that knows of fences.
+pub fn known_fence(tables: &impl TablesRead, digest: &Digest, generation: &UploadId, store: StoreId) -> Option<u64> {
+    let knows = upgrade::level_of(tables, keys::SYSTEM) >= upgrade::LEVEL_2;
+    knows.then(|| fence(tables, digest, generation, store))
+}
+
+/// What confirms a copy under the fence that was seen before it was looked at.
+pub fn confirmation(digest: Digest, generation: UploadId, store: StoreId, fence: Option<u64>) -> Command {
+    match fence {
+        Some(fence) => ConfirmCopy { digest, generation, store, fence }.into(),
+        None => blob::ConfirmReplica { digest, generation, store }.into(),
+    }
 }
 
 fn raise(tables: &mut impl Tables, digest: &Digest, generation: UploadId, store: StoreId) {
@@ -69,24 +84,21 @@ pub struct Spare {
     pub digest: Digest,
     /// Its generation.
     pub generation: UploadId,
-    /// The copies that may go.
+    /// The copies that may go now; none while others have to be made first.
     pub spare: Vec<StoreId>,
     /// The copies that stay: each is asked before.
     pub keep: Vec<StoreId>,
 }
 
-/// What of a record may go by the present placement.
+/// What of a record is more than the placement wants, or will be once others are made.
 pub fn spare(topology: &Topology, digest: &Digest, row: &blob::BlobRow) -> Option<Spare> {
     let plan = assign(topology, digest, &row.stores);
-    let spare: Vec<StoreId> = row.stores.iter().copied().filter(|store| plan.can_spare(*store)).collect();
+    if plan.surplus.is_empty() && plan.leaving.is_empty() {
+        return None;
+    }
+    let spare = row.stores.iter().copied().filter(|store| plan.can_spare(*store)).collect();
     let keep = plan.keep.iter().map(|choice| choice.store).collect();
-    (!spare.is_empty()).then_some(Spare { digest: *digest, generation: row.generation, spare, keep })
-}
-
-/// Whether a record has copies that the placement has no use for, or will have none for once others are made.
-pub fn is_overfull(topology: &Topology, digest: &Digest, row: &blob::BlobRow) -> bool {
-    let plan = assign(topology, digest, &row.stores);
-    !plan.surplus.is_empty() || !plan.leaving.is_empty()
+    Some(Spare { digest: *digest, generation: row.generation, spare, keep })
 }
 
 /// Whether a copy on `into` would take the place of one that is on record: the placement prefers it, and has all that
@@ -263,7 +275,7 @@ mod tests {
         assert_eq!(world.ok(drop_copy(digest, gone, &STORES)), Reply::Unchanged);
         assert_eq!(held(&world, &digest).len(), 3);
         for late in [confirm(digest, gone.0, 0).into(), old_confirm(digest, gone)] {
-            let late: crate::metadata::command::Command = late;
+            let late: Command = late;
             assert_eq!(world.ok(late), Reply::Unchanged);
         }
         assert_eq!(held(&world, &digest).len(), 3);
@@ -274,7 +286,7 @@ mod tests {
         assert_eq!(world.ok(confirm(digest, gone.0, 2)), Reply::Done, "it was made again");
     }
 
-    fn old_confirm(digest: Digest, store: StoreId) -> crate::metadata::command::Command {
+    fn old_confirm(digest: Digest, store: StoreId) -> Command {
         ConfirmReplica { digest, generation: upload(1), store }.into()
     }
 

@@ -98,17 +98,9 @@ pub fn of_manifest(tables: &impl TablesRead, repository: &RepositoryKey, digest:
     rows.iter().map(|(key, _)| tag(key).expect("stored tags were parsed")).collect()
 }
 
-/// The last changes of a tag, oldest first; at most [`TAG_JOURNAL_MAX`].
-pub fn journal(tables: &impl TablesRead, repository: &RepositoryKey, tag: &Tag) -> Vec<JournalRow> {
-    let mut prefix = keys::tag_journal(repository.slot(), repository.id, tag, 0);
-    prefix.truncate(prefix.len() - 8);
-    tables.prefix(&prefix, TAG_JOURNAL_MAX + 1).iter().map(|(_, value)| codec::row(value)).collect()
-}
-
 /// Number and version of the delete that a tag's next life follows; zeros for a tag that never was.
 fn last_delete(tables: &impl TablesRead, repository: &RepositoryKey, tag: &Tag) -> (u64, Version) {
-    let mut prefix = keys::tag_journal(repository.slot(), repository.id, tag, 0);
-    prefix.truncate(prefix.len() - 8);
+    let prefix = keys::tag_journal_of(repository.slot(), repository.id, tag);
     match tables.prefix(&prefix, TAG_JOURNAL_MAX + 1).last() {
         Some((key, value)) => {
             let number = key[key.len() - 8..].try_into().expect("a journal key ends with a number");
@@ -226,6 +218,7 @@ impl Apply for DeleteTag {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metadata::history;
     use crate::metadata::manifest::PutManifest;
     use crate::metadata::testing::{World, manifest, tags};
 
@@ -233,6 +226,10 @@ mod tests {
         let mut world = World::cluster();
         let repository = world.repository("r", 1, Default::default());
         (world, repository, tags(&["latest"]).remove(0))
+    }
+
+    fn rows(world: &World, repository: &RepositoryKey, tag: &Tag) -> Vec<JournalRow> {
+        history::of_tag(&world.tables, repository, tag).into_iter().map(|change| change.row).collect()
     }
 
     fn put(world: &mut World, repository: &RepositoryKey, bytes: &[u8]) {
@@ -252,7 +249,7 @@ mod tests {
             let after = read(&world.tables, &repository, &tag).unwrap();
             assert!(after.version > before.version && after.change == before.change);
         }
-        let rows = journal(&world.tables, &repository, &tag);
+        let rows = rows(&world, &repository, &tag);
         assert_eq!(rows.len(), TAG_JOURNAL_MAX);
         assert!(rows.is_sorted_by_key(|row| (row.version, row.index, row.at_ms)));
         assert_eq!((rows[0].principal.as_str(), rows.last().unwrap().principal.as_str()), ("p20", "p119"));
@@ -268,7 +265,7 @@ mod tests {
             put(&mut world, &repository, b"1");
             let row = read(&world.tables, &repository, &tag).unwrap();
             assert_eq!(row.change, 2 * life - 1);
-            let deletes: Vec<JournalRow> = journal(&world.tables, &repository, &tag);
+            let deletes = rows(&world, &repository, &tag);
             let last_delete = deletes.iter().rev().find(|row| row.digest.is_none());
             assert_eq!(row.base, last_delete.map_or(Version::default(), |row| row.version));
             assert!(matches!(world.refused(delete(Some(Digest::sha256(b"2")))), Refusal::TagMoved { .. }));

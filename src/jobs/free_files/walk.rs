@@ -3,11 +3,9 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use registry_core::metadata::blob::ConfirmReplica;
 use registry_core::metadata::command::Command;
-use registry_core::metadata::replica::{self, ConfirmCopy};
+use registry_core::metadata::replica;
 use registry_core::metadata::sweep::{self, Fate};
-use registry_core::metadata::{keys, upgrade};
 use tokio::time::Instant;
 
 use super::super::volume::blocking;
@@ -71,7 +69,6 @@ impl FreeFiles {
         let store = self.store.store_id();
         let (mut due, mut extra) = (Vec::new(), Vec::new());
         self.metadata.peek(|view| {
-            let knows_fences = upgrade::level_of(view, keys::SYSTEM) >= upgrade::LEVEL_2;
             for entry in &page.entries {
                 match sweep::fate(view, &entry.key.digest, &entry.key.generation, store) {
                     Fate::Closed | Fate::Expired => due.push(entry.key),
@@ -79,10 +76,11 @@ impl FreeFiles {
                     Fate::Extra if self.store.shares_bytes() => {}
                     Fate::Extra => {
                         let BlobKey { digest, generation } = entry.key;
-                        let fence = knows_fences.then(|| replica::fence(view, &digest, &generation, store));
-                        match replica::is_unwanted(view, &digest, &generation, store) {
-                            true if knows_fences => due.push(entry.key),
-                            true | false => extra.push((entry.key, fence)),
+                        let fence = replica::known_fence(view, &digest, &generation, store);
+                        if fence.is_some() && replica::is_unwanted(view, &digest, &generation, store) {
+                            due.push(entry.key);
+                        } else {
+                            extra.push((entry.key, fence));
                         }
                     }
                     Fate::Named | Fate::Pending => {}
@@ -107,11 +105,7 @@ impl FreeFiles {
                 blocking(&self.store, move |store| store.verify(&key, &mut |_| ControlFlow::Continue(()))).await;
             match verified {
                 Ok(Scrubbed::Good { .. }) => {
-                    let (digest, generation, store) = (key.digest, key.generation, self.store.store_id());
-                    commands.push(match fence {
-                        Some(fence) => ConfirmCopy { digest, generation, store, fence }.into(),
-                        None => ConfirmReplica { digest, generation, store }.into(),
-                    });
+                    commands.push(replica::confirmation(key.digest, key.generation, self.store.store_id(), fence));
                 }
                 Ok(Scrubbed::Bad) => {
                     blocking(&self.store, move |store| store.quarantine(&key)).await?;

@@ -93,12 +93,11 @@ impl Repairs {
         metrics::counter!("portolan_repair_bytes_made_total").increment(size_bytes);
     }
 
-    /// A copy moved here, and how much is still to come.
-    pub(in crate::jobs) fn moved(&self, size_bytes: u64, left_bytes: u64) {
+    /// A copy moved here.
+    pub(in crate::jobs) fn moved(&self, size_bytes: u64) {
         let mut state = self.0.lock();
         state.moved += 1;
         state.moved_bytes += size_bytes;
-        state.to_move_bytes = left_bytes;
         metrics::counter!("portolan_rebalance_copies_moved_total").increment(1);
         metrics::counter!("portolan_rebalance_bytes_moved_total").increment(size_bytes);
     }

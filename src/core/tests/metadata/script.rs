@@ -12,6 +12,7 @@ use registry_core::metadata::clock::{self, Tick};
 use registry_core::metadata::cluster::{self, FEATURE_LEVEL, InitCluster, ReportDigest, TakeDigest, verdict};
 use registry_core::metadata::command::Command;
 use registry_core::metadata::gc::{self, ControlGc};
+use registry_core::metadata::history;
 use registry_core::metadata::idle::{self, FenceUse, UnlinkIdle};
 use registry_core::metadata::keys::{self, SLOTS};
 use registry_core::metadata::link::{self, ForgetUse, Link, TouchLink, Unlink};
@@ -436,7 +437,8 @@ impl Script {
             "tags" => shown(tag::list(tables, inside(), None, 100)),
             "journal" => {
                 let tag: Tag = tags(&[line.word(2)]).remove(0);
-                shown(tag::journal(tables, inside(), &tag))
+                let changes = history::of_tag(tables, inside(), &tag);
+                shown(changes.into_iter().map(|change| change.row).collect::<Vec<_>>())
             }
             "referrers" => shown(referrer::list(tables, inside(), &digest, None, 100)),
             "link" => shown(link::read(tables, inside(), &digest)),
