@@ -5,7 +5,7 @@ use std::sync::Arc;
 use registry_core::vocabulary::digest::{Algorithm, Digest};
 use registry_core::vocabulary::ids::UploadId;
 
-use super::BlobKey;
+use super::{BlobKey, PACK_BLOB_BYTES_MAX};
 
 /// How far an upload is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +49,13 @@ pub enum Home {
     File,
     /// A record in a pack segment.
     Pack,
+}
+
+impl Home {
+    /// Where a blob of this size goes.
+    pub fn of(size_bytes: u64) -> Home {
+        if size_bytes <= PACK_BLOB_BYTES_MAX as u64 { Home::Pack } else { Home::File }
+    }
 }
 
 /// What a scrub of one blob found.

@@ -26,6 +26,7 @@ use self::buffers::Buffers;
 use self::cache::Cache;
 use self::import::{Import, Importing};
 pub use self::marker::{Identity, marked};
+pub(in crate::blob::store) use self::open_blob::SmallReader;
 use self::pack::Packs;
 use self::shared::SharedRoom;
 pub use self::stopped::{Depth, Examined, Lying, StoppedVolume};

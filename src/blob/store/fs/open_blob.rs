@@ -24,15 +24,6 @@ pub(super) struct OpenBlob {
     pub(super) shared: Shared,
 }
 
-impl OpenBlob {
-    /// Checked bytes from the block boundary `begin` on as blocks.
-    fn blocks(&self, begin: u64, bytes: Bytes) -> Blocks {
-        let first = (begin / BLOCK_BYTES as u64) as usize;
-        let sums = self.sums.sums[first..first + bytes.len().div_ceil(BLOCK_BYTES)].to_vec();
-        Blocks { offset: begin, bytes, sums }
-    }
-}
-
 /// A reader of an [`OpenBlob`].
 pub(super) struct FileReader {
     blob: Arc<OpenBlob>,
@@ -81,7 +72,7 @@ impl FileReader {
     fn read(&self, offset: u64, len: usize, wait: Wait) -> StoreResult<Option<Blocks>> {
         let (begin, len) = cover(offset, len, self.size_bytes())?;
         if let Some(bytes) = self.blob.shared.find(begin).filter(|bytes| bytes.len() >= len) {
-            return Ok(Some(self.blob.blocks(begin, bytes.slice(..len))));
+            return Ok(Some(self.blob.sums.blocks(begin, bytes.slice(..len))));
         }
         let mut buffer = self.buffers.take(len);
         let mut at = begin;
@@ -93,7 +84,7 @@ impl FileReader {
         }
         let bytes = buffer.freeze();
         self.blob.shared.add(begin, &bytes);
-        Ok(Some(self.blob.blocks(begin, bytes)))
+        Ok(Some(self.blob.sums.blocks(begin, bytes)))
     }
 }
 
@@ -117,9 +108,9 @@ impl BlobReader for FileReader {
 }
 
 /// A small blob, read and hashed as a whole when it was opened.
-pub(super) struct SmallReader {
-    pub(super) key: BlobKey,
-    pub(super) bytes: Bytes,
+pub(in crate::blob::store) struct SmallReader {
+    pub(in crate::blob::store) key: BlobKey,
+    pub(in crate::blob::store) bytes: Bytes,
 }
 
 impl BlobReader for SmallReader {

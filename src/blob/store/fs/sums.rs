@@ -3,7 +3,9 @@
 //! Layout, little-endian: magic `PTLSUM01`, size of the blob (u64), number of sums (u32), the sums (u64 each), CRC32C
 //! of all that came before (u32). A sidecar that does not read back is rebuilt; it never makes a replica bad.
 
-use crate::blob::store::BLOCK_BYTES;
+use bytes::Bytes;
+
+use crate::blob::store::{BLOCK_BYTES, Blocks};
 
 const MAGIC: &[u8; 8] = b"PTLSUM01";
 const HEAD_BYTES: usize = 8 + 8 + 4;
@@ -20,6 +22,13 @@ impl Sums {
     /// How long the sidecar of a blob is.
     pub(in crate::blob::store) fn encoded_bytes(size_bytes: u64) -> u64 {
         (HEAD_BYTES + TAIL_BYTES) as u64 + 8 * size_bytes.div_ceil(BLOCK_BYTES as u64)
+    }
+
+    /// Bytes of the blob from the block boundary `begin` on, as blocks.
+    pub(in crate::blob::store) fn blocks(&self, begin: u64, bytes: Bytes) -> Blocks {
+        let first = (begin / BLOCK_BYTES as u64) as usize;
+        let sums = self.sums[first..first + bytes.len().div_ceil(BLOCK_BYTES)].to_vec();
+        Blocks { offset: begin, bytes, sums }
     }
 
     pub(in crate::blob::store) fn encode(&self) -> Vec<u8> {

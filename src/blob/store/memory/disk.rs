@@ -94,11 +94,6 @@ impl MemoryDisk {
         self.lock().blobs.get(key).map(|stored| !stored.is_damaged.load(Ordering::Relaxed))
     }
 
-    /// Every blob that is here.
-    pub fn keys(&self) -> Vec<BlobKey> {
-        self.lock().blobs.keys().copied().collect()
-    }
-
     pub(super) fn begin_life(&self) -> u64 {
         self.begin().life
     }

@@ -131,13 +131,22 @@ impl From<Refused> for StoreError {
     }
 }
 
+/// An answer; `None` where the thing asked about is not there.
+fn unless_absent<T>(answer: Result<T, Refused>) -> StoreResult<Option<T>> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(refused) if refused.is_absent() => Ok(None),
+        Err(refused) => Err(refused.into()),
+    }
+}
+
 /// The bucket's answer is none that anything can be done with.
 pub(super) fn unavailable(what: &str, detail: String) -> StoreError {
     StoreError::Unavailable { what: format!("bucket: {what}").into(), detail: detail.into() }
 }
 
 /// SHA-256 as the protocol writes it.
-pub(super) fn sha256_base64(bytes: &[u8]) -> String {
+fn sha256_base64(bytes: &[u8]) -> String {
     BASE64.encode(&Sha256::digest(bytes))
 }
 
@@ -217,16 +226,11 @@ impl Bucket {
     /// Whether there is an object, and how large it is.
     pub(super) fn head(&self, key: &str) -> StoreResult<Option<Found>> {
         let request = self.quick.head_object().bucket(&self.name).key(key).checksum_mode(ChecksumMode::Enabled);
-        match self.ask("head", request.send()) {
-            Ok(found) => {
-                let size_bytes = u64::try_from(found.content_length().unwrap_or_default()).unwrap_or_default();
-                // a checksum of checksums ends in the number of parts
-                let whole = found.checksum_sha256().filter(|sum| !sum.contains('-'));
-                Ok(Some(Found { size_bytes, sha256: whole.map(str::to_owned) }))
-            }
-            Err(refused) if refused.is_absent() => Ok(None),
-            Err(refused) => Err(refused.into()),
-        }
+        let Some(found) = unless_absent(self.ask("head", request.send()))? else { return Ok(None) };
+        let size_bytes = u64::try_from(found.content_length().unwrap_or_default()).unwrap_or_default();
+        // a checksum of checksums ends in the number of parts
+        let whole = found.checksum_sha256().filter(|sum| !sum.contains('-'));
+        Ok(Some(Found { size_bytes, sha256: whole.map(str::to_owned) }))
     }
 
     /// The bytes `from .. from + len` of an object, exactly; `None` if there is no object.
@@ -252,11 +256,7 @@ impl Bucket {
 
     fn get(&self, key: &str, range: Option<String>, most: usize) -> StoreResult<Option<Bytes>> {
         let request = self.quick.get_object().bucket(&self.name).key(key).set_range(range);
-        let answer = match self.ask("get", request.send()) {
-            Ok(answer) => answer,
-            Err(refused) if refused.is_absent() => return Ok(None),
-            Err(refused) => return Err(refused.into()),
-        };
+        let Some(answer) = unless_absent(self.ask("get", request.send()))? else { return Ok(None) };
         let told = answer.content_length().unwrap_or_default();
         if usize::try_from(told).map_or(true, |told| told > most) {
             let text = format!("{key} has {told} bytes, more than {most}");
@@ -272,28 +272,25 @@ impl Bucket {
         }
     }
 
-    /// Makes an object in one request. `is_new` refuses when there is one. Answers the SHA-256 that the server found.
-    pub(super) fn put(&self, key: &str, bytes: Bytes, is_new: bool) -> Result<Option<String>, Refused> {
-        let len = i64::try_from(bytes.len()).unwrap_or(i64::MAX);
+    /// Makes an object in one request. `is_new` refuses when there is one. Answers whether the server told its SHA-256.
+    pub(super) fn put(&self, key: &str, bytes: Bytes, is_new: bool) -> Result<bool, Refused> {
+        let (sum, len) = (sha256_base64(&bytes), i64::try_from(bytes.len()).unwrap_or(i64::MAX));
         let request = self
             .bulk
             .put_object()
             .bucket(&self.name)
             .key(key)
-            .checksum_sha256(sha256_base64(&bytes))
+            .checksum_sha256(&sum)
             .content_length(len)
             .set_if_none_match(is_new.then(|| "*".to_owned()))
             .body(ByteStream::from(bytes));
-        self.ask("put", request.send()).map(|put| put.checksum_sha256().map(str::to_owned))
+        Ok(self.ask("put", request.send())?.checksum_sha256() == Some(&sum))
     }
 
     /// Removes an object; also when there is none.
     pub(super) fn delete(&self, key: &str) -> StoreResult<()> {
         let request = self.quick.delete_object().bucket(&self.name).key(key);
-        match self.ask("delete", request.send()) {
-            Err(refused) if !refused.is_absent() => Err(refused.into()),
-            Ok(_) | Err(_) => Ok(()),
-        }
+        unless_absent(self.ask("delete", request.send())).map(|_| ())
     }
 
     // ---- in parts ------------------------------------------------------------------------------------------------
@@ -348,10 +345,7 @@ impl Bucket {
     /// Gives an upload in parts up; also when there is none.
     pub(super) fn abort(&self, key: &str, id: &str) -> StoreResult<()> {
         let request = self.quick.abort_multipart_upload().bucket(&self.name).key(key).upload_id(id);
-        match self.ask("abort_parts", request.send()) {
-            Err(refused) if !refused.is_absent() => Err(refused.into()),
-            Ok(_) | Err(_) => Ok(()),
-        }
+        unless_absent(self.ask("abort_parts", request.send())).map(|_| ())
     }
 
     /// Uploads in parts below `prefix` that are open, as many as one answer names.

@@ -34,7 +34,7 @@ use super::{
     BlobKey, BlobReader, BlobStat, BlobStore, Compaction, DigestLock, Health, ImportWriter, OpenError, Options,
     Scrubbed, StoreError, StoreResult, UploadStatus, UploadWriter, Usage, WalkCursor, WalkPage,
 };
-use crate::ground::Secret;
+use crate::ground::{Secret, files};
 
 mod aside;
 mod bucket;
@@ -112,8 +112,10 @@ impl S3Store {
                 return Err(OpenError::Marker { path: root.display().to_string(), detail });
             }
             let text = format!("{} {}\n", address.endpoint.as_deref().unwrap_or("-"), address.bucket);
-            let written = std::fs::write(root.join(MARKER), text);
-            written.map_err(|error| StoreError::io(format!("write {}", root.join(MARKER).display()), error))?;
+            let marker = root.join(MARKER);
+            // durable before the first blob is: with blobs and without it the next start would refuse the directory
+            files::write_atomic(&marker, text.as_bytes(), files::PUBLIC_FILE_MODE)
+                .map_err(|error| StoreError::io(format!("write {}", marker.display()), error))?;
         }
         Ok(S3Store(Arc::new(inner)))
     }
@@ -273,12 +275,16 @@ impl BlobStore for S3Store {
             if is_live(key) {
                 return true;
             }
-            let deleted = self.0.delete_object(key);
-            if let Err(error) = &deleted {
-                tracing::warn!(blob = %key, %error, "an object that nobody names can't be deleted yet");
+            match self.0.delete_object(key) {
+                Ok(_) => {
+                    self.0.cache.remove(key);
+                    false
+                }
+                Err(error) => {
+                    tracing::warn!(blob = %key, %error, "an object that nobody names can't be deleted yet");
+                    true
+                }
             }
-            self.0.cache.remove(key);
-            deleted.is_err()
         };
         self.0.local.compact(live_percent, segments, &mut keep)
     }

@@ -70,13 +70,18 @@ impl Owner {
         toml::from_str(text).map(Some).map_err(|error| broken(error.message()))
     }
 
+    /// The life of the cluster's log that this node is in; `None` until it was told.
+    fn own_lineage(&self) -> Option<Lineage> {
+        self.lineage.get().map(|lineage| lineage())
+    }
+
     /// Takes a bucket that has no owner, before anything is put there.
     pub(super) fn claim(&self, bucket: &Bucket) -> StoreResult<()> {
         if self.is_there.load(Ordering::Acquire) {
             return Ok(());
         }
         if self.read(bucket)?.is_none() {
-            let Some(lineage) = self.lineage.get().map(|lineage| lineage()) else { return Ok(()) };
+            let Some(lineage) = self.own_lineage() else { return Ok(()) };
             match bucket.put(&self.name, self.text(lineage)?, true) {
                 Err(refused) if !refused.is_there_already() => return Err(refused.into()),
                 Ok(_) | Err(_) => {}
@@ -88,7 +93,7 @@ impl Owner {
 
     /// Whether this lineage may delete.
     pub(super) fn may_delete(&self, bucket: &Bucket) -> StoreResult<bool> {
-        let Some(lineage) = self.lineage.get().map(|lineage| lineage()) else { return Ok(false) };
+        let Some(lineage) = self.own_lineage() else { return Ok(false) };
         let mut asked = self.asked.lock();
         if let Some((at, may)) = *asked
             && at.elapsed() < FRESH
@@ -111,8 +116,7 @@ impl Owner {
 
     /// Makes this lineage the owner, whoever was.
     pub(super) fn adopt(&self, bucket: &Bucket) -> StoreResult<()> {
-        let lineage = self.lineage.get().map(|lineage| lineage());
-        let lineage = lineage.ok_or_else(|| broken("this node does not know its lineage yet"))?;
+        let lineage = self.own_lineage().ok_or_else(|| broken("this node does not know its lineage yet"))?;
         bucket.put(&self.name, self.text(lineage)?, false)?;
         *self.asked.lock() = None;
         Ok(())

@@ -8,16 +8,14 @@
 use std::ops::ControlFlow;
 use std::sync::{Arc, OnceLock};
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use registry_core::vocabulary::digest::{Digest, Hasher};
 
 use super::store::{Inner, SUMS_FROM_BYTES};
 use crate::blob::store::block::cover;
-use crate::blob::store::fs::Sums;
+use crate::blob::store::fs::{SmallReader, Sums};
 use crate::blob::store::{
-    BLOCK_BYTES, BlobKey, BlobReader, BlobStore as _, Blocks, ImportWriter, PACK_BLOB_BYTES_MAX, StoreError,
-    StoreResult, block_sum,
+    BlobKey, BlobReader, BlobStore as _, Blocks, ImportWriter, PACK_BLOB_BYTES_MAX, StoreError, StoreResult,
 };
 
 /// Bytes asked for at once where a whole object is read.
@@ -69,7 +67,7 @@ impl Inner {
             return self.read_whole(key, size_bytes);
         };
         let fill = Mutex::new(self.local.import(key, size_bytes).ok().map(|writer| Fill { writer, at: 0 }));
-        Ok(Arc::new(ColdReader { inner: Arc::clone(self), key: *key, size_bytes, sums: sums.sums, fill }))
+        Ok(Arc::new(ColdReader { inner: Arc::clone(self), key: *key, sums, fill }))
     }
 
     fn read_small(&self, key: &BlobKey, size_bytes: u64) -> StoreResult<SmallReader> {
@@ -187,34 +185,6 @@ impl BlobReader for CachedReader {
     }
 }
 
-/// A blob that was read and hashed whole.
-struct SmallReader {
-    key: BlobKey,
-    bytes: Bytes,
-}
-
-impl BlobReader for SmallReader {
-    fn key(&self) -> &BlobKey {
-        &self.key
-    }
-
-    fn size_bytes(&self) -> u64 {
-        self.bytes.len() as u64
-    }
-
-    fn read_blocks(&self, offset: u64, len: usize) -> StoreResult<Blocks> {
-        let (from, len) = cover(offset, len, self.size_bytes())?;
-        // inside a buffer in memory
-        let bytes = self.bytes.slice(from as usize..from as usize + len);
-        let sums = bytes.chunks(BLOCK_BYTES).map(block_sum).collect();
-        Ok(Blocks { offset: from, bytes, sums })
-    }
-
-    fn read_blocks_now(&self, offset: u64, len: usize) -> Option<StoreResult<Blocks>> {
-        Some(self.read_blocks(offset, len))
-    }
-}
-
 /// The cache's copy of a blob that is being read from its first byte on.
 struct Fill {
     writer: Box<dyn ImportWriter>,
@@ -225,8 +195,7 @@ struct Fill {
 struct ColdReader {
     inner: Arc<Inner>,
     key: BlobKey,
-    size_bytes: u64,
-    sums: Vec<u64>,
+    sums: Sums,
     fill: Mutex<Option<Fill>>,
 }
 
@@ -244,14 +213,14 @@ impl ColdReader {
             return Ok(());
         }
         fill.at = blocks.end();
-        if fill.at < self.size_bytes {
+        if fill.at < self.sums.size_bytes {
             *slot = Some(fill);
             return Ok(());
         }
         match fill.writer.finish() {
             Err(StoreError::DigestMismatch { .. }) => Err(damaged(&self.key, blocks.offset)),
             finished => {
-                self.inner.filled(&self.key, self.size_bytes, finished.map(|_| ()));
+                self.inner.filled(&self.key, self.sums.size_bytes, finished.map(|_| ()));
                 Ok(())
             }
         }
@@ -264,16 +233,13 @@ impl BlobReader for ColdReader {
     }
 
     fn size_bytes(&self) -> u64 {
-        self.size_bytes
+        self.sums.size_bytes
     }
 
     fn read_blocks(&self, offset: u64, len: usize) -> StoreResult<Blocks> {
-        let (from, len) = cover(offset, len, self.size_bytes)?;
+        let (from, len) = cover(offset, len, self.size_bytes())?;
         let bytes = self.inner.bucket.read(&self.inner.name(&self.key), from, len)?.ok_or(StoreError::NotFound)?;
-        // as many as the blob has blocks
-        let first = (from / BLOCK_BYTES as u64) as usize;
-        let sums = self.sums[first..first + len.div_ceil(BLOCK_BYTES)].to_vec();
-        let blocks = Blocks { offset: from, bytes, sums };
+        let blocks = self.sums.blocks(from, bytes);
         match blocks.first_damaged() {
             Some(at) => Err(damaged(&self.key, at)),
             None => self.keep(&blocks).map(|()| blocks),

@@ -13,9 +13,7 @@ use super::{BucketAddress, BucketSettings};
 use crate::blob::store::fs::FsStore;
 use crate::blob::store::lock::{DigestLock, DigestLocks};
 use crate::blob::store::settings::Clock;
-use crate::blob::store::{
-    BlobKey, BlobStat, BlobStore as _, Home, PACK_BLOB_BYTES_MAX, READ_BYTES_MAX, StoreError, StoreResult,
-};
+use crate::blob::store::{BlobKey, BlobStat, BlobStore as _, Home, READ_BYTES_MAX, StoreError, StoreResult};
 
 /// Blobs above this size have their block sums beside them: less is read in one go and hashed.
 pub(super) const SUMS_FROM_BYTES: u64 = READ_BYTES_MAX as u64;
@@ -201,8 +199,7 @@ impl Inner {
 }
 
 pub(super) fn stat(size_bytes: u64) -> BlobStat {
-    let home = if size_bytes <= PACK_BLOB_BYTES_MAX as u64 { Home::Pack } else { Home::File };
-    BlobStat { size_bytes, home }
+    BlobStat { size_bytes, home: Home::of(size_bytes) }
 }
 
 /// Whether an object is the one that this blob has, as far as the server can tell.
