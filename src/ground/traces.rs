@@ -5,12 +5,14 @@
 //! proxy before us; ended spans wait in a bounded queue and leave in batches from a thread of their own. What the
 //! collector does not take is dropped: nothing of the node ever waits for it.
 
+use std::collections::HashMap;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
-use opentelemetry::trace::TracerProvider as _;
+use axum::http::HeaderMap;
+use opentelemetry::propagation::TextMapPropagator;
+use opentelemetry::trace::{TraceContextExt as _, TracerProvider as _};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
@@ -76,6 +78,18 @@ macro_rules! traced {
 }
 pub(crate) use traced;
 
+/// As [`traced!`], but only inside another span: the same work done by a node of itself is in nobody's trace.
+macro_rules! traced_within {
+    ($($words:tt)*) => {
+        if $crate::ground::traces::is_on() && !::tracing::Span::current().is_none() {
+            ::tracing::info_span!(target: $crate::ground::traces::TARGET, $($words)*)
+        } else {
+            ::tracing::Span::none()
+        }
+    };
+}
+pub(crate) use traced_within;
+
 /// Begins to send; the layer belongs into the process's subscriber. Within a runtime: the connection lives on it.
 ///
 /// # Errors
@@ -123,47 +137,31 @@ pub fn end() {
     }
 }
 
-/// Reads and writes the header `traceparent` (W3C Trace Context).
-struct Header(Option<String>);
-
-/// The header's name.
+/// The header that names a trace (W3C Trace Context).
 pub const TRACEPARENT: &str = "traceparent";
-
-impl Extractor for Header {
-    fn get(&self, key: &str) -> Option<&str> {
-        self.0.as_deref().filter(|_| key == TRACEPARENT)
-    }
-
-    fn keys(&self) -> Vec<&str> {
-        vec![TRACEPARENT]
-    }
-}
-
-impl Injector for Header {
-    fn set(&mut self, key: &str, value: String) {
-        if key == TRACEPARENT {
-            self.0 = Some(value);
-        }
-    }
-}
 
 /// What the present span says to the next node; `None` while traces are off.
 pub fn parent() -> Option<String> {
     if !is_on() {
         return None;
     }
-    let mut header = Header(None);
-    TraceContextPropagator::new().inject_context(&Span::current().context(), &mut header);
-    header.0
+    let mut said = HashMap::new();
+    TraceContextPropagator::new().inject_context(&Span::current().context(), &mut said);
+    said.remove(TRACEPARENT)
 }
 
-/// Makes `span` a part of the trace that a caller who is trusted is in.
-pub fn follow(span: &Span, traceparent: Option<&str>) {
-    if span.is_none() || traceparent.is_none() {
+/// Gives a span that has begun its final name; by a recorded field it can't be had any more then.
+pub fn rename(span: &Span, name: String) {
+    span.context().span().update_name(name);
+}
+
+/// Makes `span` a part of the trace that these headers name, if they do. Their sender has to be trusted.
+pub fn follow(span: &Span, headers: &HeaderMap) {
+    let Some(said) = headers.get(TRACEPARENT).and_then(|value| value.to_str().ok()).filter(|_| !span.is_none()) else {
         return;
-    }
-    let header = Header(traceparent.map(str::to_owned));
-    let parent = TraceContextPropagator::new().extract_with_context(&Context::new(), &header);
+    };
+    let said = HashMap::from([(TRACEPARENT.to_owned(), said.to_owned())]);
+    let parent = TraceContextPropagator::new().extract_with_context(&Context::new(), &said);
     if span.set_parent(parent).is_err() {
         tracing::debug!("a span had begun before its parent was known");
     }

@@ -8,6 +8,7 @@ use axum::http::{Method, StatusCode};
 use super::activity::Underway;
 use super::request::RequestInfo;
 use super::slots::RequestSlot;
+use crate::ground::traces;
 
 /// What uploads are noted as (`api/oci/route.rs`).
 const UPLOAD_ROUTE: &str = "upload";
@@ -58,7 +59,7 @@ impl Completion {
         let (route, method, status) = (self.info.route(), method_class(&self.method), status_class(self.status));
         let (listener, received_bytes) = (self.listener, self.info.received_bytes());
         if !self.span.is_none() {
-            self.span.record("otel.name", format_args!("{} {route}", self.method));
+            traces::rename(&self.span, format!("{method} {route}"));
             self.span.record("http.route", route);
             self.span.record("http.response.status_code", self.status.as_u16());
             self.span.record("portolan.sent_bytes", sent_bytes);

@@ -132,7 +132,6 @@ fn span<B>(listener: &'static str, request: &Request<B>, info: &RequestInfo) -> 
     let span = traced!(
         "request",
         otel.kind = "server",
-        otel.name = Empty,
         otel.status_code = Empty,
         http.request.method = request.method().as_str(),
         http.route = Empty,
@@ -142,8 +141,8 @@ fn span<B>(listener: &'static str, request: &Request<B>, info: &RequestInfo) -> 
         portolan.listener = listener,
         portolan.sent_bytes = Empty,
     );
-    if !span.is_none() && info.is_proxied() {
-        traces::follow(&span, request.headers().get(traces::TRACEPARENT).and_then(|value| value.to_str().ok()));
+    if info.is_proxied() {
+        traces::follow(&span, request.headers());
     }
     span
 }

@@ -14,7 +14,7 @@ use tracing::Instrument as _;
 
 use super::{Metadata, PATIENCE};
 use crate::ground::random;
-use crate::ground::traces::traced;
+use crate::ground::traces::traced_within;
 
 /// How long an answer waits for this node to apply what the leader has applied.
 const CATCH_UP: Duration = Duration::from_secs(2);
@@ -78,7 +78,7 @@ impl Metadata {
             let refusal = Box::new(Refusal::LimitReached { limit, allowed: PROPOSAL_BYTES_MAX as u64 });
             return Err(ProposeError::Refused { refusal, replies: Vec::new() });
         }
-        let span = traced!("propose", portolan.commands = count, portolan.bytes = payload.len());
+        let span = traced_within!("propose", portolan.commands = count, portolan.bytes = payload.len());
         let (index, outcome) = self.offer(payload).instrument(span).await?;
         // what was just acknowledged must be seen by the next read here, also by one that takes a merely fresh state
         if self.0.consensus.wait_applied(index, CATCH_UP).await.is_err() {

@@ -7,7 +7,7 @@ use registry_core::vocabulary::refusal::Refusal;
 use tracing::Instrument as _;
 
 use super::{Metadata, PATIENCE, View};
-use crate::ground::traces::traced;
+use crate::ground::traces::traced_within;
 
 /// How old a view may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +67,7 @@ impl Metadata {
         self.0
             .consensus
             .linearize(PATIENCE)
-            .instrument(traced!("linearize"))
+            .instrument(traced_within!("linearize"))
             .await
             .map(|_| ())
             .map_err(|_| ReadError::Unavailable)

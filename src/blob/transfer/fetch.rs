@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use crate::blob::store::{BlobKey, Blocks, StoreError};
-use crate::ground::traces::traced;
+use crate::ground::traces::traced_within;
 
 use super::source::{self, Span};
 use super::{Inner, Transfer, TransferError, TransferResult};
@@ -80,7 +80,7 @@ impl Transfer {
         let blob_bytes = blob.size_bytes;
         let mut reader = Reader::new(Arc::clone(&self.inner), blob, &range);
         if !range.is_empty() {
-            reader.open().instrument(traced!("open copy", portolan.bytes = blob_bytes)).await?;
+            reader.open().instrument(traced_within!("open copy", portolan.bytes = blob_bytes)).await?;
         }
         let bytes = stream::unfold(reader, |mut reader| async { reader.next().await.map(|item| (item, reader)) });
         Ok(BlobStream { bytes: bytes.boxed(), remaining_bytes: range.end - range.start })

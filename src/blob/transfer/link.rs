@@ -77,15 +77,14 @@ pub(super) fn server() -> Server {
         .max_frame_size(HTTP2_FRAME_BYTES)
 }
 
-/// The span of a call by another node, in the trace of what it does there. Pings are no news.
+/// The span of a call by another node, in the trace of what it does there; none where it is in nobody's.
 fn span(call: &tonic::codegen::http::Request<()>) -> Span {
-    let method = call.uri().path().rsplit('/').next().unwrap_or_default();
-    if method == "Ping" {
+    if !call.headers().contains_key(traces::TRACEPARENT) {
         return Span::none();
     }
-    let parent = call.headers().get(traces::TRACEPARENT).and_then(|value| value.to_str().ok());
+    let method = call.uri().path().rsplit('/').next().unwrap_or_default();
     let name = format!("blob {method}");
     let span = traced!("blob", otel.kind = "server", otel.name = name.as_str(), rpc.method = method);
-    traces::follow(&span, parent);
+    traces::follow(&span, call.headers());
     span
 }

@@ -191,10 +191,7 @@ impl Transfer {
     ) -> std::io::Result<Transfer> {
         let listener = TcpListener::bind(config.listen).await?;
         let local_address = listener.local_addr()?;
-        #[cfg(feature = "sim")]
-        let transfer = Transfer::assemble(&config, stores, epochs, observer, local_address, None);
-        #[cfg(not(feature = "sim"))]
-        let transfer = Transfer::assemble(&config, stores, epochs, observer, local_address);
+        let transfer = Transfer::assemble(&config, Peers::new(&config), stores, epochs, observer, local_address);
         let serve = tokio::spawn(serve(listener, config.tls.clone(), transfer.clone()));
         transfer.inner.tasks.lock().push(serve);
         Ok(transfer)
@@ -203,16 +200,13 @@ impl Transfer {
     /// Joins the parts and begins to look around.
     fn assemble(
         config: &Config,
+        peers: Peers,
         stores: Vec<Arc<dyn BlobStore>>,
         epochs: Arc<dyn EpochSource>,
         observer: Arc<dyn Observer>,
         local_address: SocketAddr,
-        #[cfg(feature = "sim")] wire: Option<Arc<dyn Wire>>,
     ) -> Transfer {
-        #[cfg(feature = "sim")]
-        let peers = Arc::new(Peers::new(config).over(wire));
-        #[cfg(not(feature = "sim"))]
-        let peers = Arc::new(Peers::new(config));
+        let peers = Arc::new(peers);
         let settings = &config.settings;
         let holder = Holder::new(config.node, Volumes::new(stores), Arc::clone(&peers), epochs, observer, settings);
         let inner = Arc::new(Inner {

@@ -136,10 +136,10 @@ impl Peers {
         }
     }
 
-    /// With a simulator's wire in the place of connections, if there is one.
+    /// With a simulator's wire in the place of connections.
     #[cfg(feature = "sim")]
-    pub(super) fn over(self, wire: Option<Arc<dyn Wire>>) -> Peers {
-        Peers { wire, ..self }
+    pub(super) fn over(self, wire: Arc<dyn Wire>) -> Peers {
+        Peers { wire: Some(wire), ..self }
     }
 
     pub(super) fn directory(&self) -> Arc<Directory> {

@@ -13,6 +13,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tower::Service as Callee;
 
+use super::peers::Peers;
 use super::service::{self, Service};
 use super::wire::proto::blob_server::BlobServer;
 use super::{Config, EpochSource, Observer, Transfer};
@@ -79,8 +80,7 @@ impl Transfer {
         observer: Arc<dyn Observer>,
         wire: Arc<dyn Wire>,
     ) -> Transfer {
-        let listens = config.listen;
-        Transfer::assemble(&config, stores, epochs, observer, listens, Some(wire))
+        Transfer::assemble(&config, Peers::new(&config).over(wire), stores, epochs, observer, config.listen)
     }
 
     /// Answers a call of another node.

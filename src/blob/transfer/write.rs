@@ -13,7 +13,7 @@ use registry_core::vocabulary::limits::{PACK_BLOB_BYTES_MAX, PLACE_TIMEOUT_MS};
 use tracing::Instrument as _;
 
 use crate::blob::store::{BlobKey, Pressure, StoreError};
-use crate::ground::traces::traced;
+use crate::ground::traces::traced_within;
 
 use super::holder::Open;
 use super::intake::Intake;
@@ -78,12 +78,12 @@ impl Transfer {
         let open = Open { upload, epoch, algorithm, acknowledged, offset, owner };
         if holders.primary == self.inner.holder.node {
             let here = async { self.inner.holder.open_primary(open, holders.backup).await?.run(body).await };
-            return here.instrument(traced!("append", portolan.primary = "here")).await;
+            return here.instrument(traced_within!("append", portolan.primary = "here")).await;
         }
         let message = open.message(proto::Role::Primary, holders.backup);
         let patience = self.inner.holder.patience * PROXY_PATIENCE;
         let leg = Leg::open(self.inner.peers.get(holders.primary)?, message, patience).await?;
-        proxy(leg, holders, body).instrument(traced!("append", portolan.primary = %holders.primary)).await
+        proxy(leg, holders, body).instrument(traced_within!("append", portolan.primary = %holders.primary)).await
     }
 
     /// Seals an upload on its holders: each verifies `digest` by itself and makes the bytes durable. A repeat only
@@ -96,7 +96,7 @@ impl Transfer {
         let wanted = if mutants::is_on(Mutant::OneZone) { 1 } else { usize::MAX };
         let answers =
             seal.holders.nodes().take(wanted).map(|node| async move { (node, self.place_on(node, seal).await) });
-        let mut placed = Placed::join(self.gather(answers).instrument(traced!("place")).await)?;
+        let mut placed = Placed::join(self.gather(answers).instrument(traced_within!("place")).await)?;
         // Whatever the other one said: the bytes are right, so it has lost some if they hash to something else there.
         if let (&[survivor], [_]) = (placed.stores.as_slice(), placed.failed.as_slice()) {
             let key = BlobKey::new(seal.digest, seal.upload);
@@ -154,7 +154,7 @@ impl Transfer {
             let bytes = bytes.clone();
             async move { (node, self.put_small_on(node, key, bytes).await) }
         });
-        Placed::join(self.gather(answers).instrument(traced!("put small")).await)
+        Placed::join(self.gather(answers).instrument(traced_within!("put small")).await)
     }
 
     /// What holders answer, asked all at once; on a shared bucket one by one, so that the second finds what the first
