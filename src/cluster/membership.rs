@@ -7,7 +7,6 @@ use registry_core::metadata::census::{self, Losses};
 use registry_core::metadata::node::{self, NodeState, SetNodeState};
 use registry_core::vocabulary::ids::NodeId;
 use registry_core::vocabulary::limits::LOSSES_TOLD_MAX;
-use registry_core::vocabulary::refusal::Refusal;
 
 use super::{Cluster, KnownElsewhere};
 use crate::metadata::{Consistency, ProposeError};
@@ -60,18 +59,6 @@ fn told(losses: &Losses) -> String {
 }
 
 impl MembershipError {
-    /// What the state says, if it is the state that says no.
-    pub fn refusal(&self) -> Option<&Refusal> {
-        match self {
-            MembershipError::Propose(ProposeError::Refused { refusal, .. }) => Some(refusal),
-            MembershipError::Known(_)
-            | MembershipError::Change(_)
-            | MembershipError::Costs(_)
-            | MembershipError::Uncounted
-            | MembershipError::Propose(ProposeError::Unavailable | ProposeError::Unknown) => None,
-        }
-    }
-
     /// Whether the same change may succeed later, or has already: look at the members and ask again.
     pub fn is_passing(&self) -> bool {
         match self {
@@ -112,7 +99,7 @@ impl Cluster {
     }
 
     /// What the removal of a node would cost, by a state that has everything acknowledged so far.
-    pub async fn losses(&self, node: NodeId) -> Result<Losses, MembershipError> {
+    async fn losses(&self, node: NodeId) -> Result<Losses, MembershipError> {
         let ready = self.metadata.ready(Consistency::Linearizable).await;
         ready.map_err(|_| MembershipError::Uncounted)?;
         let metadata = self.metadata.clone();

@@ -183,13 +183,19 @@ impl Checker<'_> {
     fn root_key(&mut self) {
         let auth = &self.settings.auth;
         let names = [("auth", "root_key_file"), ("auth", "root_key")];
-        if auth.root_key.is_some() && auth.root_key_file.is_some() {
-            self.refuse(&names, "auth.root_key and auth.root_key_file are both set; set one".to_owned());
+        self.secret(names, auth.root_key_file.as_deref(), auth.root_key.is_some());
+    }
+
+    /// A secret comes from a file or from the environment, not from both.
+    fn secret(&mut self, names: [Name; 2], path: Option<&Path>, is_given: bool) {
+        let [(section, file), (_, value)] = names;
+        if is_given && path.is_some() {
+            self.refuse(&names, format!("{section}.{value} and {section}.{file} are both set; set one"));
         }
-        let Some(path) = &auth.root_key_file else { return };
+        let Some(path) = path else { return };
         match secret::read_file(path) {
             Ok((_, warning)) => self.warnings.extend(warning),
-            Err(problem) => self.refuse(&names[..1], format!("auth.root_key_file: {} {problem}", path.display())),
+            Err(problem) => self.refuse(&names[..1], format!("{section}.{file}: {} {problem}", path.display())),
         }
     }
 
@@ -205,14 +211,10 @@ impl Checker<'_> {
             );
         }
         if let Some(endpoint) = &s3.endpoint {
-            match endpoint
-                .parse::<axum::http::Uri>()
-                .ok()
-                .filter(|uri| uri.host().is_some())
-                .and_then(|uri| uri.scheme_str().map(str::to_owned))
-            {
-                Some(scheme) if scheme == "https" => {}
-                Some(scheme) if scheme == "http" => self.warnings.push(format!(
+            let uri = endpoint.parse::<axum::http::Uri>().ok().filter(|uri| uri.host().is_some());
+            match uri.as_ref().and_then(|uri| uri.scheme_str()) {
+                Some("https") => {}
+                Some("http") => self.warnings.push(format!(
                     "s3.endpoint = {endpoint} is not encrypted: who is on the way can read what is pushed and pulled"
                 )),
                 Some(_) | None => {
@@ -221,19 +223,8 @@ impl Checker<'_> {
                 }
             }
         }
-        if s3.secret_key.is_some() && s3.secret_key_file.is_some() {
-            let names = [("s3", "secret_key_file"), ("s3", "secret_key")];
-            self.refuse(&names, "s3.secret_key and s3.secret_key_file are both set; set one".to_owned());
-        }
-        if let Some(path) = &s3.secret_key_file {
-            match secret::read_file(path) {
-                Ok((_, warning)) => self.warnings.extend(warning),
-                Err(problem) => {
-                    let told = format!("s3.secret_key_file: {} {problem}", path.display());
-                    self.refuse(&[("s3", "secret_key_file")], told);
-                }
-            }
-        }
+        let names = [("s3", "secret_key_file"), ("s3", "secret_key")];
+        self.secret(names, s3.secret_key_file.as_deref(), s3.secret_key.is_some());
         let has_secret = s3.secret_key.is_some() || s3.secret_key_file.is_some();
         let parts =
             [("bucket", s3.bucket.is_some()), ("access_key", s3.access_key.is_some()), ("secret_key_file", has_secret)];

@@ -385,12 +385,17 @@ impl State {
                 std::fs::remove_dir_all(entry.path()).map_err(io(&entry.path()))?;
             }
         }
+        State::over(root.to_owned(), &name, options)
+    }
+
+    /// Opens one instance under `root`.
+    fn over(root: PathBuf, name: &str, options: StateOptions) -> Result<State, StateError> {
         let cache = options.cache();
-        let live = Instance::open(&root.join(&name), &options, &cache, false)?;
+        let live = Instance::open(&root.join(name), &options, &cache, false)?;
         let mark = Mark::default();
         mark.begin();
         mark.end(live.standing()?);
-        let (root, cache, live) = (root.to_owned(), CacheHandle(cache), ArcSwap::from_pointee(live));
+        let (cache, live) = (CacheHandle(cache), ArcSwap::from_pointee(live));
         Ok(State { root, options, cache, live, mark, open: Arc::default() })
     }
 
@@ -402,13 +407,7 @@ impl State {
         let env = env.map_err(|error| StateError::Storage { path: path.to_owned(), error })?;
         let small = StateOptions { cache_bytes: 1 << 20, write_buffer_bytes: 1 << 20, ..StateOptions::default() };
         let options = StateOptions { memory: Some(MemoryFiles(env)), ..small };
-        let cache = options.cache();
-        let live = Instance::open(&path.join("state-1"), &options, &cache, false)?;
-        let mark = Mark::default();
-        mark.begin();
-        mark.end(live.standing()?);
-        let (root, cache, live) = (path.to_owned(), CacheHandle(cache), ArcSwap::from_pointee(live));
-        Ok(State { root, options, cache, live, mark, open: Arc::default() })
+        State::over(path.to_owned(), "state-1", options)
     }
 
     /// Becomes empty when the last handle is gone and the database is closed.

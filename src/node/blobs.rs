@@ -44,7 +44,7 @@ pub(super) async fn open(settings: &Settings, identity: &Identity, is_known: boo
     options.settings.refuse_percent = settings.blobs.refuse_percent;
     options.settings.urgent_percent = settings.blobs.urgent_percent;
     let cluster = identity.cluster;
-    let opened = match settings.blobs.driver {
+    let bucket = match settings.blobs.driver {
         BlobDriver::Fs if s3::is_cache(&dir) => {
             let text = "is the cache of a bucket: say blobs.driver = \"s3\", or give another blobs.dir";
             return Err(NodeError::Io(format!("blobs.dir {} {text}", dir.display())));
@@ -52,20 +52,18 @@ pub(super) async fn open(settings: &Settings, identity: &Identity, is_known: boo
         BlobDriver::Fs => {
             // every listed gauge has a value: a volume that is no cache holds nothing as one
             metrics::gauge!("portolan_blob_cache_bytes").set(0.0);
-            let opened = tokio::task::spawn_blocking(move || FsStore::open(&dir, cluster, claim, options)).await;
-            opened.map(|store| store.map(|store| Opened { store: Arc::new(store), bucket: None }))
+            None
         }
-        BlobDriver::S3 => {
-            let (address, limits) = (address(&settings.s3)?, limits(&settings.s3));
-            let open = move || S3Store::open(&dir, cluster, claim, options, (&address, limits));
-            let opened = tokio::task::spawn_blocking(open).await;
-            opened.map(|store| {
-                store
-                    .map(Arc::new)
-                    .map(|store| Opened { store: Arc::clone(&store) as Arc<dyn BlobStore>, bucket: Some(store) })
-            })
-        }
+        BlobDriver::S3 => Some((address(&settings.s3)?, limits(&settings.s3))),
     };
+    let open = move || -> Result<Opened, store::OpenError> {
+        let Some((address, limits)) = bucket else {
+            return Ok(Opened { store: Arc::new(FsStore::open(&dir, cluster, claim, options)?), bucket: None });
+        };
+        let store = Arc::new(S3Store::open(&dir, cluster, claim, options, (&address, limits))?);
+        Ok(Opened { store: Arc::clone(&store) as Arc<dyn BlobStore>, bucket: Some(store) })
+    };
+    let opened = tokio::task::spawn_blocking(open).await;
     Ok(opened.map_err(|error| NodeError::Io(error.to_string()))??)
 }
 

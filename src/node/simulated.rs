@@ -51,8 +51,6 @@ pub struct World {
     pub wire: Arc<dyn Wire>,
     /// Its clock.
     pub clock: Arc<dyn Clock>,
-    /// Age from which on manifests go that nothing names.
-    pub untagged: Option<Duration>,
 }
 
 /// A running node.
@@ -70,7 +68,7 @@ pub struct SimulatedNode {
 impl SimulatedNode {
     /// Starts the parts of a node and its jobs. Must be called inside the simulator's runtime.
     pub fn start(world: World) -> SimulatedNode {
-        let World { cluster, node, zone, store, metadata, wire, clock, untagged } = world;
+        let World { cluster, node, zone, store, metadata, wire, clock } = world;
         let listen = SocketAddr::from(([127, 0, 0, 1], 1));
         let settings = transfer::Settings::default();
         let config = transfer::Config { cluster, node, listen, bind_source: None, tls: None, settings };
@@ -78,25 +76,18 @@ impl SimulatedNode {
         let transfer = Transfer::simulated(config, vec![Arc::clone(&store)], epochs, observer, wire);
         let registry = Registry::new(metadata.clone(), transfer.clone());
         let parts = SimulatedNode { metadata, registry, transfer, shutdown: Shutdown::new() };
-        parts.start_jobs(node, zone, &store, clock, untagged);
+        parts.start_jobs(node, zone, &store, clock);
         parts
     }
 
-    fn start_jobs(
-        &self,
-        node: NodeId,
-        zone: ZoneName,
-        store: &Arc<dyn BlobStore>,
-        clock: Arc<dyn Clock>,
-        untagged: Option<Duration>,
-    ) {
+    fn start_jobs(&self, node: NodeId, zone: ZoneName, store: &Arc<dyn BlobStore>, clock: Arc<dyn Clock>) {
         let SimulatedNode { metadata, transfer, shutdown, .. } = self;
         let (principal, driver, stop) = (Cluster::principal(node), Driver::new(), || shutdown.clone());
         let seat = seat(node, zone.clone(), store.store_id());
         tokio::spawn(seat.keep(metadata.clone(), stop()));
         tokio::spawn(feed(metadata.clone(), transfer.clone(), stop()));
         let wish =
-            CollectionSettings { fuse: Fuse { percent: FUSE_PERCENT, floor_bytes: 0 }, untagged, orphaned: None };
+            CollectionSettings { fuse: Fuse { percent: FUSE_PERCENT, floor_bytes: 0 }, untagged: None, orphaned: None };
         driver.start(ClockTick::new(metadata.clone(), principal.clone()), stop());
         driver.start(CollectGarbage::new(metadata.clone(), wish, principal.clone()), stop());
         let free = FreeFiles::new(metadata.clone(), Arc::clone(store), Freed::new(), principal.clone());

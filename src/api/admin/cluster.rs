@@ -298,19 +298,19 @@ pub(super) async fn remove(
     Path(id): Path<String>,
     wish: Result<Query<Removal>, QueryRejection>,
 ) -> Answer {
-    let caller = exchange.caller_of("node.remove", &id).await?;
-    let ended = async {
-        exchange.auth().permit_admin(&caller, policy::Action::ManageCluster)?;
+    let removed = exchange.change("node.remove", &id, async |auth, caller| {
+        auth.permit_admin(caller, policy::Action::ManageCluster)?;
         let Query(Removal { force, replaced }) = wish.map_err(|wrong| Failure::Body(wrong.body_text()))?;
         let accepted = match (force, replaced) {
             (true, _) => Accepted::Losses,
             (false, true) => Accepted::FewerCopies,
             (false, false) => Accepted::Nothing,
         };
-        exchange.admin().cluster.remove(parse_node(&id)?, accepted, caller.name()).await.map_err(membership)
-    };
-    let ended: Result<(), Failure> = ended.await;
-    exchange.audited(&caller, "node.remove", &id, |()| caller.revision(), ended)?;
+        let cluster = &exchange.admin().cluster;
+        cluster.remove(parse_node(&id)?, accepted, caller.name()).await.map_err(membership)?;
+        Ok(caller.revision())
+    });
+    removed.await?;
     Ok(done())
 }
 
@@ -325,14 +325,14 @@ pub(super) struct Drain {
 
 /// `POST /v1/cluster/nodes/{id}/drain`: the node gets nothing new, and its copies are moved to others; or no more.
 pub(super) async fn drain(exchange: Exchange, Path(id): Path<String>, Document(wish): Document<Drain>) -> Answer {
-    let caller = exchange.caller_of("node.drain", &id).await?;
-    let ended = async {
-        exchange.auth().permit_admin(&caller, policy::Action::ManageCluster)?;
+    let drained = exchange.change("node.drain", &id, async |auth, caller| {
+        auth.permit_admin(caller, policy::Action::ManageCluster)?;
         let Drain { cancel } = wish?;
-        exchange.admin().cluster.drain(parse_node(&id)?, cancel, caller.name()).await.map_err(membership)
-    };
-    let ended: Result<(), Failure> = ended.await;
-    exchange.audited(&caller, "node.drain", &id, |()| caller.revision(), ended)?;
+        let cluster = &exchange.admin().cluster;
+        cluster.drain(parse_node(&id)?, cancel, caller.name()).await.map_err(membership)?;
+        Ok(caller.revision())
+    });
+    drained.await?;
     Ok(done())
 }
 
@@ -341,8 +341,8 @@ fn parse_node(text: &str) -> Result<NodeId, Failure> {
 }
 
 fn membership(error: MembershipError) -> Failure {
-    if let Some(refusal) = error.refusal() {
-        return refusal.clone().into();
+    if let MembershipError::Propose(error) = error {
+        return Refusal::from(error).into();
     }
     if error.is_passing() {
         return Refusal::Unavailable { retry_after_ms: RETRY_AFTER_MS }.into();

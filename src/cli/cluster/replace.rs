@@ -114,15 +114,13 @@ pub(super) async fn run(
     if old == own {
         return Err(CliError::usage(format!("{own} can't stand in for itself: --admin names the new node")));
     }
-    let entry = of_node(&status, &old).cloned();
-    let is_removed = entry.as_ref().is_none_or(|node| node.get("state") == Some(&json!("removed")));
-    if entry.is_none() {
+    let Some(entry) = of_node(&status, &old) else {
         return Err(CliError::usage(format!(
             "the cluster knows no node '{}': see `portolan cluster status`",
             wish.old
         )));
-    }
-    if !is_removed {
+    };
+    if entry.get("state") != Some(&json!("removed")) {
         leave(&client, &old, wish, until, printer).await?;
     }
     settled(&client, until).await?;
