@@ -55,7 +55,7 @@ pub(crate) fn run(mut options: RunOptions) -> Result<bool, Fault> {
     let events = history::read(&dir)?;
     let is_good = report::tell(&dir, &events, &checker::judge_all(&dir, &events, &options.demands()))?;
     if is_good && !options.keep {
-        for dir in [plan.data(), plan.images(), plan.dir.join("bucket")].iter().filter(|dir| dir.exists()) {
+        for dir in [plan.data(), plan.images(), bucket::root(&plan.dir)].iter().filter(|dir| dir.exists()) {
             std::fs::remove_dir_all(dir).map_err(told("the nodes' data can't be removed"))?;
         }
     }

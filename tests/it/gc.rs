@@ -9,19 +9,13 @@ use registry_core::vocabulary::Digest;
 use serde_json::{Value, json};
 
 use crate::support::http::{self, Answer};
+use crate::support::image::large;
 use crate::support::{self, Cluster, portolan};
 
 const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
 const BYTES: &str = "application/octet-stream";
 /// How long collection may take on a busy machine, beside its grace times.
 const PATIENCE: Duration = Duration::from_secs(90);
-
-/// Content that is a file of its own, and never the same for two numbers.
-fn large(number: u32) -> Vec<u8> {
-    (0..100_000u32)
-        .map(|at| (at.wrapping_mul(2_654_435_761).wrapping_add(number.wrapping_mul(7_919)) >> 13) as u8)
-        .collect()
-}
 
 /// Content that lies in a pack.
 fn small(number: u32) -> Vec<u8> {

@@ -8,19 +8,13 @@ use std::time::{Duration, Instant};
 use registry_core::vocabulary::Digest;
 use serde_json::Value;
 
+use crate::support::image::large;
 use crate::support::{self, Cluster, http, portolan};
 
 /// How long repair may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// A node is not replaced before.
 const REPLACE_AFTER: &str = "repair.replace_after=20s";
-
-/// Content that is a file of its own, and never the same for two numbers.
-fn large(number: u32) -> Vec<u8> {
-    (0..100_000u32)
-        .map(|at| (at.wrapping_mul(2_654_435_761).wrapping_add(number.wrapping_mul(7_919)) >> 13) as u8)
-        .collect()
-}
 
 fn try_push(cluster: &Cluster, node: u8, number: u32) -> Result<Digest, String> {
     let bytes = large(number);
@@ -51,15 +45,13 @@ fn wait(what: &str, is_so: impl FnMut() -> bool) {
 fn run(cluster: &Cluster, node: u8, words: &[&str]) -> (i32, String) {
     let (admin, key) = (cluster.admin(node), cluster.key_file());
     let connection = ["--admin", &admin, "--credentials-file", key.to_str().unwrap()];
-    let output = portolan(&[words, &connection[..]].concat());
-    let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-    (output.status.code().unwrap(), text)
+    support::run(&[words, &connection[..]].concat())
 }
 
 /// The id of a node, as another one knows it.
 fn id(cluster: &Cluster, asked: u8, node: u8) -> String {
     let status = ask(cluster, asked, "/v1/cluster");
-    let address = format!("{}:{}", cluster.ip(node), cluster.port() + 1);
+    let address = cluster.raft_address(node);
     let nodes = status["nodes"].as_array().unwrap();
     let own = nodes.iter().find(|entry| entry["raft_address"] == address).unwrap();
     own["id"].as_str().unwrap().to_owned()
@@ -133,7 +125,7 @@ fn a_node_is_replaced_after_a_time() {
     let all: Vec<Digest> = digests.iter().chain(&late).copied().collect();
     wait("no record names more than three", || all.iter().all(|digest| holders(&cluster, 2, digest).len() == 3));
     let is_once = |digest: &Digest| {
-        [gone, other].iter().filter(|node| files(&cluster, **node).contains(&digest.hex().to_string())).count() == 1
+        [gone, other].iter().filter(|node| files(&cluster, **node).contains(&digest.hex())).count() == 1
     };
     wait("each is on one disk of the zone", || all.iter().all(is_once));
     assert_eq!(missing(&cluster, 2), 0);
@@ -235,7 +227,7 @@ fn a_new_node_gets_its_share() {
     prepare(&cluster, new, old);
     cluster.spawn_node(new);
     wait("it listens", || http::get(&format!("{}/livez", cluster.admin(new))).is_ok());
-    let seed = format!("{}:{}", cluster.ip(1), cluster.port() + 1);
+    let seed = cluster.raft_address(1);
     let (code, told) = run(&cluster, new, &["cluster", "join", "--seed", &seed]);
     assert_eq!(code, 0, "{told}");
     cluster.wait_node_ready(new);
@@ -270,7 +262,7 @@ fn one_command_replaces_a_node() {
     prepare(&cluster, new, lost);
     cluster.spawn_node(new);
     wait("it listens", || http::get(&format!("{}/livez", cluster.admin(new))).is_ok());
-    let seed = format!("{}:{}", cluster.ip(1), cluster.port() + 1);
+    let seed = cluster.raft_address(1);
     let (code, told) = run(&cluster, new, &["cluster", "replace", &old, "--wait", "100s"]);
     assert!(code == 2 && told.contains("--seed"), "{told}");
     let (code, told) = run(&cluster, new, &["cluster", "replace", &old, "--seed", &seed, "--wait", "100s"]);

@@ -4,7 +4,7 @@ use registry_core::vocabulary::Digest;
 use serde_json::{Value, json};
 
 use crate::support::image::{self, MANIFEST};
-use crate::support::{Cluster, http, portolan};
+use crate::support::{self, Cluster, http};
 
 const REPOSITORY: &str = "it/history";
 
@@ -12,8 +12,7 @@ const REPOSITORY: &str = "it/history";
 fn run(cluster: &Cluster, words: &[&str]) -> (i32, String) {
     let (admin, registry, key) = (cluster.admin(2), cluster.node(3), cluster.key_file().display().to_string());
     let connection = ["--admin", &admin, "--registry", &registry, "--credentials-file", &key];
-    let output = portolan(&[&["image"], words, &connection].concat());
-    (output.status.code().unwrap(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+    support::run(&[&["image"], words, &connection].concat())
 }
 
 /// What a tag names.

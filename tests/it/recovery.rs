@@ -8,7 +8,7 @@ use registry_core::vocabulary::Digest;
 use serde_json::Value;
 
 use crate::support::image::{self, MANIFEST};
-use crate::support::{Cluster, http, portolan};
+use crate::support::{Cluster, http, portolan, run};
 
 const REPOSITORY: &str = "it/recovery";
 
@@ -24,13 +24,6 @@ fn push(cluster: &Cluster, node: u8, tag: &str, layer: &[u8]) -> Digest {
 fn get(cluster: &Cluster, node: u8, path: &str) -> http::Answer {
     let url = format!("{}/v2/it/recovery/{path}", cluster.node(node));
     http::request("GET", &url).key(&cluster.key()).header("Accept", MANIFEST).send()
-}
-
-/// Runs a command; its exit status, and all it said.
-fn run(words: &[&str]) -> (i32, String) {
-    let output = portolan(words);
-    let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-    (output.status.code().unwrap(), text)
 }
 
 fn config(cluster: &Cluster, n: u8) -> String {
@@ -193,7 +186,7 @@ fn join_as_new(cluster: &Cluster, n: u8, volume: &Path) {
         ],
     );
     let until = Instant::now() + Duration::from_secs(60);
-    let seed = format!("{}:{}", cluster.ip(1), cluster.port() + 1);
+    let seed = cluster.raft_address(1);
     loop {
         let (code, told) = run(&["cluster", "join", "--admin", &cluster.admin(n), "--seed", &seed]);
         if code == 0 {

@@ -27,7 +27,7 @@ use crate::oracle::Oracle;
 use crate::trace::Trace;
 
 /// The wall clock at the start of every run.
-const EPOCH_MS: u64 = 1_800_000_000_000;
+pub(crate) const EPOCH_MS: u64 = 1_800_000_000_000;
 /// How often a node looks whether there is something new.
 const LOOK: Duration = Duration::from_millis(25);
 /// Entries applied in one batch at most.
@@ -137,7 +137,7 @@ impl Log {
     /// Takes a node into the group.
     pub(crate) fn add(&self, node: NodeId) {
         let skew_ms = self.0.dice.below(3000);
-        let seen = Leadership { term: 0, leader: None, is_self_ready: false };
+        let seen = Leadership::default();
         let voter = Voter { skew_ms, seen, confirmed: None, confirming: None, life: None };
         self.0.state.lock().voters.insert(node, voter);
     }
@@ -174,7 +174,7 @@ impl Log {
         if let Some(voter) = self.0.state.lock().voters.get_mut(&node) {
             voter.life = Some(life.clone());
             (voter.confirmed, voter.confirming) = (None, None);
-            voter.seen = Leadership { term: 0, leader: None, is_self_ready: false };
+            voter.seen = Leadership::default();
         }
         let member = Arc::new(Member { log: self.clone(), node, life });
         tokio::spawn(apply(Arc::clone(&member), state));
@@ -207,6 +207,11 @@ impl Log {
         }
     }
 
+    /// The leader, if it has a quorum.
+    fn acting(&self, state: &State) -> Option<NodeId> {
+        state.leader.filter(|leader| self.has_quorum(state, *leader))
+    }
+
     fn has_quorum(&self, state: &State, node: NodeId) -> bool {
         let is_up = |voter: &Voter| voter.life.is_some();
         let reached = state
@@ -227,7 +232,7 @@ impl Log {
 
     fn elect(&self) {
         let mut state = self.0.state.lock();
-        if state.leader.is_some_and(|leader| self.has_quorum(&state, leader)) {
+        if self.acting(&state).is_some() {
             state.lost_since = None;
             return;
         }
@@ -257,7 +262,7 @@ impl Log {
     /// The leader tells whom it reaches that it leads, and how far the log is.
     fn beat(&self) {
         let mut state = self.0.state.lock();
-        let Some(leader) = state.leader.filter(|leader| self.has_quorum(&state, *leader)) else { return };
+        let Some(leader) = self.acting(&state) else { return };
         let (term, length, now) = (state.term, state.entries.len() as u64, Instant::now());
         for (node, voter) in &mut state.voters {
             let Some(life) = voter.life.as_ref().filter(|_| *node == leader || self.0.network.is_open(leader, *node))
@@ -343,7 +348,7 @@ impl Log {
                 tokio::spawn(async move {
                     sleep(log.0.dice.wait(1, 4000)).await;
                     let mut state = log.0.state.lock();
-                    if let Some(leader) = state.leader.filter(|leader| log.has_quorum(&state, *leader)) {
+                    if let Some(leader) = log.acting(&state) {
                         log.append(&mut state, leader, again);
                     }
                 });
@@ -393,8 +398,7 @@ async fn apply(member: Arc<Member>, stand: Stand) {
         let applied = life.applied.now();
         let is_fed = {
             let state = log.0.state.lock();
-            let leader = state.leader.filter(|leader| log.has_quorum(&state, *leader));
-            leader.is_some_and(|leader| inner.network.is_whole(*node, leader))
+            log.acting(&state).is_some_and(|leader| inner.network.is_whole(*node, leader))
         };
         let target = inner.length.now();
         if !is_fed {
@@ -437,9 +441,8 @@ impl Member {
     }
 
     fn seen(&self) -> Leadership {
-        let none = Leadership { term: 0, leader: None, is_self_ready: false };
         let state = self.log.0.state.lock();
-        let Some(voter) = state.voters.get(&self.node) else { return none };
+        let Some(voter) = state.voters.get(&self.node) else { return Leadership::default() };
         let is_self = voter.seen.leader == Some(self.node.0);
         // one that was deposed and does not know it was ready once
         let is_ready = voter.seen.term < state.term || self.life.applied.now() >= state.blank;

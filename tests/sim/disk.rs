@@ -18,6 +18,7 @@ use registry_core::vocabulary::ids::{StoreId, UploadId};
 use crate::oracle::Oracle;
 
 /// A running store of a simulated disk.
+#[derive(Clone)]
 pub(crate) struct Disk {
     pub(crate) store: MemoryStore,
     pub(crate) oracle: Oracle,
@@ -45,8 +46,7 @@ impl Disk {
 struct Import {
     inner: Box<dyn ImportWriter>,
     key: BlobKey,
-    store: MemoryStore,
-    oracle: Oracle,
+    disk: Disk,
 }
 
 impl ImportWriter for Import {
@@ -55,10 +55,9 @@ impl ImportWriter for Import {
     }
 
     fn finish(self: Box<Self>) -> StoreResult<BlobStat> {
-        self.store.try_lock(&self.key.digest).map(drop).ok_or(StoreError::Busy)?;
-        let stat = self.inner.finish()?;
-        self.oracle.placed(self.store.store_id(), &self.key);
-        Ok(stat)
+        self.disk.free(&self.key.digest)?;
+        let Import { inner, key, disk } = *self;
+        inner.finish().map(|stat| disk.placed(&key, stat))
     }
 }
 
@@ -116,7 +115,7 @@ impl BlobStore for Disk {
 
     fn import(&self, key: &BlobKey, size_bytes: u64) -> StoreResult<Box<dyn ImportWriter>> {
         let inner = self.store.import(key, size_bytes)?;
-        Ok(Box::new(Import { inner, key: *key, store: self.store.clone(), oracle: self.oracle.clone() }))
+        Ok(Box::new(Import { inner, key: *key, disk: self.clone() }))
     }
 
     fn lock(&self, digest: &Digest) -> DigestLock {

@@ -89,7 +89,7 @@ impl Nemesis {
     pub(crate) async fn rage(mut self, is_over: watch::Receiver<bool>) {
         while !self.mix.is_empty() && !*is_over.borrow() {
             sleep(self.dice.wait(self.rest_ms / 4, self.rest_ms * 2)).await;
-            let fault = *self.dice.pick(&self.mix.clone());
+            let fault = *self.dice.pick(&self.mix);
             self.strike(fault).await;
         }
     }
@@ -185,14 +185,17 @@ impl Nemesis {
 
     /// Loses a machine for ever, once in a run, if every record has two other good copies.
     async fn lose(&mut self, node: NodeId) {
-        let Some((store, ..)) = self.hosts.place(node) else { return };
+        if !self.may_lose {
+            return;
+        }
+        let Some(store) = self.hosts.store(node) else { return };
         let is_safe = self.oracle.facts(|facts| records(&facts.rows).collect::<Vec<_>>()).iter().all(|record| {
             let key = BlobKey::new(record.digest, record.row.generation);
             self.is_spare(store, &key, &record.row.stores)
         });
         let running: Vec<NodeId> =
             self.hosts.all().into_iter().filter(|id| self.hosts.running(*id).is_some()).collect();
-        if !self.may_lose || !is_safe || running.len() < 3 || !running.contains(&node) {
+        if !is_safe || running.len() < 3 || !running.contains(&node) {
             return;
         }
         self.may_lose = false;

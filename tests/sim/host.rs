@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use portolan::blob::store::memory::{MemoryDisk, MemoryStore};
@@ -19,7 +18,7 @@ use registry_core::vocabulary::ids::{ClusterId, NodeId, StoreId};
 use registry_core::vocabulary::names::ZoneName;
 use tokio::time::Instant;
 
-use crate::consensus::{Log, Stand};
+use crate::consensus::{EPOCH_MS, Log, Stand};
 use crate::dice::Dice;
 use crate::disk::Disk;
 use crate::network::{Network, Port};
@@ -35,7 +34,7 @@ struct RunClock(Instant);
 
 impl Clock for RunClock {
     fn wall_ms(&self) -> u64 {
-        1_800_000_000_000 + self.monotonic_ms()
+        EPOCH_MS + self.monotonic_ms()
     }
 
     fn monotonic_ms(&self) -> u64 {
@@ -57,7 +56,6 @@ struct Inner {
     log: Log,
     oracle: Oracle,
     trace: Trace,
-    untagged: Option<Duration>,
     began: Instant,
     state: Mutex<Machines>,
 }
@@ -78,16 +76,9 @@ struct Host {
 }
 
 impl Hosts {
-    pub(crate) fn new(
-        dice: Dice,
-        network: Network,
-        log: Log,
-        oracle: Oracle,
-        trace: Trace,
-        untagged: Option<Duration>,
-    ) -> Hosts {
+    pub(crate) fn new(dice: Dice, network: Network, log: Log, oracle: Oracle, trace: Trace) -> Hosts {
         let (began, state) = (Instant::now(), Mutex::default());
-        Hosts(Arc::new(Inner { dice, network, log, oracle, trace, untagged, began, state }))
+        Hosts(Arc::new(Inner { dice, network, log, oracle, trace, began, state }))
     }
 
     /// A new machine, with an empty disk, that does not run yet.
@@ -104,10 +95,9 @@ impl Hosts {
         self.0.state.lock().hosts.keys().copied().collect()
     }
 
-    /// The volume of a node and where it stands.
-    pub(crate) fn place(&self, node: NodeId) -> Option<(StoreId, ZoneName, MemoryDisk)> {
-        let state = self.0.state.lock();
-        state.hosts.get(&node).map(|host| (host.store, host.zone.clone(), host.disk.clone()))
+    /// The volume of a node.
+    pub(crate) fn store(&self, node: NodeId) -> Option<StoreId> {
+        Some(self.0.state.lock().hosts.get(&node)?.store)
     }
 
     /// The running node, and its life.
@@ -141,8 +131,7 @@ impl Hosts {
         let store: Arc<dyn BlobStore> = Arc::new(Disk { store, oracle: inner.oracle.clone() });
         let wire = Arc::new(Port { network: inner.network.clone(), life });
         let metadata = Metadata::simulated(member, tables, watch);
-        let (cluster, untagged) = (CLUSTER, inner.untagged);
-        let started = SimulatedNode::start(World { cluster, node, zone, store, metadata, wire, clock, untagged });
+        let started = SimulatedNode::start(World { cluster: CLUSTER, node, zone, store, metadata, wire, clock });
         inner.network.serve(node, started.transfer.clone());
         if let Some(host) = inner.state.lock().hosts.get_mut(&node) {
             host.running = Some((life, started));

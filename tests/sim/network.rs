@@ -141,18 +141,14 @@ impl Network {
             sleep(self.0.dice.wait(50, 1000)).await;
             return Err(Lost);
         }
-        self.hang(from, to, None).await
+        self.hang(from, to).await
     }
 
     /// Waits until the link is open; gives up like a connection does.
-    async fn hang(&self, from: NodeId, to: NodeId, life: Option<u64>) -> Result<(), Lost> {
+    async fn hang(&self, from: NodeId, to: NodeId) -> Result<(), Lost> {
         let mut hung = Duration::ZERO;
         loop {
-            let is_there = match life {
-                Some(life) => self.is_alive(to, life) || self.is_alive(from, life),
-                None => self.0.state.lock().nodes.contains_key(&to),
-            };
-            if !is_there || hung >= HANGS {
+            if !self.0.state.lock().nodes.contains_key(&to) || hung >= HANGS {
                 return Err(Lost);
             }
             if self.is_open(from, to) {
@@ -172,7 +168,7 @@ impl Network {
                 if network.0.dice.percent(6) {
                     sleep(network.0.dice.wait(1, 40)).await;
                 }
-                let is_lost = !network.is_alive(server.0, server.1) || network.hang(from, to, None).await.is_err();
+                let is_lost = !network.is_alive(server.0, server.1) || network.hang(from, to).await.is_err();
                 if is_lost || broken.load(Ordering::SeqCst) {
                     broken.store(true, Ordering::SeqCst);
                     return Err(Status::unavailable("the connection broke off"));

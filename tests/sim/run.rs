@@ -95,7 +95,7 @@ impl Stage {
         let oracle = Oracle::new(trace.clone());
         let network = Network::new(dice.fork());
         let log = Log::new(seed, dice.fork(), network.clone(), trace.clone(), oracle.clone());
-        let hosts = Hosts::new(dice.fork(), network.clone(), log.clone(), oracle.clone(), trace.clone(), None);
+        let hosts = Hosts::new(dice.fork(), network.clone(), log.clone(), oracle.clone(), trace.clone());
         Stage { dice, trace, oracle, network, log, hosts, ledger: Ledger::default() }
     }
 

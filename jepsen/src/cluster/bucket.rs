@@ -41,7 +41,8 @@ fn address(plan: &Plan, port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, plan.region, 251, 1)), port)
 }
 
-fn root(dir: &Path) -> PathBuf {
+/// Where the bucket of a run lies.
+pub(crate) fn root(dir: &Path) -> PathBuf {
     dir.join("bucket")
 }
 

@@ -7,20 +7,24 @@ use super::{Cluster, http};
 /// What an image manifest is.
 pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
-/// Pushes an image of one layer through a node; the layer's digest.
-pub(crate) fn push(cluster: &Cluster, node: u8, repository: &str, tag: &str, layer: &[u8]) -> Digest {
-    let (key, base) = (cluster.key(), format!("{}/v2/{repository}", cluster.node(node)));
-    let described = [b"{}".as_slice(), layer].map(|bytes| {
+/// The manifest of an image of one layer, whose configuration is `{}`.
+pub(crate) fn manifest(layer: &[u8]) -> String {
+    let [config, layer] = [b"{}".as_slice(), layer].map(|bytes| {
         let digest = Digest::sha256(bytes);
-        let url = format!("{base}/blobs/uploads/?digest={digest}");
-        let answer = http::request("POST", &url).key(&key).body(bytes).send();
-        assert_eq!(answer.status, 201, "{}", answer.text());
         format!(r#""mediaType":"application/octet-stream","digest":"{digest}","size":{}"#, bytes.len())
     });
-    let [config, described] = described;
-    let manifest =
-        format!(r#"{{"schemaVersion":2,"mediaType":"{MANIFEST}","config":{{{config}}},"layers":[{{{described}}}]}}"#);
-    put(cluster, node, repository, tag, &manifest);
+    format!(r#"{{"schemaVersion":2,"mediaType":"{MANIFEST}","config":{{{config}}},"layers":[{{{layer}}}]}}"#)
+}
+
+/// Pushes an image of one layer through a node; the layer's digest.
+pub(crate) fn push(cluster: &Cluster, node: u8, repository: &str, tag: &str, layer: &[u8]) -> Digest {
+    let base = format!("{}/v2/{repository}", cluster.node(node));
+    for bytes in [b"{}".as_slice(), layer] {
+        let url = format!("{base}/blobs/uploads/?digest={}", Digest::sha256(bytes));
+        let answer = http::request("POST", &url).key(&cluster.key()).body(bytes).send();
+        assert_eq!(answer.status, 201, "{}", answer.text());
+    }
+    put(cluster, node, repository, tag, &manifest(layer));
     Digest::sha256(layer)
 }
 
@@ -30,4 +34,11 @@ pub(crate) fn put(cluster: &Cluster, node: u8, repository: &str, tag: &str, mani
     let put = http::request("PUT", &url).key(&cluster.key()).header("Content-Type", MANIFEST);
     let answer = put.body(manifest.to_owned()).send();
     assert_eq!(answer.status, 201, "{}", answer.text());
+}
+
+/// Content that is a file of its own, and never the same for two numbers.
+pub(crate) fn large(number: u32) -> Vec<u8> {
+    (0..100_000u32)
+        .map(|at| (at.wrapping_mul(2_654_435_761).wrapping_add(number.wrapping_mul(7_919)) >> 13) as u8)
+        .collect()
 }

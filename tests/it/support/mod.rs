@@ -131,6 +131,11 @@ impl Cluster {
         PORT
     }
 
+    /// Where consensus of node `n` listens.
+    pub(crate) fn raft_address(&self, n: u8) -> String {
+        format!("{}:{}", self.ip(n), PORT + 1)
+    }
+
     /// The address node `n` listens on.
     pub(crate) fn ip(&self, n: u8) -> String {
         format!("127.{}.{}.{}", self.region, (n - 1) % 3 + 1, (n - 1) / 3 + 1)
@@ -326,4 +331,11 @@ impl Cluster {
 /// Runs the binary with arguments: its output.
 pub(crate) fn portolan(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_portolan")).args(args).stdin(Stdio::null()).output().unwrap()
+}
+
+/// The same: its exit status, and all it said.
+pub(crate) fn run(words: &[&str]) -> (i32, String) {
+    let output = portolan(words);
+    let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    (output.status.code().unwrap(), text)
 }

@@ -117,7 +117,6 @@ struct Inner {
     equality: equality::Equality,
     requests: requests::Requests,
     invariants: Vec<Box<dyn Invariant>>,
-    entries: u64,
 }
 
 impl Oracle {
@@ -139,16 +138,7 @@ impl Oracle {
         ];
         let (tables, machine) = (MemoryTables::new(), Machine::default());
         let (equality, requests) = Default::default();
-        Oracle(Arc::new(Mutex::new(Inner {
-            trace,
-            facts,
-            tables,
-            machine,
-            equality,
-            requests,
-            invariants,
-            entries: 0,
-        })))
+        Oracle(Arc::new(Mutex::new(Inner { trace, facts, tables, machine, equality, requests, invariants })))
     }
 
     /// Looks at what is so now.
@@ -189,12 +179,10 @@ impl Oracle {
     /// An entry was committed.
     pub(crate) fn entry(&self, entry: &Committed) {
         let inner = &mut *self.0.lock();
-        inner.entries += 1;
         let batch = [Entry { index: entry.index, at_ms: entry.at_ms, payload: &entry.payload }];
         let applied = inner.machine.apply(&inner.tables, &batch).expect("one binary made and reads it");
         let effect = applied.effects.into_iter().next().expect("one entry has one effect");
         let effect = Effect { index: effect.index, reply: Bytes::from(effect.outcome) };
-        let reply = effect.reply.clone();
         let mut writes = applied.writes.clone();
         inner.tables.write(applied.writes);
         inner.equality.entry(&inner.tables, effect.clone());
@@ -202,7 +190,7 @@ impl Oracle {
             return;
         }
         let proposal = Proposal::decode(&entry.payload).expect("one binary made and reads it");
-        let outcome = Outcome::decode(&reply).expect("one binary made and reads it");
+        let outcome = Outcome::decode(&effect.reply).expect("one binary made and reads it");
         inner.trace.note(format!("{}: {}", entry.index, told(&proposal, &outcome)));
         writes.retain(|key, _| keys::table_name(key) != Some("REQUEST"));
         let found = inner.requests.entry(&proposal, &effect, &writes);
@@ -243,11 +231,7 @@ impl Oracle {
 
 /// A file in a line of the trace.
 fn short(key: &BlobKey) -> String {
-    format!("{}.{:x}", short_digest(&key.digest), key.generation.random as u32)
-}
-
-fn short_digest(digest: &registry_core::vocabulary::Digest) -> String {
-    digest.to_string().chars().skip(7).take(8).collect()
+    format!("{}.{:x}", &key.digest.hex()[..8], key.generation.random as u32)
 }
 
 /// An entry in a line of the trace.
