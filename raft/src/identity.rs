@@ -339,7 +339,7 @@ mod tests {
         assert!(matches!(start(1, 2, 3), Err(IdentityError::Damaged(_))));
     }
 
-    // A node that is being ended has no thread left to write with. That ends it no sooner, and nothing is taken as kept.
+    // A node that is being ended has no thread left to write with. That is no failure, and nothing is taken as kept.
     #[test]
     fn an_ending_runtime_keeps_nothing() {
         let dir = tempfile::tempdir().unwrap();
