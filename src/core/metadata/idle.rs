@@ -16,7 +16,7 @@ use super::link::{self, LinkRow};
 use super::manifest;
 use super::reply::Reply;
 use super::repository::{self, RepositoryKey};
-use super::tables::{Tables, TablesRead, after_prefix};
+use super::tables::{Row, Tables, TablesRead, after_prefix};
 use crate::vocabulary::digest::Digest;
 use crate::vocabulary::ids::UseId;
 use crate::vocabulary::refusal::Refusal;
@@ -40,10 +40,19 @@ pub(super) fn walk(
     limit: usize,
     mut each: impl FnMut(&[u8], &[u8]) -> Option<Command>,
 ) -> Found {
+    let rows = page(tables, prefix, after, limit);
+    found(&rows, limit, rows.iter().filter_map(|(key, value)| each(key, value)).collect())
+}
+
+/// Up to `limit` rows of a table of a slot behind `after`.
+pub(super) fn page(tables: &impl TablesRead, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Vec<Row> {
     let from = after.map_or_else(|| prefix.to_vec(), |after| [after, &[0]].concat());
-    let rows = tables.range(&from, &after_prefix(prefix), limit);
+    tables.range(&from, &after_prefix(prefix), limit)
+}
+
+/// What a page of `limit` rows at most came to.
+pub(super) fn found(rows: &[Row], limit: usize, commands: Vec<Command>) -> Found {
     let next = rows.last().filter(|_| rows.len() == limit).map(|(key, _)| key.clone());
-    let commands = rows.iter().filter_map(|(key, value)| each(key, value)).collect();
     Found { commands, looked_at: rows.len(), next }
 }
 

@@ -4,19 +4,21 @@
 //! closes the generation, after which no command can name its files again; only then may a node delete them
 //! ([`fate`]). Both commands travel in bulk, so neither refuses. Source: consensus-and-faults §5.5.
 
+use std::collections::BTreeSet;
+
 use bincode::{Decode, Encode};
 
 use super::apply::Context;
 use super::blob::{self, BlobRow, BlobState};
 use super::clock::{self, ClockRow};
 use super::codec;
-use super::command::Apply;
+use super::command::{Apply, Command};
 use super::idle::{self, Found};
 use super::keys::{self, Slot, table};
 use super::need;
 use super::replica::{self, FenceRow};
 use super::reply::Reply;
-use super::tables::{Tables, TablesRead};
+use super::tables::{Tables, TablesRead, after_prefix};
 use super::upload::{self, UploadRow, UploadState};
 use crate::mutants::{self, Mutant};
 use crate::vocabulary::digest::Digest;
@@ -41,15 +43,57 @@ pub struct Survey {
     pub unused_bytes: u64,
 }
 
+/// Uses read at once.
+const USES_PER_PAGE: usize = 512;
+
+/// Those of some records, given in the order of their keys, that any repository uses. One walk over the uses of all: to
+/// look at the uses of each takes a cursor of its own, most of what a cycle over a million records cost.
+fn used_among(tables: &impl TablesRead, records: &[Digest]) -> BTreeSet<Digest> {
+    let mut used = BTreeSet::new();
+    let (Some(first), Some(last)) = (records.first(), records.last()) else { return used };
+    if mutants::is_on(Mutant::CollectUsed) {
+        return used;
+    }
+    let (mut from, end) = (keys::blob_uses(first), after_prefix(&keys::blob_uses(last)));
+    loop {
+        let rows = tables.range(&from, &end, USES_PER_PAGE);
+        let digests = rows.iter().map(|(key, _)| keys::blob_use_in(key).expect("a use's key names its blob").0);
+        used.extend(digests);
+        match rows.last() {
+            // what is used by a thousand repositories is used, whatever the others are called
+            Some((key, _)) if rows.len() == USES_PER_PAGE => {
+                let (digest, ..) = keys::blob_use_in(key).expect("a use's key names its blob");
+                from = after_prefix(&keys::blob_uses(&digest));
+            }
+            Some(_) | None => return used,
+        }
+    }
+}
+
+/// Walks up to `limit` records of a slot behind `after`; `each` is told too whether any repository uses it.
+fn walk(
+    tables: &impl TablesRead,
+    slot: Slot,
+    after: Option<&[u8]>,
+    limit: usize,
+    mut each: impl FnMut(Digest, BlobRow, bool) -> Option<Command>,
+) -> Found {
+    let rows = idle::page(tables, &keys::blobs(slot), after, limit);
+    let digest_in = |key: &[u8]| keys::blob_in(key).expect("a blob key ends with a digest");
+    let digests: Vec<Digest> = rows.iter().map(|(key, _)| digest_in(key)).collect();
+    let used = used_among(tables, &digests);
+    let records = digests.into_iter().zip(&rows);
+    let commands = records.filter_map(|(digest, (_, row))| each(digest, codec::row(row), used.contains(&digest)));
+    idle::found(&rows, limit, commands.collect())
+}
+
 /// Counts up to `limit` records of a slot behind `after`; nothing is proposed.
 pub fn survey(tables: &impl TablesRead, slot: Slot, after: Option<&[u8]>, limit: usize, into: &mut Survey) -> Found {
-    idle::walk(tables, &keys::blobs(slot), after, limit, |key, value| {
-        let row: BlobRow = codec::row(value);
-        let digest = keys::blob_in(key).expect("a blob key ends with a digest");
+    walk(tables, slot, after, limit, |_, row, is_used| {
         if row.state == BlobState::Present {
             into.records += 1;
             into.bytes += row.size_bytes;
-            if !is_used(tables, &digest) {
+            if !is_used {
                 into.unused += 1;
                 into.unused_bytes += row.size_bytes;
             }
@@ -69,14 +113,13 @@ pub fn due(
     allowed_bytes: &mut u64,
 ) -> (Found, u64) {
     let mut held_bytes = 0;
-    let found = idle::walk(tables, &keys::blobs(slot), after, limit, |key, value| {
-        let BlobRow { state, generation, size_bytes, .. } = codec::row(value);
-        let digest = keys::blob_in(key).expect("a blob key ends with a digest");
+    let found = walk(tables, slot, after, limit, |digest, row, is_used| {
+        let BlobRow { state, generation, size_bytes, .. } = row;
         match state {
             BlobState::Condemned(since) => {
                 clock.is_past_grace(since).then(|| Sweep { digest, generation, size_bytes }.into())
             }
-            BlobState::Present if is_used(tables, &digest) => None,
+            BlobState::Present if is_used => None,
             BlobState::Present => match allowed_bytes.checked_sub(size_bytes) {
                 Some(left) => {
                     *allowed_bytes = left;
@@ -203,18 +246,41 @@ pub fn freed_by(key: &[u8], value: &[u8]) -> Option<(Digest, UploadId)> {
 mod tests {
     use super::*;
     use crate::metadata::blob::{AddUse, ConfirmReplica, DropUse};
-    use crate::metadata::command::Command;
     use crate::metadata::link::Unlink;
     use crate::metadata::node::{NodeState, SetNodeState};
     use crate::metadata::repository::RepositoryKey;
     use crate::metadata::testing::{World, mount, push, push_parts, upload};
-    use crate::vocabulary::ids::{NodeId, UseId};
+    use crate::vocabulary::ids::{NodeId, RepositoryId, UseId};
     use crate::vocabulary::limits::TICKS_PER_GRACE;
 
     const SIZE: u64 = 5;
 
     fn digest() -> Digest {
         Digest::sha256(b"layer")
+    }
+
+    // A page says of each record what is said of it alone, also behind one with more uses than are read at once.
+    #[test]
+    fn a_page_knows_who_is_used() {
+        let (mut world, _) = world();
+        let slot = keys::digest_slot(&digest());
+        let mut records: Vec<Digest> = (0..60_000u32)
+            .map(|number| Digest::sha256(&number.to_be_bytes()))
+            .filter(|digest| keys::digest_slot(digest) == slot)
+            .collect();
+        records.sort_unstable_by_key(keys::blob_uses);
+        assert!(records.len() > 20, "too few for a test");
+        for (at, digest) in records.iter().enumerate() {
+            let uses = if at == 7 { 2 * USES_PER_PAGE + 1 } else { usize::from(at % 3 == 0) };
+            for number in 0..uses as u64 {
+                let key = keys::blob_use(digest, RepositoryId(u128::from(number)), UseId(number));
+                world.tables.put(key, Vec::new());
+            }
+        }
+        let used = used_among(&world.tables, &records);
+        assert!(records.iter().all(|digest| used.contains(digest) == is_used(&world.tables, digest)));
+        assert!(used.len() > 7 && used.len() < records.len());
+        assert!(used_among(&world.tables, &[]).is_empty());
     }
 
     fn world() -> (World, RepositoryKey) {
