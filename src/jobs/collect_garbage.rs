@@ -199,9 +199,6 @@ fn tell(cycle: &Cycle, ending: Ending) {
     let tally = &cycle.tally;
     let seconds = cycle.began.elapsed().as_secs_f64();
     metrics::histogram!("portolan_gc_cycle_seconds").record(seconds);
-    metrics::gauge!("portolan_gc_held").set(if ending == Ending::Held { 1.0 } else { 0.0 });
-    metrics::gauge!("portolan_gc_record_bytes").set(tally.bytes as f64);
-    metrics::gauge!("portolan_gc_unused_bytes").set(tally.unused_bytes as f64);
     if ending == Ending::Held {
         tracing::warn!(
             unused_bytes = tally.unused_bytes,
@@ -236,7 +233,6 @@ impl Reconciler for CollectGarbage {
     fn step(&self) -> StepFuture<'_> {
         Box::pin(async {
             let row = self.metadata.peek(|view| gc::read(view));
-            metrics::gauge!("portolan_gc_paused").set(if row.paused { 1.0 } else { 0.0 });
             if !self.metadata.leadership().is_leader || row.paused {
                 *self.state.lock() = State::default();
                 return Step::IDLE;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use registry_core::decide::quota::Usage;
 use registry_core::metadata::absence::Stage;
 use registry_core::metadata::census::ZoneNeeds;
+use registry_core::metadata::gc::{self, Ending, GcRow};
 use registry_core::metadata::node::NodeState;
 use registry_core::metadata::usage;
 
@@ -21,6 +22,7 @@ pub(super) async fn keep(parts: Arc<Parts>) {
     while !parts.shutdown.is_requested() {
         cluster(&parts, &parts.cluster.status());
         usage(&parts);
+        collection(&parts);
         if let Some(healing) = parts.cluster.healing().await {
             repair(&healing);
         }
@@ -63,6 +65,17 @@ fn usage(parts: &Parts) {
     let Usage { bytes, tags } = parts.metadata.peek(|view| usage::of_all(view));
     metrics::gauge!("portolan_usage_bytes").set(bytes as f64);
     metrics::gauge!("portolan_usage_tags").set(tags as f64);
+}
+
+/// From the state, so that a node which led once tells no old news.
+fn collection(parts: &Parts) {
+    let GcRow { paused, last, .. } = parts.metadata.peek(|view| gc::read(view));
+    let is_held = last.as_ref().is_some_and(|last| last.ending == Ending::Held);
+    metrics::gauge!("portolan_gc_paused").set(truth(paused));
+    metrics::gauge!("portolan_gc_held").set(truth(is_held));
+    let tally = last.map(|last| last.tally).unwrap_or_default();
+    metrics::gauge!("portolan_gc_record_bytes").set(tally.bytes as f64);
+    metrics::gauge!("portolan_gc_unused_bytes").set(tally.unused_bytes as f64);
 }
 
 fn repair(healing: &Healing) {
