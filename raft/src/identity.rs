@@ -127,14 +127,10 @@ impl Directory {
     }
 
     /// As [`Directory::change`], from the runtime of consensus. An error ends the process: a node must not go on under
-    /// an identity that the disk has not. Never ready once the runtime has been told to end, which is no error: what
-    /// follows the change must not be done then either.
+    /// an identity that the disk has not. A runtime that ends is no error; see [`files::blocking`].
     pub(crate) async fn keep(self: Arc<Self>, change: impl FnOnce(&mut Identity) + Send + 'static) {
-        match tokio::task::spawn_blocking(move || self.change(change)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => fatal::abort("the identity of this node cannot be kept", &error),
-            Err(error) if error.is_cancelled() => std::future::pending().await,
-            Err(error) => fatal::abort("the identity of this node cannot be kept", &error),
+        if let Err(error) = files::blocking(move || self.change(change)).await {
+            fatal::abort("the identity of this node cannot be kept", &error);
         }
     }
 }

@@ -210,7 +210,7 @@ async fn blocking<R: Send + 'static>(
     work: impl FnOnce(&Receiver) -> io::Result<R> + Send + 'static,
 ) -> io::Result<R> {
     let receiver = receiver.clone();
-    tokio::task::spawn_blocking(move || work(&receiver)).await.map_err(io::Error::other)?
+    files::blocking(move || work(&receiver)).await
 }
 
 /// Keeps the members in the log's own records, whatever is purged: a node without a state has nobody else to ask.

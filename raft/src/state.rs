@@ -18,6 +18,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::codec;
 use crate::fatal;
+use crate::files;
 use crate::former::Former;
 use crate::machine::{Committed, Effect, MachineError, StateMachine};
 use crate::metrics;
@@ -163,7 +164,7 @@ impl RaftStateMachine<Types> for Adapter {
         let began = Instant::now();
         let snapshots = self.snapshots.clone();
         let handle = snapshot.clone();
-        let dir = blocking(move || snapshots.prepare_install(&handle)).await?;
+        let dir = files::blocking(move || snapshots.prepare_install(&handle)).await?;
         self.thread.install(dir).await?;
         let installed = read_meta(&*self.thread.machine)?;
         if installed.last_log_id != meta.last_log_id {
@@ -176,7 +177,7 @@ impl RaftStateMachine<Types> for Adapter {
         drop(snapshot);
         // what was received is the state now; the node needs a copy of its own before the log may be purged
         let snapshots = self.snapshots.clone();
-        blocking(move || snapshots.build()).await?;
+        files::blocking(move || snapshots.build()).await?;
         metrics::snapshot("installed", began.elapsed());
         Ok(())
     }
@@ -195,12 +196,8 @@ impl RaftSnapshotBuilder<Types> for Builder {
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
         let snapshots = self.0.clone();
-        blocking(move || snapshots.build()).await
+        files::blocking(move || snapshots.build()).await
     }
-}
-
-async fn blocking<R: Send + 'static>(work: impl FnOnce() -> io::Result<R> + Send + 'static) -> io::Result<R> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
 
 enum Work {

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use crate::config::{GroupConfig, StartError};
+use crate::files;
 use crate::identity::Directory;
 use crate::log_store::{LogSettings, LogStore};
 use crate::machine::StateMachine;
@@ -52,7 +53,7 @@ pub(crate) async fn open(
         let gap = log.purged().filter(|purged| reached < Some(*purged)).map(|purged| (reached, purged));
         Ok(Stores { log, snapshots, gap })
     };
-    tokio::task::spawn_blocking(open).await.map_err(std::io::Error::other)?
+    files::blocking(open).await
 }
 
 /// A log that ends before what the state has applied begins anew there: what is in it is behind, or no part of what was

@@ -11,6 +11,7 @@ use rocksdb::{Direction, IteratorMode};
 
 use super::{Inner, LogStore, key};
 use crate::codec;
+use crate::files;
 use crate::types::{Entry, Types, Vote};
 
 impl LogStore {
@@ -23,7 +24,7 @@ impl LogStore {
             return Ok(found);
         }
         let store = self.clone();
-        tokio::task::spawn_blocking(move || store.0.read_disk(from, to, bytes_max)).await.map_err(io::Error::other)?
+        files::blocking(move || store.0.read_disk(from, to, bytes_max)).await
     }
 }
 

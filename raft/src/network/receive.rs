@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 use super::wire::{self, Chunk, Offer};
+use crate::files;
 use crate::snapshot::{Manifest, ManifestFile, Snapshots};
 use crate::types::{Snapshot, Vote};
 
@@ -103,7 +104,7 @@ impl Incoming {
         let part = self.open.lock().await.take();
         let incoming = self.clone();
         let work = move || incoming.write_piece(part, &chunk);
-        let part = tokio::task::spawn_blocking(work).await.map_err(io::Error::other)??;
+        let part = files::blocking(work).await?;
         *self.open.lock().await = part;
         Ok(())
     }
