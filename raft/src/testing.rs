@@ -270,6 +270,16 @@ impl Cluster {
         }
     }
 
+    /// Waits until a node has heard, as the leader, that another one has all of its log.
+    pub async fn has_all(&self, leader: usize, of: usize) {
+        let id = self.nodes[of].config.node_id;
+        let is_known = || {
+            let status = self.group(leader).status();
+            status.matched.get(&id).copied().flatten() == status.last_log_index
+        };
+        eventually("its last entry is acknowledged", is_known).await;
+    }
+
     /// Makes and starts one more node, which belongs to nothing yet. Returns its place.
     pub async fn add_node(&mut self) -> usize {
         let at = self.nodes.len();

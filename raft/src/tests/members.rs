@@ -107,12 +107,7 @@ async fn a_lagging_node_is_not_promoted() {
     let promoted = cluster.group(0).change_voters([1, 2], PATIENCE).await;
     assert!(matches!(promoted, Err(ChangeError::Rejected(_))), "{promoted:?}");
     cluster.restart(new).await.unwrap();
-    let leader = cluster.group(0).clone();
-    let caught_up = move || {
-        let status = leader.status();
-        status.matched.get(&2).copied().flatten() == status.last_log_index
-    };
-    eventually("the learner has caught up", caught_up).await;
+    cluster.has_all(0, new).await;
     cluster.group(0).change_voters([1, 2], PATIENCE).await.unwrap();
 }
 

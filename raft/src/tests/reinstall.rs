@@ -99,6 +99,13 @@ async fn a_rotten_copy_is_not_taken() {
     let others: Vec<usize> = (0..3).filter(|at| *at != victim).collect();
     let bad = *others.iter().min_by_key(|at| cluster.nodes[**at].config.node_id).unwrap();
     let snapshots = cluster.nodes[bad].config.dir.join("snapshots");
+    // a copy that is spoiled while it is made ends its node
+    let is_at_rest = || {
+        let status = cluster.group(bad).status();
+        let behind = status.last_log_index.unwrap() - status.snapshot.map_or(0, |at| at.index);
+        behind < 50 && !snapshots.join("building").exists()
+    };
+    eventually("the last copy is made", is_at_rest).await;
     let tables = crate::files::walk(&snapshots).unwrap().into_iter().filter(|path| path.ends_with(".sst"));
     let mut spoiled = 0;
     for table in tables {

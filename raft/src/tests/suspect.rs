@@ -266,12 +266,7 @@ async fn a_directory_from_the_past_comes_back_by_itself() {
             add_some(&cluster, old, 10).await;
             cluster.converge().await;
             // only what the leader has heard of is known to be forgotten
-            let (leader, id) = (cluster.leader().await, cluster.member(old).node_id);
-            let has_acknowledged = || {
-                let status = cluster.group(leader).status();
-                status.matched.get(&id).copied().flatten() == status.last_log_index
-            };
-            eventually("its last entry is acknowledged", has_acknowledged).await;
+            cluster.has_all(cluster.leader().await, old).await;
             term = cluster.group(old).status().term;
             cluster.kill(old).await;
         }
