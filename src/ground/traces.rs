@@ -82,7 +82,7 @@ pub(crate) use traced;
 macro_rules! traced_within {
     ($($words:tt)*) => {
         if $crate::ground::traces::is_on() && !::tracing::Span::current().is_none() {
-            ::tracing::info_span!(target: $crate::ground::traces::TARGET, $($words)*)
+            $crate::ground::traces::traced!($($words)*)
         } else {
             ::tracing::Span::none()
         }

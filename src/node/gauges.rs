@@ -6,7 +6,7 @@ use std::sync::Arc;
 use registry_core::decide::quota::Usage;
 use registry_core::metadata::absence::Stage;
 use registry_core::metadata::census::ZoneNeeds;
-use registry_core::metadata::gc::{self, Ending, GcRow};
+use registry_core::metadata::gc;
 use registry_core::metadata::node::NodeState;
 use registry_core::metadata::usage;
 
@@ -69,11 +69,10 @@ fn usage(parts: &Parts) {
 
 /// From the state, so that a node which led once tells no old news.
 fn collection(parts: &Parts) {
-    let GcRow { paused, last, .. } = parts.metadata.peek(|view| gc::read(view));
-    let is_held = last.as_ref().is_some_and(|last| last.ending == Ending::Held);
-    metrics::gauge!("portolan_gc_paused").set(truth(paused));
-    metrics::gauge!("portolan_gc_held").set(truth(is_held));
-    let tally = last.map(|last| last.tally).unwrap_or_default();
+    let row = parts.metadata.peek(|view| gc::read(view));
+    metrics::gauge!("portolan_gc_paused").set(truth(row.paused));
+    metrics::gauge!("portolan_gc_held").set(truth(row.is_held()));
+    let tally = row.last.map(|last| last.tally).unwrap_or_default();
     metrics::gauge!("portolan_gc_record_bytes").set(tally.bytes as f64);
     metrics::gauge!("portolan_gc_unused_bytes").set(tally.unused_bytes as f64);
 }

@@ -134,7 +134,7 @@ impl StatusDocument {
         StatusDocument {
             paused: row.paused,
             asked: row.asked.is_some(),
-            held: row.last.as_ref().is_some_and(|last| last.ending == Ending::Held),
+            held: row.is_held(),
             grace_ms,
             tick: clock.tick,
             tick_ms: clock.tick_ms,

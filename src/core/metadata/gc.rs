@@ -162,6 +162,13 @@ pub struct GcRow {
 
 impl Stored for GcRow {}
 
+impl GcRow {
+    /// Whether the last cycle would have condemned too much, and waits for an operator.
+    pub fn is_held(&self) -> bool {
+        self.last.as_ref().is_some_and(|last| last.ending == Ending::Held)
+    }
+}
+
 /// Reads where collection stands.
 pub fn read(tables: &impl TablesRead) -> GcRow {
     tables.get(&keys::system(table::GC)).map_or_else(GcRow::default, |bytes| codec::row(&bytes))

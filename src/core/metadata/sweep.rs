@@ -18,12 +18,15 @@ use super::keys::{self, Slot, table};
 use super::need;
 use super::replica::{self, FenceRow};
 use super::reply::Reply;
-use super::tables::{Tables, TablesRead, after_prefix};
+use super::tables::{Row, Tables, TablesRead, after_prefix};
 use super::upload::{self, UploadRow, UploadState};
 use crate::mutants::{self, Mutant};
 use crate::vocabulary::digest::Digest;
 use crate::vocabulary::ids::{StoreId, UploadId};
 use crate::vocabulary::refusal::Refusal;
+
+/// Uses read at once.
+const USES_PER_PAGE: usize = 512;
 
 /// Whether any repository uses a record.
 pub fn is_used(tables: &impl TablesRead, digest: &Digest) -> bool {
@@ -43,9 +46,6 @@ pub struct Survey {
     pub unused_bytes: u64,
 }
 
-/// Uses read at once.
-const USES_PER_PAGE: usize = 512;
-
 /// Those of some records, given in the order of their keys, that any repository uses. One walk over the uses of all: to
 /// look at the uses of each takes a cursor of its own, most of what a cycle over a million records cost.
 fn used_among(tables: &impl TablesRead, records: &[Digest]) -> BTreeSet<Digest> {
@@ -57,16 +57,11 @@ fn used_among(tables: &impl TablesRead, records: &[Digest]) -> BTreeSet<Digest> 
     let (mut from, end) = (keys::blob_uses(first), after_prefix(&keys::blob_uses(last)));
     loop {
         let rows = tables.range(&from, &end, USES_PER_PAGE);
-        let digests = rows.iter().map(|(key, _)| keys::blob_use_in(key).expect("a use's key names its blob").0);
-        used.extend(digests);
-        match rows.last() {
-            // what is used by a thousand repositories is used, whatever the others are called
-            Some((key, _)) if rows.len() == USES_PER_PAGE => {
-                let (digest, ..) = keys::blob_use_in(key).expect("a use's key names its blob");
-                from = after_prefix(&keys::blob_uses(&digest));
-            }
-            Some(_) | None => return used,
-        }
+        let digest = |(key, _): &Row| keys::blob_use_in(key).expect("a use's key names its blob").0;
+        used.extend(rows.iter().map(digest));
+        let Some(last) = rows.last().filter(|_| rows.len() == USES_PER_PAGE) else { return used };
+        // its further uses say nothing new
+        from = after_prefix(&keys::blob_uses(&digest(last)));
     }
 }
 
