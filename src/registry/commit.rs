@@ -130,7 +130,10 @@ impl Registry {
             let last = commands.len() - 1;
             commands.swap(last - 1, last);
         }
-        let accepted = self.propose_growth(&permit.principal, repository, commands).await?;
+        let accepted = match self.propose_growth(&permit.principal, repository, commands).await {
+            Ok(accepted) => accepted,
+            Err(error) => return Err(left_meanwhile(error.into())),
+        };
         let value = BlobInfo { digest: *digest, size_bytes };
         Ok(At { value, revision: Revision { ..accepted.revision } })
     }
@@ -177,7 +180,11 @@ impl Registry {
         }
         let size_bytes = placed.size_bytes;
         let durable = Durable { digest, size_bytes, generation: *upload, stores: placed.stores };
-        self.commit(permit, repository, durable, Some(session)).await.map(Sealed::Committed)
+        match self.commit(permit, repository, durable, Some(session)).await {
+            Ok(done) => Ok(Sealed::Committed(done)),
+            Err(why @ Refusal::PlacementInvalid { .. }) => Ok(Sealed::TooFewHolders(why)),
+            Err(refusal) => Err(refusal),
+        }
     }
 
     /// Uses the record that is here already, if its holders confirm it.
@@ -218,9 +225,17 @@ impl Registry {
         }
         let generation = self.new_upload();
         let key = BlobKey::new(*digest, generation);
-        let stores = self.place_small(key, bytes).await?;
-        let durable = Durable { digest, size_bytes, generation, stores };
-        self.commit(permit, repository, durable, None).await
+        let mut last = unavailable();
+        for _ in 0..PLACEMENTS_MAX {
+            let stores = self.place_small(key, bytes.clone()).await?;
+            let durable = Durable { digest, size_bytes, generation, stores };
+            match self.commit(permit, repository, durable, None).await {
+                Err(why @ Refusal::PlacementInvalid { .. }) => last = why,
+                done => return done,
+            }
+            tokio::time::sleep(PLACEMENT_PAUSE).await;
+        }
+        Err(last)
     }
 
     /// Puts a small blob where 201 needs it; when a holder is lost on the way, with another one.
@@ -249,5 +264,16 @@ impl Registry {
             }
         }
         Err(last)
+    }
+}
+
+/// What a commit's refusal is to a client: bytes that lie with a node that was removed between their placement and
+/// their commit have to be placed again, which is no mistake of the client's.
+fn left_meanwhile(refusal: Refusal) -> Refusal {
+    match refusal {
+        Refusal::StoreUnknown { store } => {
+            Refusal::PlacementInvalid { detail: format!("store {store} left the cluster meanwhile: try again") }
+        }
+        other => other,
     }
 }
