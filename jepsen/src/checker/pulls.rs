@@ -1,9 +1,15 @@
-//! Pulls by digest never fail at a node that lives.
+//! Pulls by digest never fail at a node that lives and hears whoever leads: cut off from it, a node can't know what was
+//! pushed since.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::faults::Window;
 use super::{Verdict, at, key, nemesis, node, pairs};
 use crate::history::{Act, Event};
+
+/// How long a failed pull may have been connected to the leader nevertheless, in nanoseconds: an election, or until a
+/// connection is made again.
+const CONNECTED_MAX: u64 = 3_000_000_000;
 
 /// When nodes were down, or suffered another fault: from then until ready again.
 fn downs(events: &[Event]) -> Vec<(&str, u64, u64)> {
@@ -20,26 +26,76 @@ fn downs(events: &[Event]) -> Vec<(&str, u64, u64)> {
     kills.chain(windows).collect()
 }
 
+/// The end of a node's address: `portolan dev` gives 127.*region*.*zone*.*node* to the node that it calls b-1.
+fn ending(name: &str) -> Option<String> {
+    let (zone, number) = name.split_once('-')?;
+    let &[letter] = zone.as_bytes() else { return None };
+    Some(format!(".{}.{number}", letter.checked_sub(b'a')? + 1))
+}
+
+/// Whether a fault drops all packets of one direction between two nodes.
+fn cuts(window: &Window<'_>, one: &str, other: &str) -> bool {
+    let (Some(one), Some(other)) = (ending(one), ending(other)) else { return false };
+    let rules = window.begun.get("rules").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    rules.iter().filter_map(Value::as_str).filter(|rule| !rule.contains("--probability")).any(|rule| {
+        let mut words = rule.split(' ');
+        let mut behind = |flag| words.by_ref().skip_while(|word| *word != flag).nth(1).unwrap_or_default();
+        let (from, to) = (behind("-s"), behind("-d"));
+        from.ends_with(&one) && to.ends_with(&other) || from.ends_with(&other) && to.ends_with(&one)
+    })
+}
+
+/// For how long of the time `from` to `to` a node was cut off from who led then.
+fn cut_off(events: &[Event], windows: &[Window<'_>], name: &str, from: u64, to: u64) -> u64 {
+    let leaders: Vec<(u64, &str)> = nemesis(events, Act::Leader).map(|seen| (seen.time, node(seen))).collect();
+    let mut times = Vec::new();
+    for (at, (since, leader)) in leaders.iter().enumerate() {
+        let until = leaders.get(at + 1).map_or(u64::MAX, |next| next.0);
+        let cutting = windows.iter().filter(|window| cuts(window, name, leader));
+        times.extend(cutting.map(|window| {
+            let begins = from.max(*since).max(window.from);
+            (begins, to.min(until).min(window.to.unwrap_or(u64::MAX)))
+        }));
+    }
+    times.sort_unstable();
+    let (mut sum, mut counted_to) = (0, 0);
+    for (begins, ends) in times {
+        sum += ends.saturating_sub(begins.max(counted_to));
+        counted_to = counted_to.max(ends);
+    }
+    sum
+}
+
 pub(super) fn check(events: &[Event]) -> Verdict {
-    let downs = downs(events);
+    let (downs, windows) = (downs(events), super::faults::windows(events));
     let pulls = pairs(events, &[Act::Pull]);
-    let (mut at_dead, mut slowest_ms) = (0u64, 0);
+    let (mut at_dead, mut at_cut_off, mut slowest_ms) = (0u64, 0u64, 0);
     let mut problems = Vec::new();
     for pull in &pulls {
         let ended = pull.end.map_or(u64::MAX, |end| end.time);
         let was_down = |(name, from, to): &(&str, u64, u64)| {
             *name == node(pull.invoke) && *from <= ended && pull.invoke.time <= *to
         };
+        let was_cut_off = || {
+            let cut = cut_off(events, &windows, node(pull.invoke), pull.invoke.time, ended);
+            let connected = (ended - pull.invoke.time).saturating_sub(cut);
+            cut >= connected && connected <= CONNECTED_MAX
+        };
         if pull.is_ok() {
             slowest_ms = slowest_ms.max((ended - pull.invoke.time) / 1_000_000);
         } else if downs.iter().any(was_down) {
             at_dead += 1;
+        } else if was_cut_off() {
+            at_cut_off += 1;
         } else {
             let (key, node, at) = (key(pull.invoke), node(pull.invoke), at(pull.invoke));
             problems.push(format!("{key} from {node}, which lived, at {at}: {}", pull.error()));
         }
     }
-    let figures = json!({"pulls": pulls.len(), "failed_at_dead_nodes": at_dead, "slowest_ms": slowest_ms});
+    let figures = json!({
+        "pulls": pulls.len(), "failed_at_dead_nodes": at_dead, "failed_cut_off_from_the_leader": at_cut_off,
+        "slowest_ms": slowest_ms
+    });
     Verdict::new("pulls", figures, problems)
 }
 
@@ -83,5 +139,40 @@ mod tests {
         assert!(!fails(19.0, 19.5, "a-1"), "it was not yet down");
         assert!(fails(30.5, 31.0, "c-1") && fails(40.5, 40.6, "c-1"), "it was paused, or not yet well again");
         assert!(!fails(29.0, 29.5, "c-1") && !fails(42.0, 43.0, "c-1"), "it was well");
+    }
+
+    /// A pull from b-1 that fails, between the given times; from 5 to 20 s a link is cut, of which c-1, who leads until
+    /// a-1 does from 15 s on, is one end.
+    fn fails_beside(rule: &str, from: f64, to: f64) -> bool {
+        let fault = json!({
+            "fault": 1, "kind": "ring", "nodes": ["c-1"], "outcome": "installed", "rules": [rule]
+        });
+        let mut lines = vec![
+            (1.0, None, Kind::Info, Act::Leader, "", "c-1", json!({"term": 1})),
+            (5.0, None, Kind::Info, Act::Inject, "", "", fault.clone()),
+            (15.0, None, Kind::Info, Act::Leader, "", "a-1", json!({"term": 2})),
+            (20.0, None, Kind::Info, Act::Heal, "", "", fault),
+            (20.1, None, Kind::Info, Act::Ready, "", "c-1", Value::Null),
+            (from, Some(1), Kind::Invoke, Act::Pull, "r@d", "b-1", Value::Null),
+            (to, Some(1), Kind::Info, Act::Pull, "r@d", "b-1", Value::Null),
+        ];
+        lines.sort_by(|one, other| one.0.total_cmp(&other.0));
+        check(&history(&lines)).is_good
+    }
+
+    // Forgiven is a node that does not hear the leader, whichever direction is cut, but for the time of an election.
+    #[test]
+    fn cut_off_from_the_leader() {
+        let ways = ["-s 127.9.3.1 -d 127.9.2.1", "-s 127.9.2.1 -d 127.9.3.1 -p tcp --dport 7001"];
+        for way in ways {
+            assert!(fails_beside(way, 5.5, 14.5), "{way}");
+            assert!(fails_beside(way, 7.0, 17.0), "{way}: the next leader is just elected");
+            assert!(!fails_beside(way, 1.2, 4.0), "{way}: before it");
+            assert!(!fails_beside(way, 3.0, 6.0), "{way}: it was connected most of the time");
+            assert!(!fails_beside(way, 10.0, 19.0), "{way}: it heard the next leader");
+        }
+        assert!(!fails_beside("-s 127.9.3.1 -d 127.9.1.1", 5.5, 14.5), "another node is cut off");
+        let chance = format!("{} -m statistic --mode random --probability 0.20", ways[0]);
+        assert!(!fails_beside(&chance, 5.5, 14.5), "most packets arrive");
     }
 }

@@ -180,8 +180,22 @@ impl Mix<'_> {
         Ok(())
     }
 
+    /// Ends a fault. One that is over when its node has met it needs a node that others speak to: alone it writes
+    /// nothing, and does not notice its disk.
     async fn heal(&mut self, which: usize) -> Result<(), Fault> {
-        let Window { mut primitive, .. } = self.windows.remove(which);
+        let window = self.windows.remove(which);
+        if window.primitive.kind == FaultKind::IoError {
+            let cuts = |window: &Window| window.primitive.kind.parts().contains(&Part::Network);
+            while let Some(cutting) = self.windows.iter().position(cuts) {
+                let cutting = self.windows.remove(cutting);
+                self.undo(cutting).await?;
+            }
+        }
+        self.undo(window).await
+    }
+
+    async fn undo(&mut self, window: Window) -> Result<(), Fault> {
+        let Window { mut primitive, .. } = window;
         let has_rejoined = primitive.heal(self.cluster, self.recorder).await?;
         if has_rejoined {
             self.rotten = None;
@@ -203,6 +217,10 @@ impl Mix<'_> {
         }
         if let Some(how) = self.cluster.take_ended(at)? {
             if let Some(rotten) = self.rotten.take_if(|rotten| rotten.nodes.contains(&at)) {
+                // nobody chose that it dies now: beside another fault no majority may be left to take it back
+                while !self.windows.is_empty() {
+                    self.heal(0).await?;
+                }
                 rotten.met_later(self.cluster, self.recorder, &how).await?;
                 self.recovering.insert(at, Instant::now());
                 return Ok(());
