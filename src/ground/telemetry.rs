@@ -94,13 +94,21 @@ pub fn check_filter(filter: &str) -> Result<(), LogError> {
 fn parse_filter(filter: &str) -> Result<EnvFilter, LogError> {
     let parsed = EnvFilter::builder().parse(filter);
     let parsed = parsed.map_err(|_| LogError::Filter(filter.to_owned()))?;
-    // The engine of consensus tells its inner life at "info", in lines of kilobytes: only to who asks for it by name.
-    let is_verbose = ["info", "debug", "trace"].iter().any(|level| filter.contains(level));
-    if !is_verbose || filter.contains(raft::ENGINE_LOG_TARGET) {
+    if filter.contains(raft::ENGINE_LOG_TARGET) {
         return Ok(parsed);
     }
-    let quiet = format!("{}=warn", raft::ENGINE_LOG_TARGET).parse().expect("a target and a level are a directive");
-    Ok(parsed.add_directive(quiet))
+    // The engine of consensus tells its inner life at "info", in lines of kilobytes, and warns of each heartbeat that a
+    // dead node misses, hundreds a second: only to who asks for it by name. What it sends besides it warns of too.
+    let is_told = |levels: &[&str]| levels.iter().any(|level| filter.contains(level));
+    let mut quiet = Vec::new();
+    if is_told(&["info", "debug", "trace"]) {
+        quiet.push(format!("{}=warn", raft::ENGINE_LOG_TARGET));
+    }
+    if is_told(&["warn", "info", "debug", "trace"]) {
+        quiet.push(format!("{}::core::heartbeat=error", raft::ENGINE_LOG_TARGET));
+    }
+    let directive = |text: String| text.parse().expect("a target and a level are a directive");
+    Ok(quiet.into_iter().map(directive).fold(parsed, EnvFilter::add_directive))
 }
 
 fn subscriber<W>(logging: &Logging, writer: W) -> Result<impl Subscriber + Send + Sync + 'static, LogError>
@@ -327,6 +335,9 @@ mod tests {
         for filter in ["off", "error", "warn", &loud] {
             assert!(!shown(filter).contains(&quiet), "{filter}");
         }
+        let calm = format!("{}::core::heartbeat=error", raft::ENGINE_LOG_TARGET);
+        assert!(shown("warn").contains(&calm) && shown("info").contains(&calm));
+        assert!(!shown("error").contains(&calm) && !shown(&loud).contains(&calm));
     }
 
     // A filter that is not understood says how to write one.
