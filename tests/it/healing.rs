@@ -1,5 +1,6 @@
 //! Nodes and zones that go, come back, are emptied and replaced: every blob has its three copies again, and nothing is
-//! copied in vain. The waiting times are seconds here.
+//! copied in vain. The waiting times are seconds here; with `REPLACE_AFTER_S=900` in the environment a node is
+//! waited for as long as by the shipped settings (three quarters of an hour in all).
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -11,10 +12,18 @@ use serde_json::Value;
 use crate::support::image::large;
 use crate::support::{self, Cluster, http, portolan};
 
-/// How long repair may take on a busy machine.
+/// How long repair may take on a busy machine, once it has begun.
 const PATIENCE: Duration = Duration::from_secs(120);
+
 /// A node is not replaced before.
-const REPLACE_AFTER: &str = "repair.replace_after=20s";
+fn replace_after() -> Duration {
+    let told = std::env::var("REPLACE_AFTER_S").ok();
+    Duration::from_secs(told.map_or(20, |told| told.parse().expect("REPLACE_AFTER_S is a number of seconds")))
+}
+
+fn replace_setting() -> String {
+    format!("repair.replace_after={}s", replace_after().as_secs())
+}
 
 fn try_push(cluster: &Cluster, node: u8, number: u32) -> Result<Digest, String> {
     let bytes = large(number);
@@ -38,7 +47,7 @@ fn repair(cluster: &Cluster, node: u8) -> Value {
 }
 
 fn wait(what: &str, is_so: impl FnMut() -> bool) {
-    support::wait(what, PATIENCE, is_so);
+    support::wait(what, PATIENCE + replace_after(), is_so);
 }
 
 /// Runs a command against the admin listener of a node: its exit status, and all it said.
@@ -95,7 +104,7 @@ fn check(cluster: &Cluster, nodes: &[u8], blobs: usize) {
 // gets its copies. It comes back: what is too many goes, from the record and from the disk, and nothing that is wanted.
 #[test]
 fn a_node_is_replaced_after_a_time() {
-    let mut cluster = Cluster::start_nodes(190, 4, &[REPLACE_AFTER]);
+    let mut cluster = Cluster::start_nodes(190, 4, &[&replace_setting()]);
     let digests = push(&cluster, 2, 0..12);
     wait("three copies of each", || missing(&cluster, 2) == 0);
     let (gone, other) = (1, 4);
@@ -107,7 +116,8 @@ fn a_node_is_replaced_after_a_time() {
 
     cluster.kill_node(gone);
     wait("it is missed", || absence(&cluster, 2, &gone_id).as_deref() == Some("missed"));
-    std::thread::sleep(Duration::from_secs(3));
+    // nearly as long as it is waited for, where a minute more does not matter
+    std::thread::sleep(replace_after().checked_sub(Duration::from_secs(120)).unwrap_or(Duration::from_secs(3)));
     cluster.start_node(gone);
     wait("it is heard again", || absence(&cluster, 2, &gone_id).is_none());
     std::thread::sleep(Duration::from_secs(2));
@@ -136,7 +146,8 @@ fn a_node_is_replaced_after_a_time() {
 // A zone is lost: a push is taken within three seconds. It returns: all blobs have three copies, without an operator.
 #[test]
 fn a_zone_goes_and_returns() {
-    let mut cluster = Cluster::start_nodes(191, 3, &[REPLACE_AFTER, "repair.zone_after=25s"]);
+    let zone_after = format!("repair.zone_after={}s", replace_after().as_secs() + 5);
+    let mut cluster = Cluster::start_nodes(191, 3, &[&replace_setting(), &zone_after]);
     let mut digests = push(&cluster, 1, 0..5);
     wait("three copies of each", || missing(&cluster, 1) == 0);
     let gone = cluster.leader().unwrap_or(3);
@@ -251,7 +262,7 @@ fn a_new_node_gets_its_share() {
 // copies. Run again it finds nothing to do.
 #[test]
 fn one_command_replaces_a_node() {
-    let mut cluster = Cluster::start_nodes(193, 3, &[REPLACE_AFTER]);
+    let mut cluster = Cluster::start_nodes(193, 3, &[&replace_setting()]);
     let digests = push(&cluster, 1, 0..10);
     wait("three copies of each", || missing(&cluster, 1) == 0);
     let (lost, new) = (3, 6);
