@@ -32,6 +32,7 @@ use crate::ground::files::FileLock;
 use crate::ground::reload::Reloading;
 use crate::ground::sockets::{self, ListenError};
 use crate::ground::tls::{self, NodePems};
+use crate::ground::traffic::Traffic;
 use crate::ground::{Shutdown, SystemClock, certs, clock, files, telemetry};
 use crate::jobs::Driver;
 use crate::jobs::clock_tick::ClockTick;
@@ -123,6 +124,7 @@ pub(crate) struct Parts {
     pub(crate) freed: Freed,
     pub(crate) scrub: Scrub,
     pub(crate) repairs: Repairs,
+    pub(crate) traffic: Traffic,
     pub(crate) seat: Seat,
     pub(crate) metrics: Option<telemetry::Metrics>,
     pub(crate) shutdown: Shutdown,
@@ -247,6 +249,7 @@ async fn assemble(settings: Settings, shutdown: Shutdown, databases: &Databases)
         driver: Driver::new(),
         freed: Freed::new(),
         repairs: Repairs::default(),
+        traffic: Traffic::default(),
         scrub: Scrub::open(settings.node.data_dir.join("scrub.json"), Arc::new(SystemClock)),
         settings,
         identity,
@@ -416,11 +419,11 @@ fn start_repair(parts: &Parts, stores: Arc<[StoreId]>, principal: &str) {
 
 /// What takes away what nobody names, rows by the leader and files by each node; and what verifies the files that stay.
 fn start_collection(parts: &Parts, principal: &str) {
-    let Parts { metadata, store, driver, shutdown, settings, freed, scrub, .. } = parts;
+    let Parts { metadata, store, driver, shutdown, settings, freed, scrub, traffic, .. } = parts;
     let fuse = Fuse { percent: settings.gc.fuse_percent, floor_bytes: settings.gc.fuse_floor.0 };
     let (untagged, orphaned) = (settings.gc.untagged, settings.gc.orphaned);
     let wish = CollectionSettings { fuse, untagged, orphaned };
-    let collect = CollectGarbage::new(metadata.clone(), wish, principal.to_owned());
+    let collect = CollectGarbage::new(metadata.clone(), wish, traffic.clone(), principal.to_owned());
     driver.start(collect, shutdown.clone());
     let free = FreeFiles::new(metadata.clone(), Arc::clone(store), freed.clone(), principal.to_owned());
     driver.start(free, shutdown.clone());

@@ -9,7 +9,7 @@ ones are named by nothing. Collection is paused until all are there; grace is tw
   2. PAIRS times, in turn: half of the load the node bears, once with collection paused and once with garbage going, at its
      default throttle; p99 of pulls and of pushes, their medians over the pairs, and the ratio of each pair.
 A run that broke off goes on with the same DIR where filling stopped."""
-import argparse, base64, json, os, re, shutil, statistics, subprocess, sys, time, urllib.request
+import argparse, base64, datetime, json, os, re, shutil, statistics, subprocess, sys, time, urllib.request
 
 from onenode import Node, Report, ended
 
@@ -99,21 +99,30 @@ def fill():
     row("filled", seconds=round(time.time() - t0, 1), **done)
 
 
+def is_done(since):
+    """Whether a whole cycle that began after then found nothing to take away."""
+    last = json.loads(portolan("gc", "status", "-o", "json"))["last"] or {}
+    found = [last.get(k, 1) for k in ("links", "uses", "unused", "condemned", "swept")]
+    return not any(found) and datetime.datetime.fromisoformat(last["began_at"]).timestamp() > since
+
+
 def collect(deadline):
-    """Lets the garbage go; seconds and figures from the resume to the last sweep."""
+    """Lets the garbage go; records swept, seconds from the resume to the last sweep, and between the first and the last."""
     before, t0 = metrics(), time.time()
     portolan("gc", "resume")
     portolan("gc", "run", "--allow-fraction", "1")
-    last, last_at, first_at = swept(before), None, None
+    last, last_at, first_at, asked = swept(before), None, None, time.time()
     while time.time() - t0 < deadline:
         m = metrics()
         if swept(m) > last:
             last, last_at = swept(m), time.time()
             first_at = first_at or last_at
-        if last_at and time.time() - last_at > 5 and not m.get("portolan_gc_files_waiting", 0):
-            break
+        if time.time() - asked > 2:
+            asked = time.time()
+            if is_done(t0) and not m.get("portolan_gc_files_waiting", 0):
+                return last - swept(before), (last_at or asked) - t0, (last_at or 0) - (first_at or 0)
         time.sleep(0.1)
-    return last - swept(before), (last_at or time.time()) - t0, (last_at or 0) - (first_at or 0)
+    sys.exit(f"not all was collected within {deadline} s")
 
 
 def pair(number):
@@ -131,7 +140,7 @@ def pair(number):
         figures[what] = {"pull_p99_ms": pulls["p99_ms"], "pull_p50_ms": pulls["p50_ms"], "push_p99_ms": pushes["p99_ms"], "push_p50_ms": pushes["p50_ms"]}
         if what == "with":
             figures[what]["swept"] = swept(metrics()) - before
-            collect(120)
+            collect(600)
             portolan("gc", "pause")
     row(f"pair {number}", **{w: figures[w] for w in ("without", "with")})
     return figures

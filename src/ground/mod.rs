@@ -19,6 +19,7 @@ pub mod telemetry;
 pub mod threads;
 pub mod tls;
 pub mod traces;
+pub mod traffic;
 
 pub use clock::{Clock, SystemClock};
 pub use secret::Secret;

@@ -64,6 +64,7 @@ impl<A: App> Front<A> {
     pub(super) async fn handle(self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
         let started_at = Instant::now();
         let settings = &self.shared.settings;
+        settings.traffic.note();
         let info = self.info(&request);
         let slot = self.shared.requests.take();
         let span = span(settings.name, &request, &info);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::config::{HttpSection, Network};
+use crate::ground::traffic::Traffic;
 
 /// How one listener behaves. Values, not components: what configuration turns into.
 #[derive(Clone, Debug)]
@@ -29,6 +30,8 @@ pub struct Settings {
     pub requests_max: usize,
     /// Whether each request writes a line to the log target `access`.
     pub access_log: bool,
+    /// Where its requests are counted for those who leave clients room.
+    pub traffic: Traffic,
 }
 
 impl Settings {
@@ -47,6 +50,7 @@ impl Settings {
             connections_per_address_max: count(section.max_connections_per_address),
             requests_max: count(section.max_requests),
             access_log,
+            traffic: Traffic::default(),
         }
     }
 }

@@ -2,12 +2,13 @@
 //! uses, and after a grace time sweeps them. The files themselves are each node's business
 //! ([`free_files`](super::free_files)).
 //!
-//! A cycle walks over all slots once for each phase, a bounded batch at a time, and rests three times as long as it
-//! worked. Where it is stands in the state now and then, so that the next leader goes on there. What it proposes is
-//! conditional: whatever has changed since it looked stays as it is. An error ends the cycle, and one that would
-//! condemn too much stops and asks. Source: consensus-and-faults §5.5.
+//! A cycle walks over all slots once for each phase, a bounded batch at a time, and rests after each, longest while
+//! clients are served (`pace`). Where it is stands in the state now and then, so that the next leader goes on there. What
+//! it proposes is conditional: whatever has changed since it looked stays as it is. An error ends the cycle, and one that
+//! would condemn too much stops and asks. Source: consensus-and-faults §5.5.
 
 mod cycle;
+mod pace;
 
 use std::time::Duration;
 
@@ -23,8 +24,10 @@ use registry_core::metadata::upgrade;
 use tokio::time::Instant;
 
 use self::cycle::{Batch, Cycle, Plan};
+use self::pace::Pace;
 use super::driver::{Reconciler, Step, StepFuture};
 use crate::ground::clock::whole_ms;
+use crate::ground::traffic::Traffic;
 use crate::metadata::{Metadata, ProposeError};
 
 /// How often it is looked whether a cycle is due or wanted.
@@ -35,10 +38,6 @@ const PERIOD: (Duration, Duration) = (Duration::from_millis(200), Duration::from
 const NOTE_PERIOD: Duration = Duration::from_secs(10);
 /// How often the end of a cycle that found nothing is written down.
 const IDLE_NOTE_PERIOD: Duration = Duration::from_secs(600);
-/// A cycle rests so many times as long as it worked, so that it takes a quarter of one processor at most.
-const REST: u32 = 3;
-/// Longest rest after a batch.
-const REST_MAX: Duration = Duration::from_secs(1);
 
 /// What an operator tunes; the leader's counts.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +58,7 @@ pub struct CollectGarbage {
     principal: String,
     /// The cycle of this leader, and when its last one ended.
     state: Mutex<State>,
+    pace: Mutex<Pace>,
 }
 
 #[derive(Debug, Default)]
@@ -70,8 +70,14 @@ struct State {
 
 impl CollectGarbage {
     /// For the node that calls itself `principal`.
-    pub fn new(metadata: Metadata, settings: CollectionSettings, principal: String) -> CollectGarbage {
-        CollectGarbage { metadata, settings, principal, state: Mutex::default() }
+    pub fn new(
+        metadata: Metadata,
+        settings: CollectionSettings,
+        traffic: Traffic,
+        principal: String,
+    ) -> CollectGarbage {
+        let pace = Mutex::new(Pace::new(traffic));
+        CollectGarbage { metadata, settings, principal, state: Mutex::default(), pace }
     }
 
     fn plan(&self, allow_percent: Option<u8>) -> Plan {
@@ -121,6 +127,7 @@ impl CollectGarbage {
         if commands.is_empty() {
             return Ok(Vec::new());
         }
+        self.pace.lock().wrote();
         match self.metadata.propose(&self.principal, commands.to_vec()).await {
             Ok(accepted) => Ok(accepted.replies),
             Err(ProposeError::Refused { replies, .. }) if may_refuse => Ok(replies),
@@ -188,7 +195,8 @@ impl CollectGarbage {
             Some(ending) => self.end(cycle, row, ending).await,
             None => {
                 self.state.lock().cycle = Some(cycle);
-                tokio::time::sleep((began.elapsed() * REST).min(REST_MAX)).await;
+                let rest = self.pace.lock().rest(began.elapsed(), self.metadata.applied_index());
+                tokio::time::sleep(rest).await;
             }
         }
         Step { done, failed: 0, more: ending.is_none() }

@@ -3,42 +3,63 @@
 
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use registry_core::metadata::command::Command;
-use registry_core::metadata::keys::SLOTS;
+use registry_core::metadata::keys::{SLOTS, Slot};
 use registry_core::metadata::link;
 
 use super::driver::{Reconciler, Step, StepFuture};
 use crate::metadata::Metadata;
 
-/// Commands of one proposal.
+/// Commands after which a step proposes what it has.
 const COMMANDS_PER_STEP: usize = 200;
+/// Loose uses that one step looks at: a few milliseconds, in which its thread serves nobody.
+const ROWS_PER_STEP: usize = 1024;
+/// Loose uses read at once.
+const ROWS_PER_PAGE: usize = 128;
 
 /// Leader's job: settles loose uses.
 #[derive(Debug)]
 pub struct SettleUses {
     metadata: Metadata,
     principal: String,
+    walk: Mutex<Walk>,
+}
+
+/// Where a walk over all loose uses is. What it has dropped stays in its way until it may be forgotten: it goes on behind
+/// that.
+#[derive(Debug, Default)]
+struct Walk {
+    slot: Slot,
+    after: Option<Vec<u8>>,
 }
 
 impl SettleUses {
     /// For the node that calls itself `principal`.
     pub fn new(metadata: Metadata, principal: String) -> SettleUses {
-        SettleUses { metadata, principal }
+        SettleUses { metadata, principal, walk: Mutex::default() }
     }
 
-    fn commands(&self) -> Vec<Command> {
-        let applied_index = self.metadata.applied_index();
+    /// What to propose next, and whether that is the end of a walk.
+    fn commands(&self) -> (Vec<Command>, bool) {
+        let (applied_index, mut walk) = (self.metadata.applied_index(), self.walk.lock());
+        let (mut commands, mut looked_at) = (Vec::new(), 0);
         self.metadata.peek(|view| {
-            let mut commands = Vec::new();
-            for slot in 0..SLOTS {
-                let left = COMMANDS_PER_STEP - commands.len();
-                commands.extend(link::settlement(view, slot, applied_index, left));
-                if commands.len() == COMMANDS_PER_STEP {
-                    break;
+            while walk.slot < SLOTS && looked_at < ROWS_PER_STEP && commands.len() < COMMANDS_PER_STEP {
+                let found = link::settlement(view, walk.slot, applied_index, walk.after.as_deref(), ROWS_PER_PAGE);
+                looked_at += found.looked_at;
+                commands.extend(found.commands);
+                match found.next {
+                    Some(next) => walk.after = Some(next),
+                    None => *walk = Walk { slot: walk.slot + 1, after: None },
                 }
             }
-            commands
-        })
+        });
+        let is_over = walk.slot >= SLOTS;
+        if is_over {
+            *walk = Walk::default();
+        }
+        (commands, is_over)
     }
 }
 
@@ -54,15 +75,17 @@ impl Reconciler for SettleUses {
     fn step(&self) -> StepFuture<'_> {
         Box::pin(async {
             if !self.metadata.leadership().is_leader {
+                *self.walk.lock() = Walk::default();
                 return Step::IDLE;
             }
-            let commands = self.commands();
+            let (commands, is_over) = self.commands();
             if commands.is_empty() {
-                return Step::IDLE;
+                tokio::task::yield_now().await;
+                return Step { more: !is_over, ..Step::IDLE };
             }
             let done = commands.len() as u64;
             match self.metadata.propose(&self.principal, commands).await {
-                Ok(_) => Step { done, failed: 0, more: true },
+                Ok(_) => Step { done, failed: 0, more: !is_over },
                 Err(error) => {
                     tracing::debug!(%error, "loose uses were not settled");
                     Step { done: 0, failed: 1, more: false }

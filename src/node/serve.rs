@@ -74,6 +74,8 @@ fn open(
     if door == Door::Admin {
         // the public URL names the registry: operators, probes and scrapers come to each node by its own address
         settings.hosts.clear();
+    } else {
+        settings.traffic = parts.traffic.clone();
     }
     let shutdown = parts.shutdown.clone();
     let stop = async move { shutdown.requested().await };

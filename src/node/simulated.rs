@@ -14,6 +14,7 @@ use crate::blob::store::BlobStore;
 use crate::blob::transfer::{self, Transfer, Wire};
 use crate::cluster::registration::Seat;
 use crate::cluster::{Cluster, feed};
+use crate::ground::traffic::Traffic;
 use crate::ground::{Clock, Shutdown};
 use crate::jobs::Driver;
 use crate::jobs::clock_tick::ClockTick;
@@ -89,7 +90,7 @@ impl SimulatedNode {
         let wish =
             CollectionSettings { fuse: Fuse { percent: FUSE_PERCENT, floor_bytes: 0 }, untagged: None, orphaned: None };
         driver.start(ClockTick::new(metadata.clone(), principal.clone()), stop());
-        driver.start(CollectGarbage::new(metadata.clone(), wish, principal.clone()), stop());
+        driver.start(CollectGarbage::new(metadata.clone(), wish, Traffic::default(), principal.clone()), stop());
         let free = FreeFiles::new(metadata.clone(), Arc::clone(store), Freed::new(), principal.clone());
         driver.start(free, stop());
         driver.start(CompactPacks::new(metadata.clone(), Arc::clone(store)), stop());

@@ -4,6 +4,8 @@
 //! they leave behind is a loose use, which [`settlement`](super::link::settlement) drops from its record. Source:
 //! consensus-and-faults §5.5.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use bincode::{Decode, Encode};
 
 use super::apply::Context;
@@ -18,7 +20,7 @@ use super::reply::Reply;
 use super::repository::{self, RepositoryKey};
 use super::tables::{Row, Tables, TablesRead, after_prefix};
 use crate::vocabulary::digest::Digest;
-use crate::vocabulary::ids::UseId;
+use crate::vocabulary::ids::{RepositoryId, UseId};
 use crate::vocabulary::refusal::Refusal;
 
 /// A page of a walk over rows: what is to be done about them, and where to go on.
@@ -56,29 +58,65 @@ pub(super) fn found(rows: &[Row], limit: usize, commands: Vec<Command>) -> Found
     Found { commands, looked_at: rows.len(), next }
 }
 
+/// Rows read at once where those of many digests are walked over together.
+pub(super) const ROWS_PER_JOIN: usize = 512;
+
+/// The digests that rows between two keys tell of, in one walk: to look for the rows of each digest takes a cursor of
+/// its own, most of what a cycle over a million rows cost. `of` is the digest of a row, unless the row doesn't count;
+/// `behind` is where the rows of a digest end. Of a digest with many rows a page is read, and the rest passed over.
+pub(super) fn told_between(
+    tables: &impl TablesRead,
+    mut from: Vec<u8>,
+    end: &[u8],
+    of: impl Fn(&[u8]) -> Option<Digest>,
+    behind: impl Fn(&Digest) -> Vec<u8>,
+) -> BTreeSet<Digest> {
+    let mut told = BTreeSet::new();
+    loop {
+        let rows = tables.range(&from, end, ROWS_PER_JOIN);
+        told.extend(rows.iter().filter_map(|(key, _)| of(key)));
+        let Some((last, _)) = rows.last().filter(|_| rows.len() == ROWS_PER_JOIN) else { return told };
+        from = of(last).map_or_else(|| [last.as_slice(), &[0]].concat(), |digest| behind(&digest));
+    }
+}
+
 /// Links of a slot that no manifest names and nobody has counted on for a grace time.
 pub fn idle_links(tables: &impl TablesRead, slot: Slot, clock: &ClockRow, after: Option<&[u8]>, limit: usize) -> Found {
-    walk(tables, &keys::of_slot(slot, table::LINK), after, limit, |key, value| {
-        let LinkRow { hold, touched_tick, .. } = codec::row(value);
-        if !clock.is_past_grace(touched_tick) {
-            return None;
+    let rows = page(tables, &keys::of_slot(slot, table::LINK), after, limit);
+    let mut old: BTreeMap<RepositoryId, Vec<(Digest, LinkRow)>> = BTreeMap::new();
+    for (key, value) in &rows {
+        let row: LinkRow = codec::row(value);
+        if clock.is_past_grace(row.touched_tick) {
+            let id = keys::of_repository_in(key).expect("a link's key begins with a repository");
+            let digest = keys::digest_in(key).expect("a link's key ends with a digest");
+            old.entry(id).or_default().push((digest, row));
         }
-        let id = keys::of_repository_in(key).expect("a link's key begins with a repository");
-        let digest = keys::digest_in(key).expect("a link's key ends with a digest");
+    }
+    let mut commands = Vec::new();
+    for (id, links) in old {
         // a deleted repository's links are its purge's business
-        let (repository, _) = repository::by_id(tables, slot, id).filter(|(_, row)| !row.deleted)?;
-        let is_free = manifest::holder(tables, &repository, &digest).is_none();
-        is_free.then(|| UnlinkIdle { repository, digest, hold, touched_tick }.into())
-    })
+        let Some((repository, _)) = repository::by_id(tables, slot, id).filter(|(_, row)| !row.deleted) else {
+            continue;
+        };
+        let digests: Vec<Digest> = links.iter().map(|(digest, _)| *digest).collect();
+        let held = manifest::held_among(tables, &repository, &digests);
+        let free = links.into_iter().filter(|(digest, _)| !held.contains(digest));
+        commands.extend(free.map(|(digest, LinkRow { hold, touched_tick, .. })| {
+            Command::from(UnlinkIdle { repository: repository.clone(), digest, hold, touched_tick })
+        }));
+    }
+    found(&rows, limit, commands)
 }
 
 /// Uses of records in a slot that no link stands on and no loose use remembers: their pushes broke off half-way. An
 /// envelope is one log entry, so the link of a use that is seen without one was refused, or will be.
 pub fn idle_uses(tables: &impl TablesRead, slot: Slot, after: Option<&[u8]>, limit: usize) -> Found {
+    // many uses, few repositories
+    let mut live: BTreeMap<RepositoryId, bool> = BTreeMap::new();
     walk(tables, &keys::of_slot(slot, table::USE), after, limit, |key, value| {
         let (digest, id, hold) = keys::blob_use_in(key).expect("a use's key holds digest, repository and use");
         let UseRow { repository } = codec::row(value);
-        if repository::live(tables, &repository).is_none() {
+        if !*live.entry(id).or_insert_with(|| repository::live(tables, &repository).is_some()) {
             // nothing can link into what is deleted
             return Some(DropUse { digest, repository, hold }.into());
         }
@@ -171,6 +209,38 @@ mod tests {
         commands
     }
 
+    // One walk over the references of a page finds what a look at each digest finds, also behind more rows than it reads
+    // at once, of a kind that doesn't count.
+    #[test]
+    fn a_page_knows_who_is_held() {
+        let mut world = World::region(&["a", "b"]);
+        let repository = world.repository("r", 1, Default::default());
+        let many = ROWS_PER_JOIN as u32 + 1;
+        let mut digests: Vec<Digest> = (0..25u32).map(|number| Digest::sha256(&number.to_be_bytes())).collect();
+        digests.sort_unstable_by_key(Digest::key_bytes);
+        for (at, digest) in digests.iter().enumerate() {
+            let named: &[(ContentKind, u32)] = match at % 5 {
+                0 => &[],
+                1 => &[(ContentKind::Blob, many)],
+                2 => &[(ContentKind::Manifest, many)],
+                3 => &[(ContentKind::Foreign, 1)],
+                _ => &[(ContentKind::Manifest, many), (ContentKind::Foreign, 1)],
+            };
+            for (kind, count) in named {
+                for number in 0..*count {
+                    let by = Digest::sha256(&number.to_le_bytes());
+                    let key = keys::reference(repository.slot(), repository.id, digest, *kind, Some(&by));
+                    world.tables.put(key, Vec::new());
+                }
+            }
+        }
+        let held = manifest::held_among(&world.tables, &repository, &digests);
+        let is_held = |digest: &Digest| manifest::holder(&world.tables, &repository, digest).is_some();
+        assert!(digests.iter().all(|digest| held.contains(digest) == is_held(digest)));
+        assert_eq!(held.len(), 15);
+        assert!(manifest::held_among(&world.tables, &repository, &[]).is_empty());
+    }
+
     // G7: a link goes after a whole grace time in ticks and not before, whatever the leader's clock says; named by a
     // manifest it stays for ever.
     #[test]
@@ -246,7 +316,7 @@ mod tests {
         assert_eq!(world.ok(fence.clone()), Reply::Done);
         assert_eq!(world.ok(fence), Reply::Unchanged);
         assert_eq!(world.refused(link::Link { hold: UseId(3), ..link }), Refusal::Changed);
-        let due = link::settlement(&world.tables, repository.slot(), world.index, 9);
+        let due = link::settlement(&world.tables, repository.slot(), world.index, None, 9).commands;
         assert_eq!(due, [DropUse { digest, repository: repository.clone(), hold: UseId(3) }.into()]);
         assert!(blob::is_used(&world.tables, &digest, repository.id, UseId(1)));
     }

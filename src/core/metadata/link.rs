@@ -5,11 +5,12 @@ use bincode::{Decode, Encode};
 use super::apply::Context;
 use super::blob::{self, DropUse};
 use super::codec::{self, Stored};
-use super::command::{Apply, Command};
+use super::command::Apply;
+use super::idle::{self, Found};
 use super::keys::{self, Slot, table};
 use super::reply::Reply;
 use super::repository::{self, RepositoryKey};
-use super::tables::{Pages, Row, Tables, TablesRead};
+use super::tables::{Row, Tables, TablesRead};
 use super::usage;
 use crate::decide::quota::Usage;
 use crate::vocabulary::digest::Digest;
@@ -56,28 +57,30 @@ pub fn loose_uses(tables: &impl TablesRead, slot: Slot, limit: usize) -> Vec<(Re
     rows.iter().map(read).collect()
 }
 
-/// What settles the loose uses of a slot at an applied index, at most `limit` commands: those still on record are
+/// What settles up to `limit` loose uses of a slot behind `after`, at an applied index: those still on record are
 /// dropped, those out of the window are forgotten. Deleted repositories are left to their purge.
-pub fn settlement(tables: &impl TablesRead, slot: Slot, applied_index: u64, limit: usize) -> Vec<Command> {
-    let mut pages = Pages::under(keys::of_slot(slot, table::LOOSE_USE), 256);
+pub fn settlement(
+    tables: &impl TablesRead,
+    slot: Slot,
+    applied_index: u64,
+    after: Option<&[u8]>,
+    limit: usize,
+) -> Found {
+    let rows = idle::page(tables, &keys::of_slot(slot, table::LOOSE_USE), after, limit);
     let mut commands = Vec::new();
-    while commands.len() < limit {
-        let Some(rows) = pages.read(tables) else { break };
-        for (key, value) in &rows {
-            let (id, digest, hold) = keys::loose_use_in(key).expect("a loose use's key ends with it");
-            let LooseRow { since_index } = codec::row(value);
-            let found = repository::by_id(tables, slot, id).filter(|(_, row)| !row.deleted);
-            let Some((repository, _)) = found else { continue };
-            if blob::is_used(tables, &digest, id, hold) {
-                commands.push(DropUse { digest, repository: repository.clone(), hold }.into());
-            }
-            if applied_index.saturating_sub(since_index) > REQUEST_WINDOW_ENTRIES {
-                commands.push(ForgetUse { repository, digest, hold }.into());
-            }
+    for (key, value) in &rows {
+        let (id, digest, hold) = keys::loose_use_in(key).expect("a loose use's key ends with it");
+        let LooseRow { since_index } = codec::row(value);
+        let found = repository::by_id(tables, slot, id).filter(|(_, row)| !row.deleted);
+        let Some((repository, _)) = found else { continue };
+        if blob::is_used(tables, &digest, id, hold) {
+            commands.push(DropUse { digest, repository: repository.clone(), hold }.into());
+        }
+        if applied_index.saturating_sub(since_index) > REQUEST_WINDOW_ENTRIES {
+            commands.push(ForgetUse { repository, digest, hold }.into());
         }
     }
-    commands.truncate(limit);
-    commands
+    idle::found(&rows, limit, commands)
 }
 
 /// From now on no link may stand on this use, so that it can be dropped without one arriving late. Work for a
@@ -234,6 +237,7 @@ pub(crate) fn touch(tables: &mut impl Tables, repository: &RepositoryKey, digest
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metadata::command::Command;
     use crate::metadata::manifest::{DeleteManifest, PutManifest};
     use crate::metadata::testing::{World, manifest, mount, reference, repository_key};
     use crate::vocabulary::manifest::ContentKind;
@@ -272,7 +276,7 @@ mod tests {
         let loose = loose_uses(&world.tables, repository.slot(), 9);
         assert_eq!(loose, [(repository.id, digest, UseId(1), LooseRow { since_index })]);
         let drop: Command = DropUse { digest, repository: repository.clone(), hold: UseId(1) }.into();
-        let due = |world: &World| settlement(&world.tables, repository.slot(), world.index, 9);
+        let due = |world: &World| settlement(&world.tables, repository.slot(), world.index, None, 9).commands;
         assert_eq!(due(&world), std::slice::from_ref(&drop));
         world.ok(drop);
         assert_eq!(due(&world), []);

@@ -12,7 +12,7 @@ use super::reply::{Reply, TagMove};
 use super::repository::{self, RepositoryKey, RepositoryRow};
 use super::tables::{Tables, TablesRead, after_prefix};
 use super::tag::{self, Version};
-use super::{link, referrer, untagged, usage};
+use super::{idle, link, referrer, untagged, usage};
 use crate::decide::quota::Usage;
 use crate::decide::tag_move::{self, TagRights};
 use crate::vocabulary::digest::Digest;
@@ -110,6 +110,18 @@ pub fn list(
 pub fn holder(tables: &impl TablesRead, repository: &RepositoryKey, digest: &Digest) -> Option<Digest> {
     let of = |kind| first_reference(tables, repository, digest, kind);
     of(ContentKind::Blob).or_else(|| of(ContentKind::Foreign))
+}
+
+/// Those of some digests, given in the order of their keys, that a manifest of the repository names as a blob.
+pub(super) fn held_among(tables: &impl TablesRead, repository: &RepositoryKey, digests: &[Digest]) -> BTreeSet<Digest> {
+    let (Some(first), Some(last)) = (digests.first(), digests.last()) else { return BTreeSet::new() };
+    let all = |digest: &Digest| keys::by_digest(repository.slot(), table::REF, repository.id, digest);
+    let behind = |digest: &Digest| after_prefix(&all(digest));
+    let of = |key: &[u8]| {
+        let (digest, kind, _) = keys::reference_in(key).expect("a reference's key tells of what, and by whom");
+        (kind != ContentKind::Manifest).then_some(digest)
+    };
+    idle::told_between(tables, all(first), &behind(last), of, behind)
 }
 
 /// The first index of the repository that names `digest` as a manifest, if any.

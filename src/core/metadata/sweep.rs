@@ -18,15 +18,12 @@ use super::keys::{self, Slot, table};
 use super::need;
 use super::replica::{self, FenceRow};
 use super::reply::Reply;
-use super::tables::{Row, Tables, TablesRead, after_prefix};
+use super::tables::{Tables, TablesRead, after_prefix};
 use super::upload::{self, UploadRow, UploadState};
 use crate::mutants::{self, Mutant};
 use crate::vocabulary::digest::Digest;
 use crate::vocabulary::ids::{StoreId, UploadId};
 use crate::vocabulary::refusal::Refusal;
-
-/// Uses read at once.
-const USES_PER_PAGE: usize = 512;
 
 /// Whether any repository uses a record.
 pub fn is_used(tables: &impl TablesRead, digest: &Digest) -> bool {
@@ -46,23 +43,15 @@ pub struct Survey {
     pub unused_bytes: u64,
 }
 
-/// Those of some records, given in the order of their keys, that any repository uses. One walk over the uses of all: to
-/// look at the uses of each takes a cursor of its own, most of what a cycle over a million records cost.
+/// Those of some records, given in the order of their keys, that any repository uses.
 fn used_among(tables: &impl TablesRead, records: &[Digest]) -> BTreeSet<Digest> {
-    let mut used = BTreeSet::new();
-    let (Some(first), Some(last)) = (records.first(), records.last()) else { return used };
+    let (Some(first), Some(last)) = (records.first(), records.last()) else { return BTreeSet::new() };
     if mutants::is_on(Mutant::CollectUsed) {
-        return used;
+        return BTreeSet::new();
     }
-    let (mut from, end) = (keys::blob_uses(first), after_prefix(&keys::blob_uses(last)));
-    loop {
-        let rows = tables.range(&from, &end, USES_PER_PAGE);
-        let digest = |(key, _): &Row| keys::blob_use_in(key).expect("a use's key names its blob").0;
-        used.extend(rows.iter().map(digest));
-        let Some(last) = rows.last().filter(|_| rows.len() == USES_PER_PAGE) else { return used };
-        // its further uses say nothing new
-        from = after_prefix(&keys::blob_uses(&digest(last)));
-    }
+    let behind = |digest: &Digest| after_prefix(&keys::blob_uses(digest));
+    let of = |key: &[u8]| Some(keys::blob_use_in(key).expect("a use's key names its blob").0);
+    idle::told_between(tables, keys::blob_uses(first), &behind(last), of, behind)
 }
 
 /// Walks up to `limit` records of a slot behind `after`; `each` is told too whether any repository uses it.
@@ -266,7 +255,7 @@ mod tests {
         records.sort_unstable_by_key(keys::blob_uses);
         assert!(records.len() > 20, "too few for a test");
         for (at, digest) in records.iter().enumerate() {
-            let uses = if at == 7 { 2 * USES_PER_PAGE + 1 } else { usize::from(at % 3 == 0) };
+            let uses = if at == 7 { 2 * idle::ROWS_PER_JOIN + 1 } else { usize::from(at % 3 == 0) };
             for number in 0..uses as u64 {
                 let key = keys::blob_use(digest, RepositoryId(u128::from(number)), UseId(number));
                 world.tables.put(key, Vec::new());

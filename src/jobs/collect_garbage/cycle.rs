@@ -13,8 +13,8 @@ use registry_core::metadata::tables::TablesRead;
 use registry_core::metadata::untagged::{self, Wish};
 use tokio::time::Instant;
 
-/// Rows looked at in one batch.
-const ROWS_PER_BATCH: usize = 4096;
+/// Rows looked at in one batch: a few milliseconds, in which its thread serves nobody.
+const ROWS_PER_BATCH: usize = 1024;
 /// Rows read at once.
 const ROWS_PER_PAGE: usize = 512;
 /// Commands after which a batch is proposed.
@@ -129,11 +129,7 @@ impl Cycle {
             Phase::Manifests => untagged::due(tables, slot, &clock, plan.wish, after, ROWS_PER_PAGE),
             Phase::Links => idle::idle_links(tables, slot, &clock, after, ROWS_PER_PAGE),
             Phase::Uses => idle::idle_uses(tables, slot, after, ROWS_PER_PAGE),
-            // the rest of a slot that has more waits for the next cycle
-            Phase::Settle => {
-                let commands = link::settlement(tables, slot, plan.applied_index, COMMANDS_PER_BATCH);
-                Found { looked_at: commands.len(), commands, next: None }
-            }
+            Phase::Settle => link::settlement(tables, slot, plan.applied_index, after, ROWS_PER_PAGE),
             Phase::Survey => {
                 let mut survey = self.tally.surveyed();
                 let found = sweep::survey(tables, slot, after, ROWS_PER_PAGE, &mut survey);

@@ -399,7 +399,7 @@ fn collection(view: &MemoryTables, phase: u8) -> Vec<Command> {
     let of_slot = |slot: keys::Slot| match phase {
         0 => idle::idle_links(view, slot, &clock, None, 99).commands,
         1 => idle::idle_uses(view, slot, None, 99).commands,
-        2 => link::settlement(view, slot, 0, 99),
+        2 => link::settlement(view, slot, 0, None, 99).commands,
         _ => sweep::due(view, slot, &clock, None, 99, &mut { u64::MAX }).0.commands,
     };
     (0..SLOTS).flat_map(of_slot).collect()

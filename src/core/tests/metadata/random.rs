@@ -253,7 +253,7 @@ impl Run {
     /// Drops loose uses of a slot, as a reconciler would.
     fn settle(&self, at: u8) -> Vec<Command> {
         // as if the window were over, which makes forgetting too early possible: that is refused
-        link::settlement(&self.world.tables, self.repository(at).slot(), u64::MAX, 6)
+        link::settlement(&self.world.tables, self.repository(at).slot(), u64::MAX, None, 6).commands
     }
 
     /// What collection makes of a digest's slot now.
