@@ -2,10 +2,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
 
 use registry_core::vocabulary::Digest;
 use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::support::image::{self, MANIFEST};
 use crate::support::{Cluster, http, portolan, run};
@@ -198,6 +201,24 @@ fn join_as_new(cluster: &Cluster, n: u8, volume: &Path) {
     cluster.wait_node_ready(n);
 }
 
+/// Settings that make of node 1 a new one with its old volume, and the words that restore the backup in `dir` to it.
+fn restoring(cluster: &Cluster, dir: &str) -> (Vec<String>, Vec<String>) {
+    let certs = cluster.dir().join("certs").display().to_string();
+    let (code, told) = run(&["certs", "node", "--dir", &certs, "--name", "restored", "--address", &cluster.ip(1)]);
+    assert_eq!(code, 0, "{told}");
+    let node = cluster.node_dir(1);
+    let settings = vec![
+        format!("node.data_dir={}", node.join("data-new").display()),
+        format!("blobs.dir={}", node.join("data/blobs").display()),
+        format!("cluster.cert={certs}/nodes/restored/node.pem"),
+        format!("cluster.key={certs}/nodes/restored/node.key"),
+    ];
+    let config = config(cluster, 1);
+    let mut words = ["backup", "restore", dir, "-o", "json", "--config", &config].map(str::to_owned).to_vec();
+    words.extend(settings.iter().flat_map(|setting| ["--set".to_owned(), setting.clone()]));
+    (settings, words)
+}
+
 // A backup is made while images are pushed, verified, found damaged when it is, and becomes a cluster again: everything
 // pushed before it is there, with the blobs of a volume that was kept; what is missing is told.
 #[test]
@@ -222,28 +243,16 @@ fn a_backup_becomes_a_cluster() {
     let ids: Vec<String> = before["nodes"].as_array().unwrap().iter().map(|node| node["id"].to_string()).collect();
     cluster.stop();
     // All nodes are lost, but for the volume of the first.
-    let volume = cluster.node_dir(1).join("data/blobs");
-    let certs = cluster.dir().join("certs").display().to_string();
-    let (code, told) = run(&["certs", "node", "--dir", &certs, "--name", "restored", "--address", &cluster.ip(1)]);
-    assert_eq!(code, 0, "{told}");
-    let settings = [
-        format!("node.data_dir={}", cluster.node_dir(1).join("data-new").display()),
-        format!("cluster.cert={certs}/nodes/restored/node.pem"),
-        format!("cluster.key={certs}/nodes/restored/node.key"),
-    ];
-    let config = config(&cluster, 1);
-    let mut words = vec!["backup", "restore", &dir, "-o", "json", "--config", &config];
-    settings.iter().for_each(|setting| words.extend(["--set", setting]));
     let list = cluster.dir().join("missing").display().to_string();
-    let own = format!("blobs.dir={}", volume.display());
-    let output = portolan(&[&words[..], &["--set", &own, "--missing", &list]].concat());
+    let (settings, words) = restoring(&cluster, &dir);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let output = portolan(&[&words[..], &["--missing", &list]].concat());
     let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
     assert_eq!((&report["blobs"], &report["blobs_missing"]), (&3.into(), &0.into()), "{report}");
     assert_eq!(fs::read_to_string(&list).unwrap(), "");
-    let (code, told) = run(&[&words[..], &["--set", &own]].concat());
+    let (code, told) = run(&words);
     assert!(code == 1 && told.contains("already"), "{told}");
 
-    let settings: Vec<String> = settings.into_iter().chain([own]).collect();
     cluster.spawn_node_with(1, &settings);
     cluster.wait_node_ready(1);
     let after = status(&cluster, 1);
@@ -256,6 +265,52 @@ fn a_backup_becomes_a_cluster() {
     push(&cluster, 1, "new", b"the new life takes pushes");
     join_as_new(&cluster, 2, &cluster.node_dir(2).join("data/blobs"));
     assert_eq!(get(&cluster, 2, &format!("blobs/{layer}")).status, 200);
+}
+
+/// Pushes images one after the other until it is told to stop; each tag, and when it was acknowledged.
+fn push_on(cluster: &Cluster, stop: &AtomicBool) -> Vec<(String, SystemTime)> {
+    let mut acknowledged = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        let tag = format!("t{}", acknowledged.len());
+        push(cluster, 1, &tag, tag.as_bytes());
+        acknowledged.push((tag, SystemTime::now()));
+    }
+    acknowledged
+}
+
+// What a restore loses is what it says: everything acknowledged before the time it tells is there, though images were
+// pushed all the while; what is missing is the end of what was pushed.
+#[test]
+fn a_restore_tells_its_loss_window() {
+    let mut cluster = Cluster::start(86);
+    let dir = cluster.dir().join("backup").display().to_string();
+    let stop = AtomicBool::new(false);
+    let (acknowledged, created) = std::thread::scope(|scope| {
+        let pushing = scope.spawn(|| push_on(&cluster, &stop));
+        std::thread::sleep(Duration::from_secs(2));
+        let (admin, credentials) = (cluster.admin(2), cluster.key_file().display().to_string());
+        let created = run(&["backup", "create", &dir, "--admin", &admin, "--credentials-file", &credentials]);
+        std::thread::sleep(Duration::from_secs(1));
+        stop.store(true, Ordering::Relaxed);
+        (pushing.join().unwrap(), created)
+    });
+    assert_eq!(created.0, 0, "{}", created.1);
+    (1..=3).for_each(|n| cluster.kill_node(n));
+    cluster.stop();
+    let (settings, words) = restoring(&cluster, &dir);
+    let output = portolan(&words.iter().map(String::as_str).collect::<Vec<_>>());
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+    cluster.spawn_node_with(1, &settings);
+    cluster.wait_node_ready(1);
+    let told = OffsetDateTime::parse(report["made_at"].as_str().unwrap(), &Rfc3339).unwrap();
+    let is_there = |tag: &str| get(&cluster, 1, &format!("manifests/{tag}")).status == 200;
+    let lost: Vec<bool> = acknowledged.iter().map(|(tag, _)| !is_there(tag)).collect();
+    let first_lost = lost.iter().position(|lost| *lost).expect("some were pushed after the backup");
+    assert!(lost[first_lost..].iter().all(|lost| *lost), "what is lost is the end: {lost:?}");
+    let times: Vec<OffsetDateTime> = acknowledged.iter().map(|(_, at)| OffsetDateTime::from(*at)).collect();
+    assert!(first_lost > 0 && times[first_lost] >= told, "{} was acknowledged before {told}", times[first_lost]);
+    let window = *times.last().unwrap() - told;
+    println!("{} of {} pushes were lost, of {window}", times.len() - first_lost, times.len());
 }
 
 /// One byte of any file of a backup, a file too many, or one that is missing is told.

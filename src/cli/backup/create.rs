@@ -24,6 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(3600);
 pub(super) async fn run(client: Client, dir: &Path, printer: Printer) -> Result<(), CliError> {
     let client = client.patient(PATIENCE);
     prepare(dir)?;
+    // before it is asked for: to make and fetch it takes a while, and what is acknowledged meanwhile is not in it
+    let made_at = Timestamp::from_ms(SystemClock.wall_ms()).to_string();
     let made = client.post("/v1/backups", &json!({})).await?;
     let held: Held = serde_json::from_value(made)
         .map_err(|error| CliError::failed(format!("the node answers with something else than a backup: {error}")))?;
@@ -33,7 +35,7 @@ pub(super) async fn run(client: Client, dir: &Path, printer: Printer) -> Result<
         eprintln!("warning: the node still holds the backup, and drops it when the next one is made: {error}");
     }
     fetched?;
-    let manifest = held.manifest(Timestamp::from_ms(SystemClock.wall_ms()).to_string());
+    let manifest = held.manifest(made_at);
     let text = serde_json::to_vec_pretty(&manifest).map_err(|error| CliError::failed(error.to_string()))?;
     let path = dir.join(manifest::FILE);
     files::create_new(&path, &text, PRIVATE_FILE_MODE).map_err(told(&path))?;

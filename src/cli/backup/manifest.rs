@@ -22,7 +22,7 @@ pub(super) struct Manifest {
     pub(super) lineage: String,
     /// Everything up to this log index is in it.
     pub(super) index: u64,
-    /// When it was made, RFC 3339, by the clock of who fetched it.
+    /// When it was asked for, RFC 3339, by the clock of who fetched it: all that was acknowledged before is in it.
     pub(super) made_at: String,
     /// The node that made it.
     pub(super) node: String,
