@@ -3,6 +3,7 @@
 mod blobs;
 mod closing;
 mod gauges;
+mod join;
 mod restore;
 mod room;
 mod serve;
@@ -191,6 +192,7 @@ pub async fn run(settings: Settings, shutdown: Shutdown, databases: Databases) -
         return Err(error);
     }
     tokio::spawn(serve::keep_key_in_force(Arc::clone(&parts)));
+    tokio::spawn(join::by_token(Arc::clone(&parts)));
     tracing::info!(
         node = %parts.identity.node,
         cluster = %parts.identity.cluster,
@@ -208,12 +210,13 @@ fn is_alone(settings: &Settings) -> bool {
 }
 
 async fn assemble(settings: Settings, shutdown: Shutdown, databases: &Databases) -> Result<Parts, NodeError> {
+    try_doors(&settings)?;
+    let (dir, data_dir) = take_data_dir(&settings)?;
+    join::unpack(&settings)?;
     let pems = match settings.cluster_tls() {
         Some(files) => Some(tls::watch_node_files(files, shutdown.clone()).map_err(NodeError::Tls)?),
         None => None,
     };
-    try_doors(&settings)?;
-    let (dir, data_dir) = take_data_dir(&settings)?;
     let (identity, _) = Identity::load_or_create(&dir, claim(&settings, named(pems.as_deref())))?;
     // Consensus is started only after the volume was opened: from then on an empty one is a lost or unmounted one. And
     // a volume that is here must be this node's: its copies are recorded under the volume's id.
@@ -447,7 +450,7 @@ async fn found_alone(parts: &Parts) -> Result<(), NodeError> {
         return Ok(());
     }
     match parts.cluster.found(parts.founding()).await {
-        Ok(_) => serve::audit(parts, "cluster.init", &parts.identity.cluster.to_string()),
+        Ok(_) => serve::audit(parts, "cluster.init", &parts.identity.cluster.to_string(), None),
         Err(FoundingError::Exists) => {}
         Err(error) => return Err(error.into()),
     }

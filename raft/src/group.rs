@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
+use tonic::Code;
 
 use crate::change::{self, ChangeError, USED_ID};
 use crate::config::{GroupConfig, StartError};
@@ -203,7 +204,8 @@ impl Group {
         }
     }
 
-    /// Asks one of the nodes at `seeds` to add this node as a learner; repeats until it is one.
+    /// Asks one of the nodes at `seeds` to add this node as a learner; repeats until it is one, or every seed says that
+    /// it may not be.
     pub async fn join(&self, seeds: Vec<String>, me: Member, limit: Duration) -> Result<(), ChangeError> {
         let core = self.0.core.clone();
         if core.gate.is_closed_for_good() {
@@ -417,6 +419,7 @@ impl Group {
 async fn join(core: &Core, seeds: &[String], me: Member) -> Result<(), ChangeError> {
     let question = wire::join(&me, core.log.last().is_none());
     loop {
+        let mut refusals = Vec::new();
         for seed in seeds {
             let question = (kind::JOIN, question.clone());
             let answer = core.net.call((0, seed), Class::Forward, question, Duration::from_secs(30)).await;
@@ -425,8 +428,20 @@ async fn join(core: &Core, seeds: &[String], me: Member) -> Result<(), ChangeErr
                 Ok(Ok(Changed::Rejected(why))) => return Err(ChangeError::Rejected(why)),
                 Ok(Ok(Changed::Lineage(lineage))) => enter_life(core, lineage).await?,
                 Ok(Ok(Changed::NotLeader | Changed::Unknown)) | Ok(Err(_)) => {}
-                Err(status) => tracing::info!(%status, %seed, "joining was not possible there"),
+                Err(status) => {
+                    tracing::info!(%status, %seed, "joining was not possible there");
+                    if status.code() == Code::PermissionDenied {
+                        refusals.push(status.message().to_owned());
+                    }
+                }
             }
+        }
+        // This node was removed, or its directory is an old copy, or the seeds are of another cluster: no repetition
+        // changes that. A seed that has not heard yet says something else.
+        if refusals.len() == seeds.len()
+            && let Some(why) = refusals.pop()
+        {
+            return Err(ChangeError::Rejected(why));
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }

@@ -1,5 +1,7 @@
 //! `portolan certs`: an authority for a cluster, and what it signs. Works on files alone.
 
+mod invite;
+
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -50,6 +52,9 @@ enum CertsCommand {
         #[arg(long, value_parser = node_id)]
         node_id: Option<NodeId>,
     },
+    /// Make a certificate for a new node, in <DIR>/nodes/<NAME>/, and a join token: one file with which a server joins
+    /// the cluster by itself. It holds the node's private key, and is good for one node.
+    Invite(invite::InviteArguments),
     /// Make or renew a certificate for another region, in <DIR>/regions/<NAME>/.
     Region {
         #[command(flatten)]
@@ -122,6 +127,7 @@ pub(super) fn run(arguments: CertsArguments, printer: Printer) -> Result<(), Cli
             return init(&place.dir, cluster_id.unwrap_or_else(random::cluster_id), printer);
         }
         CertsCommand::Show { files } => return show(&files, printer),
+        CertsCommand::Invite(wish) => return invite::run(&wish, printer),
         CertsCommand::Node { leaf, name, node_id } => node(&leaf, &name, node_id)?,
         CertsCommand::Region { leaf, name } => {
             let name = named(&name)?;

@@ -23,6 +23,9 @@ const CLOSE_MAX: Duration = Duration::from_secs(2);
 pub(super) struct ServerArguments {
     #[command(flatten)]
     pub(super) configuration: ConfigurationArguments,
+    /// Join a cluster with what `portolan certs invite` wrote; needed at the first start only.
+    #[arg(long, value_name = "FILE")]
+    join_token_file: Option<PathBuf>,
     /// Stop when standard input ends: for a parent that wants no orphans.
     #[arg(long, hide = true)]
     stop_with_stdin: bool,
@@ -62,14 +65,29 @@ impl ConfigurationArguments {
 
     /// The settings, or all mistakes.
     pub(super) fn load(&self) -> Result<Loaded, CliError> {
-        self.sources().load().map_err(|mistakes| CliError::usage(mistakes.to_string()))
+        load(&self.sources())
     }
+}
+
+impl ServerArguments {
+    fn load(&self) -> Result<Loaded, CliError> {
+        let mut sources = self.configuration.sources();
+        if let Some(file) = &self.join_token_file {
+            let (flag, setting) = ("--join-token-file", "cluster.join_token_file");
+            sources.flags.push((flag.to_owned(), setting.to_owned(), file.display().to_string()));
+        }
+        load(&sources)
+    }
+}
+
+fn load(sources: &Sources) -> Result<Loaded, CliError> {
+    sources.load().map_err(|mistakes| CliError::usage(mistakes.to_string()))
 }
 
 pub(super) fn run(arguments: &ServerArguments) -> Result<(), CliError> {
     #[cfg(feature = "mutants")]
     mutant::choose()?;
-    let Loaded { settings, warnings, .. } = arguments.configuration.load()?;
+    let Loaded { settings, warnings, .. } = arguments.load()?;
     prepare_audit_dir(&settings)?;
     let logging = Logging {
         format: settings.log.format,

@@ -7,6 +7,8 @@ use std::time::Duration;
 use super::mistake::{Mistake, Origin};
 use super::section::Reader;
 use super::{BlobDriver, Door, Settings};
+use crate::ground::certs::Role;
+use crate::ground::join_token::JoinToken;
 use crate::ground::{files, secret, telemetry, tls};
 
 type Name = (&'static str, &'static str);
@@ -145,6 +147,11 @@ impl Checker<'_> {
     fn cluster_files(&mut self) {
         let cluster = &self.settings.cluster;
         let names = [("cluster", "ca"), ("cluster", "cert"), ("cluster", "key")];
+        if let Some(path) = &cluster.join_token_file
+            && !self.join_token(path)
+        {
+            return;
+        }
         let parts = [("ca", &cluster.ca), ("cert", &cluster.cert), ("key", &cluster.key)];
         let missing: Vec<&str> = parts.iter().filter(|(_, path)| path.is_none()).map(|(key, _)| *key).collect();
         if missing.len() == 3 {
@@ -152,8 +159,8 @@ impl Checker<'_> {
                 let address = self.settings.listen_address(door);
                 if !address.ip().is_loopback() {
                     let told = format!(
-                        "{} = {address} is beyond this machine and needs cluster.ca, cluster.cert and cluster.key; \
-                         make them with `portolan certs`",
+                        "{} = {address} is beyond this machine and needs cluster.ca, cluster.cert and cluster.key, or \
+                         cluster.join_token_file; make them with `portolan certs`",
                         door.setting()
                     );
                     self.refuse(&[name(door)], told);
@@ -172,8 +179,62 @@ impl Checker<'_> {
         }
     }
 
-    fn same_node(&mut self, role: &crate::ground::certs::Role) {
-        let (Some(id), crate::ground::certs::Role::Node(certified)) = (self.settings.node.id, role) else { return };
+    /// A join token brings the three files with it. Tells whether they are there already: then they are looked at like
+    /// any others, and the token may be gone.
+    fn join_token(&mut self, path: &Path) -> bool {
+        let name = ("cluster", "join_token_file");
+        let shown = path.display();
+        let Some(dir) = self.settings.unpacked_dir() else {
+            let told = "cluster.join_token_file is set together with cluster.ca, cert or key, which a token brings with it; \
+                        leave out the one or the others";
+            self.refuse(&[name], told.to_owned());
+            return false;
+        };
+        let is_unpacked = dir.exists();
+        let token = match JoinToken::read(path) {
+            Ok((token, warning)) => {
+                self.warnings.extend(warning);
+                token
+            }
+            Err(error) if is_unpacked && error.is_absent() => return true,
+            Err(error) => {
+                self.refuse(&[name], format!("cluster.join_token_file: {shown} {error}"));
+                return false;
+            }
+        };
+        if is_unpacked {
+            return self.same_token(&token, path, &dir);
+        }
+        match token.check(path) {
+            Ok(pems) => self.same_node(&pems.identity.role),
+            Err(problem) => {
+                let what = "It came in a join token: make another one with `portolan certs invite`";
+                self.refuse(&[name], format!("cluster.join_token_file: {problem}. {what}"));
+            }
+        }
+        false
+    }
+
+    /// A data directory belongs to one node. A certificate that has ended, or can't be read, is told elsewhere.
+    fn same_token(&mut self, token: &JoinToken, path: &Path, dir: &Path) -> bool {
+        let present = self.settings.cluster_tls().and_then(|files| tls::load_node_files(&files).ok());
+        let (Ok(invited), Some(present)) = (token.identity(), present) else { return true };
+        if invited == present.identity {
+            return true;
+        }
+        let told = format!(
+            "cluster.join_token_file: {} is for {invited}, but {} holds the certificate of {}; leave the setting out to go \
+             on as that node, or give the new node an empty data directory",
+            path.display(),
+            dir.display(),
+            present.identity
+        );
+        self.refuse(&[("cluster", "join_token_file")], told);
+        false
+    }
+
+    fn same_node(&mut self, role: &Role) {
+        let (Some(id), Role::Node(certified)) = (self.settings.node.id, role) else { return };
         if id != *certified {
             let told = format!("node.id = {id} is not the {certified} of cluster.cert; leave node.id out");
             self.refuse(&[("node", "id")], told);
@@ -278,7 +339,8 @@ fn clash(one: SocketAddr, other: SocketAddr) -> bool {
     one.port() == other.port() && one.port() != 0 && same_ip
 }
 
-fn is_host_and_port(text: &str) -> bool {
+/// Whether a text names a host, or an address, and a port.
+pub fn is_host_and_port(text: &str) -> bool {
     let parsed = text.parse::<axum::http::uri::Authority>();
     parsed.is_ok_and(|parsed| !parsed.host().is_empty() && parsed.port_u16().is_some() && !text.contains('@'))
 }

@@ -13,6 +13,8 @@ use super::sections::{
     AuthSection, BlobsSection, ClusterSection, GcSection, HttpSection, ListenSection, LogSection, NodeSection,
     RaftSection, RepairSection, S3Section, TlsSection, TraceSection,
 };
+use crate::ground::join_token;
+use crate::ground::tls::NodeFiles;
 
 /// Largest configuration file, in bytes.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -84,6 +86,7 @@ impl Sources {
         let mut reader = Reader::new(raw);
         let mut settings = read_sections(&mut reader);
         settle_data_dir(&mut settings, &self.environment, &mut reader.mistakes);
+        settle_cluster_files(&mut settings);
         check::together(&settings, &mut reader, &mut warnings);
         if reader.mistakes.is_empty() {
             Ok(Loaded { settings, origins: reader.origins, warnings })
@@ -142,6 +145,20 @@ fn settle_data_dir(settings: &mut Settings, environment: &Environment, mistakes:
             origin: Origin::Default,
             text: "node.data_dir is not set, and neither is HOME; set it to a directory on a local disk".to_owned(),
         }),
+    }
+}
+
+/// Where no certificates are configured, those of a join token are used, and once it has been unpacked also without it.
+fn settle_cluster_files(settings: &mut Settings) {
+    let Settings { node, cluster, .. } = settings;
+    let is_configured = cluster.ca.is_some() || cluster.cert.is_some() || cluster.key.is_some();
+    if is_configured || node.data_dir.as_os_str().is_empty() {
+        return;
+    }
+    let dir = node.data_dir.join(join_token::DIR);
+    if cluster.join_token_file.is_some() || dir.exists() {
+        let NodeFiles { ca, cert, key } = join_token::files_in(&dir);
+        (cluster.ca, cluster.cert, cluster.key) = (Some(ca), Some(cert), Some(key));
     }
 }
 

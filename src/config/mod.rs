@@ -22,8 +22,10 @@ pub mod value;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::ground::join_token;
 use crate::ground::tls::{NodeFiles, ServerFiles};
 
+pub use check::is_host_and_port;
 pub use environment::Environment;
 pub use load::{Loaded, Sources};
 pub use mistake::{Mistake, Mistakes, Origin};
@@ -140,8 +142,15 @@ impl Settings {
 
     /// Certificate files of this node towards other nodes; `None` when nodes speak in the clear (loopback only).
     pub fn cluster_tls(&self) -> Option<NodeFiles> {
-        let ClusterSection { ca, cert, key } = &self.cluster;
+        let ClusterSection { ca, cert, key, .. } = &self.cluster;
         Some(NodeFiles { ca: ca.clone()?, cert: cert.clone()?, key: key.clone()? })
+    }
+
+    /// Directory that a join token is unpacked into, if this node lives by the files there, or will.
+    pub fn unpacked_dir(&self) -> Option<PathBuf> {
+        let dir = self.node.data_dir.join(join_token::DIR);
+        let (NodeFiles { ca, cert, key }, used) = (join_token::files_in(&dir), self.cluster_tls()?);
+        ((ca, cert, key) == (used.ca, used.cert, used.key)).then_some(dir)
     }
 
     /// Where blobs are kept.

@@ -7,6 +7,7 @@
 pub mod certs;
 pub mod clock;
 pub mod files;
+pub mod join_token;
 pub mod metric_list;
 pub mod random;
 pub mod reload;

@@ -91,14 +91,14 @@ impl Acceptor {
 
 fn load_server(files: &ServerFiles) -> Result<ServerTls, String> {
     let chain = read_chain(&files.cert)?;
-    let key = read_key(&files.key)?;
+    let key = key(&files.key, &read(&files.key)?)?;
     let not_after_s = certs::not_after_s(&chain[0]).map_err(|problem| told(&files.cert, &problem))?;
     let certified = pair(chain, key, &files.cert, &files.key)?;
     let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
     let builder = builder.map_err(|error| error.to_string())?;
     let builder = match &files.client_ca {
         None => builder.with_no_client_auth(),
-        Some(path) => builder.with_client_cert_verifier(client_verifier(path, true)?),
+        Some(path) => builder.with_client_cert_verifier(client_verifier(path, read_chain(path)?, true)?),
     };
     let resolver = rustls::sign::SingleCertAndKey::from(certified);
     let mut config = builder.with_cert_resolver(Arc::new(resolver));
@@ -127,10 +127,14 @@ fn pair(
     })
 }
 
-/// Trusts what `ca` signed; `optional` accepts clients without a certificate.
-fn client_verifier(ca: &Path, optional: bool) -> Result<Arc<dyn ClientCertVerifier>, String> {
+/// Trusts what the authorities read from `ca` signed; `optional` accepts clients without a certificate.
+fn client_verifier(
+    ca: &Path,
+    authorities: Vec<CertificateDer<'static>>,
+    optional: bool,
+) -> Result<Arc<dyn ClientCertVerifier>, String> {
     let mut roots = RootCertStore::empty();
-    for certificate in read_chain(ca)? {
+    for certificate in authorities {
         roots.add(certificate).map_err(|error| told(ca, &error.to_string()))?;
     }
     let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
@@ -142,9 +146,17 @@ fn told(path: &Path, problem: &str) -> String {
     format!("{}: {problem}", path.display())
 }
 
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    std::fs::read(path)
+        .map_err(|error| told(path, &format!("can't be read: {error}; check the path, and that this user may read it")))
+}
+
 fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let bytes = std::fs::read(path).map_err(|error| unreadable(path, &error))?;
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    chain(path, &read(path)?)
+}
+
+fn chain(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let chain = chain.map_err(|error| told(path, &format!("damaged PEM ({error})")))?;
     if chain.is_empty() {
         return Err(told(path, "holds no certificate; it must have \"BEGIN CERTIFICATE\" in it"));
@@ -152,14 +164,9 @@ fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     Ok(chain)
 }
 
-fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
-    let bytes = std::fs::read(path).map_err(|error| unreadable(path, &error))?;
-    PrivateKeyDer::from_pem_slice(&bytes)
+fn key(path: &Path, pem: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
+    PrivateKeyDer::from_pem_slice(pem)
         .map_err(|_| told(path, "holds no private key that can be read; it must be PEM, without a password"))
-}
-
-fn unreadable(path: &Path, error: &std::io::Error) -> String {
-    told(path, &format!("can't be read: {error}; check the path, and that this user may read it"))
 }
 
 /// At a reload, a certificate that has ended is worse than one that has not.
@@ -233,21 +240,33 @@ pub fn watch_node_files(files: NodeFiles, shutdown: Shutdown) -> Result<Arc<Relo
 /// # Errors
 /// A sentence with the file and what to do, when they can't be used.
 pub fn load_node_files(files: &NodeFiles) -> Result<NodePems, String> {
-    let chain = read_chain(&files.cert)?;
-    let verifier = client_verifier(&files.ca, false)?;
+    let (cert_pem, ca_pem) = (read(&files.cert)?, read(&files.ca)?);
+    check_node_pems(files, ca_pem, cert_pem, Secret::new(read(&files.key)?))
+}
+
+/// Checks what stands in a node's files, or came in another way: then `names` says in which.
+///
+/// # Errors
+/// A sentence with the name and what to do, when it can't be used.
+pub fn check_node_pems(
+    names: &NodeFiles,
+    ca_pem: Vec<u8>,
+    cert_pem: Vec<u8>,
+    key_pem: Secret<Vec<u8>>,
+) -> Result<NodePems, String> {
+    let own = chain(&names.cert, &cert_pem)?;
+    let verifier = client_verifier(&names.ca, chain(&names.ca, &ca_pem)?, false)?;
     let now = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(now_s()).unwrap_or(0)));
-    verifier.verify_client_cert(&chain[0], &chain[1..], now).map_err(|error| {
-        let ca = files.ca.display();
-        told(&files.cert, &format!("is not accepted under {ca} ({error}); make it again with `portolan certs node`"))
+    verifier.verify_client_cert(&own[0], &own[1..], now).map_err(|error| {
+        let ca = names.ca.display();
+        told(&names.cert, &format!("is not accepted under {ca} ({error}); make it again with `portolan certs node`"))
     })?;
-    let identity = certs::identity(&chain[0]).map_err(|problem| told(&files.cert, &problem))?;
+    let identity = certs::identity(&own[0]).map_err(|problem| told(&names.cert, &problem))?;
     if !matches!(identity.role, certs::Role::Node(_)) {
-        return Err(told(&files.cert, &format!("is for {identity}, not for a node; use `portolan certs node`")));
+        return Err(told(&names.cert, &format!("is for {identity}, not for a node; use `portolan certs node`")));
     }
-    drop(pair(chain, read_key(&files.key)?, &files.cert, &files.key)?);
-    let read = |path: &Path| std::fs::read(path).map_err(|error| unreadable(path, &error));
-    let key_pem = Secret::new(read(&files.key)?);
-    Ok(NodePems { ca_pem: read(&files.ca)?, cert_pem: read(&files.cert)?, key_pem, identity })
+    drop(pair(own, key(&names.key, key_pem.expose())?, &names.cert, &names.key)?);
+    Ok(NodePems { ca_pem, cert_pem, key_pem, identity })
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use raft::Group;
 use registry_core::vocabulary::ids::{ClusterId, Lineage};
 
-use super::{NodeError, blobs, claim, member, seat, take_data_dir};
+use super::{NodeError, blobs, claim, join, member, seat, take_data_dir};
 use crate::cluster::identity::Claim;
 use crate::cluster::{Identity, IdentityError};
 use crate::config::Settings;
@@ -59,9 +59,10 @@ pub enum RestoreError {
 /// Puts the tables in `copy` in place and begins a new life of the log with this node as its one voter. The node is to
 /// be started afterwards, others join it.
 pub async fn restore(settings: &Settings, cluster: ClusterId, copy: &Path) -> Result<Restored, RestoreError> {
+    let (dir, _lock) = take_data_dir(settings)?;
+    join::unpack(settings)?;
     let named = settings.cluster_tls().map(|files| tls::load_node_files(&files)).transpose();
     let named = named.map_err(NodeError::Tls)?.map(|pems| pems.identity);
-    let (dir, _lock) = take_data_dir(settings)?;
     let (raft_dir, state_dir) = (settings.raft_dir(), settings.state_dir());
     if Group::was_started(&raft_dir) || raft_dir.join("log").exists() || state_dir.join("CURRENT").exists() {
         return Err(RestoreError::NotEmpty(dir));

@@ -108,7 +108,7 @@ pub(super) async fn first_key(parts: &Parts) -> Result<Option<String>, String> {
     let is_brought = brought.is_some();
     let made = parts.auth.bootstrap(brought).await.map_err(|refusal| refusal.to_string())?;
     if let Some(RootKey { key_id, .. }) = &made {
-        audit(parts, "key.create", &format!("root/{key_id}"));
+        audit(parts, "key.create", &format!("root/{key_id}"), None);
     }
     match made {
         Some(_) if is_brought => Ok(None),
@@ -130,7 +130,7 @@ pub(super) async fn keep_key_in_force(parts: Arc<Parts>) {
         let settled = if parts.auth.has_root() { parts.auth.bootstrap(Some(key.clone())).await } else { Ok(None) };
         match settled {
             Ok(Some(RootKey { key_id, .. })) => {
-                audit(&parts, "key.create", &format!("root/{key_id}"));
+                audit(&parts, "key.create", &format!("root/{key_id}"), None);
                 tracing::warn!(key_id, "the access key of the configuration was not accepted and is from now on");
                 return;
             }
@@ -144,9 +144,9 @@ pub(super) async fn keep_key_in_force(parts: Arc<Parts>) {
     }
 }
 
-/// Writes down a change that this node made by itself.
-pub(super) fn audit(parts: &Parts, action: &'static str, resource: &str) {
-    before_anybody(&Cluster::principal(parts.identity.node), LOCAL, "", action, resource, None);
+/// Writes down a change that this node made by itself, or was refused.
+pub(super) fn audit(parts: &Parts, action: &'static str, resource: &str, refused: Option<&str>) {
+    before_anybody(&Cluster::principal(parts.identity.node), LOCAL, "", action, resource, refused);
 }
 
 /// The address of what a node does by itself.

@@ -10,6 +10,7 @@ mod form;
 mod gc;
 mod healing;
 mod history;
+mod join;
 mod oci_edges;
 mod recovery;
 mod s3;

@@ -96,6 +96,24 @@ async fn a_former_member_stays_out() {
     cluster.group(other).propose(add("x", 1), PATIENCE).await.unwrap();
 }
 
+// Who was removed is told so when it would join again under its old id, and not left to try until its time is up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_node_is_told() {
+    let mut cluster = Cluster::start(1, |_| {}).await;
+    let new = cluster.add_node().await;
+    let seed = cluster.member(0).raft_addr;
+    cluster.group(new).join(vec![seed.clone()], cluster.member(new), PATIENCE).await.unwrap();
+    cluster.converge().await;
+    cluster.group(0).remove(id(&cluster, new), PATIENCE).await.unwrap();
+    members_are(&cluster, 0, &[1], &[]).await;
+    cluster.kill(new).await;
+    std::fs::remove_dir_all(cluster.node_dir(new)).unwrap();
+    cluster.restart(new).await.unwrap();
+    let refused = cluster.group(new).join(vec![seed], cluster.member(new), PATIENCE).await;
+    let Err(ChangeError::Rejected(why)) = &refused else { panic!("{refused:?}") };
+    assert!(why.contains("was removed"), "{why}");
+}
+
 // A node that lags is not made a voter: the quorum would be weaker until it has caught up.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lagging_node_is_not_promoted() {

@@ -9,7 +9,7 @@ use registry_core::decide::policy;
 use registry_core::metadata::node::NodeState;
 use registry_core::vocabulary::Refusal;
 use registry_core::vocabulary::ids::NodeId;
-use registry_core::vocabulary::limits::RETRY_AFTER_MS;
+use registry_core::vocabulary::limits::{RETRY_AFTER_MS, SEEDS_MAX};
 use serde::{Deserialize, Serialize};
 
 use super::answer;
@@ -19,9 +19,6 @@ use super::users::NewKeyDocument;
 use crate::cluster::{Accepted, ClusterStatus, Founded, FoundingError, MembershipError, NodeStatus, StoreStatus};
 
 type Answer = Result<Response<Body>, Failure>;
-
-/// Consensus addresses given to a joining node.
-const SEEDS_MAX: usize = 32;
 
 #[derive(Serialize)]
 struct StatusDocument {

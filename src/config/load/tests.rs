@@ -1,7 +1,13 @@
 //! Configurations as people write them, and the exact texts they get back.
 
+use registry_core::vocabulary::ids::{ClusterId, NodeId};
+
 use super::*;
 use crate::config::{Door, reference};
+use crate::ground::certs::mint::Authority;
+use crate::ground::certs::{Identity, Role};
+use crate::ground::files;
+use crate::ground::join_token::JoinToken;
 
 fn load(file: &str, variables: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<Loaded, String> {
     let dir = tempfile::tempdir().unwrap();
@@ -119,7 +125,7 @@ fn bad_files() {
         (
             "[listen]\nraft = \"192.0.2.1:7401\"",
             "portolan.toml:2: listen.raft = 192.0.2.1:7401 is beyond this machine and needs cluster.ca, cluster.cert and \
-             cluster.key; make them with `portolan certs`",
+             cluster.key, or cluster.join_token_file; make them with `portolan certs`",
         ),
         (
             "[listen]\npublic = \"0.0.0.0:7400\"\npublic_insecure = true",
@@ -291,6 +297,59 @@ fn printed_reads_back() {
     assert_eq!(bare(&first), bare(&second));
     let defaults = load(&reference(), &[], &[]).unwrap();
     assert_eq!(bare(&defaults), bare(&load("", &[], &[]).unwrap()));
+}
+
+/// A join token for a node.
+fn token(node: u64) -> JoinToken {
+    let (authority, ca) = Authority::create(ClusterId(7)).unwrap();
+    let identity = Identity { cluster: ClusterId(7), role: Role::Node(NodeId(node)) };
+    let pair = authority.issue(&identity, &["127.0.0.1".to_owned()], 30).unwrap();
+    let seeds = vec!["127.0.0.1:7401".to_owned()];
+    JoinToken { ca_pem: ca.cert_pem, cert_pem: pair.cert_pem, key_pem: pair.key_pem, seeds }
+}
+
+// A token stands in for the three files: before it is unpacked it must be good, afterwards it may be gone, and so may
+// the setting. It is for one data directory, and not together with other files.
+#[test]
+fn join_tokens() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, data) = (dir.path().join("token"), dir.path().join("data"));
+    let (path_text, data_text) = (path.display().to_string(), data.display().to_string());
+    let file = format!("[cluster]\njoin_token_file = {path_text:?}\n[node]\ndata_dir = {data_text:?}\n");
+    let told = || mistakes(&file, &[], &[]).join("\n").replace(&format!("{}/", dir.path().display()), "");
+    let start = "portolan.toml:2: cluster.join_token_file: token";
+    let write = |text: &str| files::write_atomic(&path, text.as_bytes(), files::PRIVATE_FILE_MODE).unwrap();
+
+    assert!(told().starts_with(&format!("{start} can't be read")) && told().contains("`portolan certs invite`"));
+    write("-----BEGIN CERTIFICATE-----\n");
+    assert!(told().starts_with(&format!("{start} holds no join token")), "{}", told());
+    let text = token(9).encode().unwrap().expose().clone();
+    write(&text[..text.len() - 1]);
+    assert!(told().starts_with(&format!("{start} was cut off or changed")), "{}", told());
+    write(&text.replace("ptln-join-1.", "ptln-join-2."));
+    assert!(told().starts_with(&format!("{start} holds a join token of version 2")), "{}", told());
+    let mixed = JoinToken { ca_pem: token(9).ca_pem, ..token(9) };
+    write(mixed.encode().unwrap().expose());
+    assert!(told().starts_with(&format!("{start} (certificate): is not accepted under")), "{}", told());
+
+    write(&text);
+    let loaded = load(&file, &[], &[]).unwrap();
+    assert_eq!(loaded.warnings, Vec::<String>::new());
+    assert_eq!(loaded.settings.unpacked_dir(), Some(data.join("cluster")));
+    assert_eq!(loaded.settings.cluster_tls().unwrap().cert, data.join("cluster/node.pem"));
+    load(&loaded.effective(), &[], &[]).unwrap();
+    let both = mistakes(&file, &[("PORTOLAN_CLUSTER_CERT", "/absent")], &[]);
+    assert!(both[0].contains("is set together with cluster.ca, cert or key"), "{both:?}");
+    assert_eq!(mistakes(&file, &[("PORTOLAN_NODE_ID", "0000000000000008")], &[]).len(), 1);
+
+    JoinToken::parse(&text).unwrap().unpack(&data.join("cluster")).unwrap();
+    load(&file, &[], &[]).unwrap();
+    write(token(8).encode().unwrap().expose());
+    assert!(told().contains("leave the setting out to go on as that node"), "{}", told());
+    std::fs::remove_file(&path).unwrap();
+    load(&file, &[], &[]).unwrap();
+    let bare = load(&format!("[node]\ndata_dir = {data_text:?}\n"), &[], &[]).unwrap();
+    assert_eq!(bare.settings.unpacked_dir(), Some(data.join("cluster")));
 }
 
 // A named file that is not there is a mistake, not an empty configuration.

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use crate::config::section::section;
 
 section! {
-    /// Certificates by which nodes know each other, made by `portolan certs`. All three or none; none only on loopback.
-    /// Replaced files are used within two seconds.
+    /// Certificates by which nodes know each other, made by `portolan certs`. All three or none; none with a join
+    /// token, and on loopback. Replaced files are used within two seconds.
     ClusterSection "cluster"
 
     /// Authority of the cluster, PEM.
@@ -17,4 +17,9 @@ section! {
 
     /// Its private key, PEM without a password; mode 0600.
     key: Option<PathBuf> = None;
+
+    /// A join token, made by `portolan certs invite`, in place of the three files; mode 0600. It is unpacked at the
+    /// first start, into cluster/ in the data directory, and the node joins by itself. From then on the files there are
+    /// used, with or without this setting, and the token may be removed.
+    join_token_file: Option<PathBuf> = None;
 }

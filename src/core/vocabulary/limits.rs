@@ -251,6 +251,10 @@ pub const TAG_FILTER_WILDCARDS_MAX: usize = 2;
 pub const NODES_MAX: usize = 1000;
 /// Blob volumes of a cluster.
 pub const STORES_MAX: usize = 4000;
+/// Consensus addresses that a joining node is given to ask at.
+pub const SEEDS_MAX: usize = 32;
+/// Largest join token in bytes: an authority, a certificate with its chain, a key, and the addresses.
+pub const JOIN_TOKEN_BYTES_MAX: usize = 32 * KIB;
 /// Longest address, URL or version of a node in bytes.
 pub const ADDRESS_BYTES_MAX: usize = 512;
 /// Repositories looked at for one that a blob may be mounted from. Few enough that a fruitless search is over before
@@ -325,6 +329,8 @@ const _: () = {
     assert!(REQUEST_WINDOW_ENTRIES > 16 * PROPOSALS_QUEUED_MAX as u64);
     // An outcome (at most 256 bytes for a tag) fits where it is decoded.
     assert!((OUTCOME_TAGS_MAX + TAGS_PER_DELETE_MAX) * 256 < 4 * PROPOSAL_BYTES_MAX);
+    // In base64 all its seeds leave room for the rest.
+    assert!(2 * SEEDS_MAX * ADDRESS_BYTES_MAX <= JOIN_TOKEN_BYTES_MAX);
     assert!(BLOB_BYTES_MAX < i64::MAX as u64);
     assert!(TRANSFER_BATCH_BYTES <= TRANSFER_FRAME_BYTES_MAX && TRANSFER_READ_BYTES <= TRANSFER_FRAME_BYTES_MAX);
     assert!(TRANSFER_READ_BYTES.is_multiple_of(BLOCK_BYTES) && PACK_BLOB_BYTES_MAX <= TRANSFER_FRAME_BYTES_MAX);

@@ -224,15 +224,21 @@ impl Cluster {
 
     /// The same, with settings of its own, each as `section.key=value`.
     pub(crate) fn spawn_node_with(&self, n: u8, settings: &[String]) {
+        let words: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting.as_str()]).collect();
+        self.spawn_node_by(n, &words);
+    }
+
+    /// The same, with more words on its command line.
+    pub(crate) fn spawn_node_by(&self, n: u8, words: &[&str]) {
         assert_eq!(self.pid(n), None, "node {n} runs");
         let log =
             std::fs::OpenOptions::new().append(true).create(true).open(self.node_dir(n).join("node.log")).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_portolan"));
         command.arg("server").arg("--config").arg(self.node_dir(n).join("portolan.toml")).arg("--stop-with-stdin");
-        for setting in self.settings.iter().chain(settings) {
+        for setting in &self.settings {
             command.arg("--set").arg(setting);
         }
-        let command = command.stdin(Stdio::piped()).stdout(log.try_clone().unwrap()).stderr(log);
+        let command = command.args(words).stdin(Stdio::piped()).stdout(log.try_clone().unwrap()).stderr(log);
         self.restarted.lock().unwrap().push(command.spawn().unwrap());
     }
 
