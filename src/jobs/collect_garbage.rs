@@ -3,9 +3,9 @@
 //! ([`free_files`](super::free_files)).
 //!
 //! A cycle walks over all slots once for each phase, a bounded batch at a time, and rests after each, longest while
-//! clients are served (`pace`). Where it is stands in the state now and then, so that the next leader goes on there. What
-//! it proposes is conditional: whatever has changed since it looked stays as it is. An error ends the cycle, and one that
-//! would condemn too much stops and asks. Source: consensus-and-faults §5.5.
+//! clients are served (`pace`). Where it is stands in the state now and then, so that the next leader goes on there.
+//! What it proposes is conditional: whatever has changed since it looked stays as it is. An error ends the cycle, and
+//! one that would condemn too much stops and asks. Source: consensus-and-faults §5.5.
 
 mod cycle;
 mod pace;

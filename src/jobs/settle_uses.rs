@@ -26,8 +26,8 @@ pub struct SettleUses {
     walk: Mutex<Walk>,
 }
 
-/// Where a walk over all loose uses is. What it has dropped stays in its way until it may be forgotten: it goes on behind
-/// that.
+/// Where a walk over all loose uses is. What it has dropped stays in its way until it may be forgotten: it goes on
+/// behind that.
 #[derive(Debug, Default)]
 struct Walk {
     slot: Slot,

@@ -209,8 +209,8 @@ mod tests {
         commands
     }
 
-    // One walk over the references of a page finds what a look at each digest finds, also behind more rows than it reads
-    // at once, of a kind that doesn't count.
+    // One walk over the references of a page finds what a look at each digest finds, also behind more rows than it
+    // reads at once, of a kind that doesn't count.
     #[test]
     fn a_page_knows_who_is_held() {
         let mut world = World::region(&["a", "b"]);
