@@ -89,6 +89,7 @@ impl CollectGarbage {
             fuse: Fuse { percent: allow_percent.unwrap_or(fuse.percent), ..fuse },
             wish: Wish { untagged_ticks: untagged.map(ticks), orphaned_ticks: orphaned.map(ticks) },
             applied_index: self.metadata.applied_index(),
+            portion: self.pace.lock().portion(),
         }
     }
 

@@ -13,12 +13,15 @@ use registry_core::metadata::tables::TablesRead;
 use registry_core::metadata::untagged::{self, Wish};
 use tokio::time::Instant;
 
-/// Rows looked at in one batch: a few milliseconds, in which its thread serves nobody.
-const ROWS_PER_BATCH: usize = 1024;
-/// Rows read at once.
-const ROWS_PER_PAGE: usize = 512;
-/// Commands after which a batch is proposed.
-const COMMANDS_PER_BATCH: usize = 256;
+/// How much a batch does at a time: while it looks its thread serves nobody, and while its commands are applied no
+/// others are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Portion {
+    /// Rows it looks at.
+    pub(super) rows: usize,
+    /// Rows it reads at once, and commands after which it is proposed.
+    pub(super) page: usize,
+}
 
 /// What a cycle goes by.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +32,8 @@ pub(super) struct Plan {
     pub(super) wish: Wish,
     /// How far this node has applied the log.
     pub(super) applied_index: u64,
+    /// How much a batch does.
+    pub(super) portion: Portion,
 }
 
 /// What a batch came to.
@@ -110,7 +115,7 @@ impl Cycle {
     pub(super) fn batch(&mut self, tables: &impl TablesRead, plan: &Plan) -> Batch {
         let mut commands = Vec::new();
         let mut looked_at = 0;
-        while self.slot < SLOTS && looked_at < ROWS_PER_BATCH && commands.len() < COMMANDS_PER_BATCH {
+        while self.slot < SLOTS && looked_at < plan.portion.rows && commands.len() < plan.portion.page {
             let found = self.page(tables, plan, &commands);
             looked_at += found.looked_at;
             commands.extend(found.commands);
@@ -125,14 +130,15 @@ impl Cycle {
 
     fn page(&mut self, tables: &impl TablesRead, plan: &Plan, before: &[Command]) -> Found {
         let (slot, after, clock) = (self.slot, self.after.as_deref(), clock::read(tables));
+        let limit = plan.portion.page;
         match self.phase {
-            Phase::Manifests => untagged::due(tables, slot, &clock, plan.wish, after, ROWS_PER_PAGE),
-            Phase::Links => idle::idle_links(tables, slot, &clock, after, ROWS_PER_PAGE),
-            Phase::Uses => idle::idle_uses(tables, slot, after, ROWS_PER_PAGE),
-            Phase::Settle => link::settlement(tables, slot, plan.applied_index, after, ROWS_PER_PAGE),
+            Phase::Manifests => untagged::due(tables, slot, &clock, plan.wish, after, limit),
+            Phase::Links => idle::idle_links(tables, slot, &clock, after, limit),
+            Phase::Uses => idle::idle_uses(tables, slot, after, limit),
+            Phase::Settle => link::settlement(tables, slot, plan.applied_index, after, limit),
             Phase::Survey => {
                 let mut survey = self.tally.surveyed();
-                let found = sweep::survey(tables, slot, after, ROWS_PER_PAGE, &mut survey);
+                let found = sweep::survey(tables, slot, after, limit, &mut survey);
                 self.tally.count(&survey);
                 found
             }
@@ -140,7 +146,7 @@ impl Cycle {
                 let proposed: u64 = before.iter().map(condemned_bytes).sum();
                 let spent = self.tally.condemned_bytes + proposed;
                 let mut allowed = plan.fuse.allowance(self.tally.bytes).saturating_sub(spent);
-                let (found, held) = sweep::due(tables, slot, &clock, after, ROWS_PER_PAGE, &mut allowed);
+                let (found, held) = sweep::due(tables, slot, &clock, after, limit, &mut allowed);
                 self.held_bytes += held;
                 found
             }
@@ -214,7 +220,8 @@ mod tests {
     const BLOBS: u64 = 40;
 
     fn plan(percent: u8) -> Plan {
-        Plan { fuse: Fuse { percent, floor_bytes: 0 }, wish: Wish::default(), applied_index: 0 }
+        let (fuse, portion) = (Fuse { percent, floor_bytes: 0 }, Portion { rows: 16, page: 4 });
+        Plan { fuse, wish: Wish::default(), applied_index: 0, portion }
     }
 
     fn world() -> World {

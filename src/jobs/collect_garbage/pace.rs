@@ -1,15 +1,21 @@
-//! How long collection rests after it has worked: much while clients want something, little while nobody does.
+//! How much collection does at a time, and how long it rests then: little and long while clients want something, much
+//! and hardly while nobody does.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::cycle::Portion;
 use crate::ground::traffic::Traffic;
 
 /// While clients are served a cycle rests so many times as long as it worked: a quarter of one processor at most.
 const REST_BUSY: f64 = 3.0;
 /// The same while nobody is served: what comes first finds it at work for a batch at most.
 const REST_QUIET: f64 = 0.1;
+/// While clients are served a batch holds none of them up for much more than a millisecond.
+const PORTION_BUSY: Portion = Portion { rows: 128, page: 32 };
+/// The same while nobody is served.
+const PORTION_QUIET: Portion = Portion { rows: 2048, page: 512 };
 /// Longest rest after a batch.
 const REST_MAX: Duration = Duration::from_secs(1);
 /// Time over which it is counted what clients want.
@@ -41,6 +47,11 @@ impl Pace {
     /// Collection has written an entry.
     pub(super) fn wrote(&mut self) {
         self.own_entries += 1;
+    }
+
+    /// What the next batch is to do.
+    pub(super) fn portion(&self) -> Portion {
+        if self.is_busy { PORTION_BUSY } else { PORTION_QUIET }
     }
 
     /// The rest after a batch that took `worked`, at a node that has applied the log up to `applied_index`.
@@ -78,9 +89,11 @@ mod tests {
         assert_eq!(pace.rest(WORKED, 1000), much, "nothing is known yet");
         rest_after(&mut pace, 1000).await;
         assert_eq!(rest_after(&mut pace, 1002).await, little);
+        assert_eq!(pace.portion(), PORTION_QUIET);
         (0..100).for_each(|_| pace.wrote());
         assert_eq!(rest_after(&mut pace, 1104).await, little);
         assert_eq!(rest_after(&mut pace, 1134).await, much, "others push");
+        assert_eq!(pace.portion(), PORTION_BUSY);
         assert_eq!(rest_after(&mut pace, 1134).await, little);
         (0..20).for_each(|_| traffic.note());
         assert_eq!(rest_after(&mut pace, 1134).await, much, "others ask");
