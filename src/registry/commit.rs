@@ -270,10 +270,6 @@ impl Registry {
 /// What a commit's refusal is to a client: bytes that lie with a node that was removed between their placement and
 /// their commit have to be placed again, which is no mistake of the client's.
 fn left_meanwhile(refusal: Refusal) -> Refusal {
-    match refusal {
-        Refusal::StoreUnknown { store } => {
-            Refusal::PlacementInvalid { detail: format!("store {store} left the cluster meanwhile: try again") }
-        }
-        other => other,
-    }
+    let Refusal::StoreUnknown { store } = refusal else { return refusal };
+    Refusal::PlacementInvalid { detail: format!("store {store} left the cluster meanwhile: try again") }
 }
