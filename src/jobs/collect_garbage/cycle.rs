@@ -220,7 +220,7 @@ mod tests {
     const BLOBS: u64 = 40;
 
     fn plan(percent: u8) -> Plan {
-        let (fuse, portion) = (Fuse { percent, floor_bytes: 0 }, Portion { rows: 16, page: 4 });
+        let (fuse, portion) = (Fuse { percent, floor_bytes: 0 }, Portion { rows: 4096, page: 512 });
         Plan { fuse, wish: Wish::default(), applied_index: 0, portion }
     }
 
@@ -259,7 +259,7 @@ mod tests {
     #[test]
     fn all_the_way() {
         let mut world = world();
-        let all = plan(100);
+        let all = Plan { portion: Portion { rows: 16, page: 4 }, ..plan(100) };
         let mut first = Cycle::begin(0, None, 0, false);
         assert_eq!(run(&mut world, &mut first, &all), Ending::Done);
         assert!(first.tally.is_idle() && first.tally.records == BLOBS && first.tally.bytes == BLOBS * 8);
