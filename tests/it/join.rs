@@ -87,8 +87,11 @@ fn a_token_is_all_a_node_needs() {
     wait("the others know it", PATIENCE, || members(&cluster).contains(&cluster.raft_address(new)));
     let with_new = members(&cluster);
     assert_eq!(with_new.len(), 4, "{with_new:?}");
-    let own = log(&cluster, new);
-    assert!(own.contains("this node has joined its cluster") && own.contains("cluster.join"), "{own}");
+    // it is fed, and ready, before the answer to its join has come
+    wait("it says that it has joined", PATIENCE, || {
+        let own = log(&cluster, new);
+        own.contains("this node has joined its cluster") && own.contains("cluster.join")
+    });
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     let unpacked = cluster_files(&cluster, new);
     assert_eq!((mode(&unpacked), mode(&unpacked.join("node.key"))), (0o700, 0o600));

@@ -282,7 +282,7 @@ fn push_on(cluster: &Cluster, stop: &AtomicBool) -> Vec<(String, SystemTime)> {
 // pushed all the while; what is missing is the end of what was pushed.
 #[test]
 fn a_restore_tells_its_loss_window() {
-    let mut cluster = Cluster::start(86);
+    let mut cluster = Cluster::start(198);
     let dir = cluster.dir().join("backup").display().to_string();
     let stop = AtomicBool::new(false);
     let (acknowledged, created) = std::thread::scope(|scope| {
