@@ -33,22 +33,6 @@ check_unit() {
   say "unit:$line"
 }
 
-# A single node under strace, with a little work: what it asks of the kernel is what the unit lets it ask.
-check_calls() {
-  local at=127.${REGION:-14}.9.1 node door=0 listen=()
-  command -v strace >/dev/null && command -v systemd-analyze >/dev/null || { say "unit: no strace, so no look at its filter"; return 0; }
-  for node in public raft blob admin; do listen+=(--set "listen.$node=$at:$((7400 + door))"); door=$((door + 1)); done
-  (umask 077; echo "PTLNAAAAAAAAAAAAAAAA:$(head -c 30 /dev/urandom | base64 | tr +/ ab)" >"$work/key")
-  strace -f -qq -o "$work/trace" "$PORTOLAN" server --data-dir "$work/one" --set "auth.root_key_file=$work/key" \
-    --set blobs.capacity=1GiB "${listen[@]}" >"$work/one.log" 2>&1 &
-  node=$!
-  for _ in $(seq 100); do "$PORTOLAN" health --admin "http://$at:7403" >/dev/null 2>&1 && break; sleep 0.2; done
-  "$PORTOLAN" bench blob-push --size 200KiB --count 10 --registry "http://$at:7400" --credentials-file "$work/key" >/dev/null
-  "$PORTOLAN" bench manifest-get --count 50 --registry "http://$at:7400" --credentials-file "$work/key" >/dev/null
-  kill -TERM "$(cut -d' ' -f1 "$work/trace" | head -n 1)"; wait $node || { tail -n 5 "$work/one.log"; return 1; }
-  $ops/unit.py deploy/systemd/portolan.service "$work/trace"
-}
-
 say "rules"
 $ops/install.sh
 (cd deploy/prometheus && "$tools/promtool" check rules alerts.yml && "$tools/promtool" test rules alerts_test.yml &&
@@ -91,6 +75,6 @@ for alert in $drills; do
   say "drill: $alert"
   drill "$alert" || { say "FAILED: $alert"; failed=$((failed + 1)); run_block "$alert" clear || true; }
 done
-check_calls || { say "FAILED: the unit"; failed=$((failed + 1)); }
+$ops/one.sh calls || { say "FAILED: the unit"; failed=$((failed + 1)); }
 say "$(wc -w <<<"$drills") drills, the board and the unit, $failed failed"
 [ "$failed" = 0 ]
