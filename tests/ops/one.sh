@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # One node alone, for what the stage of three does not show. It knows nothing of the stage.
-#   one.sh calls   under strace, with a little work: what it asks of the kernel is what the unit lets it ask
+#   one.sh calls    under strace, with a little work: what it asks of the kernel is what the unit lets it ask
+#   one.sh bucket   its blobs in a bucket of a real S3 server, with Prometheus beside it: the board's panels of buckets
+#                   show data under load
 # PORTOLAN=binary, REGION=where it listens (127.REGION.9.1). Not a function of run.sh: bash does not stop at what fails
 # inside of a function whose end is looked at (`f || …`).
 set -euo pipefail
@@ -9,7 +11,7 @@ cache=${PORTOLAN_CACHE:-$HOME/.cache/portolan}
 binary=${PORTOLAN:-${CARGO_TARGET_DIR:-$cache/target}/debug/portolan}
 # what a shell on a node of the stage has: another node's configuration, with TLS
 unset "${!PORTOLAN_@}"
-at=127.${REGION:-14}.9.1 work=$(mktemp -d) under=() node="" started=""
+at=127.${REGION:-14}.9.1 beside=127.${REGION:-14}.9.2 work=$(mktemp -d) under=() node="" started=""
 trap end EXIT
 fail() { [ ! -e "$work/log" ] || tail -n 5 "$work/log" >&2; echo "one.sh: $*" >&2; exit 1; }
 wait_for() { # SECONDS COMMAND…
@@ -65,7 +67,37 @@ calls() {
   tests/ops/unit.py deploy/systemd/portolan.service "$work/trace"
 }
 
+bucket() {
+  local s3=$beside:9000 prometheus=$beside:9090 loads=() load
+  mkdir -p "$work/s3/images"; (umask 077; echo portolan-secret >"$work/secret")
+  mkfifo "$work/hold"
+  PORTOLAN_CACHE=$cache tests/s3/serve.sh "$s3" "$work/s3" <"$work/hold" >"$work/s3.said" &
+  exec 8>"$work/hold" # it ends when this does
+  # the first time it is built
+  wait_for 600 grep -q ready "$work/s3.said" || fail "there is no S3 server"
+  # so small a cache that blobs must leave it
+  begin blobs.driver=s3 s3.bucket=images "s3.endpoint=http://$s3" s3.access_key=portolan \
+    "s3.secret_key_file=$work/secret" s3.cache=8MiB
+  cut -d: -f2 "$work/key" >"$work/password"
+  cat >"$work/prometheus.yml" <<CFG
+global: { scrape_interval: 2s }
+scrape_configs:
+  - job_name: portolan
+    basic_auth: { username: PTLNAAAAAAAAAAAAAAAA, password_file: $work/password }
+    static_configs: [{ targets: ["$at:7403"] }]
+CFG
+  "$cache/tools/bin/prometheus" --config.file="$work/prometheus.yml" --storage.tsdb.path="$work/prometheus" \
+    --web.listen-address="$prometheus" --log.level=warn >"$work/prometheus.log" 2>&1 &
+  # what is pushed, what the cache keeps, and more than it holds
+  for load in "blob-push --size 64KiB" "blob-get --size 1MiB --blobs 2" "blob-get --size 200KiB --blobs 100"; do
+    bench $load --duration 25s --clients 3 --rate 10 & loads+=($!)
+  done
+  for load in "${loads[@]}"; do wait "$load" || fail "the load failed"; done
+  tests/ops/board.py ask "http://$prometheus" portolan bucket
+  stop
+}
+
 case ${1:-} in
-  calls) "$1" ;;
+  calls | bucket) "$1" ;;
   *) sed -n '2,/^set/p' tests/ops/one.sh | sed '$d;s/^# \?//' >&2; exit 2 ;;
 esac

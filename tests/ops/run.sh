@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # tests/ops/run.sh [--check | --drills=ALERT,… | --all]
 #   --check   rules and their tests, runbooks, the board, the unit: half a minute, nothing is started
-#   else also a cluster and a real Prometheus (stage.sh): every panel of the board must show data under load, and drills
-#   from the runbooks alone: what stands there provokes the alert, the alert fires, the commands to look at it work, what
-#   stands there clears it. Three drills without a word, those named, or all (half an hour).
+#   else also a cluster and a real Prometheus (stage.sh), and a node with a bucket (one.sh): every panel of the board
+#   must show data under load; and drills from the runbooks alone: what stands there provokes the alert, the alert
+#   fires, the commands to look at it work, what stands there clears it. Three drills without a word, those named, or
+#   all (half an hour).
 #   PORTOLAN=binary, STAGE=directory of the stage, REGION=where its nodes listen (127.REGION.x.1)
 set -euo pipefail
 here=$(cd "$(dirname "$0")/../.." && pwd); cd "$here"
@@ -47,9 +48,14 @@ say "a cluster and a Prometheus"
 is_up=1
 $ops/stage.sh up
 eval "$($ops/stage.sh env)"
-$ops/stage.sh load 30
+# what was pushed is verified once, so that the board has that to show as well
+$ops/stage.sh load 10
+for node in a b c; do $ops/stage.sh on $node 'portolan scrub run' >/dev/null; done
+$ops/stage.sh load 20
 failed=0
-$ops/board.py ask "$PROMETHEUS" portolan || failed=1
+$ops/board.py ask "$PROMETHEUS" portolan || { say "FAILED: the board"; failed=$((failed + 1)); }
+say "a node with a bucket"
+$ops/one.sh bucket || { say "FAILED: the board's panels of buckets"; failed=$((failed + 1)); }
 
 quiet() { [ -z "$(alerts)" ]; }
 drill() {
