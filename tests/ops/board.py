@@ -2,7 +2,9 @@
 """Checks deploy/grafana/portolan.json.
 
     board.py check PROMTOOL SCRATCH  its shape, and that every query names metrics that exist
-    board.py ask URL JOB             runs every query at a Prometheus: each must return data
+    board.py ask URL JOB             runs every query at a Prometheus: each must return data; but those below the row
+                                     "Blobs in a bucket", for their metrics begin with the first request to one
+    board.py ask URL JOB bucket      runs those, at a Prometheus of nodes with a bucket
 
 What Grafana itself would say is not tried: it is in no package registry.
 """
@@ -17,6 +19,8 @@ import urllib.request
 HERE = pathlib.Path(__file__).resolve().parents[2]
 BOARD = HERE / "deploy/grafana/portolan.json"
 WIDTH = 24
+BUCKET_ROW = "Blobs in a bucket"
+BUCKET_METRICS = r"portolan_(bucket|blob_cache)_\w+"
 KINDS = {"timeseries", "stat", "state-timeline", "row", "text"}
 
 
@@ -24,6 +28,17 @@ def queries(board):
     for panel in board["panels"]:
         for target in panel.get("targets", []):
             yield panel, target
+
+
+def bucket_panels(board):
+    """The panels between that row and the next one."""
+    row, found = "", []
+    for panel in board["panels"]:
+        if panel["type"] == "row":
+            row = panel["title"]
+        elif row == BUCKET_ROW:
+            found.append(panel)
+    return found
 
 
 def known_names():
@@ -69,8 +84,13 @@ def check(board):
             problems.append(f"{name}: has no unit")
         if panel["type"] not in ("row", "text") and not panel.get("description"):
             problems.append(f"{name}: does not say what it shows")
+    apart = bucket_panels(board)
+    if not apart:
+        problems.append(f"no panel stands below the row {BUCKET_ROW!r}")
     for panel, target in queries(board):
         strange, named = unknown(target["expr"])
+        if panel in apart and not all(re.fullmatch(BUCKET_METRICS, name) for name in named):
+            problems.append(f"panel {panel['id']} {panel['title']!r}: needs no bucket: {target['expr']}")
         if strange or not named:
             problems.append(f"panel {panel['id']} {panel['title']!r}: names {strange or 'no metric'}: {target['expr']}")
         if 'job="$job"' not in target["expr"]:
@@ -91,16 +111,20 @@ def parse(board, promtool):
     return [] if done.returncode == 0 else [done.stdout + done.stderr]
 
 
-def ask(board, url, job):
-    problems = []
+def ask(board, url, job, has_bucket):
+    """Problems, and how many queries were not asked."""
+    problems, apart, left = [], bucket_panels(board), 0
     for panel, target in queries(board):
+        if (panel in apart) != has_bucket:
+            left += 1
+            continue
         question = urllib.parse.urlencode({"query": filled(target["expr"], job)})
         with urllib.request.urlopen(f"{url}/api/v1/query?{question}", timeout=10) as answer:
             result = json.load(answer)["data"]["result"]
         values = [sample["value"][1] for sample in result]
         if not any(value != "NaN" for value in values):
             problems.append(f"panel {panel['id']} {panel['title']!r}: no data: {target['expr']}")
-    return problems
+    return problems, left
 
 
 def main():
@@ -109,7 +133,11 @@ def main():
         case ["check", promtool, scratch]:
             problems = check(board) + parse(board, (promtool, scratch))
         case ["ask", url, job]:
-            problems = ask(board, url, job)
+            problems, left = ask(board, url, job, has_bucket=False)
+            print(f"board: not asked, for they need a bucket: {left} queries")
+        case ["ask", url, job, "bucket"]:
+            problems, left = ask(board, url, job, has_bucket=True)
+            print(f"board: not asked, for they need no bucket: {left} queries")
         case _:
             sys.exit(__doc__)
     count = len(list(queries(board)))

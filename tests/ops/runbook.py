@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Runbooks as a stranger reads them: src/docs/runbooks/<alert>.md.
 
-    runbook.py check PORTOLAN        every alert has one and every one an alert, each has its parts, and `portolan` knows
-                                     every command and flag in it
+    runbook.py check PORTOLAN        every alert has one and every one an alert, each has its parts; `portolan` knows
+                                     every command and flag in it, the board every panel
     runbook.py block ALERT PART      the commands of a part: look, provoke, clear
     runbook.py alerts                every alert, in the order of the rules
 """
 import functools
+import json
 import pathlib
 import re
 import subprocess
@@ -15,6 +16,7 @@ import sys
 HERE = pathlib.Path(__file__).resolve().parents[2]
 BOOKS = HERE / "src/docs/runbooks"
 RULES = HERE / "deploy/prometheus/alerts.yml"
+BOARD = HERE / "deploy/grafana/portolan.json"
 PARTS = ["Look", "Do", "Over", "Drill"]
 LINES_MAX = 80
 
@@ -79,6 +81,14 @@ def commands(text):
                 yield found[0].strip()
 
 
+def strange_panels(text):
+    """What a text calls a panel, and no panel of the board is called."""
+    titles = {panel["title"] for panel in json.loads(BOARD.read_text())["panels"]}
+    named = re.findall(r'[Pp]anels? ((?:"[^"]+"(?:\s+and\s+|,\s+)?)+)', text)
+    found = [" ".join(title.split()) for part in named for title in re.findall(r'"([^"]+)"', part)]
+    return [title for title in found if title not in titles]
+
+
 def check(portolan):
     problems = []
     books = {path.stem for path in BOOKS.glob("Portolan*.md")}
@@ -94,6 +104,7 @@ def check(portolan):
         found = list(commands(text))
         count += len(found)
         problems += [f"{path.name}: {why}" for why in (command_problem(portolan, line) for line in found) if why]
+        problems += [f"{path.name}: the board has no panel {title!r}" for title in strange_panels(text)]
         if path.stem in books:
             problems += part_problems(path.stem)
     print(f"runbooks: {len(books)} of {len(alerts())} alerts, {count} commands of portolan, {len(problems)} problems")
