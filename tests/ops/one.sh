@@ -36,6 +36,8 @@ begin() {
   "${under[@]}" "$binary" server --data-dir "$work/one" "${settings[@]}" >"$work/log" 2>&1 &
   node=$! started=$!
   wait_for 30 "$binary" health --admin "http://$at:7403" || fail "the node is not ready"
+  # a push finds a place only then, and /readyz says yes some 50 ms before
+  wait_for 30 grep -q "this node is registered" "$work/log" || fail "the node is not registered"
 }
 # Stops it as systemd would; it must end well.
 stop() {
