@@ -83,7 +83,8 @@ impl ClusterStatus {
         self.cluster.is_some() && takes_part && self.leader.is_some() && self.is_fresh
     }
 
-    fn is_registered(&self) -> bool {
+    /// Whether the state knows this node and its volume.
+    pub fn is_registered(&self) -> bool {
         let own = self.nodes.iter().find(|node| node.id == self.node);
         own.is_some_and(|node| node.row.is_some() && !node.stores.is_empty())
     }

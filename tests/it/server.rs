@@ -7,6 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use registry_core::vocabulary::Digest;
 use serde_json::Value;
 
 use crate::support::{Cluster, http, portolan};
@@ -134,6 +135,30 @@ fn t9_first_key_is_shown_once() {
     assert!(!server.stop().contains("a-secret-that-is-long-enough"));
 }
 
+// `/readyz` says 200 only when a push is taken: a new node's volume is registered by then. At once, for a balancer does
+// not wait either.
+#[test]
+fn ready_for_a_push() {
+    for _ in 0..5 {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, brought) =
+            (dir.path().join("root-key"), "READYFORAPUSH0001:a-secret-that-is-long-enough-0123456789");
+        std::fs::write(&file, brought).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let setting = format!("auth.root_key_file={}", file.display());
+        let server = Server::start("127.31.16.1", &dir.path().join("data"), &[&setting]);
+        let end = Instant::now() + Duration::from_secs(30);
+        while http::get(&format!("{}/readyz", server.admin())).map_or(0, |answer| answer.status) != 200 {
+            assert!(Instant::now() < end, "{}", server.text());
+        }
+        let digest = Digest::sha256(b"pushed at once");
+        let url = format!("{}/v2/it/ready/blobs/uploads/?digest={digest}", server.public());
+        let pushed = http::request("POST", &url).key(brought).body("pushed at once").send();
+        assert_eq!(pushed.status, 201, "{}", pushed.text());
+        server.stop();
+    }
+}
+
 // Each log line is a JSON object; the id in an answer's header is in the access log and in the audit record. Every
 // change and every refusal of one is in the audit, with who, what, from where and how it ended; no secret is.
 #[test]
@@ -162,7 +187,7 @@ fn logs_and_audit() {
     let pushed = http::request("DELETE", &format!("{}/v2/team/app/manifests/latest", server.public())).key(&bob).send();
     assert_eq!(pushed.status, 404);
     let bytes = vec![7; 300_000];
-    let digest = registry_core::vocabulary::Digest::sha256(&bytes);
+    let digest = Digest::sha256(&bytes);
     let upload = format!("{}/v2/team/app/blobs/uploads/?digest={digest}", server.public());
     // a node is ready a moment before its own volume is registered
     assert_eq!(http::request("POST", &upload).key(&key).body(bytes.clone()).settled().status, 201);
@@ -418,13 +443,13 @@ fn u8_users_and_keys_by_command() {
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
 
     let push = |key: Option<&str>, repository: &str| {
-        let digest = registry_core::vocabulary::Digest::sha256(b"u8");
+        let digest = Digest::sha256(b"u8");
         let url = format!("{}/v2/{repository}/blobs/uploads/?digest={digest}", cluster.node(3));
         let request = http::request("POST", &url).body("u8");
         if let Some(key) = key { request.key(key) } else { request }.send().status
     };
     let pull = |key: Option<&str>, repository: &str| {
-        let digest = registry_core::vocabulary::Digest::sha256(b"u8");
+        let digest = Digest::sha256(b"u8");
         let request = http::request("GET", &format!("{}/v2/{repository}/blobs/{digest}", cluster.node(1)));
         if let Some(key) = key { request.key(key) } else { request }.send().status
     };
@@ -488,7 +513,7 @@ fn repositories_and_images_by_command() {
     assert_eq!(put.status, 201, "{}", put.text());
     assert_eq!(run(&["image", "list", "cmd/app"]).1.trim(), "TAG\nv1");
     let shown: Value = serde_json::from_str(&run(&["-o", "json", "image", "show", "cmd/app:v1"]).1).unwrap();
-    assert_eq!(shown["digest"], registry_core::vocabulary::Digest::sha256(manifest.as_bytes()).to_string());
+    assert_eq!(shown["digest"], Digest::sha256(manifest.as_bytes()).to_string());
     let (code, _, told) = run(&["image", "show", "cmd/app:v2"]);
     assert_eq!(code, 1, "{told}");
     assert_eq!(run(&["image", "delete", "cmd/app:v1"]).0, 0);

@@ -66,6 +66,10 @@ pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> Response<Body> {
         (Some(_), true, Some(_)) if !status.is_fresh => {
             word(false, "no quorum has confirmed this node's state lately\n")
         }
+        // until then no upload finds a place on it
+        (Some(_), true, Some(_)) if !status.is_registered() => {
+            word(false, "this node and its volume are not registered yet\n")
+        }
         (Some(_), true, Some(_)) => word(true, "ok\n"),
     }
 }
