@@ -8,12 +8,13 @@ use tokio::time::Instant;
 use super::cycle::Portion;
 use crate::ground::traffic::Traffic;
 
-/// While clients are served a cycle rests so many times as long as it worked: a quarter of one processor at most.
-const REST_BUSY: f64 = 3.0;
+/// While clients are served a cycle rests so many times as long as it worked: a tenth of one processor at most. With a
+/// quarter, the slowest pulls of a node with two took twice as long.
+const REST_BUSY: f64 = 9.0;
 /// The same while nobody is served: what comes first finds it at work for a batch at most.
 const REST_QUIET: f64 = 0.1;
-/// While clients are served a batch holds none of them up for much more than a millisecond.
-const PORTION_BUSY: Portion = Portion { rows: 128, page: 32 };
+/// While clients are served a batch holds none of them up for much more than half a millisecond.
+const PORTION_BUSY: Portion = Portion { rows: 64, page: 16 };
 /// The same while nobody is served.
 const PORTION_QUIET: Portion = Portion { rows: 2048, page: 512 };
 /// Longest rest after a batch.
