@@ -130,10 +130,8 @@ impl Registry {
             let last = commands.len() - 1;
             commands.swap(last - 1, last);
         }
-        let accepted = match self.propose_growth(&permit.principal, repository, commands).await {
-            Ok(accepted) => accepted,
-            Err(error) => return Err(left_meanwhile(error.into())),
-        };
+        let proposed = self.propose_growth(&permit.principal, repository, commands).await;
+        let accepted = proposed.map_err(|error| left_meanwhile(error.into()))?;
         let value = BlobInfo { digest: *digest, size_bytes };
         Ok(At { value, revision: Revision { ..accepted.revision } })
     }

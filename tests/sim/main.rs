@@ -116,7 +116,7 @@ const SEEN: [Mutant; 8] = [
     Mutant::SkipBlobSync,
 ];
 
-/// Runs after which a mutant that nothing was seen of has got through. The shyest shows itself in one of twenty.
+/// Runs after which a mutant that nothing was seen of has got through. The shyest needs two dozen.
 const RUNS_MAX: u64 = 300;
 
 // A checker that never failed has not been tested: servers that are broken on purpose are found out. Alone in its
