@@ -244,15 +244,15 @@ async fn assemble(settings: Settings, shutdown: Shutdown, databases: &Databases)
     let level = metadata.peek(|view| upgrade::level_of(view, keys::SYSTEM));
     group.record_suspects(level >= upgrade::LEVEL_2);
     let transfer = blobs::start_transfer(&settings, &identity, pems, Arc::clone(&store), &metadata).await?;
-    let seat = seat(&settings, &identity);
+    let (seat, traffic) = (seat(&settings, &identity), Traffic::default());
     Ok(Parts {
         registry: Registry::new(metadata.clone(), transfer.clone()),
         auth: Auth::new(metadata.clone(), Arc::new(SystemClock), auth_settings(&settings)),
         cluster: Cluster::new(metadata.clone(), identity.node, settings.node.data_dir.join(".held-backups")),
-        driver: Driver::new(),
+        driver: Driver::new(traffic.clone()),
         freed: Freed::new(),
         repairs: Repairs::default(),
-        traffic: Traffic::default(),
+        traffic,
         scrub: Scrub::open(settings.node.data_dir.join("scrub.json"), Arc::new(SystemClock)),
         settings,
         identity,
@@ -428,14 +428,16 @@ fn start_collection(parts: &Parts, principal: &str) {
     let wish = CollectionSettings { fuse, untagged, orphaned };
     let collect = CollectGarbage::new(metadata.clone(), wish, traffic.clone(), principal.to_owned());
     driver.start(collect, shutdown.clone());
-    let free = FreeFiles::new(metadata.clone(), Arc::clone(store), freed.clone(), principal.to_owned());
+    let free =
+        FreeFiles::new(metadata.clone(), Arc::clone(store), freed.clone(), traffic.clone(), principal.to_owned());
     driver.start(free, shutdown.clone());
     let bytes_per_s = u64::from(settings.blobs.scrub_mib_per_s) << 20;
     let (principal, until) = (principal.to_owned(), shutdown.clone());
-    let verify = ScrubCopies::new(metadata.clone(), Arc::clone(store), scrub.clone(), bytes_per_s, principal, until);
+    let (metadata, store, served) = (|| metadata.clone(), || Arc::clone(store), traffic.clone());
+    let verify = ScrubCopies::new(metadata(), store(), scrub.clone(), bytes_per_s, served, principal, until);
     driver.start(verify, shutdown.clone());
-    driver.start(CompactPacks::new(metadata.clone(), Arc::clone(store)), shutdown.clone());
-    driver.start(PurgeQuarantine::new(Arc::clone(store), Arc::new(SystemClock)), shutdown.clone());
+    driver.start(CompactPacks::new(metadata(), store()), shutdown.clone());
+    driver.start(PurgeQuarantine::new(store(), Arc::new(SystemClock)), shutdown.clone());
 }
 
 /// Founds the cluster of a single node, and shows its first access key once. A founding that broke off between its

@@ -6,8 +6,9 @@
 BLOBS blobs in all, of which FILES are files of their own (66 KiB) and the others lie in packs (1 KiB); GARBAGE of the small
 ones are named by nothing. Collection is paused until all are there; grace is two seconds. Then
   1. the garbage goes, with no other load: deletions (records swept) a second, and when the files are gone;
-  2. PAIRS times, in turn: half of the load the node bears, once with collection paused and once with garbage going, at its
-     default throttle; p99 of pulls and of pushes, their medians over the pairs, and the ratio of each pair.
+  2. PAIRS times, in turn: half of the load the node bears, once with collection paused and once while garbage is swept, at
+     its default throttle; p99 of pulls and of pushes, their medians over the pairs, and the ratio of each pair.
+Nothing is measured before the node is quiet: what a push or a collection leaves to do in the background belongs to no half.
 A run that broke off goes on with the same DIR where filling stopped."""
 import argparse, base64, datetime, json, os, re, shutil, statistics, subprocess, sys, time, urllib.request
 
@@ -125,18 +126,45 @@ def collect(deadline):
     sys.exit(f"not all was collected within {deadline} s")
 
 
+def processor_s():
+    fields = open(f"/proc/{process.pid}/stat").read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def quiet(deadline=900):
+    """Waits until the node has worked for less than a twentieth of five seconds."""
+    t0, before = time.time(), processor_s()
+    while time.time() - t0 < deadline:
+        time.sleep(5)
+        now = processor_s()
+        if now - before < 0.25:
+            return
+        before = now
+    sys.exit(f"the node is not quiet within {deadline} s")
+
+
+def sweeps(since, deadline=600):
+    """Waits until garbage is being swept."""
+    t0 = time.time()
+    while swept(metrics()) == since:
+        if time.time() - t0 > deadline:
+            sys.exit(f"nothing was swept within {deadline} s")
+        time.sleep(0.05)
+
+
 def pair(number):
     load = lambda: (node.bench("manifest-get", "--images", "64", "-c", "8", "--rate", str(rate["pull"]), "--duration", f"{a.seconds}s"),
                     node.bench("blob-push", "--size", "1KiB", "-c", "8", "--rate", str(rate["push"]), "--duration", f"{a.seconds}s", "--prefix", "load"))
     figures = {}
     garbage(a.garbage // 2)
-    # what the push leaves to the tables to do in the background belongs to neither half
-    time.sleep(20)
     for what in ("without", "with") if number % 2 else ("with", "without"):
+        quiet()
         if what == "with":
             before = swept(metrics())
             portolan("gc", "resume")
             portolan("gc", "run", "--allow-fraction", "1")
+            sweeps(before)
+            before = swept(metrics())
         pulls, pushes = (good(p) for p in load())
         figures[what] = {"pull_p99_ms": pulls["p99_ms"], "pull_p50_ms": pulls["p50_ms"], "push_p99_ms": pushes["p99_ms"], "push_p50_ms": pushes["p50_ms"]}
         if what == "with":
@@ -155,10 +183,11 @@ try:
     portolan("gc", "pause")
     fill()
     if not a.fill_only:
-        time.sleep(10)
+        quiet()
         count, seconds, sweeping = collect(1800)
         row("garbage with no load", swept=count, seconds=round(seconds, 1), swept_s=round(count / seconds), seconds_of_sweeps=round(sweeping, 1))
         portolan("gc", "pause")
+        quiet()
         most = {"pull": good(node.bench("manifest-get", "--images", "64", "-c", "8", "--duration", "8s")),
                 "push": good(node.bench("blob-push", "--size", "1KiB", "-c", "8", "--duration", "8s", "--prefix", "load"))}
         # both at once: a quarter of what each alone reaches is half of what the node bears

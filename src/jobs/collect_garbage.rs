@@ -3,13 +3,13 @@
 //! ([`free_files`](super::free_files)).
 //!
 //! A cycle walks over all slots once for each phase, a bounded batch at a time, and rests after each, longest while
-//! clients are served (`pace`). Where it is stands in the state now and then, so that the next leader goes on there.
+//! clients are served. Where it is stands in the state now and then, so that the next leader goes on there.
 //! What it proposes is conditional: whatever has changed since it looked stays as it is. An error ends the cycle, and
 //! one that would condemn too much stops and asks. Source: consensus-and-faults §5.5.
 
 mod cycle;
-mod pace;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -23,9 +23,9 @@ use registry_core::metadata::untagged::Wish;
 use registry_core::metadata::upgrade;
 use tokio::time::Instant;
 
-use self::cycle::{Batch, Cycle, Plan};
-use self::pace::Pace;
+use self::cycle::{Batch, Cycle, Plan, Portion};
 use super::driver::{Reconciler, Step, StepFuture};
+use super::pace::{Pace, Rests, pause};
 use crate::ground::clock::whole_ms;
 use crate::ground::traffic::Traffic;
 use crate::metadata::{Metadata, ProposeError};
@@ -38,6 +38,12 @@ const PERIOD: (Duration, Duration) = (Duration::from_millis(200), Duration::from
 const NOTE_PERIOD: Duration = Duration::from_secs(10);
 /// How often the end of a cycle that found nothing is written down.
 const IDLE_NOTE_PERIOD: Duration = Duration::from_secs(600);
+/// While nobody is served, what comes first finds it at work for a batch at most.
+const RESTS: Rests = Rests { busy: 9.0, quiet: 0.1 };
+/// While clients are served a batch holds none of them up for much more than half a millisecond.
+const PORTION_BUSY: Portion = Portion { rows: 64, page: 16 };
+/// The same while nobody is served: some milliseconds.
+const PORTION_QUIET: Portion = Portion { rows: 1024, page: 512 };
 
 /// What an operator tunes; the leader's counts.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +65,8 @@ pub struct CollectGarbage {
     /// The cycle of this leader, and when its last one ended.
     state: Mutex<State>,
     pace: Mutex<Pace>,
+    /// Entries that this job has written: not what clients want.
+    written: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -76,8 +84,8 @@ impl CollectGarbage {
         traffic: Traffic,
         principal: String,
     ) -> CollectGarbage {
-        let pace = Mutex::new(Pace::new(traffic));
-        CollectGarbage { metadata, settings, principal, state: Mutex::default(), pace }
+        let (pace, written) = (Mutex::new(Pace::new(traffic, RESTS)), AtomicU64::default());
+        CollectGarbage { metadata, settings, principal, state: Mutex::default(), pace, written }
     }
 
     fn plan(&self, allow_percent: Option<u8>) -> Plan {
@@ -89,7 +97,7 @@ impl CollectGarbage {
             fuse: Fuse { percent: allow_percent.unwrap_or(fuse.percent), ..fuse },
             wish: Wish { untagged_ticks: untagged.map(ticks), orphaned_ticks: orphaned.map(ticks) },
             applied_index: self.metadata.applied_index(),
-            portion: self.pace.lock().portion(),
+            portion: if self.pace.lock().is_busy() { PORTION_BUSY } else { PORTION_QUIET },
         }
     }
 
@@ -128,7 +136,7 @@ impl CollectGarbage {
         if commands.is_empty() {
             return Ok(Vec::new());
         }
-        self.pace.lock().wrote();
+        self.written.fetch_add(1, Ordering::Relaxed);
         match self.metadata.propose(&self.principal, commands.to_vec()).await {
             Ok(accepted) => Ok(accepted.replies),
             Err(ProposeError::Refused { replies, .. }) if may_refuse => Ok(replies),
@@ -196,8 +204,9 @@ impl CollectGarbage {
             Some(ending) => self.end(cycle, row, ending).await,
             None => {
                 self.state.lock().cycle = Some(cycle);
-                let rest = self.pace.lock().rest(began.elapsed(), self.metadata.applied_index());
-                tokio::time::sleep(rest).await;
+                let of_others = self.metadata.applied_index().saturating_sub(self.written.load(Ordering::Relaxed));
+                let rest = self.pace.lock().rest(began.elapsed(), Some(of_others));
+                pause(rest).await;
             }
         }
         Step { done, failed: 0, more: ending.is_none() }
@@ -237,6 +246,10 @@ impl Reconciler for CollectGarbage {
 
     fn period(&self) -> Duration {
         self.cycle_period().min(LOOK)
+    }
+
+    fn rests_itself(&self) -> bool {
+        true
     }
 
     fn step(&self) -> StepFuture<'_> {

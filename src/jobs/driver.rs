@@ -1,4 +1,6 @@
 //! Wakes reconcilers and keeps what an operator may ask about them.
+//!
+//! While clients are served a reconciler that has more to do rests first: the threads that it works on are theirs.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -9,7 +11,9 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::pace::{Pace, Rests, pause};
 use crate::ground::shutdown::Shutdown;
+use crate::ground::traffic::Traffic;
 
 /// What one step came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +47,13 @@ pub trait Reconciler: Send + Sync + 'static {
         None
     }
 
-    /// One bounded step. Must be harmless when repeated, and when run on two nodes at once.
+    /// Whether its steps rest by themselves.
+    fn rests_itself(&self) -> bool {
+        false
+    }
+
+    /// One bounded step. Must be harmless when repeated, and when run on two nodes at once. While it looks at rows its
+    /// thread serves nobody: a millisecond or two at most.
     fn step(&self) -> StepFuture<'_>;
 }
 
@@ -66,10 +76,13 @@ pub struct JobStatus {
 
 /// Longest pause after failures.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// For each time that a step has held a thread.
+const RESTS: Rests = Rests { busy: 9.0, quiet: 0.0 };
 
 /// Runs reconcilers until shutdown.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Driver {
+    traffic: Traffic,
     statuses: Arc<Mutex<Vec<JobStatus>>>,
 }
 
@@ -80,9 +93,9 @@ impl std::fmt::Debug for Driver {
 }
 
 impl Driver {
-    /// Nothing runs yet.
-    pub fn new() -> Driver {
-        Driver::default()
+    /// Nothing runs yet; what will makes room for the clients that `traffic` counts.
+    pub fn new(traffic: Traffic) -> Driver {
+        Driver { traffic, statuses: Arc::default() }
     }
 
     /// Every reconciler's status.
@@ -97,21 +110,27 @@ impl Driver {
             statuses.push(JobStatus { name: reconciler.name(), ..JobStatus::default() });
             statuses.len() - 1
         };
-        let statuses = self.statuses.clone();
-        tokio::spawn(async move { drive(reconciler, shutdown, statuses, slot).await });
+        let (statuses, pace) = (self.statuses.clone(), Pace::new(self.traffic.clone(), RESTS));
+        tokio::spawn(async move { drive(reconciler, shutdown, pace, statuses, slot).await });
     }
 }
 
-async fn drive(reconciler: impl Reconciler, shutdown: Shutdown, statuses: Arc<Mutex<Vec<JobStatus>>>, slot: usize) {
+async fn drive(
+    reconciler: impl Reconciler,
+    shutdown: Shutdown,
+    mut pace: Pace,
+    statuses: Arc<Mutex<Vec<JobStatus>>>,
+    slot: usize,
+) {
     let mut signal = reconciler.signal();
     let mut failures = 0u32;
     loop {
         statuses.lock()[slot].running = true;
         let began = Instant::now();
-        let step = tokio::select! {
+        let (step, held) = tokio::select! {
             biased;
             () = shutdown.requested() => return,
-            step = reconciler.step() => step,
+            done = measured(reconciler.step()) => done,
         };
         {
             let mut statuses = statuses.lock();
@@ -132,7 +151,11 @@ async fn drive(reconciler: impl Reconciler, shutdown: Shutdown, statuses: Arc<Mu
                 () = shutdown.requested() => return,
                 () = tokio::time::sleep(pause) => {}
             }
-        } else if !step.more {
+        } else if step.more {
+            if !reconciler.rests_itself() {
+                pause(pace.rest(held, None)).await;
+            }
+        } else {
             tokio::select! {
                 biased;
                 () = shutdown.requested() => return,
@@ -141,6 +164,18 @@ async fn drive(reconciler: impl Reconciler, shutdown: Shutdown, statuses: Arc<Mu
             }
         }
     }
+}
+
+/// A step, and how long it held the threads that it ran on.
+async fn measured(mut step: StepFuture<'_>) -> (Step, Duration) {
+    let mut held = Duration::ZERO;
+    let done = std::future::poll_fn(|context| {
+        let began = Instant::now();
+        let polled = step.as_mut().poll(context);
+        held += began.elapsed();
+        polled
+    });
+    (done.await, held)
 }
 
 async fn woken(signal: &mut Option<watch::Receiver<u64>>) {

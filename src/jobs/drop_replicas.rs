@@ -25,7 +25,7 @@ use crate::blob::transfer::Transfer;
 use crate::metadata::Metadata;
 
 /// Records looked at in one step.
-const RECORDS_PER_STEP: usize = 4096;
+const RECORDS_PER_STEP: usize = 512;
 /// Records looked at under one view.
 const RECORDS_PER_PAGE: usize = 256;
 /// Records of which a step drops copies.

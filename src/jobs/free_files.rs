@@ -28,8 +28,10 @@ use tokio::time::Instant;
 
 use self::walk::Walk;
 use super::driver::{Reconciler, Step, StepFuture};
+use super::pace::{Pace, Rests, pause};
 use super::volume::blocking;
 use crate::blob::store::{BlobKey, BlobStore, DigestLock, StoreError, StoreResult};
+use crate::ground::traffic::Traffic;
 use crate::metadata::{Consistency, Metadata};
 
 pub use progress::Freed;
@@ -38,8 +40,8 @@ pub use progress::Freed;
 const PERIOD: Duration = Duration::from_secs(5);
 /// Files judged after one round to the leader; their digests are locked meanwhile.
 const FILES_PER_ROUND: usize = 64;
-/// Longest rest after a round.
-const REST_MAX: Duration = Duration::from_millis(200);
+/// Between two rounds pushes and pulls need the disk as well.
+const RESTS: Rests = Rests { busy: 9.0, quiet: 1.0 };
 /// Told of at once.
 const TOLD_PER_STEP: usize = 1024;
 
@@ -50,6 +52,7 @@ pub struct FreeFiles {
     principal: String,
     freed: Freed,
     state: Mutex<State>,
+    pace: Mutex<Pace>,
 }
 
 #[derive(Default)]
@@ -74,8 +77,15 @@ impl std::fmt::Debug for FreeFiles {
 
 impl FreeFiles {
     /// For this volume of the node that calls itself `principal`; what comes of it is told in `freed`.
-    pub fn new(metadata: Metadata, store: Arc<dyn BlobStore>, freed: Freed, principal: String) -> FreeFiles {
-        FreeFiles { metadata, store, principal, freed, state: Mutex::default() }
+    pub fn new(
+        metadata: Metadata,
+        store: Arc<dyn BlobStore>,
+        freed: Freed,
+        traffic: Traffic,
+        principal: String,
+    ) -> FreeFiles {
+        let pace = Mutex::new(Pace::new(traffic, RESTS));
+        FreeFiles { metadata, store, principal, freed, state: Mutex::default(), pace }
     }
 
     /// What the state's changes told of, as far as it lies here; whether there may be more.
@@ -257,6 +267,10 @@ impl Reconciler for FreeFiles {
         Some(self.metadata.watch().freed())
     }
 
+    fn rests_itself(&self) -> bool {
+        true
+    }
+
     fn step(&self) -> StepFuture<'_> {
         Box::pin(async {
             let began = Instant::now();
@@ -268,8 +282,8 @@ impl Reconciler for FreeFiles {
             self.freed.waiting(waiting);
             match ended {
                 Ok((Round { done, judged }, more)) => {
-                    // as long as it worked: pushes and pulls need the disk as well
-                    tokio::time::sleep(began.elapsed().min(REST_MAX)).await;
+                    let rest = self.pace.lock().rest(began.elapsed(), None);
+                    pause(rest).await;
                     // where all that is left is in use, it is looked at again after a pause
                     let more = more || is_walking || waiting > 0 && judged > 0;
                     Step { done, failed: 0, more }

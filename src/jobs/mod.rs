@@ -12,6 +12,7 @@ pub mod forget_uploads;
 pub mod free_files;
 pub mod free_stagings;
 pub mod migrate_slots;
+mod pace;
 pub mod promote_voters;
 pub mod purge_quarantine;
 pub mod purge_repositories;

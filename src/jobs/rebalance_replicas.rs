@@ -30,8 +30,10 @@ use crate::metadata::Metadata;
 const PERIOD: Duration = Duration::from_secs(600);
 /// Records looked at under one view.
 const RECORDS_PER_PAGE: usize = 256;
-/// Pages counted in one step; an empty slot is one.
-const PAGES_PER_STEP: usize = 64;
+/// Records looked at in one step.
+const RECORDS_PER_STEP: usize = 512;
+/// An empty slot costs as much as so many records.
+const RECORDS_PER_SLOT: usize = 4;
 /// A node with less than its share by so many per cent is left alone.
 const TOLERANCE_PERCENT: u64 = 10;
 
@@ -101,8 +103,10 @@ impl RebalanceReplicas {
 
     /// Counts on; the next phase.
     fn count(&self, mut cursor: Cursor, mut held: BTreeMap<StoreId, u64>) -> Phase {
-        for _ in 0..PAGES_PER_STEP {
+        let mut records = 0;
+        while records < RECORDS_PER_STEP {
             let page = self.metadata.peek(|view| cursor.page(view, RECORDS_PER_PAGE));
+            records += page.len().max(RECORDS_PER_SLOT);
             for (_, row) in &page {
                 for store in &row.stores {
                     *held.entry(*store).or_default() += row.size_bytes;
@@ -131,11 +135,13 @@ impl RebalanceReplicas {
 
     /// The next copy to move from a cursor on, and where to go on behind it.
     fn next(&self, mut cursor: Cursor) -> (Option<Wanted>, Cursor) {
-        for _ in 0..PAGES_PER_STEP {
+        let mut records = 0;
+        while records < RECORDS_PER_STEP {
             let before = cursor;
             let wanted = self.metadata.peek(|view| {
                 let topology = node::topology(view);
                 let page = cursor.page(view, RECORDS_PER_PAGE);
+                records += page.len().max(RECORDS_PER_SLOT);
                 let is_it =
                     |(digest, row): &&(Digest, blob::BlobRow)| replica::would_move(&topology, digest, row, self.store);
                 let (digest, row) = page.iter().find(is_it)?;

@@ -19,7 +19,7 @@ const SUCCESSION: Duration = Duration::from_secs(5);
 /// Records compared at once.
 const RECORDS_PER_PAGE: usize = 256;
 /// Pages compared in one step; most slots of a small registry have less than one.
-const PAGES_PER_STEP: usize = 64;
+const PAGES_PER_STEP: usize = 2;
 /// Commands after which a step proposes what it has.
 const COMMANDS_PER_STEP: usize = 512;
 

@@ -13,20 +13,23 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use registry_core::metadata::blob::{self, UnconfirmReplica};
 use registry_core::vocabulary::ids::StoreId;
 
 pub use self::progress::{Progress, Scrub};
 use super::driver::{Reconciler, Step, StepFuture};
+use super::pace::{Pace, Rests, pause};
 use super::volume::blocking;
 use crate::blob::store::{BlobKey, BlobStore, Scrubbed, StoreError, StoreResult, WalkCursor};
 use crate::ground::Shutdown;
+use crate::ground::traffic::Traffic;
 use crate::metadata::Metadata;
 
 /// Files hashed in one step.
 const FILES_PER_STEP: usize = 32;
-/// Between two steps it rests so many times as long as one took, up to the longest sleep.
-const REST: u32 = 3;
+/// It has time.
+const RESTS: Rests = Rests { busy: 9.0, quiet: 3.0 };
 /// Longest sleep between two reads, so that a pause and the end of the process are seen.
 const SLEEP_MAX: Duration = Duration::from_millis(200);
 
@@ -38,6 +41,7 @@ pub struct ScrubCopies {
     bytes_per_s: u64,
     principal: String,
     shutdown: Shutdown,
+    pace: Mutex<Pace>,
 }
 
 impl std::fmt::Debug for ScrubCopies {
@@ -54,10 +58,12 @@ impl ScrubCopies {
         store: Arc<dyn BlobStore>,
         scrub: Scrub,
         bytes_per_s: u64,
+        traffic: Traffic,
         principal: String,
         shutdown: Shutdown,
     ) -> ScrubCopies {
-        ScrubCopies { metadata, store, scrub, bytes_per_s: bytes_per_s.max(1), principal, shutdown }
+        let (bytes_per_s, pace) = (bytes_per_s.max(1), Mutex::new(Pace::new(traffic, RESTS)));
+        ScrubCopies { metadata, store, scrub, bytes_per_s, principal, shutdown, pace }
     }
 
     fn store_id(&self) -> StoreId {
@@ -145,6 +151,10 @@ impl Reconciler for ScrubCopies {
         Duration::from_secs(2)
     }
 
+    fn rests_itself(&self) -> bool {
+        true
+    }
+
     fn step(&self) -> StepFuture<'_> {
         Box::pin(async {
             if !self.scrub.begins_or_goes_on(self.store_id()) {
@@ -153,7 +163,8 @@ impl Reconciler for ScrubCopies {
             let began = Instant::now();
             match self.go_on().await {
                 Ok(more) => {
-                    tokio::time::sleep((began.elapsed() * REST).min(SLEEP_MAX)).await;
+                    let rest = self.pace.lock().rest(began.elapsed(), None);
+                    pause(rest).await;
                     Step { done: 1, failed: 0, more }
                 }
                 Err(error) => {

@@ -13,8 +13,8 @@ use crate::metadata::Metadata;
 
 /// Commands after which a step proposes what it has.
 const COMMANDS_PER_STEP: usize = 200;
-/// Loose uses that one step looks at: a few milliseconds, in which its thread serves nobody.
-const ROWS_PER_STEP: usize = 1024;
+/// Loose uses that one step looks at.
+const ROWS_PER_STEP: usize = 256;
 /// Loose uses read at once.
 const ROWS_PER_PAGE: usize = 128;
 
@@ -80,7 +80,6 @@ impl Reconciler for SettleUses {
             }
             let (commands, is_over) = self.commands();
             if commands.is_empty() {
-                tokio::task::yield_now().await;
                 return Step { more: !is_over, ..Step::IDLE };
             }
             let done = commands.len() as u64;

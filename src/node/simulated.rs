@@ -83,7 +83,8 @@ impl SimulatedNode {
 
     fn start_jobs(&self, node: NodeId, zone: ZoneName, store: &Arc<dyn BlobStore>, clock: Arc<dyn Clock>) {
         let SimulatedNode { metadata, transfer, shutdown, .. } = self;
-        let (principal, driver, stop) = (Cluster::principal(node), Driver::new(), || shutdown.clone());
+        let (principal, driver, stop) =
+            (Cluster::principal(node), Driver::new(Traffic::default()), || shutdown.clone());
         let seat = seat(node, zone.clone(), store.store_id());
         tokio::spawn(seat.keep(metadata.clone(), stop()));
         tokio::spawn(feed(metadata.clone(), transfer.clone(), stop()));
@@ -91,7 +92,8 @@ impl SimulatedNode {
             CollectionSettings { fuse: Fuse { percent: FUSE_PERCENT, floor_bytes: 0 }, untagged: None, orphaned: None };
         driver.start(ClockTick::new(metadata.clone(), principal.clone()), stop());
         driver.start(CollectGarbage::new(metadata.clone(), wish, Traffic::default(), principal.clone()), stop());
-        let free = FreeFiles::new(metadata.clone(), Arc::clone(store), Freed::new(), principal.clone());
+        let free =
+            FreeFiles::new(metadata.clone(), Arc::clone(store), Freed::new(), Traffic::default(), principal.clone());
         driver.start(free, stop());
         driver.start(CompactPacks::new(metadata.clone(), Arc::clone(store)), stop());
         driver.start(PurgeQuarantine::new(Arc::clone(store), clock), stop());

@@ -120,9 +120,12 @@ pub fn idle_uses(tables: &impl TablesRead, slot: Slot, after: Option<&[u8]>, lim
             // nothing can link into what is deleted
             return Some(DropUse { digest, repository, hold }.into());
         }
-        let stands = link::read(tables, &repository, &digest).is_some_and(|row| row.hold == hold);
+        // of nearly every use: nothing else is looked up
+        if link::read(tables, &repository, &digest).is_some_and(|row| row.hold == hold) {
+            return None;
+        }
         let is_loose = tables.contains(&keys::loose_use(repository.slot(), id, &digest, hold));
-        (!stands && !is_loose).then(|| FenceUse { repository, digest, hold }.into())
+        (!is_loose).then(|| FenceUse { repository, digest, hold }.into())
     })
 }
 

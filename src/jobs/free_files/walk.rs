@@ -15,8 +15,10 @@ use crate::metadata::Consistency;
 
 /// How often the volume is walked over, beside the starts.
 const PERIOD: Duration = Duration::from_secs(24 * 3600);
-/// Entries read at once.
+/// Entries read at once: while they are judged a thread serves nobody.
 const ENTRIES_PER_PAGE: usize = 256;
+/// The same while clients are served.
+const ENTRIES_PER_PAGE_BUSY: usize = 32;
 
 /// Where a walk is.
 #[derive(Debug, Default)]
@@ -65,7 +67,8 @@ impl FreeFiles {
         if self.metadata.ready(Consistency::Linearizable).await.is_err() {
             return Err(Failure::NoQuorum);
         }
-        let page = blocking(&self.store, move |store| store.walk(after.as_ref(), ENTRIES_PER_PAGE)).await?;
+        let limit = if self.pace.lock().is_busy() { ENTRIES_PER_PAGE_BUSY } else { ENTRIES_PER_PAGE };
+        let page = blocking(&self.store, move |store| store.walk(after.as_ref(), limit)).await?;
         let store = self.store.store_id();
         let (mut due, mut extra) = (Vec::new(), Vec::new());
         self.metadata.peek(|view| {

@@ -86,6 +86,8 @@ fn b01_node_dies_between_chunks() {
             let chunk = alive.follow("PATCH", &at).header("Content-Range", &range).body(&bytes[500_000..]).settled();
             match chunk.status {
                 202 => break chunk,
+                // the chunk may have been kept though its answer was not: a client looks at how far the upload is
+                416 if chunk.header("range") == format!("0-{}", bytes.len() - 1) => break chunk,
                 416 => at = location(&chunk),
                 status => assert_eq!(status, 503, "{}", chunk.text()),
             }

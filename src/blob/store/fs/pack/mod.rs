@@ -16,6 +16,7 @@ use parking_lot::RwLock;
 use registry_core::vocabulary::ids::StoreId;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
+use self::listed::Listed;
 use self::record::Entry;
 use self::segment::Segment;
 pub(super) use self::stopped::StoppedPacks;
@@ -25,6 +26,7 @@ use super::wait::Wait;
 use crate::blob::store::{BlobKey, BlobStat, Home, StoreError, StoreResult};
 
 mod compact;
+mod listed;
 mod open;
 mod record;
 mod scan;
@@ -40,6 +42,7 @@ pub(super) struct Packs {
     shared: Arc<Shared>,
     requests: Option<SyncSender<Request>>,
     thread: Option<JoinHandle<()>>,
+    listed: Listed,
 }
 
 /// What readers and the writer share.
@@ -109,7 +112,7 @@ impl Packs {
             .name("blob-pack".to_owned())
             .spawn(move || writer.run(&queue))
             .map_err(|error| StoreError::io("start the pack writer", error))?;
-        Ok(Packs { shared, requests: Some(requests), thread: Some(thread) })
+        Ok(Packs { shared, requests: Some(requests), thread: Some(thread), listed: Listed::default() })
     }
 
     pub(super) fn stat(&self, key: &BlobKey) -> Option<BlobStat> {
@@ -190,9 +193,7 @@ impl Packs {
     /// Live records of a segment after its first `skip`, out of at most `limit`; and how many were looked at.
     pub(super) fn list(&self, segment: u32, skip: usize, limit: usize) -> StoreResult<(Vec<(BlobKey, u64)>, usize)> {
         let Some(segment) = self.shared.segment(segment) else { return Ok((Vec::new(), 0)) };
-        let entries = segment.entries()?;
-        let page = entries.get(skip..).unwrap_or_default();
-        let page = &page[..page.len().min(limit)];
+        let page = self.listed.page(&segment, skip, limit)?;
         let live = page.iter().filter(|entry| self.shared.is_at(&segment, entry));
         Ok((live.map(|entry| (entry.key, u64::from(entry.len))).collect(), page.len()))
     }

@@ -109,6 +109,14 @@ impl Segment {
             .map_err(|error| StoreError::io("scan a pack segment", error))
     }
 
+    /// Up to `limit` records after the first `skip` of a segment that is not finished.
+    pub(super) fn page_of_open(&self, skip: usize, limit: usize) -> Option<Vec<Entry>> {
+        match &*self.contents.lock() {
+            Contents::Open(entries) => Some(entries.iter().skip(skip).take(limit).copied().collect()),
+            Contents::Finished(_) => None,
+        }
+    }
+
     pub(super) fn is_finished(&self) -> bool {
         matches!(*self.contents.lock(), Contents::Finished(_))
     }
