@@ -53,7 +53,8 @@ pub fn choose_upload_pair(
 ) -> Result<UploadPair, NoPair> {
     let ranked = race::rank(&upload.key_bytes(), topology.stores().filter(|store| is_reachable(store.id)));
     let choose = |may: &dyn Fn(&StorePlace) -> bool| pair(topology, local, &ranked, survivor, may);
-    choose(&|store| store.state == StoreState::Up).ok_or_else(|| match choose(&|_| true) {
+    // a store whose node was given up, though it answers again, takes blobs as soon as that is noted
+    choose(&|store| store.state == StoreState::Up).ok_or_else(|| match choose(&|store| !store.state.is_absent()) {
         Some(_) => NoPair::Full,
         None => NoPair::Unreachable,
     })
@@ -135,6 +136,8 @@ mod tests {
             ("a: 1=s10(full), 4=s40; b: 2=s20", 1, &[], Ok((40, Some(20)))),
             ("a: 1=s10(full); b: 2=s20; c: 3=s30(full)", 1, &[], Err(NoPair::Full)),
             ("a: 1=; b: 2=s20; c: 3=s30(full)", 1, &[], Err(NoPair::Full)),
+            ("a: 1=s10; b: 2=s20(away)", 1, &[], Err(NoPair::Unreachable)),
+            ("a: 1=s10; b: 2=s20(stranded); c: 3=s30(full)", 1, &[], Err(NoPair::Full)),
             ("", 1, &[], Err(NoPair::Unreachable)),
         ] {
             assert_eq!(choose(text, local, 7, down), want, "{text}");
