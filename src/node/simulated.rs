@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use registry_core::decide::fuse::Fuse;
+use registry_core::metadata::absence::Patience;
 use registry_core::vocabulary::ids::{ClusterId, NodeId, StoreId};
 use registry_core::vocabulary::names::ZoneName;
 
@@ -20,19 +21,24 @@ use crate::jobs::Driver;
 use crate::jobs::clock_tick::ClockTick;
 use crate::jobs::collect_garbage::{CollectGarbage, CollectionSettings};
 use crate::jobs::compact_packs::CompactPacks;
+use crate::jobs::drop_replicas::DropReplicas;
 use crate::jobs::forget_uploads::ForgetUploads;
 use crate::jobs::free_files::{FreeFiles, Freed};
 use crate::jobs::free_stagings::FreeStagings;
 use crate::jobs::purge_quarantine::PurgeQuarantine;
 use crate::jobs::purge_repositories::PurgeRepositories;
+use crate::jobs::rebalance_replicas::{RebalanceReplicas, RebalanceSettings};
 use crate::jobs::repair_replicas::{RepairReplicas, Repairs};
 use crate::jobs::review_needs::ReviewNeeds;
 use crate::jobs::settle_uses::SettleUses;
+use crate::jobs::watch_nodes::WatchNodes;
 use crate::metadata::Metadata;
 use crate::registry::Registry;
 
 /// Collection stops and asks above this share only: a simulated registry is mostly garbage.
 const FUSE_PERCENT: u8 = 100;
+/// Copies move to a volume that lacks a few of the simulated blobs, a few in a second.
+const REBALANCE: RebalanceSettings = RebalanceSettings { bytes_per_s: 1 << 20, floor_bytes: 150_000 };
 /// How often a node looks for changes of the topology.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -52,6 +58,8 @@ pub struct World {
     pub wire: Arc<dyn Wire>,
     /// Its clock.
     pub clock: Arc<dyn Clock>,
+    /// For how long it waits for nodes and zones that are not heard.
+    pub patience: Patience,
 }
 
 /// A running node.
@@ -69,7 +77,7 @@ pub struct SimulatedNode {
 impl SimulatedNode {
     /// Starts the parts of a node and its jobs. Must be called inside the simulator's runtime.
     pub fn start(world: World) -> SimulatedNode {
-        let World { cluster, node, zone, store, metadata, wire, clock } = world;
+        let World { cluster, node, zone, store, metadata, wire, clock, patience } = world;
         let listen = SocketAddr::from(([127, 0, 0, 1], 1));
         let settings = transfer::Settings::default();
         let config = transfer::Config { cluster, node, listen, bind_source: None, tls: None, settings };
@@ -77,7 +85,8 @@ impl SimulatedNode {
         let transfer = Transfer::simulated(config, vec![Arc::clone(&store)], epochs, observer, wire);
         let registry = Registry::new(metadata.clone(), transfer.clone());
         let parts = SimulatedNode { metadata, registry, transfer, shutdown: Shutdown::new() };
-        parts.start_jobs(node, zone, &store, clock);
+        parts.start_jobs(node, zone.clone(), &store, clock);
+        parts.start_repair(node, zone, store.store_id(), patience);
         parts
     }
 
@@ -102,9 +111,21 @@ impl SimulatedNode {
         driver.start(PurgeRepositories::new(metadata.clone(), principal.clone()), stop());
         driver.start(ReviewNeeds::new(metadata.clone(), principal.clone()), stop());
         driver.start(SettleUses::new(metadata.clone(), principal.clone()), stop());
-        let stores = Arc::from([store.store_id()]);
-        let (metadata, told) = (metadata.clone(), Repairs::default());
-        driver.start(RepairReplicas::new(metadata, transfer.clone(), zone, stores, principal, told), stop());
+    }
+
+    fn start_repair(&self, node: NodeId, zone: ZoneName, store: StoreId, patience: Patience) {
+        let SimulatedNode { metadata, transfer, shutdown, .. } = self;
+        let (principal, driver) = (Cluster::principal(node), Driver::new(Traffic::default()));
+        let told = Repairs::default();
+        let (metadata, transfer) = (|| metadata.clone(), || transfer.clone());
+        let (principal, stop) = (|| principal.clone(), || shutdown.clone());
+        driver.start(WatchNodes::new(metadata(), transfer(), node, patience, principal()), stop());
+        let stores = Arc::from([store]);
+        let repair = RepairReplicas::new(metadata(), transfer(), zone, stores, principal(), told.clone());
+        driver.start(repair, stop());
+        driver.start(DropReplicas::new(metadata(), transfer(), principal()), stop());
+        let rebalance = RebalanceReplicas::new(metadata(), transfer(), store, REBALANCE, principal(), told);
+        driver.start(rebalance, stop());
     }
 
     /// Its tasks end where they are, as those of a killed process do.

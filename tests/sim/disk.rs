@@ -30,7 +30,10 @@ impl Disk {
     }
 
     fn placed(&self, key: &BlobKey, stat: BlobStat) -> BlobStat {
-        self.oracle.placed(self.store.store_id(), key);
+        // to place what is here already changes nothing, also where it has rotted
+        if matches!(self.store.verify(key, &mut |_| ControlFlow::Continue(())), Ok(Scrubbed::Good { .. })) {
+            self.oracle.placed(self.store.store_id(), key);
+        }
         stat
     }
 

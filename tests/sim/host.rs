@@ -14,6 +14,7 @@ use portolan::metadata::tables::State;
 use portolan::metadata::watch::Watch;
 use portolan::node::simulated::{SimulatedNode, World};
 use raft::StateMachine as _;
+use registry_core::metadata::absence::Patience;
 use registry_core::vocabulary::ids::{ClusterId, NodeId, StoreId};
 use registry_core::vocabulary::names::ZoneName;
 use tokio::time::Instant;
@@ -57,6 +58,7 @@ struct Inner {
     oracle: Oracle,
     trace: Trace,
     began: Instant,
+    patience: Patience,
     state: Mutex<Machines>,
 }
 
@@ -76,9 +78,16 @@ struct Host {
 }
 
 impl Hosts {
-    pub(crate) fn new(dice: Dice, network: Network, log: Log, oracle: Oracle, trace: Trace) -> Hosts {
+    pub(crate) fn new(
+        dice: Dice,
+        network: Network,
+        log: Log,
+        oracle: Oracle,
+        trace: Trace,
+        patience: Patience,
+    ) -> Hosts {
         let (began, state) = (Instant::now(), Mutex::default());
-        Hosts(Arc::new(Inner { dice, network, log, oracle, trace, began, state }))
+        Hosts(Arc::new(Inner { dice, network, log, oracle, trace, began, patience, state }))
     }
 
     /// A new machine, with an empty disk, that does not run yet.
@@ -131,7 +140,9 @@ impl Hosts {
         let store: Arc<dyn BlobStore> = Arc::new(Disk { store, oracle: inner.oracle.clone() });
         let wire = Arc::new(Port { network: inner.network.clone(), life });
         let metadata = Metadata::simulated(member, tables, watch);
-        let started = SimulatedNode::start(World { cluster: CLUSTER, node, zone, store, metadata, wire, clock });
+        let patience = inner.patience;
+        let world = World { cluster: CLUSTER, node, zone, store, metadata, wire, clock, patience };
+        let started = SimulatedNode::start(world);
         inner.network.serve(node, started.transfer.clone());
         if let Some(host) = inner.state.lock().hosts.get_mut(&node) {
             host.running = Some((life, started));

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use portolan::ground::simulated;
+use registry_core::metadata::absence::Patience;
 use registry_core::metadata::blob;
 use registry_core::metadata::check::stored::{Record, records};
 use registry_core::metadata::cluster::{FEATURE_LEVEL, InitCluster};
@@ -95,7 +96,10 @@ impl Stage {
         let oracle = Oracle::new(trace.clone());
         let network = Network::new(dice.fork());
         let log = Log::new(seed, dice.fork(), network.clone(), trace.clone(), oracle.clone());
-        let hosts = Hosts::new(dice.fork(), network.clone(), log.clone(), oracle.clone(), trace.clone());
+        // some are replaced while they are away for a moment, some never
+        let waits = Duration::from_secs(*dice.pick(&[3, 8, 1000]));
+        let patience = Patience { node: waits, zone: waits * 2 };
+        let hosts = Hosts::new(dice.fork(), network.clone(), log.clone(), oracle.clone(), trace.clone(), patience);
         Stage { dice, trace, oracle, network, log, hosts, ledger: Ledger::default() }
     }
 
@@ -165,6 +169,7 @@ impl Stage {
         self.until("every node is registered", || are_registered(&self.oracle, &self.hosts.all())).await?;
         self.until("no zone needs a copy", || self.needs() == 0).await?;
         self.until("every zone has a copy", || self.thin() == 0).await?;
+        self.until("no zone has a copy too many", || self.surplus() == 0).await?;
         pull_everything(&self.client(99)).await?;
         self.until("what nobody names is collected", || self.garbage() == 0).await?;
         pull_everything(&self.client(99)).await
@@ -188,6 +193,18 @@ impl Stage {
                 record.row.stores.iter().filter_map(|store| topology.zone_of(*store)).collect::<BTreeSet<_>>().len()
             };
             records(&facts.rows).filter(|record| record.used && of(record) < zones).count()
+        })
+    }
+
+    /// Records that are named on two volumes of a zone.
+    fn surplus(&self) -> usize {
+        self.oracle.facts(|facts| {
+            let topology = node::topology(&facts.rows);
+            let has_twice = |record: &Record| {
+                let zones: BTreeSet<_> = record.row.stores.iter().map(|store| topology.zone_of(*store)).collect();
+                zones.len() < record.row.stores.len()
+            };
+            records(&facts.rows).filter(has_twice).count()
         })
     }
 

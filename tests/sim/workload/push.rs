@@ -27,7 +27,7 @@ impl Client {
         let manifest = manifest(&name, &numbers);
         let digest = Digest::sha256(&manifest);
         let moves = memory.images.iter().rposition(|(image, tag)| image.repository == repository && tag.is_some());
-        let moved = moves.filter(|_| self.dice.percent(30));
+        let mut moved = moves.filter(|_| self.dice.percent(30));
         let tag = match moved {
             Some(at) => memory.images[at].1.clone(),
             None => Tag::parse(&format!("t{name}")).ok(),
@@ -65,7 +65,8 @@ impl Client {
                 }
                 // its blobs were collected, or the link was dropped: they are pushed again
                 Err(Failed::Refused(refusal)) if is_missing(&refusal) => {
-                    if moved.is_some() {
+                    // it may have been moved by an earlier try; what it named before is not known any more
+                    if moved.take().is_some() {
                         self.ledger.forget_tag(&repository, &tag);
                     }
                 }
