@@ -19,7 +19,7 @@ run_of() {
     skip-log-sync | skip-blob-sync | skip-dir-sync) echo "${cuts[@]}" ;;
     one-zone | forget-needs) echo "${kills[@]}" ;;
     stale-reads) echo --workload tag-register --nemesis kill-any --kills 2 --clients 20 ;;
-    ack-at-send) echo --workload push-set --nemesis mix --only isolate-leader --minutes 0.8 --clients 20 --layer-bytes-max 65536 ;;
+    ack-at-send) echo --workload mixed --nemesis mix --only isolate-leader --minutes 2.5 --clients 20 --layer-bytes-max 65536 ;;
     collect-used) echo --workload gc --clients 12 --minutes 0.5 ;;
     *) echo "mutants.sh: no mutant $1" >&2; exit 2 ;;
   esac

@@ -4,7 +4,8 @@
 set -euo pipefail
 cache=${1:?usage: release.sh CACHE_DIR VERSION}; version=${2:?usage: release.sh CACHE_DIR VERSION}
 here=$(cd "$(dirname "$0")/.." && pwd)
-commit=$(awk -v version="## $version " 'index($0, version) == 1 {found = 1} found && match($0, /`[0-9a-f]{40}`/) {print substr($0, RSTART + 1, 40); exit}' "$here/CHANGELOG.md")
+# no intervals in awk: not every one knows them
+commit=$(awk -v version="## $version " 'index($0, version) == 1 {found = 1; next} /^## / {found = 0} found' "$here/CHANGELOG.md" | grep -oE '\b[0-9a-f]{40}\b' | head -1 || true)
 [ -n "$commit" ] || { echo "release.sh: CHANGELOG.md names no commit of $version" >&2; exit 1; }
 dir=$cache/releases/$version-${commit:0:12}
 if [ -x "$dir/portolan" ]; then echo "$dir/portolan"; exit 0; fi
