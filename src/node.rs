@@ -426,18 +426,16 @@ fn start_collection(parts: &Parts, principal: &str) {
     let fuse = Fuse { percent: settings.gc.fuse_percent, floor_bytes: settings.gc.fuse_floor.0 };
     let (untagged, orphaned) = (settings.gc.untagged, settings.gc.orphaned);
     let wish = CollectionSettings { fuse, untagged, orphaned };
-    let collect = CollectGarbage::new(metadata.clone(), wish, traffic.clone(), principal.to_owned());
-    driver.start(collect, shutdown.clone());
-    let free =
-        FreeFiles::new(metadata.clone(), Arc::clone(store), freed.clone(), traffic.clone(), principal.to_owned());
-    driver.start(free, shutdown.clone());
+    let (metadata, store, traffic) = (|| metadata.clone(), || Arc::clone(store), || traffic.clone());
+    let (principal, stop) = (|| principal.to_owned(), || shutdown.clone());
+    driver.start(CollectGarbage::new(metadata(), wish, traffic(), principal()), stop());
+    driver.start(FreeFiles::new(metadata(), store(), freed.clone(), traffic(), principal()), stop());
     let bytes_per_s = u64::from(settings.blobs.scrub_mib_per_s) << 20;
-    let (principal, until) = (principal.to_owned(), shutdown.clone());
-    let (metadata, store, served) = (|| metadata.clone(), || Arc::clone(store), traffic.clone());
-    let verify = ScrubCopies::new(metadata(), store(), scrub.clone(), bytes_per_s, served, principal, until);
-    driver.start(verify, shutdown.clone());
-    driver.start(CompactPacks::new(metadata(), store()), shutdown.clone());
-    driver.start(PurgeQuarantine::new(store(), Arc::new(SystemClock)), shutdown.clone());
+    let scrub = scrub.clone();
+    let verify = ScrubCopies::new(metadata(), store(), scrub, bytes_per_s, traffic(), principal(), stop());
+    driver.start(verify, stop());
+    driver.start(CompactPacks::new(metadata(), store()), stop());
+    driver.start(PurgeQuarantine::new(store(), Arc::new(SystemClock)), stop());
 }
 
 /// Founds the cluster of a single node, and shows its first access key once. A founding that broke off between its

@@ -20,14 +20,11 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::driver::{Reconciler, Step, StepFuture};
+use super::pace::{RECORDS_PER_PAGE, RECORDS_PER_STEP, cost};
 use crate::blob::store::BlobKey;
 use crate::blob::transfer::Transfer;
 use crate::metadata::Metadata;
 
-/// Records looked at in one step.
-const RECORDS_PER_STEP: usize = 512;
-/// Records looked at under one view.
-const RECORDS_PER_PAGE: usize = 256;
 /// Records of which a step drops copies.
 const SPARES_PER_STEP: usize = 128;
 /// Records whose copies are asked at once.
@@ -82,8 +79,7 @@ impl DropReplicas {
             self.metadata.peek(|view| {
                 let topology = node::topology(view);
                 let page = cursor.page(view, RECORDS_PER_PAGE);
-                // an empty slot costs a look as well
-                records += page.len().max(4);
+                records += cost(page.len());
                 for (digest, row) in &page {
                     let found = replica::spare(&topology, digest, row);
                     look.is_restless |= found.is_some();

@@ -6,6 +6,16 @@ use tokio::time::Instant;
 
 use crate::ground::traffic::Traffic;
 
+/// Records that a walk over all slots looks at under one view.
+pub(super) const RECORDS_PER_PAGE: usize = 256;
+/// Records that a step of such a walk looks at, as [`cost`] counts them.
+pub(super) const RECORDS_PER_STEP: usize = 512;
+
+/// What a page counts for: an empty slot costs a look as well.
+pub(super) fn cost(records: usize) -> usize {
+    records.max(4)
+}
+
 /// Longest rest.
 const REST_MAX: Duration = Duration::from_secs(1);
 /// Shortest rest: a timer is not finer, so what is shorter is owed until it adds up.

@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::driver::{Reconciler, Step, StepFuture};
+use super::pace::{RECORDS_PER_PAGE, RECORDS_PER_STEP, cost};
 use super::repair_replicas::Repairs;
 use crate::blob::store::BlobKey;
 use crate::blob::transfer::{BlobSource, Transfer};
@@ -28,12 +29,6 @@ use crate::metadata::Metadata;
 
 /// Between two rounds.
 const PERIOD: Duration = Duration::from_secs(600);
-/// Records looked at under one view.
-const RECORDS_PER_PAGE: usize = 256;
-/// Records looked at in one step.
-const RECORDS_PER_STEP: usize = 512;
-/// An empty slot costs as much as so many records.
-const RECORDS_PER_SLOT: usize = 4;
 /// A node with less than its share by so many per cent is left alone.
 const TOLERANCE_PERCENT: u64 = 10;
 
@@ -106,7 +101,7 @@ impl RebalanceReplicas {
         let mut records = 0;
         while records < RECORDS_PER_STEP {
             let page = self.metadata.peek(|view| cursor.page(view, RECORDS_PER_PAGE));
-            records += page.len().max(RECORDS_PER_SLOT);
+            records += cost(page.len());
             for (_, row) in &page {
                 for store in &row.stores {
                     *held.entry(*store).or_default() += row.size_bytes;
@@ -141,7 +136,7 @@ impl RebalanceReplicas {
             let wanted = self.metadata.peek(|view| {
                 let topology = node::topology(view);
                 let page = cursor.page(view, RECORDS_PER_PAGE);
-                records += page.len().max(RECORDS_PER_SLOT);
+                records += cost(page.len());
                 let is_it =
                     |(digest, row): &&(Digest, blob::BlobRow)| replica::would_move(&topology, digest, row, self.store);
                 let (digest, row) = page.iter().find(is_it)?;

@@ -10,14 +10,13 @@ use registry_core::metadata::need::{self, Outdated};
 use tokio::sync::watch;
 
 use super::driver::{Reconciler, Step, StepFuture};
+use super::pace::RECORDS_PER_PAGE;
 use crate::metadata::Metadata;
 
 /// How often a leader looks over everything, whatever was told of.
 const PERIOD: Duration = Duration::from_secs(600);
 /// How soon a new leader begins: what the one before it was told of, it may not have looked over.
 const SUCCESSION: Duration = Duration::from_secs(5);
-/// Records compared at once.
-const RECORDS_PER_PAGE: usize = 256;
 /// Pages compared in one step; most slots of a small registry have less than one.
 const PAGES_PER_STEP: usize = 2;
 /// Commands after which a step proposes what it has.
