@@ -46,9 +46,15 @@ for setting in ${SETTINGS:-}; do settings+=(--set "$setting"); done
 "$PORTOLAN" dev --dir "$work/dev" --region "$region" --port "$port" "${settings[@]}" >"$work/dev.log" 2>&1 &
 nodes=($!)
 end_nodes() { kill -INT "${nodes[@]}" 2>/dev/null || true; wait "${nodes[@]}" 2>/dev/null || true; }
+# the next run starts one of its own, which refuses to while this one is ending
+end_docker() {
+  kill "$1" 2>/dev/null || return 0
+  for _ in $(seq 120); do kill -0 "$1" 2>/dev/null || return 0; sleep 0.5; done
+  echo "clients: dockerd (process $1) has not ended a minute after it was told to" >&2
+}
 stop() {
   end_nodes
-  if [ -z "$has_docker" ] && [ -s /var/run/docker.pid ]; then kill "$(cat /var/run/docker.pid)" || true; fi
+  if [ -z "$has_docker" ] && [ -s /var/run/docker.pid ]; then end_docker "$(cat /var/run/docker.pid)"; fi
   if [ -n "${KEEP:-}" ]; then echo "clients: kept $work" >&2; else rm -rf "$work"; fi
 }
 trap stop EXIT
