@@ -82,7 +82,7 @@ push_once_or_twice() {
 # Kills the node that most of the client's transfers go through, once they have gone on for SECONDS
 kill_when_moving() {
   local since=$SECONDS end=$((SECONDS + 240)) node=
-  until [ $((SECONDS - since)) -ge "$1" ]; do
+  until [ -n "$node" ] && [ $((SECONDS - since)) -ge "$1" ]; do
     node=$(busiest) || since=$SECONDS
     [ $SECONDS -lt $end ] || { say "  no transfer was seen" >&2; return 1; }
     sleep 0.1
