@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use openraft::ChangeMembers;
 use openraft::errors::{ClientWriteError, RaftError};
+use openraft::{ChangeMembers, Instant as _};
 
 use crate::core::{Core, Leader};
 use crate::network::net::{Class, never_arrived};
@@ -148,6 +148,11 @@ impl Core {
         if !self.metrics().membership_config.voter_ids().any(|voter| voter == to) {
             return Changed::Rejected(format!("node {to:016x} is not a voter"));
         }
+        if !self.hears_from(to).await {
+            return Changed::Rejected(format!(
+                "node {to:016x} does not answer, and would not take over; bring it back, or name another voter"
+            ));
+        }
         if self.raft.trigger().transfer_leader(to).await.is_err() {
             return Changed::Unknown;
         }
@@ -157,6 +162,27 @@ impl Core {
         match tokio::time::timeout(limit, taken).await {
             Ok(Ok(_)) => Changed::Done,
             Ok(Err(_)) | Err(_) => Changed::Rejected(format!("node {to:016x} did not take over in time")),
+        }
+    }
+}
+
+impl Core {
+    /// Whether a node has answered this leader lately. Whoever hands leadership to one that does not answer takes no
+    /// writes until the others have elected. A leader that has just begun, and a node whose disk is slow for a moment,
+    /// have the shortest time to an election.
+    async fn hears_from(&self, node_id: u64) -> bool {
+        let recent = Duration::from_millis(self.timing.election_min_ms);
+        let until = Instant::now() + recent;
+        loop {
+            let answered =
+                self.metrics().heartbeat.as_ref().and_then(|answered| answered.get(&node_id).copied().flatten());
+            if answered.is_some_and(|at| at.elapsed() < recent) {
+                return true;
+            }
+            if Instant::now() >= until {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis((self.timing.heartbeat_ms / 4).max(5))).await;
         }
     }
 }

@@ -26,6 +26,32 @@ async fn leadership_is_handed_over() {
     assert!(matches!(stranger, Err(ChangeError::Rejected(_))), "{stranger:?}");
 }
 
+// A voter that does not answer is not handed leadership, and writes go on meanwhile: handing it over would have cost an
+// election.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_voter_does_not_take_over() {
+    let mut cluster = Cluster::start(3, |_| {}).await;
+    let (leader, silent) = (cluster.leader().await, cluster.follower().await);
+    let to = id(&cluster, silent);
+    cluster.kill(silent).await;
+    // its last answers are forgotten when no election could have begun since
+    tokio::time::sleep(Duration::from_millis(cluster.nodes[leader].config.timing.election_min_ms)).await;
+    let term = cluster.group(leader).status().term;
+    let transfer = cluster.group(leader).transfer_leader(to, PATIENCE);
+    let write = cluster.group(leader).propose(add("x", 1), Duration::from_millis(200));
+    let (transferred, written) = tokio::join!(transfer, write);
+    assert!(
+        matches!(&transferred, Err(ChangeError::Rejected(why)) if why.contains("does not answer")),
+        "{transferred:?}"
+    );
+    written.unwrap();
+    assert_eq!((cluster.leader().await, cluster.group(leader).status().term), (leader, term));
+    cluster.restart(silent).await.unwrap();
+    cluster.converge().await;
+    cluster.group(leader).transfer_leader(to, PATIENCE).await.unwrap();
+    assert_eq!(cluster.leader().await, silent);
+}
+
 /// The engine tells who the members are a moment after it has taken them on.
 async fn members_are(cluster: &Cluster, at: usize, voters: &[u64], learners: &[u64]) {
     let is_told = || {
