@@ -47,7 +47,7 @@ pub trait Reconciler: Send + Sync + 'static {
         None
     }
 
-    /// Whether its steps rest by themselves.
+    /// Whether its steps rest by themselves, or are worth more than the clients' comfort.
     fn rests_itself(&self) -> bool {
         false
     }

@@ -192,6 +192,12 @@ impl Reconciler for RepairReplicas {
         Some(self.metadata.watch().needs())
     }
 
+    /// It does not rest: while clients push without a pause, copies would be missed faster than they are made, and the
+    /// third zone would have none of what came last. What it may take is `repair.mib_per_s`.
+    fn rests_itself(&self) -> bool {
+        true
+    }
+
     fn step(&self) -> StepFuture<'_> {
         Box::pin(async {
             let (wants, more) = self.wants(Instant::now());
