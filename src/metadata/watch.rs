@@ -21,13 +21,41 @@ pub struct Watch {
     digests: watch::Sender<u64>,
     freed: watch::Sender<u64>,
     files: Mutex<FreedFiles>,
+    outbox: watch::Sender<u64>,
+    outbox_slots: Mutex<OutboxSlots>,
+    regions: watch::Sender<u64>,
 }
 
 impl Default for Watch {
     fn default() -> Watch {
         let new = || watch::Sender::new(0);
-        let (needs, topology, overfull, digests, freed) = (new(), new(), new(), new(), new());
-        Watch { needs, slots: Mutex::default(), topology, overfull, digests, freed, files: Mutex::default() }
+        Watch {
+            needs: new(),
+            slots: Mutex::default(),
+            topology: new(),
+            overfull: new(),
+            digests: new(),
+            freed: new(),
+            files: Mutex::default(),
+            outbox: new(),
+            outbox_slots: Mutex::default(),
+            regions: new(),
+        }
+    }
+}
+
+/// In which slots changes for other regions were noted, and when: who tells them need not look at all slots.
+#[derive(Debug)]
+struct OutboxSlots {
+    /// How often the state was replaced, which marks nothing.
+    replaced: u64,
+    /// An index at or behind the last change noted in each slot since the process began.
+    written: Vec<u64>,
+}
+
+impl Default for OutboxSlots {
+    fn default() -> OutboxSlots {
+        OutboxSlots { replaced: 0, written: vec![0; usize::from(SLOTS)] }
     }
 }
 
@@ -70,6 +98,9 @@ pub(crate) struct Touched {
     /// Some record may have more copies than wanted.
     overfull: bool,
     digests: bool,
+    /// Slots that got a change for other regions.
+    outbox: Vec<Slot>,
+    regions: bool,
     /// Files that the state lets go.
     freed: Vec<(Digest, UploadId)>,
     /// The state was replaced: what it lets go is not told.
@@ -85,12 +116,15 @@ impl Touched {
                 Kind::Need if value.is_some() => touched.needs.extend(keys::slot(key)),
                 Kind::Topology => touched.topology = true,
                 Kind::Digest => touched.digests = true,
-                Kind::Need | Kind::Other => {}
+                Kind::Outbox if value.is_some() => touched.outbox.extend(keys::slot(key)),
+                Kind::Regions => touched.regions = true,
+                Kind::Need | Kind::Outbox | Kind::Other => {}
             }
             touched.overfull |= value.as_ref().is_some_and(|value| replica::may_overfill(key, value));
             touched.freed.extend(value.as_ref().and_then(|value| sweep::freed_by(key, value)));
         }
         touched.needs.dedup();
+        touched.outbox.dedup();
         touched
     }
 }
@@ -119,6 +153,21 @@ impl Watch {
         if touched.digests {
             self.digests.send_replace(index);
         }
+        if touched.regions {
+            self.regions.send_replace(index);
+        }
+        if touched.is_replaced || !touched.outbox.is_empty() {
+            {
+                let mut slots = self.outbox_slots.lock();
+                slots.replaced += u64::from(touched.is_replaced);
+                for slot in touched.outbox {
+                    if let Some(written) = slots.written.get_mut(usize::from(slot)) {
+                        *written = index;
+                    }
+                }
+            }
+            self.outbox.send_replace(index);
+        }
         if touched.is_replaced || !touched.freed.is_empty() {
             {
                 let mut files = self.files.lock();
@@ -132,8 +181,16 @@ impl Watch {
     /// The state was replaced as a whole.
     pub(crate) fn replaced(&self) {
         let needs = (0..SLOTS).collect();
-        let replaced =
-            Touched { needs, topology: true, overfull: true, digests: true, freed: Vec::new(), is_replaced: true };
+        let replaced = Touched {
+            needs,
+            topology: true,
+            overfull: true,
+            digests: true,
+            outbox: Vec::new(),
+            regions: true,
+            freed: Vec::new(),
+            is_replaced: true,
+        };
         self.applied(u64::MAX, replaced);
     }
 
@@ -148,6 +205,24 @@ impl Watch {
         let slots = self.slots.lock();
         let written = |slot: &Slot| slots.written[usize::from(*slot)] > round;
         (slots.round, (0..SLOTS).filter(written).collect())
+    }
+
+    /// Changes when a change was noted for other regions.
+    pub fn outbox(&self) -> watch::Receiver<u64> {
+        self.outbox.subscribe()
+    }
+
+    /// The slots in which changes were noted behind a log index, as far as they were applied one by one since the
+    /// process began; and how often the state was replaced as a whole, which tells of no slot.
+    pub fn outbox_since(&self, index: u64) -> (u64, Vec<Slot>) {
+        let slots = self.outbox_slots.lock();
+        let written = |slot: &Slot| slots.written[usize::from(*slot)] > index;
+        (slots.replaced, (0..SLOTS).filter(written).collect())
+    }
+
+    /// Changes when other regions, or what they are sent, may have changed.
+    pub fn regions(&self) -> watch::Receiver<u64> {
+        self.regions.subscribe()
     }
 
     /// Changes when the state let files go.
@@ -216,6 +291,33 @@ mod tests {
         assert_eq!(watch.needs_since(0).1, [3, 7, 9]);
         watch.replaced();
         assert_eq!(watch.needs_since(round).1.len(), usize::from(SLOTS));
+    }
+
+    // Who tells other regions is told of the slots that got a change behind where it stands, as often as it asks, and
+    // that the state was replaced.
+    #[test]
+    fn outbox_by_slot() {
+        let watch = Watch::default();
+        let mut woken = watch.outbox();
+        let batch = |index: u64, rows: &[(Slot, bool)]| {
+            let writes: Writes = rows.iter().map(|(slot, is_put)| write(*slot, table("OUTBOX"), *is_put)).collect();
+            watch.applied(index, Touched::of(&writes));
+        };
+        batch(5, &[(3, false)]);
+        assert!(!woken.has_changed().unwrap());
+        batch(7, &[(3, true), (9, true)]);
+        assert!(woken.has_changed().unwrap());
+        woken.mark_unchanged();
+        for _ in 0..2 {
+            assert_eq!(watch.outbox_since(0), (0, vec![3, 9]));
+        }
+        batch(8, &[(4, true)]);
+        assert_eq!(watch.outbox_since(7), (0, vec![4]));
+        assert_eq!(watch.outbox_since(8), (0, vec![]));
+        woken.mark_unchanged();
+        watch.replaced();
+        assert!(woken.has_changed().unwrap());
+        assert_eq!(watch.outbox_since(8), (1, vec![]));
     }
 
     // What a sweep closed is told once, in order; beyond the bound, and after a replacement, only that there was more.

@@ -83,6 +83,14 @@ pub(crate) struct SlotClockRow {
 
 impl Stored for SlotClockRow {}
 
+/// What is made in a slot from now on is later than this.
+pub(crate) fn raise_hlc(tables: &mut impl Tables, slot: Slot, hlc: u64) {
+    let key = keys::slot_clock(slot);
+    if tables.get(&key).is_none_or(|bytes| codec::row::<SlotClockRow>(&bytes).hlc < hlc) {
+        tables.put(key, codec::encode(&SlotClockRow { hlc }));
+    }
+}
+
 /// The next hybrid logical time of a slot: at least `now`, larger than any before in this slot.
 pub(crate) fn next_hlc(tables: &mut impl Tables, slot: Slot, now_ms: u64) -> u64 {
     let key = keys::slot_clock(slot);

@@ -41,7 +41,7 @@ pub struct ClusterRow {
 impl Stored for ClusterRow {}
 
 /// The feature level of this binary; what each brings is told in [`upgrade`](super::upgrade).
-pub const FEATURE_LEVEL: u16 = 2;
+pub const FEATURE_LEVEL: u16 = 3;
 
 /// Reads the cluster's row; `None` before `cluster init`.
 pub fn read(tables: &impl TablesRead) -> Option<ClusterRow> {

@@ -11,8 +11,8 @@ use super::keys::Slot;
 use super::reply::Reply;
 use super::tables::Tables;
 use super::{
-    absence, blob, clock, cluster, gc, idle, link, manifest, need, node, principal, quota, replica, repository, sweep,
-    tag, untagged, upgrade, upload, usage,
+    absence, blob, clock, cluster, cursor, gc, idle, link, manifest, need, node, outbox, parked, peer, principal,
+    quota, remote, replica, replication_rules, repository, sweep, tag, untagged, upgrade, upload, usage,
 };
 use crate::vocabulary::ids::RequestId;
 use crate::vocabulary::limits::PROPOSAL_COMMANDS_MAX;
@@ -82,6 +82,8 @@ macro_rules! commands {
 
 /// Commands from this number on came with level 2.
 const FIRST_OF_LEVEL_2: u16 = 80;
+/// Commands from this number on came with level 3.
+const FIRST_OF_LEVEL_3: u16 = 140;
 
 commands! {
     1 InitCluster(cluster::InitCluster),
@@ -140,6 +142,17 @@ commands! {
     131 RaiseLevel(upgrade::RaiseLevel),
     132 MigrateSlot(upgrade::MigrateSlot),
     133 EndUpgrade(upgrade::EndUpgrade),
+    140 PutPeer(peer::PutPeer),
+    141 DeletePeer(peer::DeletePeer),
+    142 PutReplicationRules(replication_rules::PutReplicationRules),
+    143 MoveCursor(cursor::MoveCursor),
+    144 NoteDestination(cursor::NoteDestination),
+    145 TrimOutbox(outbox::TrimOutbox),
+    146 PutRemoteManifest(remote::PutRemoteManifest),
+    147 SetRemoteTag(remote::SetRemoteTag),
+    148 DropRemoteTag(remote::DropRemoteTag),
+    149 ParkEvent(parked::ParkEvent),
+    150 UnparkEvent(parked::UnparkEvent),
 }
 
 impl Command {
@@ -147,7 +160,12 @@ impl Command {
     /// nodes that all know it already; a new life begins at whatever level there is, with one node.
     pub fn level(&self) -> u16 {
         let is_known_before = matches!(self, Command::RaiseLevel(_) | Command::BeginLineage(_));
-        if self.number() < FIRST_OF_LEVEL_2 || is_known_before { 1 } else { upgrade::LEVEL_2 }
+        match self.number() {
+            _ if is_known_before => 1,
+            ..FIRST_OF_LEVEL_2 => 1,
+            FIRST_OF_LEVEL_2..FIRST_OF_LEVEL_3 => upgrade::LEVEL_2,
+            FIRST_OF_LEVEL_3.. => upgrade::LEVEL_3,
+        }
     }
 
     /// Whether it makes the state or the blobs grow, so that it waits while the volume of a log is nearly full. What
@@ -164,7 +182,11 @@ impl Command {
             | Command::FinishUpload(_)
             | Command::CommitBlob(_)
             | Command::AddUse(_)
-            | Command::TakeDigest(_) => true,
+            | Command::TakeDigest(_)
+            | Command::PutPeer(_)
+            | Command::PutReplicationRules(_)
+            | Command::PutRemoteManifest(_)
+            | Command::SetRemoteTag(_) => true,
             Command::InitCluster(_)
             | Command::Tick(_)
             | Command::ReportDigest(_)
@@ -209,7 +231,14 @@ impl Command {
             | Command::BeginLineage(_)
             | Command::RaiseLevel(_)
             | Command::MigrateSlot(_)
-            | Command::EndUpgrade(_) => false,
+            | Command::EndUpgrade(_)
+            | Command::DeletePeer(_)
+            | Command::MoveCursor(_)
+            | Command::NoteDestination(_)
+            | Command::TrimOutbox(_)
+            | Command::ParkEvent(_)
+            | Command::UnparkEvent(_)
+            | Command::DropRemoteTag(_) => false,
         }
     }
 }

@@ -24,6 +24,12 @@
 //! | | `UPGRADE` | | [`UpgradeRow`](super::upgrade::UpgradeRow): not all slots work at the cluster's level yet |
 //! | | `REGISTRY_QUOTA` | registry | [`QuotaRow`](super::quota::QuotaRow): its limits, the round of its shares |
 //! | | `ABSENCE` | node id | [`AbsenceRow`](super::absence::AbsenceRow): for how long no leader has heard of it |
+//! | | `PEERS` | | [`PeersRow`](super::peer::PeersRow): numbers of the other regions that are known |
+//! | | `PEER` | region number | [`PeerRow`](super::peer::PeerRow) |
+//! | | `REPLICATION_RULES` | registry | [`RulesRow`](super::replication_rules::RulesRow) |
+//! | | `SOURCE_CURSOR` | region number | [`CursorRow`](super::cursor::CursorRow): how far it is applied here |
+//! | | `DESTINATION_CURSOR` | region number | the same, of changes made here, as it has said |
+//! | | `PARKED` | region number, log index there, register | [`ParkedRow`](super::parked::ParkedRow) |
 //! | by repository name | `NAME` | registry, name | repository id |
 //! | | `REPOSITORY` | repository id | [`RepositoryRow`](super::repository::RepositoryRow) |
 //! | | `DELETED` | repository id | nothing; the repository waits to be purged |
@@ -38,6 +44,9 @@
 //! | | `REF` | repository id, digest, kind, manifest digest | nothing; a sparse manifest's missing ones too |
 //! | | `LOOSE_USE` | repository id, digest, use id | log index since which no link stands on this use |
 //! | | `UNTAGGED` | repository id, digest | [`UntaggedRow`](super::untagged::UntaggedRow): no tag, no index names it |
+//! | | `GONE` | repository id, digest | [`GoneRow`](super::gone::GoneRow): a manifest that was deleted |
+//! | | `OUTBOX` | log index, repository id, register | [`OutboxRow`](super::outbox::OutboxRow): a change to be told |
+//! | | `OUTBOX_TRIMMED` | | [`TrimmedRow`](super::outbox::TrimmedRow): where its slot's stream has a gap |
 //! | | `USAGE` | repository id | [`UsageRow`](super::usage::UsageRow): what it holds and may hold |
 //! | | `SLOT_USAGE` | registry | [`SlotUsageRow`](super::usage::SlotUsageRow): the same of a registry's in this slot |
 //! | | `SLOT_LEVEL` | | [`SlotLevelRow`](super::upgrade::SlotLevelRow): the level it was migrated to |
@@ -49,6 +58,7 @@
 //! | | `NEED` | zone, 0, digest | tick since which the zone lacks a confirmed copy |
 //! | | `FENCE` | digest, store id | [`FenceRow`](super::replica::FenceRow): older confirmations count no more |
 
+use super::parked::ParkedId;
 use crate::vocabulary::digest::Digest;
 use crate::vocabulary::ids::{NodeId, RegistryId, RepositoryId, StoreId, UploadId, UseId};
 use crate::vocabulary::manifest::ContentKind;
@@ -95,7 +105,13 @@ tables! {
     GC = 0x10,
     UPGRADE = 0x11,
     ABSENCE = 0x12,
+    PEERS = 0x13,
+    PEER = 0x14,
+    REPLICATION_RULES = 0x15,
+    SOURCE_CURSOR = 0x16,
+    DESTINATION_CURSOR = 0x17,
     REGISTRY_QUOTA = 0x18,
+    PARKED = 0x19,
     NAME = 0x20,
     REPOSITORY = 0x21,
     MANIFEST = 0x22,
@@ -111,10 +127,13 @@ tables! {
     DELETED = 0x2c,
     LOOSE_USE = 0x2d,
     UNTAGGED = 0x2e,
+    GONE = 0x2f,
     USAGE = 0x38,
     SLOT_USAGE = 0x39,
     SLOT_LEVEL = 0x3a,
     UPLOAD = 0x40,
+    OUTBOX = 0x50,
+    OUTBOX_TRIMMED = 0x52,
     BLOB = 0x60,
     USE = 0x61,
     CLOSED_GENERATION = 0x62,
@@ -137,6 +156,10 @@ pub enum Kind {
     Topology,
     /// Running hashes asked for or reported.
     Digest,
+    /// A change for other regions.
+    Outbox,
+    /// Other regions, or what they are sent.
+    Regions,
     /// Anything else.
     Other,
 }
@@ -147,6 +170,8 @@ pub fn kind(key: &[u8]) -> Kind {
         Some(&table::NEED) => Kind::Need,
         Some(&(table::NODE | table::STORE | table::TOPOLOGY)) => Kind::Topology,
         Some(&(table::DIGEST_ASKED | table::DIGEST_REPORT)) => Kind::Digest,
+        Some(&table::OUTBOX) => Kind::Outbox,
+        Some(&(table::PEER | table::REPLICATION_RULES)) => Kind::Regions,
         Some(_) | None => Kind::Other,
     }
 }
@@ -246,6 +271,67 @@ pub(crate) fn node_in(key: &[u8]) -> Option<NodeId> {
 /// The id in a key made by [`store`].
 pub(crate) fn store_in(key: &[u8]) -> Option<StoreId> {
     Some(StoreId(u64::from_be_bytes(key.get(3..)?.try_into().ok()?)))
+}
+
+/// Another region.
+pub(crate) fn peer(region: u16) -> Vec<u8> {
+    Key::new(SYSTEM, table::PEER).with(&region.to_be_bytes()).done()
+}
+
+/// How far changes of a region are applied here.
+pub(crate) fn source_cursor(region: u16) -> Vec<u8> {
+    Key::new(SYSTEM, table::SOURCE_CURSOR).with(&region.to_be_bytes()).done()
+}
+
+/// How far a region has applied changes made here.
+pub(crate) fn destination_cursor(region: u16) -> Vec<u8> {
+    Key::new(SYSTEM, table::DESTINATION_CURSOR).with(&region.to_be_bytes()).done()
+}
+
+/// The region number in a key made by [`peer`], [`source_cursor`] or [`destination_cursor`].
+pub(crate) fn region_in(key: &[u8]) -> Option<u16> {
+    Some(u16::from_be_bytes(key.get(3..)?.try_into().ok()?))
+}
+
+/// A change of another region that was put aside.
+pub(crate) fn parked(id: ParkedId) -> Vec<u8> {
+    let key = Key::new(SYSTEM, table::PARKED).with(&id.source.to_be_bytes());
+    key.with(&id.index.to_be_bytes()).with(&id.register.to_be_bytes()).done()
+}
+
+/// The beginning of all changes of a region that were put aside.
+pub(crate) fn parked_of(source: u16) -> Vec<u8> {
+    Key::new(SYSTEM, table::PARKED).with(&source.to_be_bytes()).done()
+}
+
+/// What a key made by [`parked`] names.
+pub(crate) fn parked_in(key: &[u8]) -> Option<ParkedId> {
+    Some(ParkedId {
+        source: u16::from_be_bytes(key.get(3..5)?.try_into().ok()?),
+        index: u64::from_be_bytes(key.get(5..13)?.try_into().ok()?),
+        register: u64::from_be_bytes(key.get(13..)?.try_into().ok()?),
+    })
+}
+
+/// The rules of replication of a registry.
+pub(crate) fn replication_rules(registry: RegistryId) -> Vec<u8> {
+    Key::new(SYSTEM, table::REPLICATION_RULES).with(&number(registry)).done()
+}
+
+/// A change of a register of a repository, for other regions.
+pub(crate) fn outbox(slot: Slot, index: u64, repository: RepositoryId, register: &[u8]) -> Vec<u8> {
+    Key::new(slot, table::OUTBOX).with(&index.to_be_bytes()).with(&id(repository)).with(register).done()
+}
+
+/// The beginning of all changes of a slot from a log index on.
+pub(crate) fn outbox_from(slot: Slot, index: u64) -> Vec<u8> {
+    Key::new(slot, table::OUTBOX).with(&index.to_be_bytes()).done()
+}
+
+/// Log index and repository in a key made by [`outbox`].
+pub(crate) fn outbox_in(key: &[u8]) -> Option<(u64, RepositoryId)> {
+    let index = u64::from_be_bytes(key.get(3..11)?.try_into().ok()?);
+    Some((index, RepositoryId(u128::from_be_bytes(key.get(11..27)?.try_into().ok()?))))
 }
 
 /// A user of a registry; with an empty name the beginning of all of them.
@@ -461,7 +547,7 @@ pub(crate) fn slot_usage(slot: Slot, registry: RegistryId) -> Vec<u8> {
     Key::new(slot, table::SLOT_USAGE).with(&number(registry)).done()
 }
 
-/// The registry in a key made by [`registry_quota`] or [`slot_usage`].
+/// The registry in a key made by [`registry_quota`], [`slot_usage`] or [`replication_rules`].
 pub(crate) fn registry_in(key: &[u8]) -> Option<RegistryId> {
     RegistryId::from_number(u64::from_be_bytes(key.get(3..)?.try_into().ok()?))
 }

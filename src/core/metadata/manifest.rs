@@ -8,11 +8,12 @@ use super::apply::Context;
 use super::codec::{self, Stored};
 use super::command::Apply;
 use super::keys::{self, OF_REPOSITORY_BYTES, Slot, table};
+use super::outbox::{self, Change};
 use super::reply::{Reply, TagMove};
 use super::repository::{self, RepositoryKey, RepositoryRow};
 use super::tables::{Tables, TablesRead, after_prefix};
 use super::tag::{self, Version};
-use super::{idle, link, referrer, untagged, usage};
+use super::{gone, idle, link, peer, referrer, untagged, usage};
 use crate::decide::quota::Usage;
 use crate::decide::tag_move::{self, TagRights};
 use crate::vocabulary::digest::Digest;
@@ -27,7 +28,7 @@ use crate::vocabulary::refusal::Refusal;
 use crate::vocabulary::tag::Tag;
 
 /// Tables whose rows go when a repository is purged; links go last and on their own.
-pub(crate) const PURGED_TABLES: [u8; 9] = [
+pub(crate) const PURGED_TABLES: [u8; 10] = [
     table::TAG,
     table::TAG_JOURNAL,
     table::MANIFEST_TAG,
@@ -37,6 +38,7 @@ pub(crate) const PURGED_TABLES: [u8; 9] = [
     table::MANIFEST_REFERENCES,
     table::REF,
     table::UNTAGGED,
+    table::GONE,
 ];
 
 /// A manifest.
@@ -317,7 +319,7 @@ impl PutManifest {
     /// §6.3).
     fn renew_children(&self, tables: &mut impl Tables, presence: Version) {
         for child in self.references.iter().filter(|reference| reference.kind == ContentKind::Manifest) {
-            if let Some(row) = read(tables, &self.repository, &child.digest) {
+            if let Some(row) = read(tables, &self.repository, &child.digest).filter(|row| row.presence < presence) {
                 put(tables, &self.repository, &child.digest, &ManifestRow { presence, ..row });
             }
         }
@@ -336,6 +338,19 @@ impl Apply for PutManifest {
 
     fn apply<T: Tables>(self, context: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
         let repository = repository::require(tables, &self.repository)?;
+        self.place(context, tables, &repository, None)
+    }
+}
+
+impl PutManifest {
+    /// Checks and writes it, with the version that it has in another region, or a new one.
+    pub(super) fn place<T: Tables>(
+        self,
+        context: &Context<'_>,
+        tables: &mut T,
+        repository: &RepositoryRow,
+        version: Option<Version>,
+    ) -> Result<Reply, Refusal> {
         self.check_bounds()?;
         let before = read(tables, &self.repository, &self.digest);
         if before.as_ref().is_some_and(|before| before.media_type != self.media_type) {
@@ -346,10 +361,17 @@ impl Apply for PutManifest {
         self.check_bytes(tables, is_inline)?;
         let missing = self.missing(tables, repository.settings.sparse)?;
         let depth = self.depth(tables)?;
-        self.check_tags(tables, &repository, before.is_some())?;
+        self.check_tags(tables, repository, before.is_some())?;
 
         let slot = self.slot();
-        let version = tag::next_version(tables, slot, context);
+        let version = version.unwrap_or_else(|| tag::next_version(tables, slot, context));
+        gone::forget(tables, &self.repository, &self.digest);
+        outbox::note(
+            tables,
+            context,
+            &self.repository,
+            Change::ManifestHere { digest: self.digest, presence: version },
+        );
         self.write_references(tables, context, is_inline);
         self.write_referrer(tables, before.as_ref());
         self.renew_children(tables, version);
@@ -419,20 +441,27 @@ impl Apply for DeleteManifest {
             let tag_row = tag::read(tables, &self.repository, &name).expect("a manifest's tags exist");
             tags.push(tag::drop_tag(tables, context, &self.repository, &name, &tag_row, version));
         }
-        remove(tables, context, &self.repository, &self.digest, &row);
+        remove(tables, context, &self.repository, &self.digest, &row, Some(version));
         usage::shrink(tables, context, &self.repository, Usage { bytes: 0, tags: tags.len() as u64 });
         Ok(Reply::Deleted { tags })
     }
 }
 
 /// Removes a manifest that neither a tag nor an index names. What it held is free from now on, but not older for that.
+/// The delete gets the version given, or a new one if somebody may ask for it.
 pub(super) fn remove(
     tables: &mut impl Tables,
     context: &Context<'_>,
     repository: &RepositoryKey,
     digest: &Digest,
     row: &ManifestRow,
+    version: Option<Version>,
 ) {
+    if peer::listens(tables, context) {
+        let version = version.unwrap_or_else(|| tag::next_version(tables, repository.slot(), context));
+        gone::note(tables, context, repository, digest, version);
+        outbox::note(tables, context, repository, Change::ManifestGone { digest: *digest, version });
+    }
     let (slot, id, tick) = (repository.slot(), repository.id, context.clock.tick);
     let named = references(tables, repository, digest);
     for table in [table::MANIFEST, table::MANIFEST_BYTES, table::MANIFEST_REFERENCES] {
@@ -630,7 +659,8 @@ mod tests {
         assert!(matches!(world.refused(delete(&repository, b"m")), Refusal::ManifestUnknown { .. }));
         world.ok(put.clone());
         let second = tag::read(&world.tables, &repository, &put.tags[0]).unwrap();
-        assert_eq!((first.base, second.base), (Version::default(), tags[0].version));
+        assert_eq!((first.base, second.base), (first.version, second.version));
+        assert!(second.version > tags[0].version);
         assert_eq!((first.change, second.change), (1, 3));
     }
 

@@ -44,6 +44,8 @@ pub enum Reply {
     Epoch(u32),
     /// So many rows went; more may be left.
     Purged(u32),
+    /// What is here stays: it ranks above what came from another region.
+    Superseded,
 }
 
 impl Reply {
@@ -56,7 +58,8 @@ impl Reply {
             | Reply::Repository { .. }
             | Reply::Blob { .. }
             | Reply::Epoch(_)
-            | Reply::Purged(_) => 0,
+            | Reply::Purged(_)
+            | Reply::Superseded => 0,
         }
     }
 }

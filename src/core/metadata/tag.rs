@@ -6,9 +6,11 @@ use super::apply::Context;
 use super::codec::{self, Stored};
 use super::command::Apply;
 use super::keys::{self, Slot};
+use super::outbox::{self, Change};
 use super::reply::{Reply, TagMove};
 use super::repository::{self, RepositoryKey, Settings};
-use super::tables::{Tables, TablesRead};
+use super::tables::{Pages, Tables, TablesRead};
+use super::upgrade::LEVEL_3;
 use super::{clock, cluster, untagged, usage};
 use crate::decide::quota::Usage;
 use crate::vocabulary::digest::Digest;
@@ -16,23 +18,16 @@ use crate::vocabulary::limits::TAG_JOURNAL_MAX;
 use crate::vocabulary::reference::Reference;
 use crate::vocabulary::refusal::Refusal;
 use crate::vocabulary::tag::Tag;
-
-/// Version of a register that regions replicate: larger wins (consensus-and-faults §6.3).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
-pub struct Version {
-    /// Raised when the repository changes its home region.
-    pub home_epoch: u32,
-    /// Hybrid logical time: replicated milliseconds, or one more than the last of the slot.
-    pub hlc: u64,
-    /// Where the change was made.
-    pub region: u16,
-}
+pub use crate::vocabulary::version::Version;
 
 /// The next version in a slot.
 pub(crate) fn next_version(tables: &mut impl Tables, slot: Slot, context: &Context<'_>) -> Version {
     let region = cluster::read(tables).map_or(0, |row| row.region_number);
     Version { home_epoch: 0, hlc: clock::next_hlc(tables, slot, context.clock.now_ms), region }
 }
+
+/// Rows of tags read at once while a slot is migrated.
+const RANKED_PAGE_ROWS: usize = 1024;
 
 /// A tag.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -41,7 +36,9 @@ pub struct TagRow {
     pub digest: Digest,
     /// Version of this setting.
     pub version: Version,
-    /// Version of the delete it follows; zero in the tag's first life.
+    /// What it ranks by between regions ([`rank`](crate::decide::replication::rank)): of a setting that may move its
+    /// own version, of one that was fixed when it was made the version of the delete it follows, zero in its first
+    /// life. Below level 3 always that of the delete.
     pub base: Version,
     /// When it was set, replicated milliseconds since 1970.
     pub set_at_ms: u64,
@@ -99,7 +96,7 @@ pub fn of_manifest(tables: &impl TablesRead, repository: &RepositoryKey, digest:
 }
 
 /// Number and version of the delete that a tag's next life follows; zeros for a tag that never was.
-fn last_delete(tables: &impl TablesRead, repository: &RepositoryKey, tag: &Tag) -> (u64, Version) {
+pub(super) fn last_delete(tables: &impl TablesRead, repository: &RepositoryKey, tag: &Tag) -> (u64, Version) {
     let prefix = keys::tag_journal_of(repository.slot(), repository.id, tag);
     match tables.prefix(&prefix, TAG_JOURNAL_MAX + 1).last() {
         Some((key, value)) => {
@@ -142,29 +139,75 @@ pub(crate) fn set(
     digest: &Digest,
     version: Version,
 ) -> TagMove {
-    let slot = repository.slot();
     let before = read(tables, repository, tag);
-    let previous = before.as_ref().map(|row| row.digest);
-    let (last, base) =
-        before.as_ref().map_or_else(|| last_delete(tables, repository, tag), |row| (row.change, row.base));
-    let set_at_ms = context.clock.now_ms;
-    if let Some(before) = before.filter(|before| before.digest == *digest) {
-        if settings.mutability.fixes(tag) {
-            return TagMove { tag: tag.clone(), previous, version: before.version };
+    let is_fixed = settings.mutability.fixes(tag);
+    if let Some(row) = before.as_ref().filter(|row| is_fixed && row.digest == *digest) {
+        return TagMove { tag: tag.clone(), previous: Some(row.digest), version: row.version };
+    }
+    let base = match &before {
+        _ if context.level >= LEVEL_3 && !is_fixed => version,
+        Some(row) => row.base,
+        None => last_delete(tables, repository, tag).1,
+    };
+    place(tables, context, repository, before, tag, digest, (version, base))
+}
+
+/// Points a tag, which is as it was `before`, at a manifest that is here; with its version and what it ranks by.
+pub(super) fn place(
+    tables: &mut impl Tables,
+    context: &Context<'_>,
+    repository: &RepositoryKey,
+    before: Option<TagRow>,
+    tag: &Tag,
+    digest: &Digest,
+    (version, base): (Version, Version),
+) -> TagMove {
+    let (slot, key) = (repository.slot(), keys::tag(repository.slot(), repository.id, tag.as_str()));
+    let (previous, set_at_ms) = (before.as_ref().map(|row| row.digest), context.clock.now_ms);
+    let is_same = previous == Some(*digest);
+    let change = match &before {
+        Some(row) if is_same => row.change,
+        Some(row) => row.change + 1,
+        None => last_delete(tables, repository, tag).0 + 1,
+    };
+    tables.put(key, codec::encode(&TagRow { digest: *digest, version, base, set_at_ms, change }));
+    if !is_same {
+        if let Some(previous) = previous {
+            tables.delete(keys::manifest_tag(slot, repository.id, &previous, tag.as_str()));
         }
-        let row = TagRow { version, set_at_ms, ..before };
-        tables.put(keys::tag(slot, repository.id, tag.as_str()), codec::encode(&row));
-        return TagMove { tag: tag.clone(), previous, version };
+        tables.put(keys::manifest_tag(slot, repository.id, digest, tag.as_str()), Vec::new());
+        note(tables, context, repository, tag, change, Some(*digest), version);
     }
-    if let Some(previous) = previous {
-        tables.delete(keys::manifest_tag(slot, repository.id, &previous, tag.as_str()));
-    }
-    let change = last + 1;
-    let row = TagRow { digest: *digest, version, base, set_at_ms, change };
-    tables.put(keys::tag(slot, repository.id, tag.as_str()), codec::encode(&row));
-    tables.put(keys::manifest_tag(slot, repository.id, digest, tag.as_str()), Vec::new());
-    note(tables, context, repository, tag, change, Some(*digest), version);
+    outbox::note(tables, context, repository, Change::TagSet { tag: tag.clone(), digest: *digest, version, base });
     TagMove { tag: tag.clone(), previous, version }
+}
+
+/// Remembers a delete of a tag that is not here.
+pub(super) fn note_absent(
+    tables: &mut impl Tables,
+    context: &Context<'_>,
+    repository: &RepositoryKey,
+    tag: &Tag,
+    version: Version,
+) {
+    let (last, _) = last_delete(tables, repository, tag);
+    note(tables, context, repository, tag, last + 1, None, version);
+    outbox::note(tables, context, repository, Change::TagGone { tag: tag.clone(), version });
+}
+
+/// Gives the tags of a repository, which were set below level 3, what they rank by.
+pub(super) fn rank_anew(tables: &mut impl Tables, repository: &RepositoryKey, settings: &Settings) {
+    let slot = repository.slot();
+    let mut pages = Pages::under(keys::tag(slot, repository.id, ""), RANKED_PAGE_ROWS);
+    while let Some(page) = pages.read(tables) {
+        for (key, value) in page {
+            let tag = keys::tag_in(&key).and_then(|tag| Tag::parse(tag).ok()).expect("stored tags were parsed");
+            if !settings.mutability.fixes(&tag) {
+                let row: TagRow = codec::row(&value);
+                tables.put(key, codec::encode(&TagRow { base: row.version, ..row }));
+            }
+        }
+    }
 }
 
 /// Drops a tag that is there.
@@ -180,6 +223,7 @@ pub(crate) fn drop_tag(
     tables.delete(keys::tag(slot, repository.id, tag.as_str()));
     tables.delete(keys::manifest_tag(slot, repository.id, &row.digest, tag.as_str()));
     note(tables, context, repository, tag, row.change + 1, None, version);
+    outbox::note(tables, context, repository, Change::TagGone { tag: tag.clone(), version });
     TagMove { tag: tag.clone(), previous: Some(row.digest), version }
 }
 
@@ -265,9 +309,10 @@ mod tests {
             put(&mut world, &repository, b"1");
             let row = read(&world.tables, &repository, &tag).unwrap();
             assert_eq!(row.change, 2 * life - 1);
+            assert_eq!(row.base, row.version, "what may move ranks by its own version");
             let deletes = rows(&world, &repository, &tag);
-            let last_delete = deletes.iter().rev().find(|row| row.digest.is_none());
-            assert_eq!(row.base, last_delete.map_or(Version::default(), |row| row.version));
+            let found = deletes.iter().rev().find(|row| row.digest.is_none()).map(|row| row.version);
+            assert!(found.is_none_or(|found| found < row.version));
             assert!(matches!(world.refused(delete(Some(Digest::sha256(b"2")))), Refusal::TagMoved { .. }));
             world.ok(delete(Some(Digest::sha256(b"1"))));
             assert_eq!(of_manifest(&world.tables, &repository, &Digest::sha256(b"1"), 9), []);

@@ -10,28 +10,35 @@ use super::check;
 use super::clock::{self, Tick};
 use super::cluster::{self, FEATURE_LEVEL, InitCluster, ReportDigest, TakeDigest};
 use super::command::{Command, Proposal};
+use super::cursor::{MoveCursor, NoteDestination};
 use super::gc::ControlGc;
 use super::link::{Link, Unlink};
-use super::manifest::PutManifest;
+use super::manifest::{DeleteManifest, PutManifest};
 use super::node::{self, RegisterNode, RegisterStore};
+use super::outbox::{Change, TrimOutbox};
+use super::parked::ParkEvent;
+use super::peer::PutPeer;
 use super::principal::{KeyRow, PutKey, PutPolicy, PutUser, UserKind};
 use super::quota::{self, SetRegistryQuota};
 use super::replica::{self, ConfirmCopy, DropReplica};
+use super::replication_rules::PutReplicationRules;
 use super::reply::{Outcome, Reply};
 use super::repository::{CreateRepository, DeleteRepository, RepositoryKey, Settings};
 use super::tables::MemoryTables;
-use super::tag::DeleteTag;
+use super::tag::{DeleteTag, Version};
 use super::upload::{FinishUpload, TakeUpload};
 use super::usage::SetRepositoryQuota;
 use crate::decide::quota::{Limits, Usage};
+use crate::decide::replication::rules::{Destination, Rule};
 use crate::decide::tag_move::TagRights;
 use crate::vocabulary::digest::Digest;
 use crate::vocabulary::ids::{
     ClusterId, Lineage, NodeId, RegistryId, RepositoryId, RequestId, StoreId, UploadId, UseId,
 };
+use crate::vocabulary::limits::OUTBOX_RETENTION_MS;
 use crate::vocabulary::manifest::{ContentKind, Referenced};
 use crate::vocabulary::media_type::MediaType;
-use crate::vocabulary::names::ZoneName;
+use crate::vocabulary::names::{RegionName, ZoneName};
 use crate::vocabulary::refusal::Refusal;
 use crate::vocabulary::repository_name::RepositoryName;
 use crate::vocabulary::tag::Tag;
@@ -96,6 +103,7 @@ impl World {
         world.ok(ControlGc { paused: Some(true), run: None });
         world.fill_quotas(&repository);
         world.fill_copies();
+        world.fill_regions(&repository);
         world
     }
 
@@ -191,6 +199,27 @@ impl World {
         let row = blob::read(&self.tables, &digest).expect("it was pushed");
         let found = replica::spare(&node::topology(&self.tables), &digest, &row).expect("a zone has two");
         self.ok(DropReplica { digest, generation, store: found.spare[0], good: found.keep });
+    }
+
+    /// Another region, changes that it was told of, that it was not told of in time, and that it has to be told of.
+    fn fill_regions(&mut self, repository: &RepositoryKey) {
+        self.ok(peer(2, "there"));
+        self.ok(sends_all("there"));
+        let put = |bytes: &[u8]| PutManifest { tags: tags(&["sent"]), ..manifest(repository, bytes) };
+        let trim = TrimOutbox { slot: repository.slot(), registry: repository.registry };
+        self.ok(put(b"told"));
+        let (lineage, index) = (Lineage(1), self.index);
+        self.ok(NoteDestination { number: 2, lineage, index });
+        self.ok(put(b"too late"));
+        self.at_ms += OUTBOX_RETENTION_MS;
+        self.ok(trim);
+        self.ok(put(b"to be told"));
+        self.ok(DeleteTag { repository: repository.clone(), tag: tags(&["sent"]).remove(0), expected: None });
+        self.ok(DeleteManifest { repository: repository.clone(), digest: Digest::sha256(b"told") });
+        let (change, repository) =
+            (Change::TagGone { tag: tags(&["sent"]).remove(0), version: Version::default() }, repository.name.clone());
+        self.ok(ParkEvent { source: 2, index: 299, repository, change, reason: "no room".to_owned() });
+        self.ok(MoveCursor { source: 2, before: None, lineage: Lineage(7), index: 300 });
     }
 
     /// Registers a node and a store of the same number.
@@ -323,6 +352,27 @@ pub fn node_at(feature_level: u16, number: u64, zone: &str) -> Vec<Command> {
         feature_level,
     };
     vec![register.into(), RegisterStore { store: StoreId(number), node: NodeId(number), weight: 100 }.into()]
+}
+
+/// What makes another region known.
+pub fn peer(number: u16, region: &str) -> PutPeer {
+    PutPeer {
+        number,
+        cluster: ClusterId(u128::from(number)),
+        region: RegionName::parse(region).expect("a test's regions are regions"),
+        endpoints: vec![format!("127.{number}.1.1:7404")],
+        ca_pem: "the authority of that region".to_owned(),
+    }
+}
+
+/// What sends all repositories of the default registry to a region.
+pub fn sends_all(region: &str) -> PutReplicationRules {
+    let registry = RegistryId::DEFAULT;
+    let region = RegionName::parse(region).expect("a test's regions are regions");
+    PutReplicationRules {
+        registry,
+        rules: vec![Rule { destinations: vec![Destination { region, registry }], filters: vec![] }],
+    }
 }
 
 /// The upload of that number, begun in tick 0.

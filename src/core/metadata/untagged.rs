@@ -198,7 +198,7 @@ impl Apply for DeleteUntagged {
             return Ok(Reply::Unchanged);
         }
         let row = manifest::read(tables, &self.repository, &self.digest).expect("what is due is here");
-        manifest::remove(tables, context, &self.repository, &self.digest, &row);
+        manifest::remove(tables, context, &self.repository, &self.digest, &row, None);
         Ok(Reply::Done)
     }
 }

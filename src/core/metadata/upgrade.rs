@@ -10,6 +10,7 @@
 //! |---|---|---|
 //! | 1 | 0.1.0 | |
 //! | 2 | 0.2.0 | collection of garbage, lists of untagged manifests, counters of what is held, quotas, lost nodes |
+//! | 3 | 0.3.0 | other regions: what tags rank by, the stream of changes, deletes that are remembered |
 //!
 //! Source: security-cases R7.
 
@@ -23,11 +24,14 @@ use super::keys::{self, SLOTS, SYSTEM, Slot, table};
 use super::node::{self, NodeState};
 use super::reply::Reply;
 use super::tables::{Tables, TablesRead};
-use super::{repository, untagged, usage};
+use super::{repository, tag, untagged, usage};
 use crate::vocabulary::refusal::Refusal;
 
 /// The level of 0.2.0; see the table above.
 pub const LEVEL_2: u16 = 2;
+
+/// The level of 0.3.0.
+pub const LEVEL_3: u16 = 3;
 
 /// A step under way: not all slots have been migrated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -135,11 +139,17 @@ impl Apply for MigrateSlot {
         if self.slot >= SLOTS || self.level != level || context.level >= level {
             return Ok(Reply::Unchanged);
         }
-        // what the slot holds is counted as if it came now
-        let context = Context { level, ..*context };
-        for repository in repository::all_live(tables, self.slot) {
-            usage::recount(tables, &repository);
-            untagged::list_anew(tables, &context, &repository);
+        for key in repository::all_live(tables, self.slot) {
+            if context.level < LEVEL_2 {
+                // what the slot holds is counted as if it came now
+                usage::recount(tables, &key);
+                untagged::list_anew(tables, &Context { level, ..*context }, &key);
+            }
+            if context.level < LEVEL_3
+                && let Some(row) = repository::live(tables, &key)
+            {
+                tag::rank_anew(tables, &key, &row.settings);
+            }
         }
         tables.put(keys::of_slot(self.slot, table::SLOT_LEVEL), codec::encode(&SlotLevelRow(level)));
         Ok(Reply::Done)

@@ -280,6 +280,43 @@ pub const REGISTRIES_SUMMED_MAX: usize = 10_000;
 /// Rounds that one push takes part in before its client is told to come back.
 pub const QUOTA_ROUNDS_MAX: usize = 16;
 
+// Regions. Source: ECR quotas for the first three.
+
+/// Rules of replication of one registry.
+pub const REPLICATION_RULES_MAX: usize = 10;
+/// Different destinations of all rules of a registry.
+pub const REPLICATION_DESTINATIONS_MAX: usize = 25;
+/// Filters of one rule.
+pub const REPLICATION_FILTERS_MAX: usize = 100;
+/// Other regions that a cluster knows.
+pub const PEERS_MAX: usize = REPLICATION_DESTINATIONS_MAX;
+/// Addresses of one other region.
+pub const PEER_ENDPOINTS_MAX: usize = 16;
+/// Longest certificate of another region's authority in bytes.
+pub const PEER_CA_BYTES_MAX: usize = 16 * KIB;
+/// Batches of changes that wait for a destination to read them.
+pub const CHANGES_QUEUED_MAX: usize = 8;
+/// Changes of one region that are being applied, or wait for it, at once.
+pub const CHANGES_OPEN_MAX: usize = 10_000;
+/// Lanes in which the changes of one region are applied: a repository's all go into one.
+pub const CHANGE_LANES: usize = 64;
+/// Bytes of a blob that one request of another region asks for.
+pub const REGION_RANGE_BYTES_MAX: u64 = 8 * MIB as u64;
+/// Ranges of one blob that are fetched before they can be written.
+pub const REGION_RANGES_AHEAD: usize = 4;
+/// Ranges of blobs under way from one region.
+pub const REGION_RANGES_MAX: usize = 16;
+/// Ranges of blobs that a node sends to other regions at once.
+pub const REGION_STREAMS_MAX: usize = 64;
+/// Changes of one region that are put aside.
+pub const PARKED_MAX: usize = 10_000;
+/// Rows of the change stream that one command trims.
+pub const OUTBOX_TRIMMED_MAX: usize = 1000;
+/// How long changes are kept for a region that does not take them, in milliseconds: seven days.
+pub const OUTBOX_RETENTION_MS: u64 = 7 * 24 * 3600 * 1000;
+/// How far a change of another region may lie in the future, in milliseconds.
+pub const CLOCK_AHEAD_MS_MAX: u64 = 5 * 60 * 1000;
+
 // State.
 
 /// Changes of one tag that its journal keeps.

@@ -18,6 +18,7 @@ pub(crate) mod stored;
 pub mod tag;
 pub(crate) mod text;
 pub mod time;
+pub mod version;
 
 pub use descriptor::Descriptor;
 pub use digest::Digest;
@@ -28,3 +29,4 @@ pub use refusal::Refusal;
 pub use repository_name::RepositoryName;
 pub use tag::Tag;
 pub use time::Timestamp;
+pub use version::Version;

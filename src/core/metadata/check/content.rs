@@ -2,6 +2,7 @@
 
 use super::super::blob::{BlobRow, UseRow};
 use super::super::clock::SlotClockRow;
+use super::super::gone::GoneRow;
 use super::super::keys::{self, Slot, table};
 use super::super::link::{LinkRow, LooseRow};
 use super::super::manifest::{ManifestRow, ReferencesRow};
@@ -90,6 +91,13 @@ impl<T: TablesRead> Inside<'_, T> {
                 let digest = keys::digest_in(key).ok_or_else(unreadable)?;
                 let fits = self.read(&digest).is_some() && !self.is_named(&digest);
                 ensure(!is_live || fits, || format!("manifest {digest} is listed as untagged, but is named"))
+            }
+            table::GONE => {
+                value::<GoneRow>(bytes)?;
+                let digest = keys::digest_in(key).ok_or_else(unreadable)?;
+                ensure(!is_live || self.read(&digest).is_none(), || {
+                    format!("manifest {digest} is here, and remembered as deleted")
+                })
             }
             table::LINK => self.link(key, value(bytes)?, is_live),
             table::LOOSE_USE => {
@@ -207,8 +215,10 @@ impl<T: TablesRead> Inside<'_, T> {
         let listed = keys::manifest_tag(self.slot, self.id, &row.digest, tag.as_str());
         ensure(self.tables.contains(&listed), || format!("tag '{tag}' is not listed with its manifest"))?;
         let last: Option<JournalRow> = get(self.tables, &keys::tag_journal(self.slot, self.id, &tag, row.change));
-        let fits = last.is_some_and(|last| last.digest == Some(row.digest) && last.version <= row.version);
-        ensure(fits && row.base < row.version, || format!("tag '{tag}' and its journal tell different stories"))
+        // another region may have set it to the same before
+        let is_older = |last: &JournalRow| last.version <= row.version || last.version.region != row.version.region;
+        let fits = last.is_some_and(|last| last.digest == Some(row.digest) && is_older(&last));
+        ensure(fits && row.base <= row.version, || format!("tag '{tag}' and its journal tell different stories"))
     }
 
     fn journal(&self, key: &[u8], row: JournalRow, is_live: bool) -> Found {
@@ -221,9 +231,13 @@ impl<T: TablesRead> Inside<'_, T> {
         let is_bounded = at(change.saturating_add(TAG_JOURNAL_MAX as u64)).is_none();
         ensure(is_bounded, || format!("the journal of tag '{tag}' is longer than {TAG_JOURNAL_MAX}"))?;
         match at(change + 1) {
-            Some(next) => ensure(row.version < next.version && row.index <= next.index, || {
-                format!("the journal of tag '{tag}' runs backwards at change {change}")
-            }),
+            // of a fixed tag the older setting of another region takes the place of the younger one of this
+            Some(next) => {
+                let is_later = row.version < next.version || row.version.region != next.version.region;
+                ensure(is_later && row.index <= next.index, || {
+                    format!("the journal of tag '{tag}' runs backwards at change {change}")
+                })
+            }
             None => {
                 let present: Option<TagRow> = get(self.tables, &keys::tag(self.slot, self.id, tag.as_str()));
                 ensure(present.map(|row| (row.change, row.digest)) == row.digest.map(|digest| (change, digest)), || {

@@ -7,6 +7,7 @@
 
 mod blob;
 mod content;
+mod outbox;
 pub mod stored;
 mod system;
 pub mod tags;
@@ -17,6 +18,8 @@ use std::fmt;
 use super::cluster::ClusterRow;
 use super::codec::{self, Stored};
 use super::keys::{self, SLOTS, SYSTEM, Slot, table};
+use super::outbox::TrimmedRow;
+use super::parked;
 use super::tables::{Pages, TablesRead};
 use super::upgrade::{LEVEL_2, SlotLevelRow, UpgradeRow};
 
@@ -76,12 +79,15 @@ type Found = Result<(), String>;
 fn row(tables: &impl TablesRead, key: &[u8], bytes: &[u8]) -> Found {
     let (slot, table) = keys::place(key).ok_or("a key shorter than any of ours")?;
     match table {
-        table::CLUSTER..=table::ABSENCE if slot == SYSTEM => system::row(tables, table, key, bytes),
+        table::CLUSTER..=table::DESTINATION_CURSOR if slot == SYSTEM => system::row(tables, table, key, bytes),
         table::REGISTRY_QUOTA => usage::quota(key, bytes),
+        table::PARKED if slot == SYSTEM => parked::check(tables, key, &value(bytes)?),
         _ if slot >= SLOTS => Err(format!("table {table:#04x} has no place in slot {slot}")),
-        table::NAME..=table::UNTAGGED => content::row(tables, slot, table, key, bytes),
+        table::NAME..=table::GONE => content::row(tables, slot, table, key, bytes),
         table::USAGE | table::SLOT_USAGE => usage::row(tables, slot, table, key, bytes),
         table::SLOT_LEVEL => value::<SlotLevelRow>(bytes).map(drop),
+        table::OUTBOX => outbox::row(tables, key, bytes),
+        table::OUTBOX_TRIMMED => value::<TrimmedRow>(bytes).map(drop),
         table::UPLOAD..=table::FENCE => blob::row(tables, slot, table, key, bytes),
         _ => Err(format!("table {table:#04x} does not exist")),
     }

@@ -4,17 +4,20 @@ use super::super::absence::{AbsenceRow, Stage};
 use super::super::apply::{RequestRow, StateDigest};
 use super::super::clock::ClockRow;
 use super::super::cluster::{AskedRow, ClusterRow, DigestNote};
+use super::super::cursor::CursorRow;
 use super::super::gc::GcRow;
 use super::super::keys::{self, table};
 use super::super::node::{NodeRow, NodeState, StoreRow, TopologyRow};
+use super::super::peer::{PeerRow, PeersRow};
 use super::super::principal::{self, ANONYMOUS, AuthVersion, KeyRow, PolicyRow, UserRow};
+use super::super::replication_rules::RulesRow;
 use super::super::reply::Outcome;
 use super::super::tables::TablesRead;
 use super::super::upgrade::UpgradeRow;
 use super::{Found, ensure, get, unreadable, value};
 use crate::decide::placement::StoreState;
 use crate::vocabulary::ids::RegistryId;
-use crate::vocabulary::limits::{NODES_MAX, STORES_MAX};
+use crate::vocabulary::limits::{NODES_MAX, PEERS_MAX, STORES_MAX};
 
 pub(super) fn row(tables: &impl TablesRead, table: u8, key: &[u8], bytes: &[u8]) -> Found {
     match table {
@@ -60,6 +63,29 @@ pub(super) fn row(tables: &impl TablesRead, table: u8, key: &[u8], bytes: &[u8])
             ensure(node.is_some_and(|row| row.state != NodeState::Removed), || {
                 format!("node {id} is missed, and no member")
             })
+        }
+        table::PEERS => {
+            let PeersRow(numbers) = value(bytes)?;
+            let stored = tables.prefix(&keys::system(table::PEER), PEERS_MAX + 1);
+            let stored: Vec<u16> = stored.iter().filter_map(|(key, _)| keys::region_in(key)).collect();
+            ensure(stored == numbers && !numbers.is_empty(), || {
+                format!("regions {numbers:?} are listed, {stored:?} are there")
+            })
+        }
+        table::PEER => {
+            value::<PeerRow>(bytes)?;
+            let number = keys::region_in(key).ok_or_else(unreadable)?;
+            let listed: Option<PeersRow> = get(tables, &keys::system(table::PEERS));
+            ensure(listed.is_some_and(|listed| listed.0.contains(&number)), || format!("region {number} is not listed"))
+        }
+        table::REPLICATION_RULES => {
+            keys::registry_in(key).ok_or_else(unreadable)?;
+            value::<RulesRow>(bytes).map(drop)
+        }
+        table::SOURCE_CURSOR | table::DESTINATION_CURSOR => {
+            value::<CursorRow>(bytes)?;
+            let number = keys::region_in(key).ok_or_else(unreadable)?;
+            ensure(tables.contains(&keys::peer(number)), || format!("a cursor of region {number}, which is not known"))
         }
         table::OWN_DIGEST | table::DIGEST_REPORT => value::<DigestNote>(bytes).map(drop),
         _ => Err(format!("table {table:#04x} does not exist")),

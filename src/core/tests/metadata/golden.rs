@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use registry_core::decide::quota::Limits;
+use registry_core::decide::replication::rules::{Destination, Prefix, Rule};
 use registry_core::decide::tag_move::{Mutability, TagFilter, TagFilters, TagRights};
 use registry_core::metadata::absence::{AbsenceRow, NoteAbsence, Stage};
 use registry_core::metadata::blob::{AddUse, CommitBlob, ConfirmReplica, DropUse, UnconfirmReplica};
 use registry_core::metadata::clock::Tick;
 use registry_core::metadata::cluster::{self, FEATURE_LEVEL, InitCluster, ReportDigest, TakeDigest};
 use registry_core::metadata::command::{Command, Proposal};
+use registry_core::metadata::cursor::{MoveCursor, NoteDestination};
 use registry_core::metadata::gc::{ControlGc, Ended, Ending, NoteGc, Phase, Tally, UnderWay};
 use registry_core::metadata::idle::{FenceUse, UnlinkIdle};
 use registry_core::metadata::keys;
@@ -16,11 +18,16 @@ use registry_core::metadata::link::{ForgetUse, Link, TouchLink, Unlink};
 use registry_core::metadata::manifest::{DeleteManifest, PutManifest};
 use registry_core::metadata::need::ReviewNeeds;
 use registry_core::metadata::node::{NodeState, RegisterNode, RegisterStore, SetNodeState};
+use registry_core::metadata::outbox::{Change, TrimOutbox};
+use registry_core::metadata::parked::{ParkEvent, ParkedId, UnparkEvent};
+use registry_core::metadata::peer::DeletePeer;
 use registry_core::metadata::principal::{
     DeleteKey, DeletePolicy, DeleteUser, KeyRow, PutKey, PutPolicy, PutUser, SetKeyEnabled, SetUserEnabled, UserKind,
 };
 use registry_core::metadata::quota::{GrantShare, RecallShares, SetRegistryQuota};
+use registry_core::metadata::remote::{DropRemoteTag, PutRemoteManifest, SetRemoteTag};
 use registry_core::metadata::replica::{ConfirmCopy, DropReplica, FenceCopy};
+use registry_core::metadata::replication_rules::PutReplicationRules;
 use registry_core::metadata::reply::{Outcome, Reply, TagMove};
 use registry_core::metadata::repository::{
     ChangeRepository, CreateRepository, DeleteRepository, PurgeRepository, RepositoryKey, Settings,
@@ -35,7 +42,7 @@ use registry_core::metadata::upload::{CloseUpload, FinishUpload, ForgetUploads, 
 use registry_core::metadata::usage::{AdmitBlob, SetRepositoryQuota};
 use registry_core::vocabulary::ids::{ClusterId, Lineage, NodeId, RegistryId, RepositoryId, RequestId, StoreId, UseId};
 use registry_core::vocabulary::manifest::ContentKind;
-use registry_core::vocabulary::names::ZoneName;
+use registry_core::vocabulary::names::{RegionName, ZoneName};
 use registry_core::vocabulary::{Digest, Refusal};
 
 use crate::files::{compare, names};
@@ -205,6 +212,29 @@ fn collection_commands() -> Vec<Command> {
     ]
 }
 
+fn region_commands() -> Vec<Command> {
+    let version = Version { home_epoch: 1, hlc: 300, region: 2 };
+    let tag = || tags(&["v1"]).remove(0);
+    let region = RegionName::parse("there").unwrap();
+    let to = Destination { region, registry: REGISTRY };
+    let rule = Rule { destinations: vec![to], filters: vec![Prefix::parse("team/").unwrap()] };
+    let before = Some((Lineage(8), 299));
+    let change = Change::TagSet { tag: tag(), digest: digest(), version, base: version };
+    vec![
+        testing::peer(2, "there").into(),
+        DeletePeer { number: 2 }.into(),
+        PutReplicationRules { registry: REGISTRY, rules: vec![rule] }.into(),
+        MoveCursor { source: 2, before, lineage: Lineage(9), index: 300 }.into(),
+        NoteDestination { number: 2, lineage: Lineage(9), index: 300 }.into(),
+        TrimOutbox { slot: 300, registry: REGISTRY }.into(),
+        PutRemoteManifest { put: testing::manifest(&key(), b"manifest bytes"), presence: version }.into(),
+        SetRemoteTag { repository: key(), tag: tag(), digest: digest(), version, base: Version::default() }.into(),
+        DropRemoteTag { repository: key(), tag: tag(), version }.into(),
+        ParkEvent { source: 2, index: 300, repository: key().name, change, reason: "no room".into() }.into(),
+        UnparkEvent { id: ParkedId { source: 2, index: 300, register: 7 } }.into(),
+    ]
+}
+
 // Every command of the list has a sample whose bytes are kept; a proposal of it reads back.
 #[test]
 fn commands() {
@@ -215,6 +245,7 @@ fn commands() {
         quota_commands(),
         blob_commands(),
         collection_commands(),
+        region_commands(),
     ];
     let samples = parts.concat();
     let sampled: BTreeSet<&str> = samples.iter().map(Command::name).collect();
@@ -278,6 +309,7 @@ fn reply_name(reply: &Reply) -> &'static str {
         Reply::Blob { .. } => "Blob",
         Reply::Epoch(_) => "Epoch",
         Reply::Purged(_) => "Purged",
+        Reply::Superseded => "Superseded",
     }
 }
 
@@ -295,6 +327,7 @@ fn outcomes() {
         Reply::Blob { generation: upload(9) },
         Reply::Epoch(2),
         Reply::Purged(1000),
+        Reply::Superseded,
     ];
     let mut problems = Vec::new();
     let mut check = |name: &str, outcome: Outcome| {

@@ -11,6 +11,7 @@ mod fuzz;
 mod golden;
 mod quotas;
 mod random;
+mod regions;
 mod script;
 mod traces;
 mod upgrade;

@@ -13,14 +13,19 @@ use registry_core::metadata::clock::{self, Tick};
 use registry_core::metadata::cluster::{FEATURE_LEVEL, InitCluster, TakeDigest};
 use registry_core::metadata::codec;
 use registry_core::metadata::command::{Command, Proposal};
+use registry_core::metadata::cursor::NoteDestination;
 use registry_core::metadata::idle;
 use registry_core::metadata::keys::{self, SLOTS};
 use registry_core::metadata::link::{self, TouchLink, Unlink};
 use registry_core::metadata::manifest::{self, DeleteManifest, PutManifest};
 use registry_core::metadata::need;
 use registry_core::metadata::node::{NodeState, SetNodeState};
+use registry_core::metadata::outbox::TrimOutbox;
+use registry_core::metadata::peer::DeletePeer;
 use registry_core::metadata::principal::{DeleteUser, PutUser, SetUserEnabled, UserKind};
 use registry_core::metadata::quota::{self, RecallShares, SetRegistryQuota};
+use registry_core::metadata::remote::{DropRemoteTag, PutRemoteManifest, SetRemoteTag};
+use registry_core::metadata::replication_rules::PutReplicationRules;
 use registry_core::metadata::reply::{Outcome, Reply};
 use registry_core::metadata::repository::{
     self, CreateRepository, DeleteRepository, PurgeRepository, RepositoryKey, Settings,
@@ -35,7 +40,7 @@ use registry_core::metadata::usage::{AdmitBlob, SetRepositoryQuota};
 use registry_core::vocabulary::ids::{ClusterId, Lineage, NodeId, RegistryId, RepositoryId, StoreId, UploadId, UseId};
 use registry_core::vocabulary::limits::UPLOAD_LIFETIME_MS;
 use registry_core::vocabulary::manifest::ContentKind;
-use registry_core::vocabulary::{Digest, Tag};
+use registry_core::vocabulary::{Digest, Tag, Version};
 
 const CONTENTS: [&[u8]; 5] = [b"one", b"two!", b"three", b"four..", b"five..."];
 const NAMES: [&str; 2] = ["team/app", "base"];
@@ -125,8 +130,12 @@ impl Run {
         if let (Command::PutManifest(put), Reply::Manifest { tags, .. }) = (command, reply) {
             self.tags.extend(tags.iter().map(|moved| ((put.repository.id, moved.tag.clone()), put.digest)));
         }
+        if let (Command::SetRemoteTag(set), Reply::Manifest { .. }) = (command, reply) {
+            self.tags.insert((set.repository.id, set.tag.clone()), set.digest);
+        }
         if let (Command::DeleteManifest(DeleteManifest { repository, .. }), Reply::Deleted { tags })
-        | (Command::DeleteTag(DeleteTag { repository, .. }), Reply::Deleted { tags }) = (command, reply)
+        | (Command::DeleteTag(DeleteTag { repository, .. }), Reply::Deleted { tags })
+        | (Command::DropRemoteTag(DropRemoteTag { repository, .. }), Reply::Deleted { tags }) = (command, reply)
         {
             tags.iter().for_each(|moved| _ = self.tags.remove(&(repository.id, moved.tag.clone())));
         }
@@ -198,7 +207,7 @@ impl Run {
     fn begin(&mut self, [kind, one, two, three, four, _]: Choice) -> Vec<Command> {
         let (repository, bytes) = (self.repository(one), CONTENTS[usize::from(two) % CONTENTS.len()]);
         let digest = Digest::sha256(bytes);
-        match kind % 21 {
+        match kind % 22 {
             0..=3 => self.push(&repository, bytes, three, four),
             4 => mount(&repository, bytes, self.number()),
             5 | 6 => self.delete_blob(repository, digest),
@@ -222,6 +231,7 @@ impl Run {
             17 => self.time(three),
             18 => self.topology(three, four),
             19 => self.quota(repository, digest, three, four),
+            20 => regions(repository, bytes, three, four),
             _ => self.others(repository, digest, three),
         }
     }
@@ -390,6 +400,26 @@ fn put_manifest(repository: &RepositoryKey, bytes: &[u8], three: u8, four: u8) -
         subject: four.is_multiple_of(7).then(|| Digest::sha256(CONTENTS[usize::from(three) % CONTENTS.len()])),
         tags: tags(&TAGS[..usize::from(four) % 3]),
         ..testing::manifest(repository, bytes)
+    }
+}
+
+/// What comes from other regions, or goes to them: older and newer than what is here, in any order.
+fn regions(repository: RepositoryKey, bytes: &[u8], three: u8, four: u8) -> Vec<Command> {
+    let (registry, tag) = (RegistryId::DEFAULT, tags(&[TAGS[usize::from(four) % TAGS.len()]]).remove(0));
+    let version = Version { home_epoch: 0, hlc: 1000 + u64::from(four), region: 2 + u16::from(three) % 2 };
+    let base = if four.is_multiple_of(2) { version } else { Version { hlc: version.hlc.saturating_sub(9), ..version } };
+    match three % 8 {
+        0 => vec![testing::peer(2, "eu").into(), testing::sends_all("eu").into()],
+        1 if four < 64 => vec![PutReplicationRules { registry, rules: vec![] }.into()],
+        1 => vec![NoteDestination { number: 2, lineage: Lineage(1), index: u64::from(four) }.into()],
+        2 => vec![TrimOutbox { slot: repository.slot(), registry }.into()],
+        3 if four < 64 => vec![DeletePeer { number: 2 }.into()],
+        3 | 4 => {
+            let put = PutManifest { tags: Vec::new(), ..put_manifest(&repository, bytes, three / 8, four) };
+            vec![PutRemoteManifest { put, presence: version }.into()]
+        }
+        5 | 6 => vec![SetRemoteTag { repository, tag, digest: Digest::sha256(bytes), version, base }.into()],
+        _ => vec![DropRemoteTag { repository, tag, version }.into()],
     }
 }
 

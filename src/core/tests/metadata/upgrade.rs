@@ -1,6 +1,7 @@
 //! R7: nodes of two releases serve one cluster, then it steps up to the newer one's level.
 
 use registry_core::decide::quota::Limits;
+use registry_core::decide::tag_move::{Mutability, TagFilter, TagFilters};
 use registry_core::metadata::apply::{Entry, StateDigest};
 use registry_core::metadata::blob;
 use registry_core::metadata::cluster::{self, FEATURE_LEVEL};
@@ -9,10 +10,11 @@ use registry_core::metadata::gc::ControlGc;
 use registry_core::metadata::keys::SLOTS;
 use registry_core::metadata::node::{self, NodeState};
 use registry_core::metadata::repository::{DeleteRepository, RepositoryKey, Settings};
+use registry_core::metadata::tag::{self, DeleteTag};
 use registry_core::metadata::testing::{self, World, manifest, node_at, tags};
-use registry_core::metadata::upgrade::{self, EndUpgrade, MigrateSlot, RaiseLevel};
+use registry_core::metadata::upgrade::{self, EndUpgrade, LEVEL_2, MigrateSlot, RaiseLevel};
 use registry_core::metadata::usage::{self, SetRepositoryQuota};
-use registry_core::metadata::{manifest::PutManifest, reply::Reply, tag::DeleteTag, untagged};
+use registry_core::metadata::{manifest::PutManifest, reply::Reply, untagged};
 use registry_core::vocabulary::digest::Digest;
 use registry_core::vocabulary::refusal::Refusal;
 
@@ -97,10 +99,11 @@ fn r7_waits_for_all_nodes() {
 #[test]
 fn r7_nothing_new_before_the_step() {
     let (mut world, repository) = upgraded();
-    let news: [Command; 3] = [
+    let news: [Command; 4] = [
         ControlGc { paused: Some(true), run: None }.into(),
         SetRepositoryQuota { repository, limits: Default::default() }.into(),
         MigrateSlot { slot: 0, level: FEATURE_LEVEL }.into(),
+        testing::peer(2, "there").into(),
     ];
     for command in news {
         assert_eq!(world.refused(command), Refusal::FeatureLevel { level: 1 });
@@ -144,6 +147,37 @@ fn r7_migrates_under_load() {
     let left = usage::of_registry(&world.tables, repository.registry);
     assert_eq!(left, usage::read(&world.tables, &repository).used, "what was deleted counts no more");
     assert!(blob::read(&world.tables, &Digest::sha256(b"blob before its slot")).is_some());
+}
+
+// Tags that were set before level 3 rank by the delete that they follow; migrated, those that may move rank by their
+// own version, and fixed ones as before. Until then nobody can ask for changes that a slot would not note.
+#[test]
+fn r7_tags_rank_anew() {
+    let mut world = World::region_at(LEVEL_2, &["a"]);
+    let fixed = TagFilters::new([TagFilter::parse("v*").unwrap()]).unwrap();
+    let settings = Settings { mutability: Mutability::MutableWithExclusion(fixed), sparse: false };
+    let repository = world.repository("r", 1, settings);
+    let put = |world: &mut World, tag: &str, bytes: &[u8]| {
+        world.ok(PutManifest { tags: tags(&[tag]), ..manifest(&repository, bytes) });
+    };
+    for name in ["v1", "latest"] {
+        put(&mut world, name, b"1");
+        world.ok(DeleteTag { repository: repository.clone(), tag: tags(&[name]).remove(0), expected: None });
+        put(&mut world, name, b"2");
+    }
+    let row = |world: &World, name: &str| tag::read(&world.tables, &repository, &tags(&[name])[0]).unwrap();
+    let before = ["v1", "latest"].map(|name| row(&world, name));
+    assert!(before.iter().all(|row| row.base < row.version));
+    world.ok(node_at(FEATURE_LEVEL, 1, "a").remove(0));
+    world.ok(UP);
+    world.ok(testing::peer(2, "there"));
+    assert!(matches!(world.refused(testing::sends_all("there")), Refusal::ParameterInvalid { .. }));
+    put(&mut world, "old", b"2");
+    migrate(&mut world);
+    assert_eq!(row(&world, "v1"), before[0]);
+    assert_eq!(row(&world, "latest"), tag::TagRow { base: before[1].version, ..before[1].clone() });
+    assert_eq!(row(&world, "old").base, row(&world, "old").version);
+    world.ok(testing::sends_all("there"));
 }
 
 // A cluster that was founded at its level has nothing to migrate.

@@ -1,0 +1,353 @@
+//! Changes that other regions are told of: written with the change itself, in log order, kept until all have seen them.
+//!
+//! A row says what a register is since an index: a tag, or a manifest's presence. What one entry did to a register
+//! twice stands once. Rows are written while the registry has a rule of replication, whatever the rule covers: what is
+//! sent is decided when it is read. Source: consensus-and-faults §6.1.
+
+use bincode::{Decode, Encode};
+
+use super::apply::Context;
+use super::codec::{self, Stored};
+use super::command::Apply;
+use super::keys::{self, Slot, table};
+use super::reply::Reply;
+use super::repository::RepositoryKey;
+use super::tables::{Tables, TablesRead};
+use super::upgrade::LEVEL_3;
+use super::{cluster, cursor, peer, replication_rules};
+use crate::vocabulary::digest::Digest;
+use crate::vocabulary::ids::{RegistryId, RepositoryId};
+use crate::vocabulary::limits::{OUTBOX_RETENTION_MS, OUTBOX_TRIMMED_MAX};
+use crate::vocabulary::refusal::Refusal;
+use crate::vocabulary::stored::stored_enum;
+use crate::vocabulary::tag::Tag;
+use crate::vocabulary::version::Version;
+
+stored_enum! {
+    /// What a register is since a change.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub enum Change {
+        /// A manifest is present, and everything it names.
+        ManifestHere {
+            /// Which.
+            digest: Digest,
+            /// Version of its presence.
+            presence: Version,
+        } = 1,
+        /// A manifest was deleted.
+        ManifestGone {
+            /// Which.
+            digest: Digest,
+            /// Version of the delete.
+            version: Version,
+        } = 2,
+        /// A tag names a manifest.
+        TagSet {
+            /// Which tag.
+            tag: Tag,
+            /// What it names.
+            digest: Digest,
+            /// Version of the setting.
+            version: Version,
+            /// What it ranks by; see [`rank`](crate::decide::replication::rank).
+            base: Version,
+        } = 3,
+        /// A tag was deleted.
+        TagGone {
+            /// Which tag.
+            tag: Tag,
+            /// Version of the delete.
+            version: Version,
+        } = 4,
+    }
+}
+
+impl Change {
+    /// The version that it gave the register.
+    pub fn version(&self) -> Version {
+        match self {
+            Change::ManifestHere { presence: version, .. }
+            | Change::ManifestGone { version, .. }
+            | Change::TagSet { version, .. }
+            | Change::TagGone { version, .. } => *version,
+        }
+    }
+
+    /// The register, as keys name it: manifests before tags, so that of one entry's changes a manifest comes first.
+    pub(super) fn register(&self) -> Vec<u8> {
+        match self {
+            Change::ManifestHere { digest, .. } | Change::ManifestGone { digest, .. } => {
+                [&[1][..], &digest.key_bytes()].concat()
+            }
+            Change::TagSet { tag, .. } | Change::TagGone { tag, .. } => [&[2], tag.as_str().as_bytes()].concat(),
+        }
+    }
+}
+
+/// A row of the change stream.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct OutboxRow {
+    /// What changed.
+    pub change: Change,
+    /// When, replicated milliseconds since 1970.
+    pub at_ms: u64,
+}
+
+impl Stored for OutboxRow {}
+
+/// Up to which index rows of a slot were trimmed before every destination had seen them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct TrimmedRow(pub u64);
+
+impl Stored for TrimmedRow {}
+
+/// A change as it is read from the stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Log index of the change.
+    pub index: u64,
+    /// The repository's internal id here.
+    pub repository: RepositoryId,
+    /// What changed, and when.
+    pub row: OutboxRow,
+}
+
+/// Notes a change, if anybody may want it.
+pub(super) fn note(tables: &mut impl Tables, context: &Context<'_>, repository: &RepositoryKey, change: Change) {
+    let rules = keys::replication_rules(repository.registry);
+    if context.level < LEVEL_3 || !tables.contains(&rules) {
+        return;
+    }
+    let key = keys::outbox(repository.slot(), context.index, repository.id, &change.register());
+    tables.put(key, codec::encode(&OutboxRow { change, at_ms: context.clock.now_ms }));
+}
+
+/// Some events of a slot, and where the next ones begin.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EventPage {
+    /// The events, in log order.
+    pub events: Vec<Event>,
+    /// The key behind which to go on; `None` when these were the last.
+    pub rest: Option<Vec<u8>>,
+}
+
+/// Up to `limit` events of a slot with an index above `after` and at most `up_to`; `rest` is that of the page before.
+pub fn read(
+    tables: &impl TablesRead,
+    slot: Slot,
+    (after, up_to): (u64, u64),
+    rest: Option<&[u8]>,
+    limit: usize,
+) -> EventPage {
+    let Some(first) = after.checked_add(1) else { return EventPage::default() };
+    let from = rest.map_or_else(|| keys::outbox_from(slot, first), |rest| [rest, &[0]].concat());
+    let end =
+        up_to.checked_add(1).map_or_else(|| keys::of_slot(slot, table::OUTBOX + 1), |end| keys::outbox_from(slot, end));
+    let rows = tables.range(&from, &end, limit);
+    let event = |key: &[u8], value: &[u8]| {
+        let (index, repository) = keys::outbox_in(key).expect("a key of the outbox holds index and repository");
+        Event { index, repository, row: codec::row(value) }
+    };
+    let rest = (rows.len() == limit).then(|| rows.last().map(|(key, _)| key.clone())).flatten();
+    EventPage { events: rows.iter().map(|(key, value)| event(key, value)).collect(), rest }
+}
+
+/// Up to which index rows of a slot were trimmed although a destination may not have seen them.
+pub fn trimmed(tables: &impl TablesRead, slot: Slot) -> u64 {
+    tables.get(&keys::of_slot(slot, table::OUTBOX_TRIMMED)).map_or(TrimmedRow::default(), |bytes| codec::row(&bytes)).0
+}
+
+/// Up to which index every destination of a registry's rules has applied all changes; `u64::MAX` without rules.
+pub fn seen_by_all(tables: &impl TablesRead, registry: RegistryId) -> u64 {
+    let rules = replication_rules::read(tables, registry);
+    let regions = rules.0.iter().flat_map(|standing| &standing.rule.destinations).map(|to| &to.region);
+    let lineage = cluster::read(tables).map(|row| row.lineage);
+    let seen = regions.map(|region| {
+        let (number, _) = peer::named(tables, region)?;
+        let row = cursor::of_destination(tables, number)?;
+        (Some(row.lineage) == lineage).then_some(row.index)
+    });
+    seen.map(Option::unwrap_or_default).min().unwrap_or(u64::MAX)
+}
+
+/// Whether a row need not be kept any more, by when it was written and what destinations have seen.
+fn is_over(row: &OutboxRow, index: u64, seen: u64, now_ms: u64) -> bool {
+    index <= seen || row.at_ms.saturating_add(OUTBOX_RETENTION_MS) <= now_ms
+}
+
+/// What trims a slot; nothing while all its rows are to be kept. Looks at the oldest row only.
+pub fn due(tables: &impl TablesRead, slot: Slot, registry: RegistryId, seen: u64, now_ms: u64) -> Option<TrimOutbox> {
+    let (key, value) = tables.prefix(&keys::of_slot(slot, table::OUTBOX), 1).pop()?;
+    let (index, _) = keys::outbox_in(&key).expect("a key of the outbox holds its index");
+    is_over(&codec::row(&value), index, seen, now_ms).then_some(TrimOutbox { slot, registry })
+}
+
+/// Removes the oldest rows of a slot that all destinations have seen, or that are older than the stream reaches back.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct TrimOutbox {
+    /// Which slot.
+    pub slot: Slot,
+    /// Whose rules say who has to see them.
+    pub registry: RegistryId,
+}
+
+impl Apply for TrimOutbox {
+    fn slot(&self) -> Slot {
+        self.slot
+    }
+
+    fn apply<T: Tables>(self, context: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
+        let seen = seen_by_all(tables, self.registry);
+        let mut unseen = None;
+        let mut purged = 0;
+        for (key, value) in tables.prefix(&keys::of_slot(self.slot, table::OUTBOX), OUTBOX_TRIMMED_MAX) {
+            let (index, _) = keys::outbox_in(&key).expect("a key of the outbox holds its index");
+            if !is_over(&codec::row(&value), index, seen, context.clock.now_ms) {
+                break;
+            }
+            if index > seen {
+                unseen = Some(index);
+            }
+            tables.delete(key);
+            purged += 1;
+        }
+        if let Some(index) = unseen {
+            let index = index.max(trimmed(tables, self.slot));
+            tables.put(keys::of_slot(self.slot, table::OUTBOX_TRIMMED), codec::encode(&TrimmedRow(index)));
+        }
+        Ok(Reply::Purged(purged))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metadata::cursor::NoteDestination;
+    use crate::metadata::manifest::{DeleteManifest, PutManifest};
+    use crate::metadata::tag::DeleteTag;
+    use crate::metadata::testing::{World, manifest, peer, sends_all, tags};
+    use crate::vocabulary::ids::Lineage;
+
+    fn world() -> (World, RepositoryKey) {
+        let mut world = World::cluster();
+        let repository = world.repository("r", 1, Default::default());
+        (world, repository)
+    }
+
+    fn linked() -> (World, RepositoryKey) {
+        let (mut world, repository) = world();
+        world.ok(peer(2, "eu"));
+        world.ok(sends_all("eu"));
+        (world, repository)
+    }
+
+    fn put(world: &mut World, repository: &RepositoryKey, bytes: &[u8], names: &[&str]) {
+        world.ok(PutManifest { tags: tags(names), ..manifest(repository, bytes) });
+    }
+
+    fn all(world: &World, repository: &RepositoryKey) -> Vec<Event> {
+        let page = read(&world.tables, repository.slot(), (0, u64::MAX), None, usize::MAX);
+        assert_eq!(page.rest, None);
+        page.events
+    }
+
+    fn told(events: &[Event]) -> Vec<String> {
+        let tell = |event: &Event| match &event.row.change {
+            Change::ManifestHere { .. } => "here".to_owned(),
+            Change::ManifestGone { .. } => "gone".to_owned(),
+            Change::TagSet { tag, .. } => format!("set {tag}"),
+            Change::TagGone { tag, .. } => format!("gone {tag}"),
+        };
+        events.iter().map(tell).collect()
+    }
+
+    // Without a rule nothing is written; with one, every change of a tag or a manifest is, manifests before tags.
+    #[test]
+    fn every_change_is_noted() {
+        let (mut world, repository) = world();
+        put(&mut world, &repository, b"1", &["before"]);
+        world.ok(peer(2, "eu"));
+        put(&mut world, &repository, b"1", &["before"]);
+        assert_eq!(all(&world, &repository), []);
+        world.ok(sends_all("eu"));
+        put(&mut world, &repository, b"2", &["b", "a"]);
+        let first = world.index;
+        put(&mut world, &repository, b"2", &["a"]);
+        put(&mut world, &repository, b"3", &["a"]);
+        world.ok(DeleteTag { repository: repository.clone(), tag: tags(&["a"]).remove(0), expected: None });
+        world.ok(DeleteManifest { repository: repository.clone(), digest: Digest::sha256(b"2") });
+        let events = all(&world, &repository);
+        let expected = ["here", "set a", "set b", "here", "set a", "here", "set a", "gone a", "gone", "gone b"];
+        assert_eq!(told(&events), expected);
+        assert!(events.is_sorted_by_key(|event| event.index));
+        assert_eq!(events[0].index, first);
+        assert!(events.iter().all(|event| event.repository == repository.id && event.row.at_ms > 0));
+    }
+
+    // What an envelope does to a tag twice stands once, as it is in the end.
+    #[test]
+    fn one_row_for_a_register_and_entry() {
+        let (mut world, repository) = linked();
+        let set = |bytes: &[u8]| PutManifest { tags: tags(&["t"]), ..manifest(&repository, bytes) }.into();
+        assert_eq!(world.propose(vec![set(b"1"), set(b"2")]).refusal, None);
+        let events = all(&world, &repository);
+        assert_eq!(told(&events), ["here", "here", "set t"]);
+        let Change::TagSet { digest, .. } = &events[2].row.change else { panic!("another change") };
+        assert_eq!(*digest, Digest::sha256(b"2"));
+    }
+
+    // Pages of any size give the same events, from any index to any other.
+    #[test]
+    fn pages() {
+        let (mut world, repository) = linked();
+        for number in 0..10u8 {
+            put(&mut world, &repository, &[number], &["a", "b"]);
+        }
+        let whole = all(&world, &repository);
+        assert_eq!(whole.len(), 30);
+        let (after, up_to) = (whole[3].index, whole[20].index);
+        let between: Vec<Event> =
+            whole.iter().filter(|event| event.index > after && event.index <= up_to).cloned().collect();
+        for limit in [1, 2, 7, 100] {
+            let (mut found, mut rest) = (Vec::new(), None);
+            loop {
+                let page = read(&world.tables, repository.slot(), (after, up_to), rest.as_deref(), limit);
+                found.extend(page.events);
+                rest = page.rest;
+                if rest.is_none() {
+                    break;
+                }
+            }
+            assert_eq!(found, between, "pages of {limit}");
+        }
+        assert_eq!(read(&world.tables, repository.slot(), (u64::MAX, u64::MAX), None, 9), EventPage::default());
+    }
+
+    // Rows go when every destination has seen them, or when they are too old; only then the stream has a gap.
+    #[test]
+    fn trimming() {
+        let (mut world, repository) = linked();
+        put(&mut world, &repository, b"1", &["a"]);
+        let first = world.index;
+        put(&mut world, &repository, b"2", &["a"]);
+        let (slot, registry) = (repository.slot(), repository.registry);
+        let due = |world: &World| due(&world.tables, slot, registry, seen_by_all(&world.tables, registry), world.at_ms);
+        let trim = TrimOutbox { slot, registry };
+        assert_eq!(due(&world), None);
+        assert_eq!(world.ok(trim.clone()), Reply::Purged(0));
+        world.ok(NoteDestination { number: 2, lineage: Lineage(1), index: first });
+        assert_eq!(due(&world), Some(trim.clone()));
+        assert_eq!(world.ok(trim.clone()), Reply::Purged(2));
+        assert_eq!((trimmed(&world.tables, slot), all(&world, &repository).len()), (0, 2));
+        world.at_ms += OUTBOX_RETENTION_MS;
+        let last = all(&world, &repository).last().unwrap().index;
+        assert_eq!(world.ok(trim.clone()), Reply::Purged(2));
+        assert_eq!(trimmed(&world.tables, slot), last);
+        assert_eq!(due(&world), None);
+        // without a rule nobody has to see anything
+        put(&mut world, &repository, b"3", &["a"]);
+        world.ok(replication_rules::PutReplicationRules { registry, rules: vec![] });
+        assert_eq!(world.ok(trim), Reply::Purged(2));
+        assert_eq!(trimmed(&world.tables, slot), last);
+    }
+}
