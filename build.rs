@@ -7,10 +7,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "a release can't be built with `mutants` or `sim`: faults and made-up randomness are for tests".into()
         );
     }
-    const BLOB: &str = "src/blob/transfer/blob.proto";
-    println!("cargo::rerun-if-changed={BLOB}");
-    let files = protox::compile([BLOB], ["src/blob/transfer"])?;
-    // `bytes`: a received block stays the buffer it arrived in.
-    tonic_prost_build::configure().bytes(".").emit_rerun_if_changed(false).compile_fds(files)?;
+    for (folder, file) in [("src/blob/transfer", "blob.proto"), ("src/replication", "region.proto")] {
+        let path = format!("{folder}/{file}");
+        println!("cargo::rerun-if-changed={path}");
+        let files = protox::compile([&path], [folder])?;
+        // `bytes`: a received block stays the buffer it arrived in.
+        tonic_prost_build::configure().bytes(".").emit_rerun_if_changed(false).compile_fds(files)?;
+    }
     Ok(())
 }

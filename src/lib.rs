@@ -9,6 +9,7 @@
 //! - [`cluster`]: this node among the others
 //! - [`auth`]: who is asking, and may they
 //! - [`registry`]: the use cases, one file per noun
+//! - [`replication`]: copies between regions
 //! - [`jobs`]: what makes recorded wishes true
 //! - [`http`]: listeners, limits, what every request meets
 //! - `api`: one room per protocol: parse, ask, render
@@ -28,3 +29,4 @@ pub mod jobs;
 pub mod metadata;
 pub mod node;
 pub mod registry;
+pub mod replication;

@@ -25,7 +25,7 @@ use crate::blob::store::{BlobStore, OpenError, fs};
 use crate::blob::transfer::Transfer;
 use crate::cluster::identity::Claim;
 use crate::cluster::registration::Seat;
-use crate::cluster::{Cluster, Founding, FoundingError, feed};
+use crate::cluster::{Cluster, Founding, FoundingError, RegionDoor, feed};
 pub use crate::cluster::{Identity, IdentityError};
 use crate::config::{Challenge, Settings};
 use crate::config::{Door, sections::TlsSection};
@@ -49,6 +49,7 @@ use crate::jobs::purge_quarantine::PurgeQuarantine;
 use crate::jobs::purge_repositories::PurgeRepositories;
 use crate::jobs::rebalance_replicas::{RebalanceReplicas, RebalanceSettings};
 use crate::jobs::repair_replicas::{RepairReplicas, Repairs};
+use crate::jobs::replicate::{FollowRegions, TrimOutbox};
 use crate::jobs::review_needs::ReviewNeeds;
 use crate::jobs::scrub_copies::{Scrub, ScrubCopies};
 use crate::jobs::settle_uses::SettleUses;
@@ -59,6 +60,7 @@ use crate::metadata::machine::MetadataMachine;
 use crate::metadata::tables::{self, State, StateError, StateOptions};
 use crate::metadata::watch::Watch;
 use crate::registry::Registry;
+use crate::replication::{self, Replication};
 pub use closing::Databases;
 pub use restore::{RestoreError, Restored, restore};
 
@@ -121,6 +123,7 @@ pub(crate) struct Parts {
     pub(crate) registry: Registry,
     pub(crate) auth: Auth,
     pub(crate) cluster: Cluster,
+    pub(crate) replication: Replication,
     pub(crate) driver: Driver,
     pub(crate) freed: Freed,
     pub(crate) scrub: Scrub,
@@ -243,12 +246,25 @@ async fn assemble(settings: Settings, shutdown: Shutdown, databases: &Databases)
     let metadata = Metadata::new(group.clone(), state, watch);
     let level = metadata.peek(|view| upgrade::level_of(view, keys::SYSTEM));
     group.record_suspects(level >= upgrade::LEVEL_2);
+    let tls = pems.clone().map(tls_source);
     let transfer = blobs::start_transfer(&settings, &identity, pems, Arc::clone(&store), &metadata).await?;
     let (seat, traffic) = (seat(&settings, &identity), Traffic::default());
+    let registry = Registry::new(metadata.clone(), transfer.clone());
+    let cluster = Cluster::new(metadata.clone(), identity.node, settings.node.data_dir.join(".held-backups"));
+    let door = settings
+        .listen
+        .region
+        .zip(tls.clone())
+        .map(|(listen, tls)| RegionDoor { port: listen.port(), ca_pem: Arc::new(move || tls().ca_pem.clone()) });
+    let config = replication::Config { listen: settings.listen.region, bind_source: settings.node.bind_source, tls };
     Ok(Parts {
-        registry: Registry::new(metadata.clone(), transfer.clone()),
+        replication: Replication::new(config, metadata.clone(), registry.clone()),
+        registry,
         auth: Auth::new(metadata.clone(), Arc::new(SystemClock), auth_settings(&settings)),
-        cluster: Cluster::new(metadata.clone(), identity.node, settings.node.data_dir.join(".held-backups")),
+        cluster: match door {
+            Some(door) => cluster.with_region_door(door),
+            None => cluster,
+        },
         driver: Driver::new(traffic.clone()),
         freed: Freed::new(),
         repairs: Repairs::default(),
@@ -291,6 +307,9 @@ fn open_state(settings: &Settings) -> Result<State, NodeError> {
 
 /// Finds out about addresses that can't be listened on before anything is made or opened.
 fn try_doors(settings: &Settings) -> Result<(), ListenError> {
+    if let Some(region) = settings.listen.region {
+        drop(sockets::listen(region, "listen.region")?);
+    }
     Door::ALL.into_iter().try_for_each(|door| sockets::listen(settings.listen_address(door), door.setting()).map(drop))
 }
 
@@ -397,6 +416,8 @@ fn start_jobs(parts: &Arc<Parts>) {
     driver.start(SettleUses::new(metadata.clone(), principal.clone()), shutdown.clone());
     driver.start(StateDigest::new(metadata.clone(), identity.node, principal.clone()), shutdown.clone());
     driver.start(PromoteVoters::new(metadata.clone(), parts.cluster.clone()), shutdown.clone());
+    driver.start(FollowRegions::new(metadata.clone(), parts.replication.clone()), shutdown.clone());
+    driver.start(TrimOutbox::new(metadata.clone(), principal.clone()), shutdown.clone());
     start_repair(parts, stores, &principal);
     tokio::spawn(gauges::keep(Arc::clone(parts)));
 }

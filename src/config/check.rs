@@ -83,6 +83,16 @@ impl Checker<'_> {
                 self.refuse(&[name(door), name(*other)], told);
             }
         }
+        let Some(region) = self.settings.listen.region else { return };
+        if let Some(other) = Door::ALL.into_iter().find(|door| clash(self.settings.listen_address(*door), region)) {
+            let told = format!("{} and listen.region both want {region}; give each its own port", other.setting());
+            self.refuse(&[("listen", "region"), name(other)], told);
+        }
+        if self.settings.cluster_tls().is_none() && self.settings.cluster.join_token_file.is_none() {
+            let told = "listen.region needs cluster.ca, cluster.cert and cluster.key: regions know each other by \
+                        certificates; make them with `portolan certs`";
+            self.refuse(&[("listen", "region")], told.to_owned());
+        }
     }
 
     fn addresses(&mut self) {

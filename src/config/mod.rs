@@ -67,7 +67,7 @@ pub struct Settings {
     pub trace: TraceSection,
 }
 
-/// The four doors of a node.
+/// The doors of a node that are always open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Door {
     /// Clients of the registry.

@@ -119,6 +119,11 @@ pub const METRICS: &[Metric] = &[
     (Gauge, "portolan_blob_cache_bytes", &[], "Bytes of blobs of the bucket that lie on this volume."),
     (Counter, "portolan_blob_cache_evictions_total", &[], "Blobs taken from this volume because others need the room."),
     (Counter, "portolan_blob_cache_reads_total", &["found"], "Blobs opened, by whether they were on this volume."),
+    // other regions
+    (Gauge, "portolan_replication_connected", &["region"], "1 while this node, as leader, follows a region's changes."),
+    (Gauge, "portolan_replication_lag_seconds", &["region"], "Age of the oldest change of a region not applied here."),
+    (Gauge, "portolan_replication_open", &["region"], "Changes of a region received and not applied here."),
+    (Gauge, "portolan_replication_parked", &["region"], "Changes of a region that were put aside, 1000 at most."),
     // garbage collection
     (
         Counter,

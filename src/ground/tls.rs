@@ -142,6 +142,31 @@ fn client_verifier(
     builder.build().map_err(|error| told(ca, &error.to_string()))
 }
 
+/// What certificates one authority has signed for callers.
+#[derive(Clone, Debug)]
+pub struct Trust(Arc<dyn ClientCertVerifier>);
+
+impl Trust {
+    /// Of an authority's certificates, PEM; `name` says whose they are.
+    ///
+    /// # Errors
+    /// A sentence with the name, when they can't be used.
+    pub fn of(name: &str, ca_pem: &[u8]) -> Result<Trust, String> {
+        let path = Path::new(name);
+        client_verifier(path, chain(path, ca_pem)?, false).map(Trust)
+    }
+
+    /// Whether it signed what a caller shows, the caller's own first, and it has not ended.
+    ///
+    /// # Errors
+    /// A sentence, when not.
+    pub fn accepts(&self, shown: &[CertificateDer<'_>]) -> Result<(), String> {
+        let (own, between) = shown.split_first().ok_or("no certificate was shown")?;
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(now_s()).unwrap_or(0)));
+        self.0.verify_client_cert(own, between, now).map(drop).map_err(|error| error.to_string())
+    }
+}
+
 fn told(path: &Path, problem: &str) -> String {
     format!("{}: {problem}", path.display())
 }

@@ -18,6 +18,7 @@ pub mod purge_quarantine;
 pub mod purge_repositories;
 pub mod rebalance_replicas;
 pub mod repair_replicas;
+pub mod replicate;
 pub mod review_needs;
 pub mod scrub_copies;
 pub mod settle_uses;

@@ -1,19 +1,22 @@
 //! What this node is and how full it is, as metrics: looked at every few seconds, never on a request's way.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use registry_core::decide::quota::Usage;
 use registry_core::metadata::absence::Stage;
 use registry_core::metadata::census::ZoneNeeds;
-use registry_core::metadata::gc;
 use registry_core::metadata::node::NodeState;
-use registry_core::metadata::usage;
+use registry_core::metadata::{gc, parked, usage};
 
 use super::Parts;
 use crate::blob::store::{BlobStore, Pressure};
 use crate::cluster::{ClusterStatus, Healing, Patient};
 use crate::ground::telemetry::METRICS_UPKEEP;
+use crate::replication::SourceState;
+
+/// Changes put aside that are counted, of each region.
+const PARKED_COUNTED: usize = 1000;
 
 /// Looks until the node stops.
 pub(super) async fn keep(parts: Arc<Parts>) {
@@ -23,6 +26,7 @@ pub(super) async fn keep(parts: Arc<Parts>) {
         cluster(&parts, &parts.cluster.status());
         usage(&parts);
         collection(&parts);
+        regions(&parts);
         if let Some(healing) = parts.cluster.healing().await {
             repair(&healing);
         }
@@ -75,6 +79,22 @@ fn collection(parts: &Parts) {
     let tally = row.last.map(|last| last.tally).unwrap_or_default();
     metrics::gauge!("portolan_gc_record_bytes").set(tally.bytes as f64);
     metrics::gauge!("portolan_gc_unused_bytes").set(tally.unused_bytes as f64);
+}
+
+/// What another node follows as leader is told by that node; here it is zero.
+fn regions(parts: &Parts) {
+    let mut followed: BTreeMap<u16, SourceState> = parts.replication.states().into_iter().collect();
+    for known in parts.cluster.regions() {
+        let state = followed.remove(&known.number).unwrap_or_default();
+        let parked = parts.metadata.peek(|view| parked::list(view, known.number, None, PARKED_COUNTED).len());
+        let gauge = |name: &'static str, value: f64| {
+            metrics::gauge!(name, "region" => known.row.region.to_string()).set(value);
+        };
+        gauge("portolan_replication_connected", truth(state.is_connected));
+        gauge("portolan_replication_lag_seconds", state.lag_ms() as f64 / 1000.0);
+        gauge("portolan_replication_open", state.open as f64);
+        gauge("portolan_replication_parked", parked as f64);
+    }
 }
 
 fn repair(healing: &Healing) {

@@ -17,6 +17,7 @@ use crate::ground::tls::{Acceptor, ServerFiles};
 use crate::ground::{Secret, sockets};
 use crate::http::{self, TlsSource};
 use crate::jobs::repair_replicas::RepairSettings;
+use crate::jobs::replicate::Links;
 
 /// The running listeners.
 pub(super) struct Serving {
@@ -36,6 +37,7 @@ impl Serving {
 /// Starts the listeners.
 pub(super) async fn start(parts: &Arc<Parts>) -> Result<Serving, NodeError> {
     let mut tasks = Vec::new();
+    parts.replication.serve(parts.shutdown.clone())?;
     let app = Oci::new(parts.registry.clone(), parts.auth.clone(), RegistryId::DEFAULT);
     tasks.push(open(parts, Door::Public, "public", parts.settings.public_tls(), app)?);
     let admin = Admin {
@@ -47,6 +49,7 @@ pub(super) async fn start(parts: &Arc<Parts>) -> Result<Serving, NodeError> {
         freed: parts.freed.clone(),
         scrub: parts.scrub.clone(),
         repairs: parts.repairs.clone(),
+        links: Links(parts.replication.clone()),
         repair: RepairSettings { mib_per_s: parts.settings.repair.mib_per_s, patience: parts.patience() },
         metrics: parts.metrics.clone(),
         shutdown: parts.shutdown.clone(),

@@ -169,32 +169,9 @@ impl Registry {
         };
         let mut seen = std::collections::BTreeSet::new();
         tags.retain(|tag| seen.insert(tag.clone()));
-        let repository = self.ensure_repository(permit).await?;
-        let is_inline = put.body.len() <= MANIFEST_INLINE_BYTES_MAX;
-        if !is_inline {
-            let body = put.body.clone();
-            let stream = Box::pin(futures_util::stream::once(async move { Ok(body) }));
-            self.push_blob(permit, &digest, stream).await?;
-        }
-        let size_bytes = put.body.len() as u64;
-        let subject = parsed.subject.as_ref().map(|subject| subject.digest);
-        let annotation_bytes: usize = parsed.annotations.iter().map(|(key, value)| key.len() + value.len()).sum();
-        let fits = annotation_bytes <= REFERRER_ANNOTATIONS_BYTES_MAX;
-        let command = manifest::PutManifest {
-            repository,
-            digest,
-            media_type: parsed.media_type.clone(),
-            size_bytes,
-            inline: is_inline.then(|| put.body.to_vec()),
-            references: parsed.references().to_vec(),
-            subject,
-            artifact_type: parsed.artifact_type.as_ref().map(|kind| kind.as_str().to_owned()),
-            annotations: (subject.is_some() && fits).then(|| parsed.annotations.into_iter().collect()),
-            tags,
-            rights: permit.tags,
-            expected: put.expected,
-        };
-        let repository = command.repository.clone();
+        let command = self.manifest_command(permit, digest, parsed, &put.body).await?;
+        let (subject, repository) = (command.subject, command.repository.clone());
+        let command = manifest::PutManifest { tags, expected: put.expected, ..command };
         let accepted = self.propose_growth(&permit.principal, &repository, vec![command.into()]).await?;
         match accepted.replies.into_iter().next() {
             Some(Reply::Manifest { created, tags }) => {
@@ -202,6 +179,41 @@ impl Registry {
             }
             _ => Err(Refusal::Changed),
         }
+    }
+
+    /// What puts a manifest, without tags and conditions. The repository is made if the permit allows it, and a
+    /// manifest that is too large for the tables becomes a blob of it.
+    pub(super) async fn manifest_command(
+        &self,
+        permit: &Permit,
+        digest: Digest,
+        parsed: ParsedManifest,
+        body: &Bytes,
+    ) -> Result<manifest::PutManifest, Refusal> {
+        let repository = self.ensure_repository(permit).await?;
+        let is_inline = body.len() <= MANIFEST_INLINE_BYTES_MAX;
+        if !is_inline {
+            let body = body.clone();
+            let stream = Box::pin(futures_util::stream::once(async move { Ok(body) }));
+            self.push_blob(permit, &digest, stream).await?;
+        }
+        let subject = parsed.subject.as_ref().map(|subject| subject.digest);
+        let annotation_bytes: usize = parsed.annotations.iter().map(|(key, value)| key.len() + value.len()).sum();
+        let fits = annotation_bytes <= REFERRER_ANNOTATIONS_BYTES_MAX;
+        Ok(manifest::PutManifest {
+            repository,
+            digest,
+            media_type: parsed.media_type.clone(),
+            size_bytes: body.len() as u64,
+            inline: is_inline.then(|| body.to_vec()),
+            references: parsed.references().to_vec(),
+            subject,
+            artifact_type: parsed.artifact_type.as_ref().map(|kind| kind.as_str().to_owned()),
+            annotations: (subject.is_some() && fits).then(|| parsed.annotations.into_iter().collect()),
+            tags: Vec::new(),
+            rights: permit.tags,
+            expected: None,
+        })
     }
 
     /// Drops a tag, if it names what is `expected` of it, or deletes a manifest with its tags.

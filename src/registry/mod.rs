@@ -10,6 +10,7 @@ mod copies;
 mod history;
 mod manifests;
 mod quotas;
+mod remote;
 mod repositories;
 mod uploads;
 
@@ -34,6 +35,7 @@ pub use copies::{BlobCopies, CopyPlace};
 pub use history::TagHistory;
 pub use manifests::{ManifestInfo, ManifestPut, PutManifest, ReferrerInfo, Referrers, StoredManifest};
 pub use quotas::Quota;
+pub use remote::{Merged, RemoteManifest};
 pub use repositories::RepositoryInfo;
 pub use uploads::UploadProgress;
 

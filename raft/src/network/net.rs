@@ -15,7 +15,7 @@ use tonic::{Code, Request, Status};
 use super::MESSAGE_BYTES_MAX;
 use super::proto::consensus_client::ConsensusClient;
 use super::proto::{Frame, Reply};
-use super::transport::{Dial, TlsSource, connect};
+use super::transport::{Dial, Expect, TlsSource, connect};
 use crate::identity::Memory;
 use crate::suspect::Permits;
 
@@ -127,7 +127,7 @@ impl Net {
             Some((known, channel)) if known == addr => channel.clone(),
             Some(_) | None => {
                 // node 0 is "whoever answers there": a seed, before its id is known
-                let expect = (to != 0).then_some((self.cluster_id, to));
+                let expect = (to != 0).then_some(Expect::Node(self.cluster_id, to));
                 let (bind_source, tls) = (self.bind_source, self.tls.clone());
                 let connect_timeout = self.connect_timeout;
                 let dial = Dial { addr: addr.to_owned(), bind_source, tls, expect, connect_timeout };

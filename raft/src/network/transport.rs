@@ -65,6 +65,36 @@ pub struct PeerInfo {
     pub addr: SocketAddr,
     /// The name in its certificate; `None` without TLS.
     pub identity: Option<Arc<Identity>>,
+    /// The certificates that it showed, its own first; none without TLS. For who trusts several authorities, and has to
+    /// know which of them signed.
+    pub certificates: Arc<[CertificateDer<'static>]>,
+}
+
+/// Who must answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// This node of a cluster.
+    Node(u128, u64),
+    /// Any node of a cluster.
+    Cluster(u128),
+}
+
+impl Expect {
+    fn is(&self, found: &Identity) -> bool {
+        match self {
+            Expect::Node(cluster_id, node_id) => found.cluster_id == *cluster_id && found.node_id() == Some(*node_id),
+            Expect::Cluster(cluster_id) => found.cluster_id == *cluster_id && found.node_id().is_some(),
+        }
+    }
+}
+
+impl std::fmt::Display for Expect {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Expect::Node(_, node_id) => write!(out, "node {node_id:016x}"),
+            Expect::Cluster(cluster_id) => write!(out, "a node of cluster {cluster_id:032x}"),
+        }
+    }
 }
 
 /// Where to connect, and how.
@@ -76,8 +106,8 @@ pub struct Dial {
     pub bind_source: Option<IpAddr>,
     /// Own certificate and the authorities to trust.
     pub tls: Option<TlsSource>,
-    /// Cluster and node that must answer; checked against its certificate.
-    pub expect: Option<(u128, u64)>,
+    /// Who must answer; checked against its certificate.
+    pub expect: Option<Expect>,
     /// For the TCP connection and the handshake, each.
     pub connect_timeout: Duration,
 }
@@ -121,10 +151,10 @@ async fn open(dial: &Dial) -> io::Result<Stream> {
     // the name is only what SNI carries; the identity in the certificate is what counts
     let name = ServerName::try_from("portolan.internal").expect("a host name");
     let stream = within(dial.connect_timeout, connector.connect(name, tcp)).await?;
-    if let Some((cluster_id, node_id)) = dial.expect {
+    if let Some(expect) = dial.expect {
         let found = identity_of(stream.get_ref().1.peer_certificates())?;
-        if found.cluster_id != cluster_id || found.node_id() != Some(node_id) {
-            return Err(io::Error::other(format!("{} is {found}, not node {node_id:016x}", dial.addr)));
+        if !expect.is(&found) {
+            return Err(io::Error::other(format!("{} is {found}, not {expect}", dial.addr)));
         }
     }
     Ok(Stream::Client(Box::new(stream)))
@@ -207,11 +237,14 @@ async fn accept(listener: TcpListener, tls: Option<TlsSource>, accepted: mpsc::S
 async fn greet(tcp: TcpStream, addr: SocketAddr, acceptor: Option<TlsAcceptor>) -> io::Result<Accepted> {
     tcp.set_nodelay(true)?;
     let Some(acceptor) = acceptor else {
-        return Ok(Accepted { stream: Stream::Plain(tcp), peer: PeerInfo { addr, identity: None } });
+        let peer = PeerInfo { addr, identity: None, certificates: Arc::default() };
+        return Ok(Accepted { stream: Stream::Plain(tcp), peer });
     };
     let stream = acceptor.accept(tcp).await?;
-    let identity = identity_of(stream.get_ref().1.peer_certificates())?;
-    let peer = PeerInfo { addr, identity: Some(Arc::new(identity)) };
+    let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let (identity, certificates) =
+        (identity_of(Some(shown))?, shown.iter().cloned().map(CertificateDer::into_owned).collect());
+    let peer = PeerInfo { addr, identity: Some(Arc::new(identity)), certificates };
     Ok(Accepted { stream: Stream::Server(Box::new(stream)), peer })
 }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use raft::TlsSource;
-use raft::network::transport::{self, Dial};
+use raft::network::transport::{self, Dial, Expect};
 use registry_core::vocabulary::ids::{ClusterId, NodeId};
 use registry_core::vocabulary::limits::{TRANSFER_STREAMS_MAX, TRANSFER_WINDOW_BYTES};
 use tonic::transport::Server;
@@ -48,7 +48,7 @@ impl Dialer {
             addr: address.to_owned(),
             bind_source: self.bind_source,
             tls: self.tls.clone(),
-            expect: Some((self.cluster.0, node.0)),
+            expect: Some(Expect::Node(self.cluster.0, node.0)),
             connect_timeout: CONNECT_TIMEOUT,
         };
         let channel = transport::connect_with(dial, |endpoint| {

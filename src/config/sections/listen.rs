@@ -9,7 +9,7 @@ const fn loopback(port: u16) -> SocketAddr {
 }
 
 section! {
-    /// Where the node listens: four doors, so that each network can be kept to those who need it.
+    /// Where the node listens: a door for each kind of caller, so that each network can be kept to those who need it.
     ListenSection "listen"
 
     /// Clients of the registry: docker, containerd, helm and the others. Speaks TLS when [tls] names a certificate.
@@ -23,6 +23,10 @@ section! {
 
     /// Operators, health and metrics. Never open it to the world.
     admin: SocketAddr = loopback(7403);
+
+    /// Nodes of other regions, which take changes and blobs from here. Closed unless it is set; needs the certificates
+    /// of [cluster], and lets in only regions that were made known (`portolan region add`).
+    region: Option<SocketAddr> = None;
 
     /// "host:port" that clients are told instead of node.advertise and the listener's port: for port mappings.
     public_advertise: Option<String> = None;

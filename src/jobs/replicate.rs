@@ -1,0 +1,118 @@
+//! Follows other regions from the leader, and trims the stream of changes that are made here.
+
+use std::time::Duration;
+
+use registry_core::metadata::keys::{SLOTS, Slot};
+use registry_core::metadata::{clock, outbox};
+use registry_core::vocabulary::ids::RegistryId;
+use tokio::sync::watch;
+
+use super::driver::{Reconciler, Step, StepFuture};
+use crate::metadata::Metadata;
+use crate::replication::Replication;
+pub use crate::replication::SourceState;
+
+/// Slots trimmed by one proposal.
+const SLOTS_PER_STEP: usize = 64;
+
+/// Where this node stands with the regions that it follows, for operators.
+#[derive(Clone, Debug)]
+pub struct Links(pub Replication);
+
+impl Links {
+    /// By the region's number; empty where another node leads.
+    pub fn states(&self) -> Vec<(u16, SourceState)> {
+        self.0.states()
+    }
+}
+
+/// Leader's job: sees to it that every other region is followed, with what is known of it now.
+#[derive(Debug)]
+pub struct FollowRegions {
+    metadata: Metadata,
+    replication: Replication,
+}
+
+impl FollowRegions {
+    /// For this node.
+    pub fn new(metadata: Metadata, replication: Replication) -> FollowRegions {
+        FollowRegions { metadata, replication }
+    }
+}
+
+impl Reconciler for FollowRegions {
+    fn name(&self) -> &'static str {
+        "follow_regions"
+    }
+
+    fn period(&self) -> Duration {
+        Duration::from_secs(1)
+    }
+
+    fn signal(&self) -> Option<watch::Receiver<u64>> {
+        Some(self.metadata.watch().regions())
+    }
+
+    fn step(&self) -> StepFuture<'_> {
+        Box::pin(async {
+            match self.metadata.leadership().is_leader {
+                true => self.replication.follow(),
+                false => self.replication.rest(),
+            }
+            Step::IDLE
+        })
+    }
+}
+
+/// Leader's job: removes changes that every destination has applied, and those that nobody took for too long.
+#[derive(Debug)]
+pub struct TrimOutbox {
+    metadata: Metadata,
+    principal: String,
+}
+
+impl TrimOutbox {
+    /// For the node that calls itself `principal`.
+    pub fn new(metadata: Metadata, principal: String) -> TrimOutbox {
+        TrimOutbox { metadata, principal }
+    }
+
+    fn due(&self) -> Vec<outbox::TrimOutbox> {
+        let registry = RegistryId::DEFAULT;
+        self.metadata.peek(|view| {
+            let (seen, now_ms) = (outbox::seen_by_all(view, registry), clock::read(view).now_ms);
+            let due = |slot: Slot| outbox::due(view, slot, registry, seen, now_ms);
+            (0..SLOTS).filter_map(due).take(SLOTS_PER_STEP).collect()
+        })
+    }
+}
+
+impl Reconciler for TrimOutbox {
+    fn name(&self) -> &'static str {
+        "trim_outbox"
+    }
+
+    fn period(&self) -> Duration {
+        Duration::from_secs(30)
+    }
+
+    fn step(&self) -> StepFuture<'_> {
+        Box::pin(async {
+            if !self.metadata.leadership().is_leader {
+                return Step::IDLE;
+            }
+            let due = self.due();
+            if due.is_empty() {
+                return Step::IDLE;
+            }
+            let done = due.len() as u64;
+            match self.metadata.propose(&self.principal, due.into_iter().map(Into::into).collect()).await {
+                Ok(_) => Step { done, failed: 0, more: true },
+                Err(error) => {
+                    tracing::warn!(%error, "the stream of changes could not be trimmed; it is tried again");
+                    Step { done: 0, failed: 1, more: false }
+                }
+            }
+        })
+    }
+}

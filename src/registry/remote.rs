@@ -1,0 +1,81 @@
+//! What was made in another region, made here: by rank, bottom-up, any number of times.
+//!
+//! Orders the steps of an arrival; which record wins is decided where it is applied, in the core. Who may send what to
+//! whom is decided before, by rules. Source: consensus-and-faults §6.1, §6.3.
+
+use bytes::Bytes;
+use registry_core::decide::permit::Permit;
+use registry_core::metadata::command::Command;
+use registry_core::metadata::remote::{DropRemoteTag, PutRemoteManifest, SetRemoteTag};
+use registry_core::metadata::reply::Reply;
+use registry_core::metadata::repository::RepositoryKey;
+use registry_core::vocabulary::manifest::ParsedManifest;
+use registry_core::vocabulary::{Digest, MediaType, Refusal, Tag, Version};
+
+use super::{Registry, find};
+
+/// What came of a record of another region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Merged {
+    /// It is what is here now.
+    Applied,
+    /// What is here ranks above it, and stays.
+    Superseded,
+}
+
+/// A manifest of another region, with its bytes as they came.
+#[derive(Clone, Debug)]
+pub struct RemoteManifest {
+    /// Its digest, as the other region names it; verified here.
+    pub digest: Digest,
+    /// The type it has there.
+    pub media_type: MediaType,
+    /// Its bytes.
+    pub body: Bytes,
+    /// Version of its presence.
+    pub presence: Version,
+}
+
+impl Registry {
+    /// Puts a manifest of another region. All blobs and manifests that it names must have come before.
+    pub async fn put_remote_manifest(&self, permit: &Permit, manifest: RemoteManifest) -> Result<Merged, Refusal> {
+        let RemoteManifest { digest, media_type, body, presence } = manifest;
+        let actual = Digest::of(digest.algorithm(), &body);
+        if actual != digest {
+            return Err(Refusal::DigestMismatch { claimed: digest, actual: Box::new(actual) });
+        }
+        let parsed = ParsedManifest::parse(&body, Some(&media_type))?;
+        let put = self.manifest_command(permit, digest, parsed, &body).await?;
+        let repository = put.repository.clone();
+        self.merge(permit, &repository, PutRemoteManifest { put, presence }.into()).await
+    }
+
+    /// Sets a tag as it is in another region. Its manifest must be here.
+    pub async fn set_remote_tag(
+        &self,
+        permit: &Permit,
+        tag: &Tag,
+        digest: &Digest,
+        (version, base): (Version, Version),
+    ) -> Result<Merged, Refusal> {
+        let (repository, _) = self.metadata().peek(|view| find(view, permit))?;
+        let set = SetRemoteTag { repository: repository.clone(), tag: tag.clone(), digest: *digest, version, base };
+        self.merge(permit, &repository, set.into()).await
+    }
+
+    /// Drops a tag that was dropped in another region.
+    pub async fn drop_remote_tag(&self, permit: &Permit, tag: &Tag, version: Version) -> Result<Merged, Refusal> {
+        let (repository, _) = self.metadata().peek(|view| find(view, permit))?;
+        let drop = DropRemoteTag { repository: repository.clone(), tag: tag.clone(), version };
+        self.merge(permit, &repository, drop.into()).await
+    }
+
+    async fn merge(&self, permit: &Permit, repository: &RepositoryKey, command: Command) -> Result<Merged, Refusal> {
+        let accepted = self.propose_growth(&permit.principal, repository, vec![command]).await?;
+        match accepted.replies.first() {
+            Some(Reply::Superseded) => Ok(Merged::Superseded),
+            Some(_) => Ok(Merged::Applied),
+            None => Err(Refusal::Changed),
+        }
+    }
+}

@@ -1,0 +1,370 @@
+//! One change of another region, made true here: what it names is brought bottom-up, then it is applied by rank.
+//!
+//! Blobs that the region has already are linked, not fetched; those that are fetched go the way of any push, so that
+//! they lie in two zones before a manifest names them. Everything may be repeated.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, StreamExt as _};
+use parking_lot::Mutex;
+use registry_core::decide::permit::Permit;
+use registry_core::decide::replication::rank::Rank;
+use registry_core::decide::tag_move::TagRights;
+use registry_core::metadata::outbox::Change;
+use registry_core::metadata::{manifest, remote, repository};
+use registry_core::vocabulary::ids::RegistryId;
+use registry_core::vocabulary::limits::{
+    PACK_BLOB_BYTES_MAX, REGION_RANGE_BYTES_MAX, REGION_RANGES_AHEAD, REGION_RANGES_MAX, WALK_DEPTH_MAX,
+};
+use registry_core::vocabulary::manifest::{ContentKind, ParsedManifest, Referenced};
+use registry_core::vocabulary::{Digest, Refusal, RepositoryName, Tag, Version};
+use tokio::sync::Semaphore;
+use tonic::{Code, Status};
+
+use super::client::{Fetched, Source};
+use super::wire::Travelling;
+use crate::metadata::Metadata;
+use crate::registry::{Merged, MountSource, Registry, RemoteManifest};
+
+/// Beginnings of one blob before it is left for later.
+const BLOB_TRIES: usize = 3;
+
+/// Why a change was not made true.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Problem {
+    /// It may go away by itself: tried again.
+    #[error("{0}")]
+    Passing(String),
+    /// It will not: put aside.
+    #[error("{0}")]
+    Lasting(String),
+    /// The source has what was asked for no longer, or does not send it here any more: its record has moved on, and a
+    /// later change says so.
+    #[error("the source does not have it any more")]
+    Moved,
+}
+
+impl Problem {
+    pub(super) fn passing(text: impl Into<String>) -> Problem {
+        Problem::Passing(text.into())
+    }
+
+    /// Why a stream is not to be had, whatever the source says: it is asked again.
+    pub(super) fn of_stream(status: &Status) -> Problem {
+        Problem::Passing(format!("{:?}: {}", status.code(), status.message()))
+    }
+
+    pub(super) fn lasting(text: impl Into<String>) -> Problem {
+        Problem::Lasting(text.into())
+    }
+}
+
+/// Whether a refusal is of now, and not of the thing itself.
+pub(super) fn is_passing(refusal: &Refusal) -> bool {
+    matches!(
+        refusal,
+        Refusal::Unavailable { .. }
+            | Refusal::Throttled { .. }
+            | Refusal::StorageFull
+            | Refusal::Changed
+            | Refusal::ProposalExpired
+            | Refusal::FeatureLevel { .. }
+            | Refusal::QuotaShare { .. }
+            | Refusal::UploadUnknown
+            | Refusal::UploadBusy
+            | Refusal::UploadInvalid { .. }
+            | Refusal::RangeInvalid { .. }
+            | Refusal::PlacementInvalid { .. }
+    )
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Problem {
+        if is_passing(&refusal) { Problem::passing(refusal.to_string()) } else { Problem::lasting(refusal.to_string()) }
+    }
+}
+
+impl From<Status> for Problem {
+    fn from(status: Status) -> Problem {
+        let told = format!("{:?}: {}", status.code(), status.message());
+        match status.code() {
+            Code::NotFound | Code::PermissionDenied => Problem::Moved,
+            Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange | Code::Unimplemented => {
+                Problem::Lasting(told)
+            }
+            Code::Ok
+            | Code::Cancelled
+            | Code::Unknown
+            | Code::DeadlineExceeded
+            | Code::AlreadyExists
+            | Code::ResourceExhausted
+            | Code::Aborted
+            | Code::Internal
+            | Code::Unavailable
+            | Code::DataLoss
+            | Code::Unauthenticated => Problem::Passing(told),
+        }
+    }
+}
+
+/// What came of a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Arrived {
+    /// It is so here now.
+    Applied,
+    /// What is here ranks above it, or is it already.
+    Known,
+    /// It is not for this region to act on: a delete, or what the source has no longer.
+    Noted,
+}
+
+impl From<Merged> for Arrived {
+    fn from(merged: Merged) -> Arrived {
+        match merged {
+            Merged::Applied => Arrived::Applied,
+            Merged::Superseded => Arrived::Known,
+        }
+    }
+}
+
+/// Makes the changes of one source true.
+pub(super) struct Arrivals {
+    metadata: Metadata,
+    registry: Registry,
+    source: Arc<Source>,
+    /// Ranges of blobs under way from this source.
+    ranges: Arc<Semaphore>,
+    /// Who brings a blob now: others wait, and find it here.
+    turns: Mutex<BTreeMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+impl Arrivals {
+    pub(super) fn new(metadata: Metadata, registry: Registry, source: Arc<Source>) -> Arrivals {
+        let ranges = Arc::new(Semaphore::new(REGION_RANGES_MAX));
+        Arrivals { metadata, registry, source, ranges, turns: Mutex::default() }
+    }
+
+    fn permit(&self, name: &RepositoryName) -> Permit {
+        Permit {
+            principal: format!("region/{}", self.source.region),
+            registry: RegistryId::DEFAULT,
+            repository: name.clone(),
+            create_repository: true,
+            tags: TagRights::FULL,
+        }
+    }
+
+    /// Makes a change true.
+    pub(super) async fn apply(&self, travelling: &Travelling) -> Result<Arrived, Problem> {
+        let Travelling { repository: name, change, .. } = travelling;
+        if change.version().region != self.source.number {
+            let told =
+                format!("a change of region {} came from region {}", change.version().region, self.source.number);
+            return Err(Problem::Lasting(told));
+        }
+        let permit = self.permit(name);
+        match change {
+            // deletes are not replicated: what is deleted there stays here
+            Change::ManifestGone { .. } | Change::TagGone { .. } => Ok(Arrived::Noted),
+            Change::ManifestHere { digest, presence } => {
+                if self.has_manifest(&permit, digest, *presence) {
+                    return Ok(Arrived::Known);
+                }
+                moved(self.bring_manifest(&permit, digest, *presence, 0).await.map(Arrived::from))
+            }
+            Change::TagSet { tag, digest, version, base } => {
+                moved(self.set_tag(&permit, tag, digest, (*version, *base)).await)
+            }
+        }
+    }
+
+    /// Whether a manifest is present here, or was deleted here, by a record at least as high.
+    fn has_manifest(&self, permit: &Permit, digest: &Digest, presence: Version) -> bool {
+        self.metadata.peek(|view| {
+            let found = repository::find(view, permit.registry, &permit.repository);
+            let rank = found.map_or(Rank::NEVER, |(key, _)| remote::manifest_rank(view, &key, digest));
+            rank >= Rank::of_set(presence, presence)
+        })
+    }
+
+    async fn set_tag(
+        &self,
+        permit: &Permit,
+        tag: &Tag,
+        digest: &Digest,
+        (version, base): (Version, Version),
+    ) -> Result<Arrived, Problem> {
+        let (is_known, is_here) = self.metadata.peek(|view| {
+            let Some((key, _)) = repository::find(view, permit.registry, &permit.repository) else {
+                return (false, false);
+            };
+            let is_known = remote::tag_rank(view, &key, tag) >= Rank::of_set(version, base);
+            (is_known, manifest::read(view, &key, digest).is_some())
+        });
+        if is_known {
+            return Ok(Arrived::Known);
+        }
+        if !is_here && self.bring_manifest(permit, digest, version, 0).await? == Merged::Superseded {
+            // deleted here by a newer word: a tag can't name it
+            return Ok(Arrived::Known);
+        }
+        Ok(self.registry.set_remote_tag(permit, tag, digest, (version, base)).await?.into())
+    }
+
+    /// Brings a manifest with everything it names; `at_least` is the version of the change that names it.
+    fn bring_manifest<'a>(
+        &'a self,
+        permit: &'a Permit,
+        digest: &'a Digest,
+        at_least: Version,
+        depth: usize,
+    ) -> BoxFuture<'a, Result<Merged, Problem>> {
+        Box::pin(async move {
+            if depth > WALK_DEPTH_MAX {
+                return Err(Problem::lasting(format!("a chain of more than {WALK_DEPTH_MAX} indexes")));
+            }
+            let fetched = self.source.manifest(&permit.repository, digest).await?;
+            let Fetched { media_type, content: body, presence } = fetched;
+            let actual = Digest::of(digest.algorithm(), &body);
+            if actual != *digest {
+                // R15: spoilt on its way, or there; never stored
+                return Err(Problem::passing(format!("the source sent {actual} for {digest}")));
+            }
+            let parsed = ParsedManifest::parse(&body, Some(&media_type)).map_err(Refusal::from)?;
+            for reference in parsed.references() {
+                match reference.kind {
+                    ContentKind::Blob => self.bring_blob(permit, reference).await?,
+                    ContentKind::Manifest if self.has_manifest(permit, &reference.digest, Version::default()) => {}
+                    ContentKind::Manifest => {
+                        self.bring_manifest(permit, &reference.digest, at_least, depth + 1).await?;
+                    }
+                    ContentKind::Foreign => {}
+                }
+            }
+            // what the source itself has from elsewhere is here by its own word
+            let presence = if presence.region == self.source.number { presence } else { at_least };
+            let manifest = RemoteManifest { digest: *digest, media_type, body, presence };
+            Ok(self.registry.put_remote_manifest(permit, manifest).await?)
+        })
+    }
+
+    /// Brings a blob into a repository, unless it is there.
+    async fn bring_blob(&self, permit: &Permit, blob: &Referenced) -> Result<(), Problem> {
+        let turn = Arc::clone(self.turns.lock().entry(blob.digest).or_default());
+        let brought = {
+            let _mine = turn.lock().await;
+            self.bring_blob_now(permit, blob).await
+        };
+        let mut turns = self.turns.lock();
+        // the map's own and this one: nobody else waits
+        if Arc::strong_count(&turn) <= 2 {
+            turns.remove(&blob.digest);
+        }
+        brought
+    }
+
+    async fn bring_blob_now(&self, permit: &Permit, blob: &Referenced) -> Result<(), Problem> {
+        match self.registry.stat_blob(permit, &blob.digest).await {
+            Ok(_) => return Ok(()),
+            Err(Refusal::BlobUnknown { .. } | Refusal::RepositoryUnknown { .. }) => {}
+            Err(refusal) => return Err(refusal.into()),
+        }
+        if self.registry.mount_blob(permit, &blob.digest, MountSource::Anywhere(&|_| true)).await?.is_some() {
+            return Ok(());
+        }
+        if blob.size_bytes <= PACK_BLOB_BYTES_MAX as u64 {
+            let bytes = self.range(permit, blob, 0, blob.size_bytes).await?;
+            let body = stream::once(async move { Ok(bytes) });
+            self.registry.push_blob(permit, &blob.digest, Box::pin(body)).await?;
+            return Ok(());
+        }
+        self.bring_large(permit, blob).await
+    }
+
+    /// An upload like a client's, that goes on where it broke off.
+    async fn bring_large(&self, permit: &Permit, blob: &Referenced) -> Result<(), Problem> {
+        let mut upload = self.registry.begin_upload(permit).await?;
+        let mut last = Problem::passing("the blob was not fetched");
+        for _ in 0..BLOB_TRIES {
+            if upload.offset_bytes < blob.size_bytes {
+                let failed: Arc<Mutex<Option<Problem>>> = Arc::default();
+                let body = self.parts(permit, blob, upload.offset_bytes, &failed);
+                match self.registry.append_upload(permit, &upload.token, Some(upload.offset_bytes), body).await {
+                    Ok(progress) => upload = progress,
+                    Err(refusal) => {
+                        last = failed.lock().take().unwrap_or_else(|| refusal.into());
+                        if matches!(last, Problem::Moved | Problem::Lasting(_)) {
+                            return Err(last);
+                        }
+                        upload = self.registry.upload_progress(permit, &upload.token).await?;
+                        continue;
+                    }
+                }
+            }
+            let nothing = Box::pin(stream::empty());
+            let sealed = self.registry.finish_upload(permit, &upload.token, &blob.digest, None, nothing).await;
+            return match sealed {
+                Ok(_) => Ok(()),
+                // R15: other bytes than the digest's; they are gone, and are fetched anew
+                Err(Refusal::DigestMismatch { actual, .. }) => {
+                    Err(Problem::passing(format!("the source sent {actual} for {}", blob.digest)))
+                }
+                Err(refusal) => Err(refusal.into()),
+            };
+        }
+        Err(last)
+    }
+
+    /// The rest of a blob from an offset on, some ranges ahead of what is written; what broke it off is left in
+    /// `failed`.
+    fn parts(
+        &self,
+        permit: &Permit,
+        blob: &Referenced,
+        offset: u64,
+        failed: &Arc<Mutex<Option<Problem>>>,
+    ) -> crate::registry::ByteStream {
+        let (source, ranges) = (Arc::clone(&self.source), Arc::clone(&self.ranges));
+        let (name, blob, failed) = (permit.repository.clone(), *blob, Arc::clone(failed));
+        let step = usize::try_from(REGION_RANGE_BYTES_MAX).unwrap_or(usize::MAX);
+        let starts = (offset..blob.size_bytes).step_by(step);
+        let fetch = move |start: u64| {
+            let (source, ranges, name) = (Arc::clone(&source), Arc::clone(&ranges), name.clone());
+            async move {
+                let end = start.saturating_add(REGION_RANGE_BYTES_MAX).min(blob.size_bytes);
+                fetch_range(&source, &ranges, &name, &blob.digest, start..end).await
+            }
+        };
+        let parts = stream::iter(starts).map(fetch).buffered(REGION_RANGES_AHEAD);
+        Box::pin(parts.map(move |part| {
+            part.map_err(|problem| {
+                let told = std::io::Error::other(problem.to_string());
+                *failed.lock() = Some(problem);
+                told
+            })
+        }))
+    }
+
+    async fn range(&self, permit: &Permit, blob: &Referenced, from: u64, to: u64) -> Result<Bytes, Problem> {
+        fetch_range(&self.source, &self.ranges, &permit.repository, &blob.digest, from..to).await
+    }
+}
+
+async fn fetch_range(
+    source: &Source,
+    ranges: &Semaphore,
+    name: &RepositoryName,
+    digest: &Digest,
+    range: std::ops::Range<u64>,
+) -> Result<Bytes, Problem> {
+    let Ok(_slot) = ranges.acquire().await else { return Err(Problem::passing("this node stops")) };
+    source.range(name, digest, range).await
+}
+
+/// What the source has no longer is no failure: it says so itself, later in the stream.
+fn moved(arrived: Result<Arrived, Problem>) -> Result<Arrived, Problem> {
+    if arrived == Err(Problem::Moved) { Ok(Arrived::Noted) } else { arrived }
+}

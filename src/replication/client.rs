@@ -1,0 +1,168 @@
+//! A region that this one takes changes from: its nodes, asked in turn until one answers.
+
+use std::net::IpAddr;
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use raft::TlsSource;
+use raft::network::transport::{self, Dial, Expect};
+use registry_core::metadata::peer::PeerRow;
+use registry_core::vocabulary::limits::{MANIFEST_BYTES_MAX, TRANSFER_MESSAGE_BYTES_MAX};
+use registry_core::vocabulary::names::RegionName;
+use registry_core::vocabulary::{Digest, MediaType, RepositoryName, Version};
+use tonic::transport::Channel;
+use tonic::{Code, Status, Streaming};
+
+use super::arrive::Problem;
+use super::peers::client_files;
+use super::wire::proto::region_client::RegionClient;
+use super::wire::{self, proto};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A region that sends no byte for so long is given up; its stream of changes says something every five seconds.
+pub(super) const SILENCE_MAX: Duration = Duration::from_secs(20);
+/// Nodes asked for one thing before it is tried later.
+const TRIES: usize = 3;
+
+/// A manifest as the source has it now.
+#[derive(Clone, Debug)]
+pub(super) struct Fetched {
+    pub(super) media_type: MediaType,
+    pub(super) content: Bytes,
+    pub(super) presence: Version,
+}
+
+/// A source of changes.
+pub(super) struct Source {
+    /// Its number.
+    pub(super) number: u16,
+    /// Its name.
+    pub(super) region: RegionName,
+    channels: Vec<Channel>,
+    /// Which of them is asked now.
+    at: AtomicUsize,
+}
+
+impl Source {
+    /// Connects when it is asked first. An address that can't be one is left out, and told.
+    pub(super) fn new(number: u16, row: &PeerRow, own: &TlsSource, bind_source: Option<IpAddr>) -> Source {
+        let channel = |addr: &String| {
+            let dial = Dial {
+                addr: addr.clone(),
+                bind_source,
+                tls: Some(client_files(own, &row.ca_pem)),
+                expect: Some(Expect::Cluster(row.cluster.0)),
+                connect_timeout: CONNECT_TIMEOUT,
+            };
+            transport::connect(dial)
+                .inspect_err(|error| tracing::error!(region = %row.region, addr, %error, "no address of a region"))
+                .ok()
+        };
+        let channels = row.endpoints.iter().filter_map(channel).collect();
+        Source { number, region: row.region.clone(), channels, at: AtomicUsize::new(0) }
+    }
+
+    fn client(&self) -> Result<RegionClient<Channel>, Problem> {
+        let at = self.at.load(Ordering::Relaxed) % self.channels.len().max(1);
+        let channel = self.channels.get(at).ok_or_else(|| Problem::passing("the region has no address"))?;
+        let client = RegionClient::new(channel.clone());
+        Ok(client
+            .max_decoding_message_size(TRANSFER_MESSAGE_BYTES_MAX.max(MANIFEST_BYTES_MAX + 64 * 1024))
+            .max_encoding_message_size(TRANSFER_MESSAGE_BYTES_MAX))
+    }
+
+    /// From now on another of its nodes is asked.
+    pub(super) fn turn(&self) {
+        self.at.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Its changes behind an index of a life of its log.
+    pub(super) async fn changes(&self, lineage: u64, after: u64) -> Result<Streaming<proto::ChangesReply>, Problem> {
+        let mut client = self.client()?;
+        let request = proto::ChangesRequest { lineage, after };
+        let answered = tokio::time::timeout(SILENCE_MAX, client.changes(request)).await;
+        let answered = answered.map_err(|_| Problem::passing("no answer in time"))?;
+        Ok(answered.map_err(|status| Problem::of_stream(&status))?.into_inner())
+    }
+
+    /// Tells it how far its changes were applied.
+    pub(super) async fn note(&self, lineage: u64, index: u64) -> Result<(), Problem> {
+        let mut client = self.client()?;
+        let answered = tokio::time::timeout(SILENCE_MAX, client.note(proto::NoteRequest { lineage, index })).await;
+        answered.map_err(|_| Problem::passing("no answer in time"))??;
+        Ok(())
+    }
+
+    /// A manifest as it has it now. Its bytes are not verified here.
+    pub(super) async fn manifest(&self, name: &RepositoryName, digest: &Digest) -> Result<Fetched, Problem> {
+        let request = proto::ManifestRequest { repository: name.to_string(), digest: digest.to_string() };
+        let mut last = Problem::passing("nobody was asked");
+        for _ in 0..TRIES {
+            let mut client = self.client()?;
+            let answered = tokio::time::timeout(SILENCE_MAX, client.manifest(request.clone())).await;
+            match answered.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time"))) {
+                Ok(reply) => {
+                    let proto::ManifestReply { media_type, content, presence } = reply.into_inner();
+                    let media_type = MediaType::parse(&media_type);
+                    let media_type = media_type.map_err(|_| Problem::lasting("the source names no media type"))?;
+                    return Ok(Fetched { media_type, content, presence: wire::version(presence)? });
+                }
+                Err(status) => last = self.tried(status)?,
+            }
+        }
+        Err(last)
+    }
+
+    /// Bytes of a blob; as many as asked for, or an error.
+    pub(super) async fn range(
+        &self,
+        name: &RepositoryName,
+        digest: &Digest,
+        range: Range<u64>,
+    ) -> Result<Bytes, Problem> {
+        let mut last = Problem::passing("nobody was asked");
+        for _ in 0..TRIES {
+            match self.range_once(name, digest, range.clone()).await {
+                Ok(bytes) => return Ok(bytes),
+                Err(status) => last = self.tried(status)?,
+            }
+        }
+        Err(last)
+    }
+
+    async fn range_once(&self, name: &RepositoryName, digest: &Digest, range: Range<u64>) -> Result<Bytes, Status> {
+        let length = range.end - range.start;
+        let request = proto::BlobRequest {
+            repository: name.to_string(),
+            digest: digest.to_string(),
+            offset: range.start,
+            length,
+        };
+        let silent = || Status::deadline_exceeded("no byte in time");
+        let mut client = self.client().map_err(|problem| Status::unavailable(problem.to_string()))?;
+        let answered = tokio::time::timeout(SILENCE_MAX, client.blob(request)).await.map_err(|_| silent())?;
+        let (mut parts, wanted) = (answered?.into_inner(), usize::try_from(length).unwrap_or(usize::MAX));
+        let mut bytes = BytesMut::with_capacity(wanted);
+        while let Some(part) = tokio::time::timeout(SILENCE_MAX, parts.message()).await.map_err(|_| silent())?? {
+            // a source that sends more than was asked for is cut off
+            if bytes.len() + part.data.len() > wanted {
+                return Err(Status::out_of_range("more bytes than were asked for"));
+            }
+            bytes.extend_from_slice(&part.data);
+        }
+        if bytes.len() == wanted { Ok(bytes.freeze()) } else { Err(Status::unavailable("the range broke off")) }
+    }
+
+    /// What a failure of one node means: another one is worth asking, or not.
+    fn tried(&self, status: Status) -> Result<Problem, Problem> {
+        self.turn();
+        let is_worth_it = matches!(
+            status.code(),
+            Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted | Code::Unknown | Code::Cancelled
+        );
+        let problem = Problem::from(status);
+        if is_worth_it { Ok(problem) } else { Err(problem) }
+    }
+}

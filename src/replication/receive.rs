@@ -1,0 +1,442 @@
+//! The destination's side of one link: follows the stream, spreads changes over lanes, moves the cursor behind them.
+//!
+//! A repository's changes go through one lane, in order; a lane that waits for a large image, or for a source that does
+//! not answer, holds up its own repositories only. The cursor stands below the oldest change that is not done. What was
+//! received and is not done when the node stops, or another one leads, comes again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use registry_core::metadata::cursor::{self, MoveCursor};
+use registry_core::metadata::keys;
+use registry_core::metadata::parked::ParkEvent;
+use registry_core::vocabulary::ids::{Lineage, RegistryId};
+use registry_core::vocabulary::limits::{CHANGE_LANES, CHANGES_OPEN_MAX};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::arrive::{Arrivals, Arrived, Problem};
+use super::client::{SILENCE_MAX, Source};
+use super::wire::Travelling;
+use super::wire::proto::ChangesReply;
+use crate::ground::random;
+use crate::metadata::Metadata;
+use crate::registry::Registry;
+
+/// Between two tries of one change, and of the stream; each is doubled up to the longest, and up to half of it is
+/// chance.
+const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(300);
+/// Tries after which a change that can't succeed is put aside.
+const LASTING_TRIES: u32 = 3;
+/// Between two moves of the cursor while changes are applied.
+const COMMIT_EVERY: Duration = Duration::from_secs(1);
+/// And while nothing concerns this region: each move is an entry of the log, which the other region sees in turn.
+const COMMIT_IDLE: Duration = Duration::from_secs(60);
+
+/// Where this node stands with a region that it follows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SourceState {
+    /// The stream is open.
+    pub is_connected: bool,
+    /// Why it is not, or what a change waits for; the last of it.
+    pub problem: Option<String>,
+    /// The stream does not reach back to the cursor: nothing comes until that is settled.
+    pub has_gap: bool,
+    /// Everything up to this index of the source's log has been received.
+    pub received_index: u64,
+    /// And applied.
+    pub applied_index: u64,
+    /// Changes received and not applied.
+    pub open: u64,
+    /// When the oldest of them was made, milliseconds since 1970 by the source's clock.
+    pub oldest_at_ms: Option<u64>,
+    /// The source's time when it spoke last.
+    pub source_now_ms: u64,
+    /// Changes applied since this node follows.
+    pub applied: u64,
+    /// Changes put aside since this node follows.
+    pub parked: u64,
+}
+
+impl SourceState {
+    /// Age of the oldest change that is not applied, by the source's clock, milliseconds.
+    pub fn lag_ms(&self) -> u64 {
+        self.oldest_at_ms.map_or(0, |at_ms| self.source_now_ms.saturating_sub(at_ms))
+    }
+}
+
+/// What is told of a link while it is followed.
+#[derive(Debug, Default)]
+pub struct SourceStatus(Mutex<Told>);
+
+#[derive(Debug, Default)]
+struct Told {
+    state: SourceState,
+    /// Changes that are not done: how many of each index, and when the first was made.
+    open: BTreeMap<u64, (u64, u64)>,
+    /// Everything up to here was given to lanes.
+    through: u64,
+}
+
+impl SourceStatus {
+    /// As it is now.
+    pub fn state(&self) -> SourceState {
+        let told = self.0.lock();
+        SourceState {
+            received_index: told.through,
+            applied_index: told.watermark(),
+            open: told.open.values().map(|(count, _)| count).sum(),
+            oldest_at_ms: told.open.values().map(|(_, at_ms)| *at_ms).min(),
+            ..told.state.clone()
+        }
+    }
+
+    fn tell(&self, change: impl FnOnce(&mut SourceState)) {
+        change(&mut self.0.lock().state);
+    }
+
+    fn begin(&self, travelling: &Travelling) {
+        self.0.lock().open.entry(travelling.index).or_insert((0, travelling.at_ms)).0 += 1;
+    }
+
+    fn done(&self, index: u64) {
+        let mut told = self.0.lock();
+        if let Some((count, _)) = told.open.get_mut(&index) {
+            *count -= 1;
+            if *count == 0 {
+                told.open.remove(&index);
+            }
+        }
+    }
+
+    fn through(&self, index: u64, now_ms: u64) {
+        let mut told = self.0.lock();
+        told.through = told.through.max(index);
+        told.state.source_now_ms = now_ms;
+    }
+
+    fn restart(&self, index: u64) {
+        let mut told = self.0.lock();
+        *told = Told { through: index, ..Told::default() };
+    }
+
+    /// Everything up to here is done.
+    fn watermark(&self) -> u64 {
+        self.0.lock().watermark()
+    }
+}
+
+impl Told {
+    fn watermark(&self) -> u64 {
+        self.open.first_key_value().map_or(self.through, |(first, _)| first.saturating_sub(1).min(self.through))
+    }
+}
+
+/// Follows one region.
+pub(super) struct Receiver {
+    metadata: Metadata,
+    source: Arc<Source>,
+    arrivals: Arc<Arrivals>,
+    status: Arc<SourceStatus>,
+}
+
+/// A change in a lane, which bounds how many there are.
+struct Queued {
+    travelling: Travelling,
+    _room: OwnedSemaphorePermit,
+}
+
+/// The lanes of a link.
+struct Lanes {
+    queues: Vec<mpsc::UnboundedSender<Queued>>,
+    room: Arc<Semaphore>,
+}
+
+/// What has been told to the log, and to the source.
+struct Committed {
+    present: Option<(Lineage, u64)>,
+    at: Instant,
+    applied: u64,
+}
+
+impl Receiver {
+    pub(super) fn new(metadata: Metadata, registry: Registry, source: Source) -> Receiver {
+        let source = Arc::new(source);
+        let arrivals = Arc::new(Arrivals::new(metadata.clone(), registry, Arc::clone(&source)));
+        Receiver { metadata, source, arrivals, status: Arc::default() }
+    }
+
+    pub(super) fn status(&self) -> Arc<SourceStatus> {
+        Arc::clone(&self.status)
+    }
+
+    /// Follows until it is told to stop.
+    pub(super) async fn run(self, stop: CancellationToken) {
+        let present = self.metadata.peek(|view| cursor::of_source(view, self.source.number));
+        let present = present.map(|row| (row.lineage, row.index));
+        self.status.restart(present.map_or(0, |(_, index)| index));
+        let mut committed = Committed { present, at: Instant::now(), applied: 0 };
+        let lanes = self.open_lanes(&stop);
+        let mut pause = PAUSE;
+        loop {
+            let began = Instant::now();
+            let ended = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                ended = self.follow(&lanes, &mut committed) => ended,
+            };
+            self.status.tell(|state| {
+                state.is_connected = false;
+                state.problem = Some(ended.to_string());
+            });
+            tracing::warn!(region = %self.source.region, problem = %ended, "changes of a region are not followed now");
+            self.source.turn();
+            // a stream that held for a while was a good one
+            pause = if began.elapsed() > PAUSE_MAX { PAUSE } else { (pause * 2).min(PAUSE_MAX / 10) };
+            let until = Instant::now() + jittered(pause);
+            // what is in the lanes goes on meanwhile, and so does the cursor
+            while Instant::now() < until {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(COMMIT_EVERY) => self.commit(&mut committed).await,
+                }
+            }
+        }
+    }
+
+    fn open_lanes(&self, stop: &CancellationToken) -> Lanes {
+        let open = |_| {
+            let (queue, queued) = mpsc::unbounded_channel();
+            let lane = Lane {
+                metadata: self.metadata.clone(),
+                source: Arc::clone(&self.source),
+                arrivals: Arc::clone(&self.arrivals),
+                status: Arc::clone(&self.status),
+            };
+            let stop = stop.clone();
+            tokio::spawn(async move { stop.run_until_cancelled(lane.run(queued)).await });
+            queue
+        };
+        Lanes { queues: (0..CHANGE_LANES).map(open).collect(), room: Arc::new(Semaphore::new(CHANGES_OPEN_MAX)) }
+    }
+
+    /// Follows one stream until it ends; why it did.
+    async fn follow(&self, lanes: &Lanes, committed: &mut Committed) -> Problem {
+        match self.follow_stream(lanes, committed).await {
+            Ok(()) => Problem::passing("the other region ended the stream"),
+            Err(problem) => problem,
+        }
+    }
+
+    async fn follow_stream(&self, lanes: &Lanes, committed: &mut Committed) -> Result<(), Problem> {
+        // behind what was received in this life: what is not applied of it is in the lanes
+        let after = self.status.0.lock().through;
+        let lineage = committed.present.map_or(0, |(lineage, _)| lineage.0);
+        let mut stream = self.source.changes(lineage, after).await?;
+        let mut tick = tokio::time::interval(COMMIT_EVERY);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut spoke = Instant::now();
+        loop {
+            tokio::select! {
+                message = stream.message() => match message.map_err(|status| Problem::of_stream(&status))? {
+                    Some(reply) => {
+                        spoke = Instant::now();
+                        self.take(reply, lanes, committed).await?;
+                    }
+                    None => return Ok(()),
+                },
+                _ = tick.tick() => {
+                    self.commit(committed).await;
+                    if spoke.elapsed() > SILENCE_MAX {
+                        return Err(Problem::passing("the other region has fallen silent"));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives what came to the lanes.
+    async fn take(&self, reply: ChangesReply, lanes: &Lanes, committed: &mut Committed) -> Result<(), Problem> {
+        let lineage = Lineage(reply.lineage);
+        if let Some(gap) = reply.gap {
+            self.status.tell(|state| state.has_gap = true);
+            return Err(Problem::Lasting(format!(
+                "the stream of '{}' begins at {} of life {lineage}, behind what was applied here: the regions have to be \
+                 compared",
+                self.source.region, gap.begins
+            )));
+        }
+        if committed.present.is_some_and(|(known, _)| known != lineage) {
+            return Err(Problem::lasting("the other region's log has begun another life"));
+        }
+        if committed.present.is_none() {
+            committed.present = Some((lineage, 0));
+            self.begin_cursor(lineage, committed).await?;
+        }
+        self.status.tell(|state| {
+            state.is_connected = true;
+            state.has_gap = false;
+            state.problem = None;
+        });
+        for change in reply.changes {
+            let travelling = Travelling::try_from(change)?;
+            let room = Arc::clone(&lanes.room).acquire_owned().await;
+            let Ok(room) = room else { return Err(Problem::passing("this node stops")) };
+            self.status.begin(&travelling);
+            let slot = keys::repository_slot(RegistryId::DEFAULT, &travelling.repository);
+            let lane = usize::from(slot) % CHANGE_LANES;
+            drop(lanes.queues[lane].send(Queued { travelling, _room: room }));
+        }
+        if reply.through > 0 {
+            self.status.through(reply.through, reply.now_ms);
+        }
+        Ok(())
+    }
+
+    /// The first cursor: from now on this life of the source's log counts.
+    async fn begin_cursor(&self, lineage: Lineage, committed: &mut Committed) -> Result<(), Problem> {
+        let begin = MoveCursor { source: self.source.number, before: None, lineage, index: 0 };
+        let proposed = self.metadata.propose(&self.principal(), vec![begin.into()]).await;
+        if let Err(error) = proposed {
+            committed.present = None;
+            return Err(Problem::passing(error.to_string()));
+        }
+        Ok(())
+    }
+
+    fn principal(&self) -> String {
+        format!("region/{}", self.source.region)
+    }
+
+    /// Moves the cursor to where everything is done, if that is worth an entry of the log.
+    async fn commit(&self, committed: &mut Committed) {
+        let Some((lineage, index)) = committed.present else { return };
+        let (watermark, applied) = (self.status.watermark(), self.status.0.lock().state.applied);
+        let pause = if applied == committed.applied { COMMIT_IDLE } else { COMMIT_EVERY };
+        if watermark <= index || committed.at.elapsed() < pause {
+            return;
+        }
+        let before = committed.present;
+        let to = MoveCursor { source: self.source.number, before, lineage, index: watermark };
+        match self.metadata.propose(&self.principal(), vec![to.into()]).await {
+            Ok(_) => {
+                *committed = Committed { present: Some((lineage, watermark)), at: Instant::now(), applied };
+                if let Err(problem) = self.source.note(lineage.0, watermark).await {
+                    tracing::debug!(region = %self.source.region, %problem, "a region was not told how far its changes are");
+                }
+            }
+            Err(error) => {
+                tracing::debug!(region = %self.source.region, %error, "a cursor was not moved; it is tried again")
+            }
+        }
+    }
+}
+
+/// Half to whole of a pause.
+fn jittered(pause: Duration) -> Duration {
+    let share = f64::from(u32::try_from(random::number64() >> 32).unwrap_or(0)) / f64::from(u32::MAX);
+    pause.mul_f64(0.5 + share / 2.0)
+}
+
+/// Applies the changes of some repositories, one after the other.
+struct Lane {
+    metadata: Metadata,
+    source: Arc<Source>,
+    arrivals: Arc<Arrivals>,
+    status: Arc<SourceStatus>,
+}
+
+impl Lane {
+    async fn run(self, mut queued: mpsc::UnboundedReceiver<Queued>) {
+        while let Some(Queued { travelling, _room }) = queued.recv().await {
+            self.settle(&travelling).await;
+            self.status.done(travelling.index);
+        }
+    }
+
+    /// Applies a change, however long it takes, or puts it aside.
+    async fn settle(&self, travelling: &Travelling) {
+        let (mut pause, mut lasting) = (PAUSE, 0);
+        loop {
+            match self.arrivals.apply(travelling).await {
+                Ok(arrived) => {
+                    let is_new = arrived == Arrived::Applied;
+                    self.status.tell(|state| state.applied += u64::from(is_new));
+                    return;
+                }
+                Err(problem) => {
+                    lasting += u32::from(matches!(problem, Problem::Lasting(_)));
+                    if lasting >= LASTING_TRIES && self.park(travelling, &problem).await {
+                        return;
+                    }
+                    let (index, repository) = (travelling.index, &travelling.repository);
+                    tracing::warn!(region = %self.source.region, index, %repository, %problem, "a change waits");
+                    self.status.tell(|state| state.problem = Some(format!("{repository}: {problem}")));
+                }
+            }
+            tokio::time::sleep(jittered(pause)).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    async fn park(&self, travelling: &Travelling, problem: &Problem) -> bool {
+        let Travelling { index, repository, change, .. } = travelling.clone();
+        let reason = problem.to_string();
+        let park = ParkEvent { source: self.source.number, index, repository, change, reason };
+        let principal = format!("region/{}", self.source.region);
+        match self.metadata.propose(&principal, vec![park.into()]).await {
+            Ok(_) => {
+                let (region, repository) = (&self.source.region, &travelling.repository);
+                tracing::error!(%region, index, %repository, %problem, "a change can't be applied, and is put aside");
+                self.status.tell(|state| state.parked += 1);
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a change can't be put aside either");
+                false
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use registry_core::metadata::outbox::Change;
+    use registry_core::vocabulary::{RepositoryName, Tag, Version};
+
+    use super::*;
+
+    fn travelling(index: u64) -> Travelling {
+        let change = Change::TagGone { tag: Tag::parse("t").unwrap(), version: Version::default() };
+        Travelling { index, repository: RepositoryName::parse("r").unwrap(), change, at_ms: index * 10 }
+    }
+
+    // R10: the cursor stands below the oldest change that is not done, whatever was done behind it, and never beyond
+    // what was received.
+    #[test]
+    fn r10_the_cursor_never_runs_ahead() {
+        let status = SourceStatus::default();
+        status.restart(3);
+        assert_eq!(status.watermark(), 3);
+        for index in [5, 7, 7, 9] {
+            status.begin(&travelling(index));
+        }
+        assert_eq!(status.watermark(), 3, "the round is not over: something below 5 may come");
+        status.through(12, 200);
+        assert_eq!(status.watermark(), 4);
+        status.done(7);
+        status.done(9);
+        assert_eq!(status.watermark(), 4);
+        status.done(5);
+        assert_eq!(status.watermark(), 6);
+        let state = status.state();
+        assert_eq!((state.open, state.oldest_at_ms, state.lag_ms()), (1, Some(70), 130));
+        status.done(7);
+        assert_eq!(status.watermark(), 12);
+        assert_eq!(status.state().lag_ms(), 0);
+    }
+}

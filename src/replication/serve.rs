@@ -1,0 +1,179 @@
+//! The source: answers other regions, each of which is known by its certificate, with what rules send it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream::{BoxStream, StreamExt as _};
+use raft::network::transport::{self, PeerInfo};
+use registry_core::decide::permit::Permit;
+use registry_core::decide::tag_move::TagRights;
+use registry_core::metadata::cursor::NoteDestination;
+use registry_core::metadata::{manifest, replication_rules, repository};
+use registry_core::vocabulary::ids::{Lineage, RegistryId};
+use registry_core::vocabulary::limits::{
+    CHANGES_QUEUED_MAX, REGION_RANGE_BYTES_MAX, REGION_STREAMS_MAX, TRANSFER_MESSAGE_BYTES_MAX,
+};
+use registry_core::vocabulary::{Digest, Reference, Refusal, RepositoryName};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::arrive::is_passing;
+use super::peers::{Caller, Peers};
+use super::stream::{Asked, Stream};
+use super::wire::proto::region_server::{Region, RegionServer};
+use super::wire::{self, proto};
+use crate::ground::Shutdown;
+use crate::registry::{Consistency, Registry};
+
+/// Between two looks for a first region.
+const LOOK: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Serves from when there is a region that may call, until shutdown.
+pub(super) async fn serve(listener: TcpListener, peers: Arc<Peers>, registry: Registry, shutdown: Shutdown) {
+    while !peers.are_known() {
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            () = shutdown.requested() => return,
+        }
+    }
+    let files = Arc::clone(&peers);
+    let tls: raft::TlsSource = Arc::new(move || files.server_files().unwrap_or_else(|| Arc::new(nothing())));
+    let service = Service { peers, registry, ranges: Arc::new(Semaphore::new(REGION_STREAMS_MAX)) };
+    let service = RegionServer::new(service)
+        .max_decoding_message_size(TRANSFER_MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(TRANSFER_MESSAGE_BYTES_MAX);
+    let router = transport::server().add_service(service);
+    let stop = async move { shutdown.requested().await };
+    if let Err(error) = transport::serve(listener, router, Some(tls), stop).await {
+        tracing::error!(%error, "other regions are not answered any more");
+    }
+}
+
+/// Files that let nobody in.
+fn nothing() -> raft::NodeTls {
+    raft::NodeTls { ca_pem: Vec::new(), cert_pem: Vec::new(), key_pem: Vec::new() }
+}
+
+struct Service {
+    peers: Arc<Peers>,
+    registry: Registry,
+    /// Ranges of blobs under way.
+    ranges: Arc<Semaphore>,
+}
+
+/// What a refusal of the registry is to another region.
+fn status(refusal: &Refusal) -> Status {
+    let told = refusal.to_string();
+    let is_absent = matches!(
+        refusal,
+        Refusal::RepositoryUnknown { .. } | Refusal::ManifestUnknown { .. } | Refusal::BlobUnknown { .. }
+    );
+    if is_absent {
+        Status::not_found(told)
+    } else if is_passing(refusal) {
+        Status::unavailable(told)
+    } else {
+        Status::failed_precondition(told)
+    }
+}
+
+impl Service {
+    fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
+        self.peers.caller(request.extensions().get::<PeerInfo>())
+    }
+
+    /// That a caller may read a repository now: a rule sends it there.
+    fn permit(&self, caller: &Caller, name: &RepositoryName) -> Result<Permit, Status> {
+        let registry = RegistryId::DEFAULT;
+        let sent = self.peers.metadata().peek(|view| {
+            replication_rules::read(view, registry).serves(name, &caller.region)
+                && repository::find(view, registry, name).is_some()
+        });
+        if !sent {
+            return Err(Status::permission_denied("no rule sends that repository to the caller"));
+        }
+        Ok(Permit {
+            principal: format!("region/{}", caller.region),
+            registry,
+            repository: name.clone(),
+            create_repository: false,
+            tags: TagRights { create: false, update: false },
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl Region for Service {
+    type ChangesStream = ReceiverStream<Result<proto::ChangesReply, Status>>;
+
+    async fn changes(&self, request: Request<proto::ChangesRequest>) -> Result<Response<Self::ChangesStream>, Status> {
+        let caller = self.caller(&request)?;
+        let proto::ChangesRequest { lineage, after } = request.into_inner();
+        let asked = Asked { lineage: (lineage != 0).then_some(Lineage(lineage)), after };
+        let (sink, stream) = mpsc::channel(CHANGES_QUEUED_MAX);
+        match Stream::begin(self.peers.metadata().clone(), caller, asked) {
+            Ok(begun) => {
+                let peers = Arc::clone(&self.peers);
+                tokio::spawn(begun.run(move |caller: &Caller| peers.still(caller), sink));
+            }
+            Err(gap) => drop(sink.try_send(Ok(*gap))),
+        }
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn note(&self, request: Request<proto::NoteRequest>) -> Result<Response<proto::NoteReply>, Status> {
+        let caller = self.caller(&request)?;
+        let proto::NoteRequest { lineage, index } = request.into_inner();
+        let note = NoteDestination { number: caller.number, lineage: Lineage(lineage), index };
+        let principal = format!("region/{}", caller.region);
+        match self.peers.metadata().propose(&principal, vec![note.into()]).await {
+            Ok(_) => Ok(Response::new(proto::NoteReply {})),
+            Err(error) => Err(status(&error.into())),
+        }
+    }
+
+    async fn manifest(
+        &self,
+        request: Request<proto::ManifestRequest>,
+    ) -> Result<Response<proto::ManifestReply>, Status> {
+        let caller = self.caller(&request)?;
+        let proto::ManifestRequest { repository: name, digest } = request.into_inner();
+        let (name, digest) = (wire::repository(&name)?, wire::digest(&digest)?);
+        let permit = self.permit(&caller, &name)?;
+        let found = self.registry.manifest(&permit, &Reference::Digest(digest), Consistency::Linearizable).await;
+        let found = found.map_err(|refusal| status(&refusal))?.value;
+        let presence = self.peers.metadata().peek(|view| {
+            let (key, _) = repository::find(view, permit.registry, &name)?;
+            manifest::read(view, &key, &digest).map(|row| row.presence)
+        });
+        let presence = presence.ok_or_else(|| Status::not_found("the manifest is not here any more"))?;
+        let media_type = found.info.media_type.to_string();
+        Ok(Response::new(proto::ManifestReply { media_type, content: found.bytes, presence: Some(presence.into()) }))
+    }
+
+    type BlobStream = BoxStream<'static, Result<proto::BlobReply, Status>>;
+
+    async fn blob(&self, request: Request<proto::BlobRequest>) -> Result<Response<Self::BlobStream>, Status> {
+        let caller = self.caller(&request)?;
+        let proto::BlobRequest { repository: name, digest, offset, length } = request.into_inner();
+        let (name, digest): (_, Digest) = (wire::repository(&name)?, wire::digest(&digest)?);
+        let permit = self.permit(&caller, &name)?;
+        if length > REGION_RANGE_BYTES_MAX {
+            return Err(Status::invalid_argument(format!("more than {REGION_RANGE_BYTES_MAX} bytes at once")));
+        }
+        let slot = Arc::clone(&self.ranges).try_acquire_owned();
+        let slot =
+            slot.map_err(|_| Status::resource_exhausted("this node sends as much as it may; ask another one"))?;
+        let blob = self.registry.open_blob(&permit, &digest).await.map_err(|refusal| status(&refusal))?.value;
+        let end = offset.checked_add(length).filter(|end| *end <= blob.info.size_bytes);
+        let end = end.ok_or_else(|| Status::invalid_argument("the range lies beyond the blob"))?;
+        let parts = blob.stream(offset..end).await.map_err(|refusal| status(&refusal))?;
+        let parts = parts.map(move |part: Result<Bytes, _>| {
+            let _held = &slot;
+            part.map(|data| proto::BlobReply { data }).map_err(|error| Status::unavailable(error.to_string()))
+        });
+        Ok(Response::new(parts.boxed()))
+    }
+}
