@@ -19,8 +19,10 @@ mod health;
 mod image;
 mod output;
 mod quota;
+mod region;
 mod registry;
 mod repair;
+mod replication;
 mod repo;
 mod scrub;
 mod server;
@@ -59,6 +61,10 @@ enum Command {
     Repo(repo::RepoArguments),
     /// What all repositories together hold and may hold.
     Registry(registry::RegistryArguments),
+    /// Other regions: exchange cards with them, see how far changes have gone.
+    Region(region::RegionArguments),
+    /// What is copied to other regions.
+    Replication(replication::ReplicationArguments),
     /// List, show and delete images.
     Image(image::ImageArguments),
     /// Garbage collection: where it stands, pause it, run it, what becomes of a blob.
@@ -113,6 +119,8 @@ fn run(arguments: Arguments) -> Result<(), CliError> {
         Command::Cluster(cluster) => ask(cluster::run(cluster, printer)),
         Command::Repo(repo) => ask(repo::run(repo, printer)),
         Command::Registry(registry) => ask(registry::run(registry, printer)),
+        Command::Region(region) => ask(region::run(region, printer)),
+        Command::Replication(replication) => ask(replication::run(replication, printer)),
         Command::Image(image) => ask(image::run(image, printer)),
         Command::Gc(gc) => ask(gc::run(gc, printer)),
         Command::Repair(repair) => ask(repair::run(repair, printer)),

@@ -9,6 +9,7 @@ pub mod founding;
 mod healing;
 pub mod identity;
 mod membership;
+mod regions;
 pub mod registration;
 mod status;
 mod upgrade;
@@ -17,6 +18,7 @@ pub use founding::{Founded, Founding, FoundingError};
 pub use healing::{Healing, Patient};
 pub use identity::{Identity, IdentityError};
 pub use membership::{Accepted, MembershipError};
+pub use regions::{KnownRegion, RegionCard, RegionDoor};
 pub use status::{ClusterStatus, NodeStatus, StoreStatus};
 
 use std::path::PathBuf;
@@ -35,6 +37,7 @@ pub struct Cluster {
     reachable_since: Instant,
     backups: Arc<backup::Backups>,
     healing: Arc<healing::Counted>,
+    region_door: Option<RegionDoor>,
 }
 
 /// A node id is known to a cluster that has told it more than its data directory holds: it was emptied, or is an old
@@ -51,7 +54,13 @@ impl Cluster {
     /// As seen from this node. Backups are made below `backups_dir`, on the file system of the state.
     pub fn new(metadata: Metadata, node: NodeId, backups_dir: PathBuf) -> Cluster {
         let backups = Arc::new(backup::Backups::new(backups_dir));
-        Cluster { metadata, node, reachable_since: Instant::now(), backups, healing: Arc::default() }
+        Cluster { metadata, node, reachable_since: Instant::now(), backups, healing: Arc::default(), region_door: None }
+    }
+
+    /// This node answers other regions.
+    #[must_use]
+    pub fn with_region_door(self, door: RegionDoor) -> Cluster {
+        Cluster { region_door: Some(door), ..self }
     }
 
     /// Refuses when others know this node as somebody further on.

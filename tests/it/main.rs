@@ -13,6 +13,7 @@ mod history;
 mod join;
 mod oci_edges;
 mod recovery;
+mod regions;
 mod s3;
 mod scrub;
 mod security;

@@ -24,6 +24,8 @@
 //! | `/v1/backups`, `/v1/backups/{id}`, `…/files/{number}` | POST / DELETE / GET |
 //! | `/v1/registry` | GET, PATCH |
 //! | `/v1/history/{name}` | GET |
+//! | `/v1/regions`, `/v1/regions/{region}`, `/v1/regions/own/card` | GET, POST / DELETE / GET |
+//! | `/v1/replication/rules` | GET, PUT |
 //! | `/v1/repositories`, `/v1/repositories/{name}` | GET, POST / GET, PATCH, DELETE |
 //!
 //! `{user}` may be `anonymous` for policies and grants: what requests without a credential may do.
@@ -38,6 +40,7 @@ mod gc;
 mod health;
 mod history;
 mod quotas;
+mod regions;
 mod repair;
 mod repositories;
 mod scrub;
@@ -56,6 +59,7 @@ use crate::ground::Shutdown;
 use crate::ground::telemetry::Metrics;
 use crate::jobs::free_files::Freed;
 use crate::jobs::repair_replicas::{RepairSettings, Repairs};
+use crate::jobs::replicate::Links;
 use crate::jobs::scrub_copies::Scrub;
 use crate::registry::Registry;
 
@@ -78,6 +82,8 @@ pub struct Admin {
     pub scrub: Scrub,
     /// What this node's repair has made.
     pub repairs: Repairs,
+    /// Where this node stands with the regions that it follows.
+    pub links: Links,
     /// How repair is set up.
     pub repair: RepairSettings,
     /// What `/metrics` shows; `None` where another recorder was installed.
@@ -127,6 +133,10 @@ impl Admin {
             .route("/v1/users/{user}/grants", put(users::put_grants))
             .route("/v1/registry", get(quotas::show).patch(quotas::change))
             .route("/v1/history/{*name}", get(history::show))
+            .route("/v1/regions", get(regions::list).post(regions::add))
+            .route("/v1/regions/own/card", get(regions::card))
+            .route("/v1/regions/{region}", delete(regions::remove))
+            .route("/v1/replication/rules", get(regions::rules).put(regions::set_rules))
             .route("/v1/repositories", get(repositories::list).post(repositories::create))
             .route(
                 "/v1/repositories/{*name}",

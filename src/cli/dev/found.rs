@@ -58,7 +58,7 @@ pub(super) async fn found(plan: &Plan, credential: &Credential) -> Result<bool, 
     Ok(is_new)
 }
 
-fn client(plan: &Plan, node: &PlannedNode, credential: &Credential) -> Result<Client, CliError> {
+pub(super) fn client(plan: &Plan, node: &PlannedNode, credential: &Credential) -> Result<Client, CliError> {
     let base = format!("http://{}", plan.address(node, Door::Admin));
     let endpoint = Endpoint { base, at: None, ca: None, also_ca: None, client: None };
     Client::new(&endpoint, Some(credential.clone()))

@@ -6,6 +6,7 @@
 mod banner;
 mod children;
 mod found;
+mod link;
 mod plan;
 mod prepare;
 
@@ -37,8 +38,12 @@ pub(super) struct DevArguments {
     /// Second number of the addresses, 127.<REGION>.<ZONE>.<NODE>: for several clusters at a time.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=254))]
     region: u8,
-    /// First of the four ports of each node: public, raft, blob, admin.
-    #[arg(long, default_value_t = 7400, value_parser = clap::value_parser!(u16).range(1024..=65532))]
+    /// How many regions, each a cluster of its own that knows the others: dev-1 at 127.<REGION>, dev-2 at the next
+    /// number.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=4))]
+    regions: u8,
+    /// First of the five ports of each node: public, raft, blob, admin, other regions.
+    #[arg(long, default_value_t = 7400, value_parser = clap::value_parser!(u16).range(1024..=65531))]
     port: u16,
     /// A setting for every node, as gc.grace=1h; once for each.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
@@ -49,22 +54,38 @@ pub(super) struct DevArguments {
 }
 
 pub(super) fn run(arguments: DevArguments) -> Result<(), CliError> {
-    let plan = plan(&arguments)?;
-    files::create_private_dir(&plan.dir).map_err(|error| unwritable(&plan.dir, &error))?;
-    let lock = lock(&plan.dir)?;
-    prepare::prepare(&plan)?;
+    let (dir, plans) = plans(&arguments)?;
+    files::create_private_dir(&dir).map_err(|error| unwritable(&dir, &error))?;
+    let lock = lock(&dir)?;
+    for plan in &plans {
+        files::create_private_dir(&plan.dir).map_err(|error| unwritable(&plan.dir, &error))?;
+        prepare::prepare(plan)?;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| CliError::failed(format!("no runtime: {error}")))?;
-    let ended = runtime.block_on(Box::pin(stay(&plan, arguments.settings, arguments.stop_with_stdin)));
+    let ended = runtime.block_on(Box::pin(stay(&plans, &arguments.settings, arguments.stop_with_stdin)));
     drop(lock);
     ended
 }
 
-fn plan(arguments: &DevArguments) -> Result<Plan, CliError> {
+/// Where everything is, and what runs there.
+fn plans(arguments: &DevArguments) -> Result<(PathBuf, Vec<Plan>), CliError> {
     let dir = arguments.dir.clone().or_else(|| Some(Environment::of_process().state_dir()?.join("dev")));
     let dir = dir.ok_or_else(|| CliError::usage("HOME is not set; say where to keep the nodes with --dir"))?;
     let dir = std::path::absolute(&dir).map_err(|error| CliError::usage(format!("{}: {error}", dir.display())))?;
-    Plan::new(dir, arguments.nodes, &arguments.zones, arguments.region, arguments.port)
+    let DevArguments { nodes, zones, region, port, regions, .. } = arguments;
+    if *regions == 1 {
+        let plan = Plan::new(dir.clone(), *nodes, zones, *region, *port)?;
+        return Ok((dir, vec![plan]));
+    }
+    let plan = |at: u8| {
+        let number = region.checked_add(at).filter(|number| *number < 255);
+        let told = || CliError::usage(format!("{regions} regions from {region} on go beyond 127.254"));
+        let name = format!("dev-{}", at + 1);
+        Ok(Plan::new(dir.join(&name), *nodes, zones, number.ok_or_else(told)?, *port)?.named(name))
+    };
+    let plans = (0..*regions).map(plan).collect::<Result<_, CliError>>()?;
+    Ok((dir, plans))
 }
 
 fn unwritable(path: &Path, error: &std::io::Error) -> CliError {
@@ -81,27 +102,51 @@ fn lock(dir: &Path) -> Result<OwnedFd, CliError> {
     Ok(file)
 }
 
-async fn stay(plan: &Plan, settings: Vec<String>, stop_with_stdin: bool) -> Result<(), CliError> {
+async fn stay(plans: &[Plan], settings: &[String], stop_with_stdin: bool) -> Result<(), CliError> {
     let shutdown = Shutdown::on_signals().map_err(|error| CliError::failed(format!("no signals: {error}")))?;
     if stop_with_stdin {
         shutdown.request_with_stdin();
     }
-    let mut children = Children::start(plan, &settings, shutdown.clone())?;
-    let credential = read_credential(&plan.root_key_file())?;
-    let ready = tokio::select! {
-        founded = found::found(plan, &credential) => founded.map(Some),
-        ended = children.ended() => Err(CliError::failed(ended.sentence(plan))),
-        () = shutdown.requested() => Ok(None),
-    };
-    match ready {
-        Ok(Some(is_new)) => output::show(&banner::banner(plan, &credential, is_new))?,
-        Ok(None) => return children.stop().await,
-        Err(error) => {
+    let mut running = Vec::new();
+    let up = bring_up(plans, settings, &shutdown, &mut running).await;
+    if !matches!(up, Ok(true)) {
+        for children in &mut running {
             children.stop().await?;
-            return Err(error);
+        }
+        return up.map(drop);
+    }
+    let watched = plans.iter().zip(&mut running).map(|(plan, children)| watch(plan, children, &shutdown));
+    futures_util::future::join_all(watched).await.into_iter().collect()
+}
+
+/// Starts every region, links them, and shows them; false if somebody wished to stop meanwhile.
+async fn bring_up(
+    plans: &[Plan],
+    settings: &[String],
+    shutdown: &Shutdown,
+    running: &mut Vec<Children>,
+) -> Result<bool, CliError> {
+    for plan in plans {
+        running.push(Children::start(plan, settings, shutdown.clone())?);
+    }
+    let mut banners = Vec::new();
+    for (plan, children) in plans.iter().zip(&mut *running) {
+        let credential = read_credential(&plan.root_key_file())?;
+        let is_new = tokio::select! {
+            founded = found::found(plan, &credential) => founded?,
+            ended = children.ended() => return Err(CliError::failed(ended.sentence(plan))),
+            () = shutdown.requested() => return Ok(false),
+        };
+        banners.push(banner::banner(plan, &credential, is_new));
+    }
+    if plans.len() > 1 {
+        tokio::select! {
+            linked = link::link(plans) => banners.push(linked?),
+            () = shutdown.requested() => return Ok(false),
         }
     }
-    watch(plan, &mut children, &shutdown).await
+    banners.iter().try_for_each(|banner| output::show(banner))?;
+    Ok(true)
 }
 
 /// Until somebody wishes to stop, or nothing is left to watch.

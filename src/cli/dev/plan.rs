@@ -13,6 +13,8 @@ use crate::config::Door;
 pub(super) struct Plan {
     /// Directory of everything.
     pub(super) dir: PathBuf,
+    /// Name of the region.
+    pub(super) name: String,
     /// Number of the region.
     pub(super) region: u8,
     /// The nodes; the first founds the cluster.
@@ -57,7 +59,12 @@ impl Plan {
                 name,
             }
         });
-        Ok(Plan { nodes: numbered.collect(), dir, region, port })
+        Ok(Plan { nodes: numbered.collect(), dir, name: "dev".to_owned(), region, port })
+    }
+
+    /// The same under another name.
+    pub(super) fn named(self, name: String) -> Plan {
+        Plan { name, ..self }
     }
 
     /// A door of a node.
@@ -69,6 +76,11 @@ impl Plan {
             Door::Admin => 3,
         };
         SocketAddr::new(IpAddr::V4(node.ip), self.port + offset)
+    }
+
+    /// Where a node answers other regions.
+    pub(super) fn region_address(&self, node: &PlannedNode) -> SocketAddr {
+        SocketAddr::new(IpAddr::V4(node.ip), self.port + 4)
     }
 
     /// The first access key.

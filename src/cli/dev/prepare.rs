@@ -55,18 +55,20 @@ fn configuration(plan: &Plan, node: &PlannedNode) -> String {
     let door = |door: Door| quoted(&plan.address(node, door));
     format!(
         "# Written by `portolan dev` at every start; a change here is lost.\n\
-         [node]\ndata_dir = {data}\nzone = {zone}\nregion = \"dev\"\nregion_number = {region}\nbind_source = {ip}\n\n\
-         [listen]\npublic = {public}\nraft = {raft}\nblob = {blob}\nadmin = {admin}\n\n\
+         [node]\ndata_dir = {data}\nzone = {zone}\nregion = {name}\nregion_number = {region}\nbind_source = {ip}\n\n\
+         [listen]\npublic = {public}\nraft = {raft}\nblob = {blob}\nadmin = {admin}\nregion = {other_regions}\n\n\
          [cluster]\nca = {ca}\ncert = {cert}\nkey = {key}\n\n\
          [auth]\nroot_key_file = {root_key}\n",
         data = path(node.dir.join("data")),
         zone = quoted(&node.zone),
+        name = quoted(&plan.name),
         region = plan.region,
         ip = quoted(&node.ip),
         public = door(Door::Public),
         raft = door(Door::Raft),
         blob = door(Door::Blob),
         admin = door(Door::Admin),
+        other_regions = quoted(&plan.region_address(node)),
         ca = path(node.certs_dir().join(CA_FILE)),
         cert = path(node.certs_dir().join("node.pem")),
         key = path(node.certs_dir().join("node.key")),

@@ -5,6 +5,7 @@
 
 pub(crate) mod http;
 pub(crate) mod image;
+pub(crate) mod link;
 
 use std::any::Any;
 use std::collections::BTreeSet;
@@ -27,7 +28,7 @@ pub(crate) struct Cluster {
     restarted: Mutex<Vec<Child>>,
 }
 
-/// First port of each node: public, raft, blob, admin.
+/// First port of each node: public, raft, blob, admin, other regions.
 const PORT: u16 = 18400;
 /// The region of the shared cluster.
 const SHARED: u8 = 20;
@@ -126,7 +127,7 @@ impl Cluster {
         format!("http://{}:{}", self.ip(n), PORT + 3)
     }
 
-    /// The first of the four ports of each node: public, raft, blob, admin.
+    /// The first of the five ports of each node: public, raft, blob, admin, other regions.
     pub(crate) fn port(&self) -> u16 {
         PORT
     }
@@ -205,7 +206,7 @@ impl Cluster {
         }
         // a killed process gives its sockets back a little after it has stopped to look like one
         let is_free = |port: u16| std::net::TcpListener::bind((self.ip(n).as_str(), port)).is_ok();
-        while !(PORT..PORT + 4).all(is_free) {
+        while !(PORT..PORT + 5).all(is_free) {
             assert!(Instant::now() < until, "node {n} keeps its ports");
             std::thread::sleep(Duration::from_millis(10));
         }

@@ -1,0 +1,255 @@
+//! Other regions, and what is copied to them.
+
+use axum::body::Body;
+use axum::extract::Path;
+use axum::http::{Response, StatusCode};
+use registry_core::decide::policy;
+use registry_core::decide::replication::rules::{Destination, Prefix, Rule};
+use registry_core::metadata::cursor::CursorRow;
+use registry_core::vocabulary::Refusal;
+use registry_core::vocabulary::ids::{ClusterId, RegistryId};
+use registry_core::vocabulary::names::RegionName;
+use serde::{Deserialize, Serialize};
+
+use super::answer;
+use super::error::Failure;
+use super::exchange::{Document, Exchange};
+use crate::cluster::{KnownRegion, RegionCard};
+use crate::jobs::replicate::SourceState;
+
+type Answer = Result<Response<Body>, Failure>;
+
+/// A region's card as it is handed over.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CardDocument {
+    region: String,
+    number: u16,
+    cluster: String,
+    endpoints: Vec<String>,
+    ca_pem: String,
+}
+
+impl From<RegionCard> for CardDocument {
+    fn from(RegionCard { region, number, cluster, endpoints, ca_pem }: RegionCard) -> CardDocument {
+        CardDocument { region: region.to_string(), number, cluster: cluster.to_string(), endpoints, ca_pem }
+    }
+}
+
+fn invalid(parameter: &str, detail: impl ToString) -> Failure {
+    Refusal::ParameterInvalid { parameter: parameter.to_owned(), detail: detail.to_string() }.into()
+}
+
+impl TryFrom<CardDocument> for RegionCard {
+    type Error = Failure;
+
+    fn try_from(document: CardDocument) -> Result<RegionCard, Failure> {
+        let CardDocument { region, number, cluster, endpoints, ca_pem } = document;
+        let region = RegionName::parse(&region).map_err(|error| invalid("region", error))?;
+        let cluster = ClusterId::parse(&cluster).ok_or_else(|| invalid("cluster", "32 hexadecimal digits"))?;
+        Ok(RegionCard { region, number, cluster, endpoints, ca_pem })
+    }
+}
+
+#[derive(Serialize)]
+struct CursorDocument {
+    lineage: String,
+    index: u64,
+    at: String,
+}
+
+impl From<CursorRow> for CursorDocument {
+    fn from(CursorRow { lineage, index, at_ms }: CursorRow) -> CursorDocument {
+        CursorDocument { lineage: lineage.to_string(), index, at: answer::time(at_ms) }
+    }
+}
+
+/// What the leader knows of a region that it follows.
+#[derive(Serialize)]
+struct FollowedDocument {
+    connected: bool,
+    problem: Option<String>,
+    gap: bool,
+    received_index: u64,
+    applied_index: u64,
+    open: u64,
+    lag_seconds: f64,
+    applied: u64,
+    parked: u64,
+}
+
+impl From<SourceState> for FollowedDocument {
+    fn from(state: SourceState) -> FollowedDocument {
+        let lag_seconds = std::time::Duration::from_millis(state.lag_ms()).as_secs_f64();
+        FollowedDocument {
+            connected: state.is_connected,
+            problem: state.problem,
+            gap: state.has_gap,
+            received_index: state.received_index,
+            applied_index: state.applied_index,
+            open: state.open,
+            lag_seconds,
+            applied: state.applied,
+            parked: state.parked,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct RegionDocument {
+    region: String,
+    number: u16,
+    cluster: String,
+    endpoints: Vec<String>,
+    added_at: String,
+    taken: Option<CursorDocument>,
+    given: Option<CursorDocument>,
+    followed: Option<FollowedDocument>,
+}
+
+#[derive(Serialize)]
+struct RegionsDocument {
+    regions: Vec<RegionDocument>,
+}
+
+/// `GET /v1/regions`: who is known, and how far changes have gone; what is followed is told by the leader.
+pub(super) async fn list(exchange: Exchange) -> Answer {
+    exchange.administrator(policy::Action::ReadCluster, "region.list").await?;
+    let admin = exchange.admin();
+    let mut states: std::collections::BTreeMap<u16, SourceState> = admin.links.states().into_iter().collect();
+    let document = |KnownRegion { number, row, taken, given }| RegionDocument {
+        region: row.region.to_string(),
+        number,
+        cluster: row.cluster.to_string(),
+        endpoints: row.endpoints,
+        added_at: answer::time(row.added_at_ms),
+        taken: taken.map(Into::into),
+        given: given.map(Into::into),
+        followed: states.remove(&number).map(Into::into),
+    };
+    let regions = admin.cluster.regions().into_iter().map(document).collect();
+    Ok(answer::json(StatusCode::OK, &RegionsDocument { regions }))
+}
+
+/// `GET /v1/regions/own/card`: what this region tells others of itself.
+pub(super) async fn card(exchange: Exchange) -> Answer {
+    exchange.administrator(policy::Action::ReadCluster, "region.card").await?;
+    let closed = || {
+        Failure::Conflict(
+            "this node has no door for other regions: set listen.region on every node, with the same port, and \
+             restart it"
+                .to_owned(),
+        )
+    };
+    let card = exchange.admin().cluster.region_card().ok_or_else(closed)?;
+    Ok(answer::json(StatusCode::OK, &CardDocument::from(card)))
+}
+
+/// `POST /v1/regions`: makes a region known by its card.
+pub(super) async fn add(exchange: Exchange, Document(wish): Document<CardDocument>) -> Answer {
+    let name = wish.as_ref().map_or_else(|_| String::new(), |card| card.region.clone());
+    let revision = exchange.change("region.add", &name, async |auth, caller| {
+        auth.permit_admin(caller, policy::Action::ManageCluster)?;
+        let card = RegionCard::try_from(wish?)?;
+        Ok(exchange.admin().cluster.add_region(caller.name(), card).await?)
+    });
+    Ok(answer::changed(revision.await?))
+}
+
+/// `DELETE /v1/regions/{region}`
+pub(super) async fn remove(exchange: Exchange, Path(region): Path<String>) -> Answer {
+    let revision = exchange.change("region.remove", &region, async |auth, caller| {
+        auth.permit_admin(caller, policy::Action::ManageCluster)?;
+        let name = RegionName::parse(&region).map_err(|_| Failure::NotFound)?;
+        exchange.admin().cluster.remove_region(caller.name(), &name).await?.ok_or(Failure::NotFound)
+    });
+    Ok(answer::changed(revision.await?))
+}
+
+/// Rules in the shape of ECR's `ReplicationConfiguration`.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct RulesDocument {
+    rules: Vec<RuleDocument>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct RuleDocument {
+    destinations: Vec<DestinationDocument>,
+    #[serde(default)]
+    repository_filters: Vec<FilterDocument>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct DestinationDocument {
+    region: String,
+    registry_id: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct FilterDocument {
+    filter: String,
+    filter_type: FilterType,
+}
+
+#[derive(Serialize, Deserialize)]
+enum FilterType {
+    #[serde(rename = "PREFIX_MATCH")]
+    PrefixMatch,
+}
+
+impl From<&Rule> for RuleDocument {
+    fn from(rule: &Rule) -> RuleDocument {
+        let destination = |to: &Destination| DestinationDocument {
+            region: to.region.to_string(),
+            registry_id: to.registry.to_string(),
+        };
+        let filter =
+            |filter: &Prefix| FilterDocument { filter: filter.to_string(), filter_type: FilterType::PrefixMatch };
+        RuleDocument {
+            destinations: rule.destinations.iter().map(destination).collect(),
+            repository_filters: rule.filters.iter().map(filter).collect(),
+        }
+    }
+}
+
+impl TryFrom<RuleDocument> for Rule {
+    type Error = Failure;
+
+    fn try_from(document: RuleDocument) -> Result<Rule, Failure> {
+        let destination = |to: DestinationDocument| {
+            let registry = RegistryId::parse(&to.registry_id);
+            Ok::<_, Failure>(Destination {
+                region: RegionName::parse(&to.region).map_err(|error| invalid("region", error))?,
+                registry: registry.ok_or_else(|| invalid("registryId", "twelve decimal digits"))?,
+            })
+        };
+        let filter = |given: FilterDocument| Prefix::parse(&given.filter).map_err(|error| invalid("filter", error));
+        Ok(Rule {
+            destinations: document.destinations.into_iter().map(destination).collect::<Result<_, _>>()?,
+            filters: document.repository_filters.into_iter().map(filter).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+/// `GET /v1/replication/rules`: the rules of the caller's registry.
+pub(super) async fn rules(exchange: Exchange) -> Answer {
+    let caller = exchange.administrator(policy::Action::ReadCluster, "replication.get").await?;
+    let row = exchange.admin().cluster.replication_rules(caller.registry());
+    let rules = row.0.iter().map(|standing| (&standing.rule).into()).collect();
+    Ok(answer::json(StatusCode::OK, &RulesDocument { rules }))
+}
+
+/// `PUT /v1/replication/rules`: all rules of the caller's registry, in place of those there are.
+pub(super) async fn set_rules(exchange: Exchange, Document(wish): Document<RulesDocument>) -> Answer {
+    let revision = exchange.change("replication.set", "", async |auth, caller| {
+        auth.permit_admin(caller, policy::Action::ManageCluster)?;
+        let rules = wish?.rules.into_iter().map(Rule::try_from).collect::<Result<Vec<_>, _>>()?;
+        let cluster = &exchange.admin().cluster;
+        Ok(cluster.set_replication_rules(caller.name(), caller.registry(), rules).await?)
+    });
+    Ok(answer::changed(revision.await?))
+}

@@ -1,0 +1,83 @@
+//! `portolan region`: other regions.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use reqwest::Method;
+use serde_json::Value;
+
+use super::client::{Client, part};
+use super::connection::ConnectionArguments;
+use super::error::CliError;
+use super::output::{Column, Printer};
+
+#[derive(Debug, Args)]
+pub(super) struct RegionArguments {
+    #[command(flatten)]
+    connection: ConnectionArguments,
+    #[command(subcommand)]
+    command: RegionCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum RegionCommand {
+    /// Print this region's card: name, addresses and certificates, which another region is given with `region add`.
+    Card,
+    /// Make another region known by its card. Both have to know each other.
+    Add {
+        /// The file with the card; - reads standard input.
+        file: PathBuf,
+    },
+    /// Show the other regions, and how far changes have gone. What the leader follows is told by the leader.
+    List,
+    /// Forget a region: nothing is taken from it or given to it any more; what came from it stays.
+    Remove {
+        /// Its name.
+        region: String,
+    },
+}
+
+const COLUMNS: [Column; 9] = [
+    ("region", "region"),
+    ("number", "number"),
+    ("connected", "followed.connected"),
+    ("lag, s", "followed.lag_seconds"),
+    ("open", "followed.open"),
+    ("put aside", "followed.parked"),
+    ("taken to", "taken.index"),
+    ("given to", "given.index"),
+    ("problem", "followed.problem"),
+];
+
+const PATH: &str = "/v1/regions";
+
+pub(super) async fn run(arguments: RegionArguments, printer: Printer) -> Result<(), CliError> {
+    let client = Client::admin(&arguments.connection)?;
+    match arguments.command {
+        // a card is handed on as it is
+        RegionCommand::Card => {
+            Printer::new(super::output::Format::Json).json(&client.get("/v1/regions/own/card").await?)
+        }
+        RegionCommand::Add { file } => {
+            let card = read_json(&file)?;
+            client.call(Method::POST, PATH, Some(&card)).await?;
+            printer.done("the region is known here; give it this one's card as well (`portolan region card`)")
+        }
+        RegionCommand::List => {
+            let document = client.get(PATH).await?;
+            printer.list(&document, "regions", &COLUMNS)
+        }
+        RegionCommand::Remove { region } => {
+            client.call(Method::DELETE, &format!("{PATH}/{}", part(&region)), None).await?;
+            printer.done("the region is forgotten here; remove this one there as well")
+        }
+    }
+}
+
+/// A JSON document from a file or from standard input.
+pub(super) fn read_json(file: &PathBuf) -> Result<Value, CliError> {
+    let read =
+        if file.as_os_str() == "-" { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(file) };
+    let text = read.map_err(|error| CliError::usage(format!("{} can't be read: {error}", file.display())))?;
+    serde_json::from_str(&text).map_err(|error| CliError::usage(format!("{} is no JSON: {error}", file.display())))
+}
