@@ -70,7 +70,8 @@ log_in() {
   local place key_id
   key_id=$(portolan_in node-a cluster first-key -o json | jq -r .user)
   for place in "$@"; do
-    portolan_in node-a cluster first-key --bare | docker login -u "$key_id" --password-stdin "$place" >/dev/null 2>&1 || fail "login at $place"
+    portolan_in node-a cluster first-key --bare | docker login -u "$key_id" --password-stdin "$place" >"$work/login.log" 2>&1 ||
+      { cat "$work/login.log"; fail "login at $place"; }
   done
 }
 

@@ -232,8 +232,10 @@ over_tls() {
   address=$(docker inspect -f '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' "$(container node-a)")
   # beyond 127.0.0.0/8, where docker would not look at certificates
   echo "$address $hosts" >>/etc/hosts
+  # dockerd, as any program in Go, believes what it has read there for five seconds
+  sleep 6
   printf 'hello' >"$work/hello"; image=$hosts:7400/team/tls:1; tar -c -C "$work" hello | docker import - "$image" >/dev/null
-  if portolan_in node-a cluster first-key --bare | docker login -u x --password-stdin "$hosts:7400" >"$work/login.log" 2>&1 || ! grep -q x509 "$work/login.log"; then
+  if portolan_in node-a cluster first-key --bare | docker login -u x --password-stdin "$hosts:7400" >"$work/login.log" 2>&1 || ! grep -q 'signed by unknown authority' "$work/login.log"; then
     cat "$work/login.log"; fail "docker trusts an unknown authority"
   fi
   mkdir -p "/etc/docker/certs.d/$hosts:7400"; docker cp "$(container node-a):/certs/ca.pem" "/etc/docker/certs.d/$hosts:7400/ca.crt" >/dev/null
