@@ -87,13 +87,12 @@ fn regions(parts: &Parts) {
     for known in parts.cluster.regions() {
         let state = followed.remove(&known.number).unwrap_or_default();
         let parked = parts.metadata.peek(|view| parked::list(view, known.number, None, PARKED_COUNTED).len());
-        let gauge = |name: &'static str, value: f64| {
-            metrics::gauge!(name, "region" => known.row.region.to_string()).set(value);
-        };
-        gauge("portolan_replication_connected", truth(state.is_connected));
-        gauge("portolan_replication_lag_seconds", state.lag_ms() as f64 / 1000.0);
-        gauge("portolan_replication_open", state.open as f64);
-        gauge("portolan_replication_parked", parked as f64);
+        let region = || known.row.region.to_string();
+        let lag_s = state.lag_ms() as f64 / 1000.0;
+        metrics::gauge!("portolan_replication_connected", "region" => region()).set(truth(state.is_connected));
+        metrics::gauge!("portolan_replication_lag_seconds", "region" => region()).set(lag_s);
+        metrics::gauge!("portolan_replication_open", "region" => region()).set(state.open as f64);
+        metrics::gauge!("portolan_replication_parked", "region" => region()).set(parked as f64);
     }
 }
 
