@@ -140,6 +140,11 @@ fn u9_administration() {
     let policy =
         json!({ "Version": "2012-10-17", "Statement": { "Effect": "Allow", "Action": "ecr:*", "Resource": "*" } });
     let policy = policy.to_string();
+    let authority = std::fs::read_to_string(Cluster::shared().dir().join("certs/ca.pem")).unwrap();
+    let card = json!({
+        "region": "u9", "number": 9, "cluster": "9".repeat(32), "endpoints": ["127.0.0.1:1"], "ca_pem": authority,
+    });
+    let card = card.to_string();
     let (user, a_key, repository) = (ann.path(""), ann.path(&format!("/keys/{key}")), "/v1/repositories/u9/fixed");
     // (method, path, body, how an administrator's try ends, its name)
     let tries: Vec<(&str, String, &str, &str, &str)> = vec![
@@ -190,6 +195,12 @@ fn u9_administration() {
         ("POST", "/v1/scrub/resume".into(), "{}", "accepted", "scrub.resume"),
         ("POST", "/v1/scrub/run".into(), r#"{"now":1}"#, "refused", "scrub.run"),
         ("POST", "/v1/scrub/run".into(), "{}", "accepted", "scrub.run"),
+        ("POST", "/v1/regions".into(), &card, "accepted", "region.add"),
+        ("POST", "/v1/regions".into(), r#"{"region":"u9"}"#, "refused", "region.add"),
+        ("PUT", "/v1/replication/rules".into(), r#"{"rules":[]}"#, "accepted", "replication.set"),
+        ("PUT", "/v1/replication/rules".into(), r#"{"rules":[{"destinations":[]}]}"#, "refused", "replication.set"),
+        ("DELETE", "/v1/regions/u9".into(), "", "accepted", "region.remove"),
+        ("DELETE", "/v1/regions/u9".into(), "", "refused", "region.remove"),
         ("POST", "/v1/backups".into(), "", "accepted", "backup.create"),
         ("DELETE", "/v1/backups/none".into(), "", "refused", "backup.delete"),
         ("DELETE", "/v1/users/u9-new".into(), "", "accepted", "user.delete"),
