@@ -167,6 +167,13 @@ impl Core {
 }
 
 impl Core {
+    /// Whether a node has answered this leader within a time.
+    pub(crate) fn has_answered(&self, node_id: u64, within: Duration) -> bool {
+        let metrics = self.metrics();
+        let answered = metrics.heartbeat.as_ref().and_then(|answered| answered.get(&node_id).copied().flatten());
+        answered.is_some_and(|at| at.elapsed() < within)
+    }
+
     /// Whether a node has answered this leader lately. Whoever hands leadership to one that does not answer takes no
     /// writes until the others have elected. A leader that has just begun, and a node whose disk is slow for a moment,
     /// have the shortest time to an election.
@@ -174,9 +181,7 @@ impl Core {
         let recent = Duration::from_millis(self.timing.election_min_ms);
         let until = Instant::now() + recent;
         loop {
-            let answered =
-                self.metrics().heartbeat.as_ref().and_then(|answered| answered.get(&node_id).copied().flatten());
-            if answered.is_some_and(|at| at.elapsed() < recent) {
+            if self.has_answered(node_id, recent) {
                 return true;
             }
             if Instant::now() >= until {

@@ -17,7 +17,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, BytesMut};
-use openraft::{ChangeMembers, Instant as _};
+use openraft::ChangeMembers;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -330,13 +330,11 @@ async fn record(core: &Arc<Core>, from: u64, report: &Report) -> Option<Position
 /// entry of a later term is what a suspect node waits for.
 async fn hand_over(core: &Arc<Core>, suspect: u64) {
     let metrics = core.metrics();
-    let (Some(matched), Some(heartbeat)) = (&metrics.replication, &metrics.heartbeat) else { return };
+    let Some(matched) = &metrics.replication else { return };
     let suspects = core.reported.lately();
     let lease = Duration::from_millis(core.timing.election_max_ms);
-    let fit = |id: &u64| {
-        let answers = heartbeat.get(id).copied().flatten().is_some_and(|at| at.elapsed() < lease);
-        answers && *id != core.net.node_id && *id != suspect && !suspects.contains(id)
-    };
+    let fit =
+        |id: &u64| core.has_answered(*id, lease) && *id != core.net.node_id && *id != suspect && !suspects.contains(id);
     let voters = metrics.membership_config.voter_ids().filter(fit);
     let Some(to) = voters.max_by_key(|id| matched.get(id).copied().flatten()) else {
         tracing::warn!("there is no voter to hand leadership to; node {suspect:016x} stays suspect meanwhile");
