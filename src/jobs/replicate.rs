@@ -1,5 +1,6 @@
 //! Follows other regions from the leader, and trims the stream of changes that are made here.
 
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use registry_core::metadata::keys::{SLOTS, Slot};
@@ -12,8 +13,8 @@ use crate::metadata::Metadata;
 use crate::replication::Replication;
 pub use crate::replication::SourceState;
 
-/// Slots trimmed by one proposal.
-const SLOTS_PER_STEP: usize = 64;
+/// Slots looked at in one step, and trimmed by one proposal.
+const SLOTS_PER_STEP: Slot = 64;
 
 /// Where this node stands with the regions that it follows, for operators.
 #[derive(Clone, Debug)]
@@ -69,20 +70,22 @@ impl Reconciler for FollowRegions {
 pub struct TrimOutbox {
     metadata: Metadata,
     principal: String,
+    /// Where the next step looks.
+    next: AtomicU16,
 }
 
 impl TrimOutbox {
     /// For the node that calls itself `principal`.
     pub fn new(metadata: Metadata, principal: String) -> TrimOutbox {
-        TrimOutbox { metadata, principal }
+        TrimOutbox { metadata, principal, next: AtomicU16::new(0) }
     }
 
-    fn due(&self) -> Vec<outbox::TrimOutbox> {
+    fn due(&self, first: Slot) -> Vec<outbox::TrimOutbox> {
         let registry = RegistryId::DEFAULT;
         self.metadata.peek(|view| {
             let (seen, now_ms) = (outbox::seen_by_all(view, registry), clock::read(view).now_ms);
             let due = |slot: Slot| outbox::due(view, slot, registry, seen, now_ms);
-            (0..SLOTS).filter_map(due).take(SLOTS_PER_STEP).collect()
+            (first..SLOTS.min(first + SLOTS_PER_STEP)).filter_map(due).collect()
         })
     }
 }
@@ -101,9 +104,12 @@ impl Reconciler for TrimOutbox {
             if !self.metadata.leadership().is_leader {
                 return Step::IDLE;
             }
-            let due = self.due();
+            let first = self.next.load(Ordering::Relaxed);
+            let due = self.due(first);
             if due.is_empty() {
-                return Step::IDLE;
+                let next = (first + SLOTS_PER_STEP) % SLOTS;
+                self.next.store(next, Ordering::Relaxed);
+                return Step { more: next != 0, ..Step::IDLE };
             }
             let done = due.len() as u64;
             match self.metadata.propose(&self.principal, due.into_iter().map(Into::into).collect()).await {
