@@ -147,13 +147,13 @@ fn client_verifier(
 pub struct Trust(Arc<dyn ClientCertVerifier>);
 
 impl Trust {
-    /// Of an authority's certificates, PEM; `name` says whose they are.
+    /// Of an authority's certificates, PEM; `name` says whose they are, or in which file they stand.
     ///
     /// # Errors
     /// A sentence with the name, when they can't be used.
-    pub fn of(name: &str, ca_pem: &[u8]) -> Result<Trust, String> {
-        let path = Path::new(name);
-        client_verifier(path, chain(path, ca_pem)?, false).map(Trust)
+    pub fn of(name: impl AsRef<Path>, ca_pem: &[u8]) -> Result<Trust, String> {
+        let name = name.as_ref();
+        client_verifier(name, chain(name, ca_pem)?, false).map(Trust)
     }
 
     /// Whether it signed what a caller shows, the caller's own first, and it has not ended.
@@ -280,9 +280,7 @@ pub fn check_node_pems(
     key_pem: Secret<Vec<u8>>,
 ) -> Result<NodePems, String> {
     let own = chain(&names.cert, &cert_pem)?;
-    let verifier = client_verifier(&names.ca, chain(&names.ca, &ca_pem)?, false)?;
-    let now = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(now_s()).unwrap_or(0)));
-    verifier.verify_client_cert(&own[0], &own[1..], now).map_err(|error| {
+    Trust::of(&names.ca, &ca_pem)?.accepts(&own).map_err(|error| {
         let ca = names.ca.display();
         told(&names.cert, &format!("is not accepted under {ca} ({error}); make it again with `portolan certs node`"))
     })?;

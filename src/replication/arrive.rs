@@ -25,6 +25,7 @@ use tokio::sync::Semaphore;
 use tonic::{Code, Status};
 
 use super::client::{Fetched, Source};
+use super::principal;
 use super::wire::Travelling;
 use crate::metadata::Metadata;
 use crate::registry::{Merged, MountSource, Registry, RemoteManifest};
@@ -149,7 +150,7 @@ impl Arrivals {
 
     fn permit(&self, name: &RepositoryName) -> Permit {
         Permit {
-            principal: format!("region/{}", self.source.region),
+            principal: principal(&self.source.region),
             registry: RegistryId::DEFAULT,
             repository: name.clone(),
             create_repository: true,

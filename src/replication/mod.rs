@@ -27,6 +27,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use raft::TlsSource;
 use registry_core::metadata::peer::{self, PeerRow};
+use registry_core::vocabulary::names::RegionName;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -39,6 +40,11 @@ use crate::registry::Registry;
 use client::Source;
 use peers::Peers;
 use receive::Receiver;
+
+/// The name under which another region acts in the log.
+fn principal(region: &RegionName) -> String {
+    format!("region/{region}")
+}
 
 /// How this node meets other regions.
 #[derive(Clone)]

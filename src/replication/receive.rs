@@ -20,8 +20,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::arrive::{Arrivals, Arrived, Problem};
 use super::client::{SILENCE_MAX, Source};
+use super::principal;
 use super::wire::Travelling;
 use super::wire::proto::ChangesReply;
+use crate::ground::clock::whole_ms;
 use crate::ground::random;
 use crate::metadata::Metadata;
 use crate::registry::Registry;
@@ -300,16 +302,12 @@ impl Receiver {
     /// The first cursor: from now on this life of the source's log counts.
     async fn begin_cursor(&self, lineage: Lineage, committed: &mut Committed) -> Result<(), Problem> {
         let begin = MoveCursor { source: self.source.number, before: None, lineage, index: 0 };
-        let proposed = self.metadata.propose(&self.principal(), vec![begin.into()]).await;
+        let proposed = self.metadata.propose(&principal(&self.source.region), vec![begin.into()]).await;
         if let Err(error) = proposed {
             committed.present = None;
             return Err(Problem::passing(error.to_string()));
         }
         Ok(())
-    }
-
-    fn principal(&self) -> String {
-        format!("region/{}", self.source.region)
     }
 
     /// Moves the cursor to where everything is done, if that is worth an entry of the log.
@@ -322,7 +320,7 @@ impl Receiver {
         }
         let before = committed.present;
         let to = MoveCursor { source: self.source.number, before, lineage, index: watermark };
-        match self.metadata.propose(&self.principal(), vec![to.into()]).await {
+        match self.metadata.propose(&principal(&self.source.region), vec![to.into()]).await {
             Ok(_) => {
                 *committed = Committed { present: Some((lineage, watermark)), at: Instant::now(), applied };
                 if let Err(problem) = self.source.note(lineage.0, watermark).await {
@@ -338,8 +336,8 @@ impl Receiver {
 
 /// Half to whole of a pause.
 fn jittered(pause: Duration) -> Duration {
-    let share = f64::from(u32::try_from(random::number64() >> 32).unwrap_or(0)) / f64::from(u32::MAX);
-    pause.mul_f64(0.5 + share / 2.0)
+    let half = pause / 2;
+    half + Duration::from_millis(random::jitter_below(whole_ms(half)))
 }
 
 /// Applies the changes of some repositories, one after the other.
@@ -387,8 +385,7 @@ impl Lane {
         let Travelling { index, repository, change, .. } = travelling.clone();
         let reason = problem.to_string();
         let park = ParkEvent { source: self.source.number, index, repository, change, reason };
-        let principal = format!("region/{}", self.source.region);
-        match self.metadata.propose(&principal, vec![park.into()]).await {
+        match self.metadata.propose(&principal(&self.source.region), vec![park.into()]).await {
             Ok(_) => {
                 let (region, repository) = (&self.source.region, &travelling.repository);
                 tracing::error!(%region, index, %repository, %problem, "a change can't be applied, and is put aside");

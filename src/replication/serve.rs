@@ -21,6 +21,7 @@ use tonic::{Request, Response, Status};
 
 use super::arrive::is_passing;
 use super::peers::{Caller, Peers};
+use super::principal;
 use super::stream::{Asked, Stream};
 use super::wire::proto::region_server::{Region, RegionServer};
 use super::wire::{self, proto};
@@ -95,7 +96,7 @@ impl Service {
             return Err(Status::permission_denied("no rule sends that repository to the caller"));
         }
         Ok(Permit {
-            principal: format!("region/{}", caller.region),
+            principal: principal(&caller.region),
             registry,
             repository: name.clone(),
             create_repository: false,
@@ -127,8 +128,7 @@ impl Region for Service {
         let caller = self.caller(&request)?;
         let proto::NoteRequest { lineage, index } = request.into_inner();
         let note = NoteDestination { number: caller.number, lineage: Lineage(lineage), index };
-        let principal = format!("region/{}", caller.region);
-        match self.peers.metadata().propose(&principal, vec![note.into()]).await {
+        match self.peers.metadata().propose(&principal(&caller.region), vec![note.into()]).await {
             Ok(_) => Ok(Response::new(proto::NoteReply {})),
             Err(error) => Err(status(&error.into())),
         }
