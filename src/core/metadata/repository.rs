@@ -235,7 +235,7 @@ impl Apply for DeleteRepository {
         let mut row = require(tables, &self.key)?;
         let slot = self.key.slot();
         let manifests = keys::of_repository(slot, table::MANIFEST, self.key.id);
-        if !self.force && !tables.prefix(&manifests, 1).is_empty() {
+        if !self.force && tables.any(&manifests) {
             return Err(Refusal::RepositoryNotEmpty { name: self.key.name, registry: self.key.registry });
         }
         row.deleted = true;

@@ -27,7 +27,7 @@ use crate::vocabulary::refusal::Refusal;
 
 /// Whether any repository uses a record.
 pub fn is_used(tables: &impl TablesRead, digest: &Digest) -> bool {
-    !mutants::is_on(Mutant::CollectUsed) && !tables.prefix(&keys::blob_uses(digest), 1).is_empty()
+    !mutants::is_on(Mutant::CollectUsed) && tables.any(&keys::blob_uses(digest))
 }
 
 /// Records and their bytes, as a walk has counted them.

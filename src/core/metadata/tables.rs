@@ -2,6 +2,7 @@
 //!
 //! The server's RocksDB implementation is in its `metadata` room; both run the suite at the end of this file's tests.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
@@ -19,6 +20,11 @@ pub trait TablesRead {
     /// Whether there is a row under `key`.
     fn contains(&self, key: &[u8]) -> bool {
         self.get(key).is_some()
+    }
+
+    /// Whether any row's key begins with `prefix`.
+    fn any(&self, prefix: &[u8]) -> bool {
+        !self.prefix(prefix, 1).is_empty()
     }
 
     /// Up to `limit` rows whose key begins with `prefix`, in key order.
@@ -43,6 +49,10 @@ impl<T: TablesRead + ?Sized> TablesRead for &T {
 
     fn range(&self, from: &[u8], to: &[u8], limit: usize) -> Vec<Row> {
         (**self).range(from, to, limit)
+    }
+
+    fn any(&self, prefix: &[u8]) -> bool {
+        (**self).any(prefix)
     }
 }
 
@@ -154,12 +164,15 @@ pub struct Overlay<'a, T> {
     base: &'a T,
     kept: Writes,
     staged: Writes,
+    /// What the base answered: the commands of a batch ask for the same few rows (the cluster's, their repository's),
+    /// and each look into the base may go through several files. As large as what the batch reads.
+    seen: RefCell<BTreeMap<Vec<u8>, Option<Vec<u8>>>>,
 }
 
 impl<'a, T: TablesRead> Overlay<'a, T> {
     /// No pending writes over `base`.
     pub fn new(base: &'a T) -> Overlay<'a, T> {
-        Overlay { base, kept: Writes::new(), staged: Writes::new() }
+        Overlay { base, kept: Writes::new(), staged: Writes::new(), seen: RefCell::default() }
     }
 
     /// The writes of the command under way.
@@ -169,7 +182,8 @@ impl<'a, T: TablesRead> Overlay<'a, T> {
 
     /// The command under way succeeded: its writes stay.
     pub fn keep(&mut self) {
-        self.kept.append(&mut self.staged);
+        // one by one: `append` would build the larger map anew, for each command of a batch
+        self.kept.extend(std::mem::take(&mut self.staged));
     }
 
     /// The command under way refused: its writes go.
@@ -190,10 +204,16 @@ impl<'a, T: TablesRead> Overlay<'a, T> {
 
 impl<T: TablesRead> TablesRead for Overlay<'_, T> {
     fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
-        match self.pending(key) {
-            Some(value) => value.clone(),
-            None => self.base.get(key),
+        if let Some(value) = self.pending(key) {
+            return value.clone();
         }
+        let mut seen = self.seen.borrow_mut();
+        if let Some(value) = seen.get(key) {
+            return value.clone();
+        }
+        let value = self.base.get(key);
+        seen.insert(key.to_vec(), value.clone());
+        value
     }
 
     fn range(&self, from: &[u8], to: &[u8], limit: usize) -> Vec<Row> {
@@ -205,8 +225,10 @@ impl<T: TablesRead> TablesRead for Overlay<'_, T> {
         for (key, value) in self.kept.range::<[u8], _>(bounds).chain(self.staged.range::<[u8], _>(bounds)) {
             pending.insert(key, value);
         }
-        // each pending key can hide one row of the base, so this many are enough
-        let below = self.base.range(from, to, limit.saturating_add(pending.len()));
+        // each pending delete can hide one row of the base, and a pending value takes the place of its row: so this many
+        // are enough
+        let deletes = pending.values().filter(|value| value.is_none()).count();
+        let below = self.base.range(from, to, limit.saturating_add(deletes));
         let mut merged: BTreeMap<Vec<u8>, Vec<u8>> = below.into_iter().collect();
         for (key, value) in pending {
             match value {
@@ -219,6 +241,17 @@ impl<T: TablesRead> TablesRead for Overlay<'_, T> {
             }
         }
         merged.into_iter().take(limit).collect()
+    }
+
+    // What is pending can answer alone: a manifest that was just tagged costs no look at what named it before.
+    fn any(&self, prefix: &[u8]) -> bool {
+        let end = after_prefix(prefix);
+        let bounds = (Bound::Included(prefix), Bound::Excluded(&end[..]));
+        let mut staged = self.staged.range::<[u8], _>(bounds);
+        let mut kept = self.kept.range::<[u8], _>(bounds).filter(|(key, _)| !self.staged.contains_key(*key));
+        staged.any(|(_, value)| value.is_some())
+            || kept.any(|(_, value)| value.is_some())
+            || !self.prefix(prefix, 1).is_empty()
     }
 }
 
@@ -288,6 +321,35 @@ mod tests {
         assert_eq!(overlay.get(b"a"), Some(b"2".to_vec()));
         assert_eq!(overlay.prefix(b"", 9), [(b"a".to_vec(), b"2".to_vec())]);
         assert_eq!(overlay.into_writes(), Writes::from([(b"a".to_vec(), Some(b"2".to_vec()))]));
+    }
+
+    // Whether there is a row, and which come first, is told right whatever is pending over the base.
+    #[test]
+    fn pending_rows_hide_and_show() {
+        let states = |number: usize| [None, Some(None), Some(Some(b"new".to_vec()))][number % 3].clone();
+        for number in 0..4usize.pow(4) * 81 {
+            let (base_bits, changes) = (number % 16, number / 16 % 81);
+            let (keys, mut base, mut expected) = (["pa", "pb", "pc", "pd"], MemoryTables::new(), MemoryTables::new());
+            for (at, key) in keys.iter().enumerate().filter(|(at, _)| base_bits >> at & 1 == 1) {
+                base.put((*key).into(), vec![at as u8]);
+                expected.put((*key).into(), vec![at as u8]);
+            }
+            let mut overlay = Overlay::new(&base);
+            for (at, key) in keys.iter().enumerate() {
+                let change = states(changes / 3usize.pow(at as u32));
+                let Some(change) = change else { continue };
+                match change.clone() {
+                    Some(value) => overlay.put((*key).into(), value),
+                    None => overlay.delete((*key).into()),
+                }
+                expected.write(Writes::from([((*key).into(), change)]));
+                if number & 1 << 12 != 0 {
+                    overlay.keep();
+                }
+            }
+            assert_eq!(overlay.any(b"p"), expected.any(b"p"));
+            (1..6).for_each(|limit| assert_eq!(overlay.prefix(b"p", limit), expected.prefix(b"p", limit)));
+        }
     }
 
     // Pages hold every row once, whatever their size, also when rows come and go between them; a prefix ends them.

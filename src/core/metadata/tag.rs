@@ -95,6 +95,11 @@ pub fn of_manifest(tables: &impl TablesRead, repository: &RepositoryKey, digest:
     rows.iter().map(|(key, _)| tag(key).expect("stored tags were parsed")).collect()
 }
 
+/// Whether any tag names a manifest.
+pub fn names(tables: &impl TablesRead, repository: &RepositoryKey, digest: &Digest) -> bool {
+    tables.any(&keys::manifest_tag(repository.slot(), repository.id, digest, ""))
+}
+
 /// Number and version of the delete that a tag's next life follows; zeros for a tag that never was.
 pub(super) fn last_delete(tables: &impl TablesRead, repository: &RepositoryKey, tag: &Tag) -> (u64, Version) {
     let prefix = keys::tag_journal_of(repository.slot(), repository.id, tag);

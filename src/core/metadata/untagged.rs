@@ -45,8 +45,7 @@ pub fn read(tables: &impl TablesRead, repository: &RepositoryKey, digest: &Diges
 
 /// Whether a tag or an index names a manifest.
 fn is_named(tables: &impl TablesRead, repository: &RepositoryKey, digest: &Digest) -> bool {
-    !tag::of_manifest(tables, repository, digest, 1).is_empty()
-        || manifest::parent(tables, repository, digest).is_some()
+    tag::names(tables, repository, digest) || manifest::parent(tables, repository, digest).is_some()
 }
 
 /// Brings the row of a manifest in line with what names it now.

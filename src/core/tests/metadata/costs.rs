@@ -92,6 +92,30 @@ fn tagged(count: usize) -> (World, RepositoryKey) {
     (world, key)
 }
 
+// A batch asks the tables once for the rows its commands share: each further push costs what is its own.
+#[test]
+fn batches_read_shared_rows_once() {
+    let (mut world, key) = tagged(110);
+    let mut looks = |count: usize| {
+        let pushed = |number: usize| put(&key, format!("image {number}").as_bytes(), &[format!("n{number}")]).into();
+        let payloads: Vec<Vec<u8>> = (0..count)
+            .map(|number| {
+                let payload = world.proposal(vec![pushed(number)]).encode();
+                world.index += 1;
+                payload
+            })
+            .collect();
+        world.index -= count as u64;
+        let first = world.index + 1;
+        let entry = |(at, payload)| Entry { index: first + at as u64, at_ms: world.at_ms + 1, payload };
+        let entries: Vec<Entry<'_>> = payloads.iter().map(Vec::as_slice).enumerate().map(entry).collect();
+        let counted = Counted::new(&world.tables);
+        registry_core::metadata::apply::Machine::open(&world.tables).apply(&counted, &entries).unwrap();
+        counted.cost().0
+    };
+    assert_eq!(looks(41) - looks(1), 40 * 6);
+}
+
 // L6: beside a hundred and fifty thousand tags, a push, a pull and a delete of one tag, and a page of a hundred, read
 // exactly as much as beside a hundred and ten.
 #[test]
