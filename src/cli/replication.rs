@@ -1,14 +1,16 @@
 //! `portolan replication`: what is copied to other regions.
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use reqwest::Method;
+use serde_json::{Value, json};
 
-use super::client::Client;
+use super::client::{Client, part};
 use super::connection::ConnectionArguments;
 use super::error::CliError;
-use super::output::{Format, Printer};
+use super::output::{Column, Format, Printer};
 use super::region::read_json;
 
 #[derive(Debug, Args)]
@@ -29,9 +31,54 @@ enum ReplicationCommand {
         /// The file with the rules, as `replication rules` prints them; - reads standard input.
         file: PathBuf,
     },
+    /// Show how far the changes of each region have come, and what comparing with it found last. Ask the leader.
+    Status,
+    /// Compare everything with a region now, and wait for what is found. Ask the leader.
+    Verify {
+        /// The region's name.
+        region: String,
+        /// How long to wait, seconds.
+        #[arg(long, default_value_t = 600)]
+        timeout: u64,
+    },
+    /// Print what the last comparison with each region found, whole, as JSON.
+    Report,
+    /// Show changes of a region that could not be applied and were put aside.
+    Parked {
+        /// The region's name.
+        region: String,
+    },
+    /// Try those changes once more.
+    Retry {
+        /// The region's name.
+        region: String,
+    },
 }
 
 const PATH: &str = "/v1/replication/rules";
+const REPORT: &str = "/v1/replication/report";
+const STATUS: [Column; 9] = [
+    ("region", "region"),
+    ("all equal at", "clean_at"),
+    ("last comparison of", "last.of"),
+    ("ended", "last.ended_at"),
+    ("repositories", "last.repositories"),
+    ("equal", "last.equal"),
+    ("differences", "last.differences"),
+    ("repaired", "last.repaired"),
+    ("problem", "last.problem"),
+];
+const PARKED: [Column; 6] = [
+    ("since", "at"),
+    ("repository", "repository"),
+    ("change", "change"),
+    ("tag", "tag"),
+    ("digest", "digest"),
+    ("reason", "reason"),
+];
+const FAILED: [Column; 2] = [("id", "id"), ("reason", "reason")];
+/// Between two looks at a comparison.
+const LOOK: Duration = Duration::from_millis(200);
 
 pub(super) async fn run(arguments: ReplicationArguments, printer: Printer) -> Result<(), CliError> {
     let client = Client::admin(&arguments.connection)?;
@@ -41,5 +88,78 @@ pub(super) async fn run(arguments: ReplicationArguments, printer: Printer) -> Re
             client.call(Method::PUT, PATH, Some(&read_json(&file)?)).await?;
             printer.done("the rules are in force; `portolan region list` shows how far changes have gone")
         }
+        ReplicationCommand::Status => printer.list(&client.get(REPORT).await?, "regions", &STATUS),
+        ReplicationCommand::Report => Printer::new(Format::Json).json(&client.get(REPORT).await?),
+        ReplicationCommand::Verify { region, timeout } => verify(&client, printer, &region, timeout).await,
+        ReplicationCommand::Parked { region } => printer.list(&client.get(&parked(&region)).await?, "parked", &PARKED),
+        ReplicationCommand::Retry { region } => retry(&client, printer, &region).await,
     }
+}
+
+fn parked(region: &str) -> String {
+    format!("/v1/replication/parked/{}", part(region))
+}
+
+/// What is told of a region.
+fn of_region<'a>(report: &'a Value, region: &str) -> &'a Value {
+    let regions = report["regions"].as_array().map_or(&[][..], Vec::as_slice);
+    regions.iter().find(|told| told["region"] == region).unwrap_or(&Value::Null)
+}
+
+/// Asks for a comparison, and waits for one that began after that.
+async fn verify(client: &Client, printer: Printer, region: &str, timeout_s: u64) -> Result<(), CliError> {
+    let number = |told: &Value| told["last"]["number"].as_u64().unwrap_or(0);
+    let before = number(of_region(&client.get(REPORT).await?, region));
+    client.post(&format!("/v1/replication/compare/{}", part(region)), &json!({})).await?;
+    let until = Instant::now() + Duration::from_secs(timeout_s);
+    while Instant::now() < until {
+        tokio::time::sleep(LOOK).await;
+        let report = client.get(REPORT).await?;
+        let told = of_region(&report, region);
+        let last = &told["last"];
+        let is_asked = number(told) > before && last["of"] == "all repositories";
+        if is_asked && !last["ended_at"].is_null() {
+            printer.list(&json!({ "regions": [told] }), "regions", &STATUS)?;
+            return judged(last);
+        }
+    }
+    Err(CliError::failed(format!("the comparison is not over after {timeout_s} s; it goes on")))
+}
+
+/// Whether all is equal now.
+fn judged(last: &Value) -> Result<(), CliError> {
+    let count = |field: &str| last[field].as_u64().unwrap_or(0);
+    let (left, behind) = (count("differences") - count("repaired"), count("behind"));
+    if let Some(problem) = last["problem"].as_str() {
+        return Err(CliError::failed(format!("the comparison broke off: {problem}")));
+    }
+    if left > 0 {
+        let told = format!("{left} differences stay; `portolan replication report` tells of each");
+        return Err(CliError::failed(told));
+    }
+    if behind > 0 {
+        let told = format!("changes of {behind} repositories did not arrive in time, so that they were not compared");
+        return Err(CliError::failed(told));
+    }
+    Ok(())
+}
+
+async fn retry(client: &Client, printer: Printer, region: &str) -> Result<(), CliError> {
+    let (mut settled, mut failed, mut after) = (0, Vec::new(), Value::Null);
+    loop {
+        let wish = if after.is_null() { json!({}) } else { json!({ "after": after }) };
+        let answer = client.post(&format!("{}/retry", parked(region)), &wish).await?;
+        settled += answer["settled"].as_u64().unwrap_or(0);
+        failed.extend(answer["failed"].as_array().cloned().unwrap_or_default());
+        after = answer["rest"].clone();
+        if after.is_null() {
+            break;
+        }
+    }
+    if failed.is_empty() {
+        return printer.done(&format!("{settled} changes were settled, and none is put aside any more"));
+    }
+    let left = failed.len();
+    printer.list(&json!({ "settled": settled, "failed": failed }), "failed", &FAILED)?;
+    Err(CliError::failed(format!("{settled} changes were settled; {left} failed again and stay put aside")))
 }

@@ -7,6 +7,7 @@ use registry_core::decide::replication::rules::Rule;
 use registry_core::metadata::cluster;
 use registry_core::metadata::cursor::{self, CursorRow};
 use registry_core::metadata::node::{self, NodeState};
+use registry_core::metadata::parked::{self, ParkedId, ParkedRow};
 use registry_core::metadata::peer::{self, DeletePeer, PeerRow, PutPeer};
 use registry_core::metadata::replication_rules::{self, PutReplicationRules, RulesRow};
 use registry_core::vocabulary::Refusal;
@@ -91,6 +92,16 @@ impl Cluster {
             };
             peer::list(view).into_iter().map(known).collect()
         })
+    }
+
+    /// The number of a region that is known.
+    pub fn region_number(&self, region: &RegionName) -> Option<u16> {
+        self.metadata.peek(|view| peer::named(view, region)).map(|(number, _)| number)
+    }
+
+    /// Up to `limit` changes of a region that were put aside, behind one of them.
+    pub fn parked(&self, number: u16, after: Option<ParkedId>, limit: usize) -> Vec<(ParkedId, ParkedRow)> {
+        self.metadata.peek(|view| parked::list(view, number, after, limit))
     }
 
     /// Makes a region known by its card, or changes what is known of it.

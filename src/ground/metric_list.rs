@@ -124,6 +124,24 @@ pub const METRICS: &[Metric] = &[
     (Gauge, "portolan_replication_lag_seconds", &["region"], "Age of the oldest change of a region not applied here."),
     (Gauge, "portolan_replication_open", &["region"], "Changes of a region received and not applied here."),
     (Gauge, "portolan_replication_parked", &["region"], "Changes of a region that were put aside, 1000 at most."),
+    (
+        Gauge,
+        "portolan_replication_divergent_items",
+        &["region"],
+        "Differences from a region that the last comparison left.",
+    ),
+    (
+        Gauge,
+        "portolan_replication_differences_found",
+        &["region"],
+        "Differences from a region found while it is followed.",
+    ),
+    (
+        Gauge,
+        "portolan_replication_last_clean_timestamp_seconds",
+        &["region"],
+        "When all was found equal to a region last.",
+    ),
     // garbage collection
     (
         Counter,

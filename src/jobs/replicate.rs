@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use registry_core::metadata::keys::{SLOTS, Slot};
+use registry_core::metadata::parked::ParkedId;
 use registry_core::metadata::{clock, outbox};
 use registry_core::vocabulary::ids::RegistryId;
 use tokio::sync::watch;
@@ -11,7 +12,7 @@ use tokio::sync::watch;
 use super::driver::{Reconciler, Step, StepFuture};
 use crate::metadata::Metadata;
 use crate::replication::Replication;
-pub use crate::replication::SourceState;
+pub use crate::replication::{ComparisonReport, ComparisonState, Found, Retried, SourceState};
 
 /// Slots looked at in one step, and trimmed by one proposal.
 const SLOTS_PER_STEP: Slot = 64;
@@ -24,6 +25,22 @@ impl Links {
     /// By the region's number; empty where another node leads.
     pub fn states(&self) -> Vec<(u16, SourceState)> {
         self.0.states()
+    }
+
+    /// What comparing with them found, by the region's number; empty where another node leads.
+    pub fn comparisons(&self) -> Vec<(u16, ComparisonState)> {
+        self.0.comparisons()
+    }
+
+    /// Compares everything with a region as soon as may be; whether this node follows it.
+    pub fn compare(&self, number: u16) -> bool {
+        self.0.compare(number)
+    }
+
+    /// Tries some of the changes of a region that were put aside, behind one of them; `None` if this node does not
+    /// follow it.
+    pub async fn retry_parked(&self, number: u16, after: Option<ParkedId>) -> Option<Retried> {
+        self.0.retry_parked(number, after).await
     }
 }
 

@@ -13,7 +13,7 @@ use super::Parts;
 use crate::blob::store::{BlobStore, Pressure};
 use crate::cluster::{ClusterStatus, Healing, Patient};
 use crate::ground::telemetry::METRICS_UPKEEP;
-use crate::replication::SourceState;
+use crate::replication::{ComparisonState, SourceState};
 
 /// Changes put aside that are counted, of each region.
 const PARKED_COUNTED: usize = 1000;
@@ -84,6 +84,7 @@ fn collection(parts: &Parts) {
 /// What another node follows as leader is told by that node; here it is zero.
 fn regions(parts: &Parts) {
     let mut followed: BTreeMap<u16, SourceState> = parts.replication.states().into_iter().collect();
+    let mut compared: BTreeMap<u16, ComparisonState> = parts.replication.comparisons().into_iter().collect();
     for known in parts.cluster.regions() {
         let state = followed.remove(&known.number).unwrap_or_default();
         let parked = parts.metadata.peek(|view| parked::list(view, known.number, None, PARKED_COUNTED).len());
@@ -93,6 +94,12 @@ fn regions(parts: &Parts) {
         metrics::gauge!("portolan_replication_lag_seconds", "region" => region()).set(lag_s);
         metrics::gauge!("portolan_replication_open", "region" => region()).set(state.open as f64);
         metrics::gauge!("portolan_replication_parked", "region" => region()).set(parked as f64);
+        let compared = compared.remove(&known.number).unwrap_or_default();
+        let left = compared.last.map_or(0, |last| last.drifts - last.repaired);
+        let clean_s = compared.clean_at_ms.unwrap_or(0) as f64 / 1000.0;
+        metrics::gauge!("portolan_replication_divergent_items", "region" => region()).set(left as f64);
+        metrics::gauge!("portolan_replication_differences_found", "region" => region()).set(compared.drifts as f64);
+        metrics::gauge!("portolan_replication_last_clean_timestamp_seconds", "region" => region()).set(clean_s);
     }
 }
 

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use registry_core::decide::permit::Permit;
 use registry_core::metadata::command::Command;
-use registry_core::metadata::remote::{DropRemoteTag, PutRemoteManifest, SetRemoteTag};
+use registry_core::metadata::remote::{DropRemoteManifest, DropRemoteTag, PutRemoteManifest, SetRemoteTag};
 use registry_core::metadata::reply::Reply;
 use registry_core::metadata::repository::RepositoryKey;
 use registry_core::vocabulary::manifest::ParsedManifest;
@@ -67,6 +67,18 @@ impl Registry {
     pub async fn drop_remote_tag(&self, permit: &Permit, tag: &Tag, version: Version) -> Result<Merged, Refusal> {
         let (repository, _) = self.metadata().peek(|view| find(view, permit))?;
         let drop = DropRemoteTag { repository: repository.clone(), tag: tag.clone(), version };
+        self.merge(permit, &repository, drop.into()).await
+    }
+
+    /// Drops a manifest that was deleted in another region, and the tags that name it.
+    pub async fn drop_remote_manifest(
+        &self,
+        permit: &Permit,
+        digest: &Digest,
+        version: Version,
+    ) -> Result<Merged, Refusal> {
+        let (repository, _) = self.metadata().peek(|view| find(view, permit))?;
+        let drop = DropRemoteManifest { repository: repository.clone(), digest: *digest, version };
         self.merge(permit, &repository, drop.into()).await
     }
 

@@ -11,9 +11,11 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt as _};
 use parking_lot::Mutex;
 use registry_core::decide::permit::Permit;
+use registry_core::decide::replication::compare::{Drift, Record, Register, There};
 use registry_core::decide::replication::rank::Rank;
 use registry_core::decide::tag_move::TagRights;
 use registry_core::metadata::outbox::Change;
+use registry_core::metadata::register::{self, MendTag};
 use registry_core::metadata::{manifest, remote, repository};
 use registry_core::vocabulary::ids::RegistryId;
 use registry_core::vocabulary::limits::{
@@ -25,8 +27,9 @@ use tokio::sync::Semaphore;
 use tonic::{Code, Status};
 
 use super::client::{Fetched, Source};
+use super::compare::unmendable;
 use super::principal;
-use super::wire::Travelling;
+use super::wire::{Told, Travelling};
 use crate::metadata::Metadata;
 use crate::registry::{Merged, MountSource, Registry, RemoteManifest};
 
@@ -168,8 +171,14 @@ impl Arrivals {
         }
         let permit = self.permit(name);
         match change {
-            // deletes are not replicated: what is deleted there stays here
-            Change::ManifestGone { .. } | Change::TagGone { .. } => Ok(Arrived::Noted),
+            // unless the rule says otherwise, what is deleted there stays here
+            Change::ManifestGone { .. } | Change::TagGone { .. } if !travelling.acts => Ok(Arrived::Noted),
+            Change::ManifestGone { digest, version } => {
+                self.drop_register(&permit, &Register::Manifest(*digest), *version).await
+            }
+            Change::TagGone { tag, version } => {
+                self.drop_register(&permit, &Register::Tag(tag.clone()), *version).await
+            }
             Change::ManifestHere { digest, presence } => {
                 if self.has_manifest(&permit, digest, *presence) {
                     return Ok(Arrived::Known);
@@ -180,6 +189,19 @@ impl Arrivals {
                 moved(self.set_tag(&permit, tag, digest, (*version, *base)).await)
             }
         }
+    }
+
+    /// Follows a delete.
+    async fn drop_register(&self, permit: &Permit, register: &Register, version: Version) -> Result<Arrived, Problem> {
+        let is_here = self.metadata.peek(|view| repository::find(view, permit.registry, &permit.repository).is_some());
+        if !is_here {
+            return Ok(Arrived::Noted);
+        }
+        let dropped = match register {
+            Register::Manifest(digest) => self.registry.drop_remote_manifest(permit, digest, version).await?,
+            Register::Tag(tag) => self.registry.drop_remote_tag(permit, tag, version).await?,
+        };
+        Ok(dropped.into())
     }
 
     /// Whether a manifest is present here, or was deleted here, by a record at least as high.
@@ -208,9 +230,9 @@ impl Arrivals {
         if is_known {
             return Ok(Arrived::Known);
         }
-        if !is_here && self.bring_manifest(permit, digest, version, 0).await? == Merged::Superseded {
-            // deleted here by a newer word: a tag can't name it
-            return Ok(Arrived::Known);
+        if !is_here {
+            // one that was deleted here by a newer word stays so: what that means for the tag is decided with it
+            self.bring_manifest(permit, digest, version, 0).await?;
         }
         Ok(self.registry.set_remote_tag(permit, tag, digest, (version, base)).await?.into())
     }
@@ -252,6 +274,53 @@ impl Arrivals {
         })
     }
 
+    /// Mends a difference that nothing explains: a row of ours that our own journal contradicts by the journal, and
+    /// what is missing or older by what the source has. `creates`: also where the repository is not here.
+    pub(super) async fn mend(
+        &self,
+        name: &RepositoryName,
+        told: &Told,
+        drift: Drift,
+        creates: bool,
+    ) -> Result<(), Problem> {
+        if !told.is_proven {
+            return Err(Problem::passing("the other region's row contradicts its own journal, and it mends that now"));
+        }
+        let permit = self.permit(name);
+        let found = self.metadata.peek(|view| {
+            let (key, _) = repository::find(view, permit.registry, name)?;
+            let is_proven = register::is_proven(view, &key, &told.register);
+            Some((key, is_proven))
+        });
+        let sent = if let There::Sent(record) = &told.there { Some(*record) } else { None };
+        match (found, &told.register) {
+            (None, _) if creates && sent.is_some() => {}
+            (None, _) => {
+                let absent = "the repository is not here: if it was not deleted here, create it, and compare again";
+                return Err(Problem::lasting(absent));
+            }
+            (Some((repository, false)), Register::Tag(tag)) => {
+                let told = sent.map(|record| (record.digest, record.version, record.base));
+                let mend = MendTag { repository, tag: tag.clone(), told };
+                let proposed = self.metadata.propose(&permit.principal, vec![mend.into()]).await;
+                proposed.map_err(|error| Problem::from(Refusal::from(error)))?;
+            }
+            (Some(_), register) => match (drift, &told.there) {
+                (Drift::Extra, There::Gone(version)) => {
+                    self.drop_register(&permit, register, *version).await?;
+                }
+                (Drift::Different | Drift::Extra, _) => return Err(unmendable(drift)),
+                (Drift::Missing | Drift::Stale, _) => {}
+            },
+        }
+        let Some(record) = sent else { return Ok(()) };
+        let Record { digest, version, base } = record;
+        match &told.register {
+            Register::Tag(tag) => self.set_tag(&permit, tag, &digest, (version, base)).await.map(|_| ()),
+            Register::Manifest(_) => self.bring_manifest(&permit, &digest, version, 0).await.map(|_| ()),
+        }
+    }
+
     /// Brings a blob into a repository, unless it is there.
     async fn bring_blob(&self, permit: &Permit, blob: &Referenced) -> Result<(), Problem> {
         let turn = Arc::clone(self.turns.lock().entry(blob.digest).or_default());
@@ -267,6 +336,11 @@ impl Arrivals {
         brought
     }
 
+    /// Brings a blob whose copies here are lost.
+    pub(super) async fn bring_blob_anew(&self, name: &RepositoryName, blob: &Referenced) -> Result<(), Problem> {
+        self.fetch_blob(&self.permit(name), blob).await
+    }
+
     async fn bring_blob_now(&self, permit: &Permit, blob: &Referenced) -> Result<(), Problem> {
         match self.registry.stat_blob(permit, &blob.digest).await {
             Ok(_) => return Ok(()),
@@ -276,6 +350,10 @@ impl Arrivals {
         if self.registry.mount_blob(permit, &blob.digest, MountSource::Anywhere(&|_| true)).await?.is_some() {
             return Ok(());
         }
+        self.fetch_blob(permit, blob).await
+    }
+
+    async fn fetch_blob(&self, permit: &Permit, blob: &Referenced) -> Result<(), Problem> {
         if blob.size_bytes <= PACK_BLOB_BYTES_MAX as u64 {
             let bytes = self.range(permit, blob, 0, blob.size_bytes).await?;
             let body = stream::once(async move { Ok(bytes) });

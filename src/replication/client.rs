@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use raft::TlsSource;
 use raft::network::transport::{self, Dial, Expect};
+use registry_core::decide::replication::compare::{Register, Sums};
 use registry_core::metadata::peer::PeerRow;
 use registry_core::vocabulary::limits::{MANIFEST_BYTES_MAX, TRANSFER_MESSAGE_BYTES_MAX};
 use registry_core::vocabulary::names::RegionName;
@@ -18,11 +19,13 @@ use tonic::{Code, Status, Streaming};
 use super::arrive::Problem;
 use super::peers::client_files;
 use super::wire::proto::region_client::RegionClient;
-use super::wire::{self, proto};
+use super::wire::{self, Told, proto};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A region that sends no byte for so long is given up; its stream of changes says something every five seconds.
 pub(super) const SILENCE_MAX: Duration = Duration::from_secs(20);
+/// The same while it reads whole repositories for us.
+const COMPARED_MAX: Duration = Duration::from_secs(60);
 /// Nodes asked for one thing before it is tried later.
 const TRIES: usize = 3;
 
@@ -32,6 +35,21 @@ pub(super) struct Fetched {
     pub(super) media_type: MediaType,
     pub(super) content: Bytes,
     pub(super) presence: Version,
+}
+
+fn silent() -> Problem {
+    Problem::passing("no answer in time")
+}
+
+/// Replies that come one after the other.
+pub(super) struct Replies<R>(Streaming<R>);
+
+impl<R> Replies<R> {
+    /// The next one; `None` after the last.
+    pub(super) async fn next(&mut self) -> Result<Option<R>, Problem> {
+        let next = tokio::time::timeout(COMPARED_MAX, self.0.message()).await;
+        Ok(next.map_err(|_| silent())??)
+    }
 }
 
 /// A source of changes.
@@ -153,6 +171,58 @@ impl Source {
             bytes.extend_from_slice(&part.data);
         }
         if bytes.len() == wanted { Ok(bytes.freeze()) } else { Err(Status::unavailable("the range broke off")) }
+    }
+
+    /// Its sums of these repositories, or of all that it sends here.
+    /// `applied`: what of its log is applied here, so that no node behind that answers.
+    pub(super) async fn sums(
+        &self,
+        names: &[RepositoryName],
+        applied: u64,
+    ) -> Result<Replies<proto::SumsReply>, Problem> {
+        let request = proto::SumsRequest { repositories: names.iter().map(ToString::to_string).collect(), applied };
+        let mut client = self.client()?;
+        let answered = tokio::time::timeout(COMPARED_MAX, client.sums(request)).await;
+        Ok(Replies(answered.map_err(|_| silent())??.into_inner()))
+    }
+
+    /// Its records of a repository where its sums differ from ours.
+    pub(super) async fn differing(
+        &self,
+        name: &RepositoryName,
+        (since, applied): (u64, u64),
+        sums: &Sums,
+    ) -> Result<Replies<proto::RecordsReply>, Problem> {
+        let sums = sums.iter().map(|sum| (*sum).into()).collect();
+        let (repository, asked) = (name.to_string(), Vec::new());
+        self.records(proto::RecordsRequest { repository, since, sums, asked, applied }).await
+    }
+
+    /// What it knows of registers of a repository, in their order; and the index of its log at which it does.
+    pub(super) async fn asked(
+        &self,
+        name: &RepositoryName,
+        (since, applied): (u64, u64),
+        registers: &[Register],
+    ) -> Result<(u64, Vec<Told>), Problem> {
+        let asked = registers.iter().map(Into::into).collect();
+        let (repository, sums) = (name.to_string(), Vec::new());
+        let request = proto::RecordsRequest { repository, since, sums, asked, applied };
+        let reply = self.records(request).await?.next().await?;
+        let reply = reply.ok_or_else(|| Problem::passing("the other region answered nothing"))?;
+        let told = reply.records.into_iter().map(Told::try_from).collect::<Result<Vec<_>, _>>()?;
+        let is_asked = told.iter().map(|told| &told.register).eq(registers);
+        if is_asked {
+            Ok((reply.index, told))
+        } else {
+            Err(Problem::lasting("the other region answered something else"))
+        }
+    }
+
+    async fn records(&self, request: proto::RecordsRequest) -> Result<Replies<proto::RecordsReply>, Problem> {
+        let mut client = self.client()?;
+        let answered = tokio::time::timeout(COMPARED_MAX, client.records(request)).await;
+        Ok(Replies(answered.map_err(|_| silent())??.into_inner()))
     }
 
     /// What a failure of one node means: another one is worth asking, or not.

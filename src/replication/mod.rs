@@ -12,10 +12,13 @@
 //! Where to start: `receive.rs` for the destination, `serve.rs` for the source, `peers.rs` for who may call; the wire
 //! is `region.proto`. Source: reference "consensus and faults" §6.1, §6.4.
 
+mod account;
 mod arrive;
 mod client;
+mod compare;
 mod peers;
 mod receive;
+mod retry;
 mod serve;
 mod stream;
 mod wire;
@@ -26,20 +29,25 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use raft::TlsSource;
+use registry_core::metadata::parked::ParkedId;
 use registry_core::metadata::peer::{self, PeerRow};
 use registry_core::vocabulary::names::RegionName;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+pub use compare::{ComparisonReport, ComparisonState, Found};
 pub use receive::{SourceState, SourceStatus};
+pub use retry::Retried;
 
 use crate::ground::Shutdown;
 use crate::ground::sockets::ListenError;
 use crate::metadata::Metadata;
 use crate::registry::Registry;
 use client::Source;
+use compare::Comparisons;
 use peers::Peers;
 use receive::Receiver;
+use retry::Retrier;
 
 /// The name under which another region acts in the log.
 fn principal(region: &RegionName) -> String {
@@ -85,14 +93,18 @@ struct Inner {
 struct Followed {
     row: PeerRow,
     status: Arc<SourceStatus>,
+    comparisons: Arc<Comparisons>,
+    retrier: Retrier,
     stop: CancellationToken,
     task: JoinHandle<()>,
+    comparer: JoinHandle<()>,
 }
 
 impl Drop for Followed {
     fn drop(&mut self) {
         self.stop.cancel();
         self.task.abort();
+        self.comparer.abort();
     }
 }
 
@@ -125,9 +137,11 @@ impl Replication {
                 let stop = CancellationToken::new();
                 let source = Source::new(number, &row, tls, self.0.config.bind_source);
                 let receiver = Receiver::new(self.0.metadata.clone(), self.0.registry.clone(), source);
-                let status = receiver.status();
+                let (status, comparisons) = (receiver.status(), receiver.comparisons());
+                let retrier = receiver.retrier();
+                let comparer = tokio::spawn(receiver.comparer().run(stop.clone()));
                 let task = tokio::spawn(receiver.run(stop.clone()));
-                Followed { row, status, stop, task }
+                Followed { row, status, comparisons, retrier, stop, task, comparer }
             });
         }
     }
@@ -135,6 +149,25 @@ impl Replication {
     /// Follows nobody any more: another node leads.
     pub fn rest(&self) {
         self.0.followed.lock().clear();
+    }
+
+    /// What came of comparing with each region that is followed, by number; empty where another node leads.
+    pub fn comparisons(&self) -> Vec<(u16, ComparisonState)> {
+        self.0.followed.lock().iter().map(|(number, followed)| (*number, followed.comparisons.state())).collect()
+    }
+
+    /// Compares everything with a region as soon as may be; whether this node follows it.
+    pub fn compare(&self, number: u16) -> bool {
+        let followed = self.0.followed.lock();
+        let found = followed.get(&number);
+        found.inspect(|followed| followed.comparisons.ask()).is_some()
+    }
+
+    /// Tries some of the changes of a region that were put aside, behind one of them; `None` if this node does not
+    /// follow it.
+    pub async fn retry_parked(&self, number: u16, after: Option<ParkedId>) -> Option<Retried> {
+        let retrier = self.0.followed.lock().get(&number).map(|followed| followed.retrier.clone())?;
+        Some(retrier.retry(after).await)
     }
 
     /// Where this node stands with each region that it follows, by number; empty where another node leads.

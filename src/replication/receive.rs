@@ -4,7 +4,7 @@
 //! not answer, holds up its own repositories only. The cursor stands below the oldest change that is not done. What was
 //! received and is not done when the node stops, or another one leads, comes again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,15 +12,18 @@ use parking_lot::Mutex;
 use registry_core::metadata::cursor::{self, MoveCursor};
 use registry_core::metadata::keys;
 use registry_core::metadata::parked::ParkEvent;
+use registry_core::vocabulary::RepositoryName;
 use registry_core::vocabulary::ids::{Lineage, RegistryId};
-use registry_core::vocabulary::limits::{CHANGE_LANES, CHANGES_OPEN_MAX};
+use registry_core::vocabulary::limits::{CHANGE_LANES, CHANGES_OPEN_MAX, SUMS_ASKED_MAX};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::arrive::{Arrivals, Arrived, Problem};
 use super::client::{SILENCE_MAX, Source};
+use super::compare::{Comparer, Comparisons};
 use super::principal;
+use super::retry::Retrier;
 use super::wire::Travelling;
 use super::wire::proto::ChangesReply;
 use crate::ground::clock::whole_ms;
@@ -80,8 +83,14 @@ struct Told {
     state: SourceState,
     /// Changes that are not done: how many of each index, and when the first was made.
     open: BTreeMap<u64, (u64, u64)>,
+    /// The same by repository.
+    open_in: BTreeMap<RepositoryName, BTreeMap<u64, u64>>,
     /// Everything up to here was given to lanes.
     through: u64,
+    /// How often the stream was begun anew: what was open before does not count any more.
+    life: u64,
+    /// Repositories that changes came for since they were compared; `None` if there were too many.
+    changed: Option<BTreeSet<RepositoryName>>,
 }
 
 impl SourceStatus {
@@ -101,17 +110,66 @@ impl SourceStatus {
         change(&mut self.0.lock().state);
     }
 
-    fn begin(&self, travelling: &Travelling) {
-        self.0.lock().open.entry(travelling.index).or_insert((0, travelling.at_ms)).0 += 1;
+    /// A change is given to a lane; in which life of the stream.
+    fn begin(&self, travelling: &Travelling) -> u64 {
+        let mut told = self.0.lock();
+        told.open.entry(travelling.index).or_insert((0, travelling.at_ms)).0 += 1;
+        let of_repository = told.open_in.entry(travelling.repository.clone()).or_default();
+        *of_repository.entry(travelling.index).or_default() += 1;
+        if let Some(changed) = &mut told.changed
+            && !changed.contains(&travelling.repository)
+        {
+            changed.insert(travelling.repository.clone());
+            if changed.len() > SUMS_ASKED_MAX {
+                told.changed = None;
+            }
+        }
+        told.life
     }
 
-    fn done(&self, index: u64) {
+    /// The repositories that changes came for since this was asked last; `None` if they are too many to be named.
+    pub(super) fn take_changed(&self) -> Option<BTreeSet<RepositoryName>> {
+        self.0.lock().changed.replace(BTreeSet::new())
+    }
+
+    fn done(&self, life: u64, travelling: &Travelling) {
         let mut told = self.0.lock();
+        if told.life != life {
+            return;
+        }
+        let index = travelling.index;
         if let Some((count, _)) = told.open.get_mut(&index) {
             *count -= 1;
             if *count == 0 {
                 told.open.remove(&index);
             }
+        }
+        let Some(of_repository) = told.open_in.get_mut(&travelling.repository) else { return };
+        if let Some(count) = of_repository.get_mut(&index) {
+            *count -= 1;
+            if *count == 0 {
+                of_repository.remove(&index);
+            }
+        }
+        if of_repository.is_empty() {
+            told.open_in.remove(&travelling.repository);
+        }
+    }
+
+    /// Whether everything up to an index that concerns a repository was applied; `None` when nothing comes, so that it
+    /// is no use to wait.
+    pub(super) fn has_applied(&self, name: &RepositoryName, index: u64) -> Option<bool> {
+        let told = self.0.lock();
+        let is_open =
+            told.open_in.get(name).and_then(|open| open.first_key_value()).is_some_and(|(at, _)| *at <= index);
+        let is_received = told.through >= index;
+        (is_received || told.state.is_connected).then_some(is_received && !is_open)
+    }
+
+    /// These are to be compared the next time.
+    pub(super) fn put_changed(&self, names: Vec<RepositoryName>) {
+        if let Some(changed) = &mut self.0.lock().changed {
+            changed.extend(names);
         }
     }
 
@@ -123,7 +181,7 @@ impl SourceStatus {
 
     fn restart(&self, index: u64) {
         let mut told = self.0.lock();
-        *told = Told { through: index, ..Told::default() };
+        *told = Told { through: index, life: told.life + 1, changed: Some(BTreeSet::new()), ..Told::default() };
     }
 
     /// Everything up to here is done.
@@ -144,11 +202,13 @@ pub(super) struct Receiver {
     source: Arc<Source>,
     arrivals: Arc<Arrivals>,
     status: Arc<SourceStatus>,
+    comparisons: Arc<Comparisons>,
 }
 
 /// A change in a lane, which bounds how many there are.
 struct Queued {
     travelling: Travelling,
+    life: u64,
     _room: OwnedSemaphorePermit,
 }
 
@@ -169,7 +229,24 @@ impl Receiver {
     pub(super) fn new(metadata: Metadata, registry: Registry, source: Source) -> Receiver {
         let source = Arc::new(source);
         let arrivals = Arc::new(Arrivals::new(metadata.clone(), registry, Arc::clone(&source)));
-        Receiver { metadata, source, arrivals, status: Arc::default() }
+        Receiver { metadata, source, arrivals, status: Arc::default(), comparisons: Arc::default() }
+    }
+
+    pub(super) fn comparisons(&self) -> Arc<Comparisons> {
+        Arc::clone(&self.comparisons)
+    }
+
+    /// What tries again what was put aside.
+    pub(super) fn retrier(&self) -> Retrier {
+        let (source, arrivals) = (Arc::clone(&self.source), Arc::clone(&self.arrivals));
+        Retrier { metadata: self.metadata.clone(), source, arrivals }
+    }
+
+    /// What compares with the source while it is followed.
+    pub(super) fn comparer(&self) -> Comparer {
+        let (source, arrivals) = (Arc::clone(&self.source), Arc::clone(&self.arrivals));
+        let (status, comparisons) = (Arc::clone(&self.status), Arc::clone(&self.comparisons));
+        Comparer::new(self.metadata.clone(), source, arrivals, status, comparisons)
     }
 
     pub(super) fn status(&self) -> Arc<SourceStatus> {
@@ -196,6 +273,19 @@ impl Receiver {
                 state.problem = Some(ended.to_string());
             });
             tracing::warn!(region = %self.source.region, problem = %ended, "changes of a region are not followed now");
+            if self.status.0.lock().state.has_gap {
+                let closed = tokio::select! {
+                    () = stop.cancelled() => return,
+                    closed = self.close_gap(&mut committed) => closed,
+                };
+                match closed {
+                    Ok(()) => continue,
+                    Err(problem) => {
+                        tracing::error!(region = %self.source.region, %problem, "a gap could not be closed; it is tried again");
+                        self.status.tell(|state| state.problem = Some(problem.to_string()));
+                    }
+                }
+            }
             self.source.turn();
             // a stream that held for a while was a good one
             pause = if began.elapsed() > PAUSE_MAX { PAUSE } else { (pause * 2).min(PAUSE_MAX / 10) };
@@ -208,6 +298,18 @@ impl Receiver {
                 }
             }
         }
+    }
+
+    /// What the stream lost comes from a comparison, and the stream goes on from where that began.
+    async fn close_gap(&self, committed: &mut Committed) -> Result<(), Problem> {
+        let (lineage, index) = self.comparer().resync().await?;
+        let to = MoveCursor { source: self.source.number, before: committed.present, lineage, index };
+        let moved = self.metadata.propose(&principal(&self.source.region), vec![to.into()]).await;
+        moved.map_err(|error| Problem::passing(error.to_string()))?;
+        *committed = Committed { present: Some((lineage, index)), at: Instant::now(), applied: 0 };
+        self.status.restart(index);
+        tracing::info!(region = %self.source.region, index, "a gap is closed; changes are followed again");
+        Ok(())
     }
 
     fn open_lanes(&self, stop: &CancellationToken) -> Lanes {
@@ -288,10 +390,10 @@ impl Receiver {
             let travelling = Travelling::try_from(change)?;
             let room = Arc::clone(&lanes.room).acquire_owned().await;
             let Ok(room) = room else { return Err(Problem::passing("this node stops")) };
-            self.status.begin(&travelling);
+            let life = self.status.begin(&travelling);
             let slot = keys::repository_slot(RegistryId::DEFAULT, &travelling.repository);
             let lane = usize::from(slot) % CHANGE_LANES;
-            drop(lanes.queues[lane].send(Queued { travelling, _room: room }));
+            drop(lanes.queues[lane].send(Queued { travelling, life, _room: room }));
         }
         if reply.through > 0 {
             self.status.through(reply.through, reply.now_ms);
@@ -350,9 +452,9 @@ struct Lane {
 
 impl Lane {
     async fn run(self, mut queued: mpsc::UnboundedReceiver<Queued>) {
-        while let Some(Queued { travelling, _room }) = queued.recv().await {
+        while let Some(Queued { travelling, life, _room }) = queued.recv().await {
             self.settle(&travelling).await;
-            self.status.done(travelling.index);
+            self.status.done(life, &travelling);
         }
     }
 
@@ -409,7 +511,7 @@ mod tests {
 
     fn travelling(index: u64) -> Travelling {
         let change = Change::TagGone { tag: Tag::parse("t").unwrap(), version: Version::default() };
-        Travelling { index, repository: RepositoryName::parse("r").unwrap(), change, at_ms: index * 10 }
+        Travelling { index, repository: RepositoryName::parse("r").unwrap(), change, at_ms: index * 10, acts: false }
     }
 
     // R10: the cursor stands below the oldest change that is not done, whatever was done behind it, and never beyond
@@ -419,21 +521,39 @@ mod tests {
         let status = SourceStatus::default();
         status.restart(3);
         assert_eq!(status.watermark(), 3);
-        for index in [5, 7, 7, 9] {
-            status.begin(&travelling(index));
-        }
+        let life = [5, 7, 7, 9].map(|index| status.begin(&travelling(index)))[0];
         assert_eq!(status.watermark(), 3, "the round is not over: something below 5 may come");
         status.through(12, 200);
         assert_eq!(status.watermark(), 4);
-        status.done(7);
-        status.done(9);
+        status.done(life, &travelling(7));
+        status.done(life, &travelling(9));
         assert_eq!(status.watermark(), 4);
-        status.done(5);
+        let name = RepositoryName::parse("r").unwrap();
+        let applied = |index| status.has_applied(&name, index);
+        assert_eq!((applied(4), applied(5), applied(13)), (Some(true), Some(false), None));
+        status.done(life, &travelling(5));
         assert_eq!(status.watermark(), 6);
         let state = status.state();
         assert_eq!((state.open, state.oldest_at_ms, state.lag_ms()), (1, Some(70), 130));
-        status.done(7);
+        status.done(life, &travelling(7));
         assert_eq!(status.watermark(), 12);
         assert_eq!(status.state().lag_ms(), 0);
+    }
+
+    // What was open before the stream was begun anew does not move the cursor of after.
+    #[test]
+    fn r10_lives_of_a_stream_are_kept_apart() {
+        let status = SourceStatus::default();
+        status.restart(3);
+        let old = status.begin(&travelling(9));
+        status.restart(5);
+        let new = status.begin(&travelling(9));
+        status.through(12, 200);
+        status.done(old, &travelling(9));
+        assert_eq!(status.watermark(), 8);
+        status.done(new, &travelling(9));
+        assert_eq!(status.watermark(), 12);
+        assert_eq!(status.take_changed().map(|changed| changed.len()), Some(1));
+        assert_eq!(status.take_changed().map(|changed| changed.len()), Some(0));
     }
 }

@@ -6,19 +6,22 @@ use bytes::Bytes;
 use futures_util::stream::{BoxStream, StreamExt as _};
 use raft::network::transport::{self, PeerInfo};
 use registry_core::decide::permit::Permit;
+use registry_core::decide::replication::compare::{BUCKETS, Register, Sums};
 use registry_core::decide::tag_move::TagRights;
 use registry_core::metadata::cursor::NoteDestination;
 use registry_core::metadata::{manifest, replication_rules, repository};
 use registry_core::vocabulary::ids::{Lineage, RegistryId};
 use registry_core::vocabulary::limits::{
-    CHANGES_QUEUED_MAX, REGION_RANGE_BYTES_MAX, REGION_STREAMS_MAX, TRANSFER_MESSAGE_BYTES_MAX,
+    CHANGES_QUEUED_MAX, COMPARISONS_MAX, RECORDS_PER_MESSAGE, REGION_RANGE_BYTES_MAX, REGION_STREAMS_MAX,
+    SUMS_ASKED_MAX, TRANSFER_MESSAGE_BYTES_MAX,
 };
 use registry_core::vocabulary::{Digest, Reference, Refusal, RepositoryName};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use super::account::Account;
 use super::arrive::is_passing;
 use super::peers::{Caller, Peers};
 use super::principal;
@@ -31,6 +34,9 @@ use crate::registry::{Consistency, Registry};
 /// Between two looks for a first region.
 const LOOK: std::time::Duration = std::time::Duration::from_secs(1);
 
+/// Replies that wait for a caller that compares.
+const REPLIES_QUEUED: usize = 2;
+
 /// Serves from when there is a region that may call, until shutdown.
 pub(super) async fn serve(listener: TcpListener, peers: Arc<Peers>, registry: Registry, shutdown: Shutdown) {
     while !peers.are_known() {
@@ -41,7 +47,9 @@ pub(super) async fn serve(listener: TcpListener, peers: Arc<Peers>, registry: Re
     }
     let files = Arc::clone(&peers);
     let tls: raft::TlsSource = Arc::new(move || files.server_files().unwrap_or_else(|| Arc::new(nothing())));
-    let service = Service { peers, registry, ranges: Arc::new(Semaphore::new(REGION_STREAMS_MAX)) };
+    let ranges = Arc::new(Semaphore::new(REGION_STREAMS_MAX));
+    let [sums, records] = [(), ()].map(|()| Arc::new(Semaphore::new(COMPARISONS_MAX)));
+    let service = Service { peers, registry, ranges, sums, records };
     let service = RegionServer::new(service)
         .max_decoding_message_size(TRANSFER_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(TRANSFER_MESSAGE_BYTES_MAX);
@@ -62,6 +70,9 @@ struct Service {
     registry: Registry,
     /// Ranges of blobs under way.
     ranges: Arc<Semaphore>,
+    /// Comparisons under way: those who go through sums, and ask for records meanwhile.
+    sums: Arc<Semaphore>,
+    records: Arc<Semaphore>,
 }
 
 /// What a refusal of the registry is to another region.
@@ -81,6 +92,18 @@ fn status(refusal: &Refusal) -> Status {
 }
 
 impl Service {
+    /// Who compares, and its turn: comparing reads whole repositories.
+    fn comparing<T>(
+        &self,
+        request: &Request<T>,
+        turns: &Arc<Semaphore>,
+    ) -> Result<(Account, OwnedSemaphorePermit), Status> {
+        let caller = self.caller(request)?;
+        let turn = Arc::clone(turns).try_acquire_owned();
+        let turn = turn.map_err(|_| Status::resource_exhausted("this node compares as much as it may; ask again"))?;
+        Ok((Account::new(self.peers.metadata().clone(), caller), turn))
+    }
+
     fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
         self.peers.caller(request.extensions().get::<PeerInfo>())
     }
@@ -175,5 +198,48 @@ impl Region for Service {
             part.map(|data| proto::BlobReply { data }).map_err(|error| Status::unavailable(error.to_string()))
         });
         Ok(Response::new(parts.boxed()))
+    }
+
+    type SumsStream = ReceiverStream<Result<proto::SumsReply, Status>>;
+
+    async fn sums(&self, request: Request<proto::SumsRequest>) -> Result<Response<Self::SumsStream>, Status> {
+        let (account, turn) = self.comparing(&request, &self.sums)?;
+        let proto::SumsRequest { repositories: names, applied } = request.into_inner();
+        account.catch_up(applied).await?;
+        if names.len() > SUMS_ASKED_MAX {
+            return Err(Status::invalid_argument(format!("more than {SUMS_ASKED_MAX} repositories at once")));
+        }
+        let names = names.iter().map(|name| wire::repository(name)).collect::<Result<Vec<_>, _>>()?;
+        let (sink, stream) = mpsc::channel(REPLIES_QUEUED);
+        tokio::spawn(async move {
+            account.sums(names, sink).await;
+            drop(turn);
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    type RecordsStream = ReceiverStream<Result<proto::RecordsReply, Status>>;
+
+    async fn records(&self, request: Request<proto::RecordsRequest>) -> Result<Response<Self::RecordsStream>, Status> {
+        let (account, turn) = self.comparing(&request, &self.records)?;
+        let proto::RecordsRequest { repository: name, since, sums, asked, applied } = request.into_inner();
+        account.catch_up(applied).await?;
+        let name = wire::repository(&name)?;
+        let (sink, stream) = mpsc::channel(REPLIES_QUEUED);
+        if !asked.is_empty() {
+            if asked.len() > RECORDS_PER_MESSAGE {
+                return Err(Status::invalid_argument(format!("more than {RECORDS_PER_MESSAGE} registers at once")));
+            }
+            let registers = asked.into_iter().map(Register::try_from).collect::<Result<Vec<_>, _>>()?;
+            drop(sink.try_send(Ok(account.asked(name, since, registers).await?)));
+            return Ok(Response::new(ReceiverStream::new(stream)));
+        }
+        let sums = sums.iter().map(wire::sum).collect::<Result<Vec<_>, _>>()?;
+        let sums = Sums::of(sums).ok_or_else(|| Status::invalid_argument(format!("not {BUCKETS} sums")))?;
+        tokio::spawn(async move {
+            Box::pin(account.differing(name, since, sums, sink)).await;
+            drop(turn);
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
     }
 }

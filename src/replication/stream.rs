@@ -61,6 +61,18 @@ fn begins(tables: &impl TablesRead, region: &RegionName) -> (Option<u64>, u64) {
     (ruled, trimmed)
 }
 
+/// Waits until this node has applied what the destination has: it may be behind the one that was asked before.
+pub(super) async fn catch_up(metadata: &Metadata, applied: u64) -> Result<(), Status> {
+    let until = tokio::time::Instant::now() + BEHIND_MAX;
+    while metadata.applied_index() < applied {
+        if tokio::time::Instant::now() >= until {
+            return Err(Status::unavailable("this node is behind what the caller has seen; ask another one"));
+        }
+        tokio::time::sleep(BEHIND_PAUSE).await;
+    }
+    Ok(())
+}
+
 impl Stream {
     /// Begins behind what the caller has.
     ///
@@ -88,7 +100,7 @@ impl Stream {
         sink: mpsc::Sender<Result<ChangesReply, Status>>,
     ) {
         let mut woken = self.metadata.watch().outbox();
-        if let Err(status) = self.catch_up().await {
+        if let Err(status) = catch_up(&self.metadata, self.after).await {
             drop(sink.send(Err(status)).await);
             return;
         }
@@ -108,18 +120,6 @@ impl Stream {
             }
         }
         drop(sink.send(Err(Status::permission_denied("this region does not know the caller any more"))).await);
-    }
-
-    /// This node may be behind the one that the destination asked before.
-    async fn catch_up(&self) -> Result<(), Status> {
-        let until = tokio::time::Instant::now() + BEHIND_MAX;
-        while self.metadata.applied_index() < self.after {
-            if tokio::time::Instant::now() >= until {
-                return Err(Status::unavailable("this node is behind what the caller has seen; ask another one"));
-            }
-            tokio::time::sleep(BEHIND_PAUSE).await;
-        }
-        Ok(())
     }
 
     /// Sends everything up to an index; an error means that the destination has gone. `is_all`: it is the last one that
@@ -175,12 +175,10 @@ impl Stream {
             let (key, row) = repository::by_id(tables, slot, event.repository)?;
             let rules = rules.entry(key.registry).or_insert_with(|| replication_rules::read(tables, key.registry));
             let is_sent = is_own && !row.deleted && rules.sends(&key.name, &self.caller.region, event.index);
-            is_sent.then_some(Travelling {
-                index: event.index,
-                repository: key.name,
-                change: event.row.change,
-                at_ms: event.row.at_ms,
-            })
+            let acts = rules.deletes(&key.name, &self.caller.region, event.index);
+            let (index, repository) = (event.index, key.name);
+            let outbox::OutboxRow { change, at_ms } = event.row;
+            is_sent.then_some(Travelling { index, repository, change, at_ms, acts })
         };
         (page.events.into_iter().filter_map(travelling).collect(), page.rest)
     }

@@ -1,6 +1,7 @@
 //! The generated messages, and their translation to and from the core's words. Nothing else knows the wire's forms;
 //! what comes from another region is parsed here as strictly as a client's request.
 
+use registry_core::decide::replication::compare::{Record, Register, Sum, There};
 use registry_core::metadata::outbox::Change;
 use registry_core::vocabulary::{Digest, RepositoryName, Tag, Version};
 use tonic::Status;
@@ -29,6 +30,8 @@ pub(super) struct Travelling {
     pub(super) change: Change,
     /// When, the source's replicated milliseconds since 1970.
     pub(super) at_ms: u64,
+    /// Of a delete: the rule has it followed.
+    pub(super) acts: bool,
 }
 
 fn malformed(what: &str) -> Status {
@@ -82,6 +85,7 @@ impl From<&Travelling> for proto::Change {
             repository: travelling.repository.to_string(),
             at_ms: travelling.at_ms,
             kind: Some(kind),
+            acts: travelling.acts,
         }
     }
 }
@@ -90,7 +94,7 @@ impl TryFrom<proto::Change> for Travelling {
     type Error = Status;
 
     fn try_from(change: proto::Change) -> Result<Travelling, Status> {
-        let proto::Change { index, repository: name, at_ms, kind } = change;
+        let proto::Change { index, repository: name, at_ms, kind, acts } = change;
         let change = match kind.ok_or_else(|| malformed("change"))? {
             Kind::ManifestHere(here) => {
                 Change::ManifestHere { digest: digest(&here.digest)?, presence: version(here.version)? }
@@ -106,7 +110,107 @@ impl TryFrom<proto::Change> for Travelling {
             },
             Kind::TagGone(gone) => Change::TagGone { tag: tag(&gone.tag)?, version: version(gone.version)? },
         };
-        Ok(Travelling { index, repository: repository(&name)?, change, at_ms })
+        Ok(Travelling { index, repository: repository(&name)?, change, at_ms, acts })
+    }
+}
+
+/// A record as it travels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Told {
+    /// Whose.
+    pub(super) register: Register,
+    /// What is known of it.
+    pub(super) there: There,
+    /// The row is what that region's own journal says of it.
+    pub(super) is_proven: bool,
+}
+
+impl From<Sum> for proto::Sum {
+    fn from(Sum { hash, count }: Sum) -> proto::Sum {
+        proto::Sum { hash: hash.to_be_bytes().to_vec().into(), count }
+    }
+}
+
+/// A sum.
+pub(super) fn sum(proto::Sum { hash, count }: &proto::Sum) -> Result<Sum, Status> {
+    let hash = hash.as_ref().try_into().map_err(|_| malformed("sum"))?;
+    Ok(Sum { hash: u128::from_be_bytes(hash), count: *count })
+}
+
+impl From<&Register> for proto::Register {
+    fn from(register: &Register) -> proto::Register {
+        let name = match register {
+            Register::Manifest(digest) => proto::register::Name::Manifest(digest.to_string()),
+            Register::Tag(tag) => proto::register::Name::Tag(tag.to_string()),
+        };
+        proto::Register { name: Some(name) }
+    }
+}
+
+impl TryFrom<proto::Register> for Register {
+    type Error = Status;
+
+    fn try_from(register: proto::Register) -> Result<Register, Status> {
+        match register.name.ok_or_else(|| malformed("register"))? {
+            proto::register::Name::Manifest(text) => Ok(Register::Manifest(digest(&text)?)),
+            proto::register::Name::Tag(text) => Ok(Register::Tag(tag(&text)?)),
+        }
+    }
+}
+
+impl From<&Told> for proto::Record {
+    fn from(Told { register, there, is_proven }: &Told) -> proto::Record {
+        use proto::record::State;
+        let none = proto::Record {
+            register: Some(register.into()),
+            state: State::Never.into(),
+            digest: String::new(),
+            version: None,
+            base: None,
+            unproven: !is_proven,
+        };
+        let of = |record: &Record, state: State| proto::Record {
+            state: state.into(),
+            digest: if matches!(register, Register::Tag(_)) { record.digest.to_string() } else { String::new() },
+            version: Some(record.version.into()),
+            base: Some(record.base.into()),
+            ..none.clone()
+        };
+        match there {
+            There::Never => none,
+            There::Cleaned => proto::Record { state: State::Cleaned.into(), ..none },
+            There::Sent(record) => of(record, State::Sent),
+            There::Apart(record) => of(record, State::Apart),
+            There::Gone(version) => {
+                proto::Record { state: State::Gone.into(), version: Some((*version).into()), ..none }
+            }
+        }
+    }
+}
+
+impl TryFrom<proto::Record> for Told {
+    type Error = Status;
+
+    fn try_from(record: proto::Record) -> Result<Told, Status> {
+        use proto::record::State;
+        let state = record.state();
+        let proto::Record { register, digest: text, version: of, base, unproven, .. } = record;
+        let register = Register::try_from(register.ok_or_else(|| malformed("record"))?)?;
+        let set = || {
+            let named = match &register {
+                Register::Manifest(own) => *own,
+                Register::Tag(_) => digest(&text)?,
+            };
+            Ok::<Record, Status>(Record { digest: named, version: version(of)?, base: version(base)? })
+        };
+        let there = match state {
+            State::Never => There::Never,
+            State::Cleaned => There::Cleaned,
+            State::Sent => There::Sent(set()?),
+            State::Apart => There::Apart(set()?),
+            State::Gone => There::Gone(version(of)?),
+        };
+        Ok(Told { register, there, is_proven: !unproven })
     }
 }
 
@@ -126,7 +230,7 @@ mod tests {
     }
 
     fn travelling(change: Change) -> Travelling {
-        Travelling { index: 7, repository: RepositoryName::parse("team/app").unwrap(), change, at_ms: 9 }
+        Travelling { index: 7, repository: RepositoryName::parse("team/app").unwrap(), change, at_ms: 9, acts: true }
     }
 
     // Every change arrives as it was sent.
@@ -136,6 +240,34 @@ mod tests {
             let sent = travelling(change);
             assert_eq!(Travelling::try_from(proto::Change::from(&sent)).unwrap(), sent);
         }
+    }
+
+    fn told() -> Vec<Told> {
+        let version = Version { home_epoch: 1, hlc: 300, region: 2 };
+        let digest = Digest::sha256(b"manifest");
+        let record = Record { digest, version, base: Version { hlc: 200, ..version } };
+        let registers = [Register::Tag(Tag::parse("v1").unwrap()), Register::Manifest(digest)];
+        let (sent, apart) = (There::Sent(record), There::Apart(record));
+        let states = [sent, apart, There::Gone(version), There::Cleaned, There::Never];
+        let of = |register: &Register| states.map(|there| Told { register: register.clone(), there, is_proven: true });
+        registers.iter().flat_map(of).collect()
+    }
+
+    // Records and sums survive the wire; what is not whole is refused.
+    #[test]
+    fn records_there_and_back() {
+        for told in told() {
+            let sent = proto::Record::from(&told);
+            assert_eq!(Told::try_from(sent.clone()).unwrap(), told);
+            assert!(Told::try_from(proto::Record { register: None, ..sent.clone() }).is_err());
+            let is_set = matches!(told.there, There::Sent(_) | There::Apart(_));
+            assert_eq!(Told::try_from(proto::Record { base: None, ..sent.clone() }).is_err(), is_set);
+            let unnamed = proto::Record { digest: String::new(), ..sent };
+            assert_eq!(Told::try_from(unnamed).is_err(), is_set && matches!(told.register, Register::Tag(_)));
+        }
+        let of = Sum { hash: u128::MAX - 9, count: 7 };
+        assert_eq!(sum(&of.into()).unwrap(), of);
+        assert!(sum(&proto::Sum { hash: vec![1; 15].into(), count: 7 }).is_err());
     }
 
     // R16: what another region sends is parsed as strictly as a client's request.

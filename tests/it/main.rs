@@ -4,6 +4,7 @@ mod bench;
 mod check;
 mod cluster;
 mod consensus;
+mod drift;
 mod durability;
 mod failover;
 mod form;

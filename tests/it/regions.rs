@@ -9,25 +9,25 @@ use crate::support::image::{MANIFEST, large, manifest, push};
 use crate::support::link::Link;
 use crate::support::{Cluster, http, run, wait};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A region of so many nodes.
-fn start(region: u8, name: &str, nodes: u8) -> Cluster {
+pub(crate) fn start(region: u8, name: &str, nodes: u8) -> Cluster {
     Cluster::start_nodes(region, nodes, &[&format!("node.region={name}")])
 }
 
-fn admin(cluster: &Cluster, method: &str, path: &str) -> http::Request {
+pub(crate) fn admin(cluster: &Cluster, method: &str, path: &str) -> http::Request {
     http::request(method, &format!("{}{path}", cluster.admin(1))).key(&cluster.key())
 }
 
-fn told(cluster: &Cluster, method: &str, path: &str, body: &Value) {
+pub(crate) fn told(cluster: &Cluster, method: &str, path: &str, body: &Value) {
     let answer =
         admin(cluster, method, path).header("Content-Type", "application/json").body(body.to_string()).settled();
     assert_eq!(answer.status, 204, "{}", answer.text());
 }
 
 /// What a region tells of itself, by the command line.
-fn card(cluster: &Cluster) -> Value {
+pub(crate) fn card(cluster: &Cluster) -> Value {
     let (admin, key) = (cluster.admin(1), cluster.key_file());
     let words = ["region", "card", "--admin", &admin, "--credentials-file", key.to_str().unwrap()];
     let (status, text) = run(&words);
@@ -36,7 +36,7 @@ fn card(cluster: &Cluster) -> Value {
 }
 
 /// Makes `source` known to `destination`, behind a link.
-fn introduce(source: &Cluster, destination: &Cluster, link: &Link) {
+pub(crate) fn introduce(source: &Cluster, destination: &Cluster, link: &Link) {
     let mut card = card(source);
     let through = |at: &Value| json!(link.to(at.as_str().unwrap().to_owned()));
     let behind: Vec<Value> = card["endpoints"].as_array().unwrap().iter().map(through).collect();
@@ -44,15 +44,21 @@ fn introduce(source: &Cluster, destination: &Cluster, link: &Link) {
     told(destination, "POST", "/v1/regions", &card);
 }
 
-fn set_rule(source: &Cluster, to: &str, prefix: &str) {
+pub(crate) fn set_rule(source: &Cluster, to: &str, prefix: &str) {
+    set_rule_with(source, to, prefix, &json!({}));
+}
+
+/// A rule with more in it.
+pub(crate) fn set_rule_with(source: &Cluster, to: &str, prefix: &str, more: &Value) {
     let destination = json!({ "region": to, "registryId": "000000000000" });
     let filter = json!({ "filter": prefix, "filterType": "PREFIX_MATCH" });
-    let rule = json!({ "destinations": [destination], "repositoryFilters": [filter] });
+    let mut rule = json!({ "destinations": [destination], "repositoryFilters": [filter] });
+    rule.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     told(source, "PUT", "/v1/replication/rules", &json!({ "rules": [rule] }));
 }
 
 /// The digest of a tag at a node; `None` if there is none.
-fn tag(cluster: &Cluster, node: u8, repository: &str, tag: &str) -> Option<String> {
+pub(crate) fn tag(cluster: &Cluster, node: u8, repository: &str, tag: &str) -> Option<String> {
     let url = format!("{}/v2/{repository}/manifests/{tag}", cluster.node(node));
     let answer = http::request("HEAD", &url).key(&cluster.key()).header("Accept", MANIFEST).settled();
     match answer.status {
@@ -63,7 +69,7 @@ fn tag(cluster: &Cluster, node: u8, repository: &str, tag: &str) -> Option<Strin
 }
 
 /// Waits until an image of one layer can be pulled whole.
-fn arrives(cluster: &Cluster, node: u8, repository: &str, name: &str, layer: &[u8]) {
+pub(crate) fn arrives(cluster: &Cluster, node: u8, repository: &str, name: &str, layer: &[u8]) {
     let digest = Digest::sha256(manifest(layer).as_bytes()).to_string();
     let is_there = || tag(cluster, node, repository, name).as_deref() == Some(digest.as_str());
     wait(&format!("{repository}:{name} arrives"), PATIENCE, is_there);
@@ -73,7 +79,7 @@ fn arrives(cluster: &Cluster, node: u8, repository: &str, name: &str, layer: &[u
 }
 
 /// What a cluster tells of another region; its leader tells the most.
-fn link_state(cluster: &Cluster, region: &str) -> Value {
+pub(crate) fn link_state(cluster: &Cluster, region: &str) -> Value {
     let of = |node: u8| {
         let url = format!("{}/v1/regions", cluster.admin(node));
         let answer = http::request("GET", &url).key(&cluster.key()).try_send().ok()?;
@@ -84,7 +90,7 @@ fn link_state(cluster: &Cluster, region: &str) -> Value {
     of(leader).unwrap_or_default()
 }
 
-fn delete(cluster: &Cluster, repository: &str, tag: &str) {
+pub(crate) fn delete(cluster: &Cluster, repository: &str, tag: &str) {
     let url = format!("{}/v2/{repository}/manifests/{tag}", cluster.node(1));
     assert_eq!(http::request("DELETE", &url).key(&cluster.key()).settled().status, 202);
 }

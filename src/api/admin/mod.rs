@@ -25,7 +25,8 @@
 //! | `/v1/registry` | GET, PATCH |
 //! | `/v1/history/{name}` | GET |
 //! | `/v1/regions`, `/v1/regions/{region}`, `/v1/regions/own/card` | GET, POST / DELETE / GET |
-//! | `/v1/replication/rules` | GET, PUT |
+//! | `/v1/replication/rules`, `…/report`, `…/compare/{region}` | GET, PUT / GET / POST |
+//! | `/v1/replication/parked/{region}`, `…/retry` | GET / POST |
 //! | `/v1/repositories`, `/v1/repositories/{name}` | GET, POST / GET, PATCH, DELETE |
 //!
 //! `{user}` may be `anonymous` for policies and grants: what requests without a credential may do.
@@ -34,6 +35,7 @@ mod answer;
 mod backups;
 mod blobs;
 mod cluster;
+mod comparisons;
 mod error;
 mod exchange;
 mod gc;
@@ -137,6 +139,10 @@ impl Admin {
             .route("/v1/regions/own/card", get(regions::card))
             .route("/v1/regions/{region}", delete(regions::remove))
             .route("/v1/replication/rules", get(regions::rules).put(regions::set_rules))
+            .route("/v1/replication/report", get(comparisons::report))
+            .route("/v1/replication/compare/{region}", post(comparisons::compare))
+            .route("/v1/replication/parked/{region}", get(comparisons::parked))
+            .route("/v1/replication/parked/{region}/retry", post(comparisons::retry))
             .route("/v1/repositories", get(repositories::list).post(repositories::create))
             .route(
                 "/v1/repositories/{*name}",

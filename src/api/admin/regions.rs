@@ -179,6 +179,14 @@ struct RuleDocument {
     destinations: Vec<DestinationDocument>,
     #[serde(default)]
     repository_filters: Vec<FilterDocument>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    delete_replication: Option<SwitchDocument>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SwitchDocument {
+    enabled: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -212,6 +220,7 @@ impl From<&Rule> for RuleDocument {
         RuleDocument {
             destinations: rule.destinations.iter().map(destination).collect(),
             repository_filters: rule.filters.iter().map(filter).collect(),
+            delete_replication: rule.deletes.then_some(SwitchDocument { enabled: true }),
         }
     }
 }
@@ -231,6 +240,7 @@ impl TryFrom<RuleDocument> for Rule {
         Ok(Rule {
             destinations: document.destinations.into_iter().map(destination).collect::<Result<_, _>>()?,
             filters: document.repository_filters.into_iter().map(filter).collect::<Result<_, _>>()?,
+            deletes: document.delete_replication.is_some_and(|switch| switch.enabled),
         })
     }
 }

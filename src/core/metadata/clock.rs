@@ -8,6 +8,7 @@ use super::command::Apply;
 use super::keys::{self, SYSTEM, Slot, table};
 use super::reply::Reply;
 use super::tables::{Tables, TablesRead};
+use super::upgrade::LEVEL_3;
 use crate::vocabulary::limits::TICKS_PER_GRACE;
 use crate::vocabulary::refusal::Refusal;
 
@@ -91,11 +92,18 @@ pub(crate) fn raise_hlc(tables: &mut impl Tables, slot: Slot, hlc: u64) {
     }
 }
 
+/// A replicated time as hybrid logical time. Microseconds, so that no slot has more changes than it has times: counted
+/// in milliseconds, a thousand changes a second would run ahead of the clock, and another region take ours to be
+/// wrong.
+pub(crate) fn hlc_at(at_ms: u64, level: u16) -> u64 {
+    if level >= LEVEL_3 { at_ms.saturating_mul(1000) } else { at_ms }
+}
+
 /// The next hybrid logical time of a slot: at least `now`, larger than any before in this slot.
-pub(crate) fn next_hlc(tables: &mut impl Tables, slot: Slot, now_ms: u64) -> u64 {
+pub(crate) fn next_hlc(tables: &mut impl Tables, slot: Slot, now: u64) -> u64 {
     let key = keys::slot_clock(slot);
     let last = tables.get(&key).map_or(0, |bytes| codec::row::<SlotClockRow>(&bytes).hlc);
-    let hlc = now_ms.max(last + 1);
+    let hlc = now.max(last + 1);
     tables.put(key, codec::encode(&SlotClockRow { hlc }));
     hlc
 }

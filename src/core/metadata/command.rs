@@ -12,7 +12,7 @@ use super::reply::Reply;
 use super::tables::Tables;
 use super::{
     absence, blob, clock, cluster, cursor, gc, idle, link, manifest, need, node, outbox, parked, peer, principal,
-    quota, remote, replica, replication_rules, repository, sweep, tag, untagged, upgrade, upload, usage,
+    quota, register, remote, replica, replication_rules, repository, sweep, tag, untagged, upgrade, upload, usage,
 };
 use crate::vocabulary::ids::RequestId;
 use crate::vocabulary::limits::PROPOSAL_COMMANDS_MAX;
@@ -153,6 +153,8 @@ commands! {
     148 DropRemoteTag(remote::DropRemoteTag),
     149 ParkEvent(parked::ParkEvent),
     150 UnparkEvent(parked::UnparkEvent),
+    151 MendTag(register::MendTag),
+    152 DropRemoteManifest(remote::DropRemoteManifest),
 }
 
 impl Command {
@@ -238,6 +240,8 @@ impl Command {
             | Command::TrimOutbox(_)
             | Command::ParkEvent(_)
             | Command::UnparkEvent(_)
+            | Command::MendTag(_)
+            | Command::DropRemoteManifest(_)
             | Command::DropRemoteTag(_) => false,
         }
     }

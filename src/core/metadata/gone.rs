@@ -1,5 +1,6 @@
 //! Manifests that were deleted: what keeps a change of another region that is older than the delete from bringing one
-//! back (R8). Of tags the journal tells it.
+//! back, or a tag on it (R8). A row stays when the manifest is put again: tags that were set before the delete stay
+//! away. Of tags the journal tells it.
 
 use bincode::{Decode, Encode};
 
@@ -12,22 +13,40 @@ use super::tables::{Tables, TablesRead};
 use crate::vocabulary::digest::Digest;
 use crate::vocabulary::version::Version;
 
-/// A delete.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+/// The deletes of a manifest, which may be here again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct GoneRow {
-    /// Its version.
+    /// Version of the last delete that somebody asked for; the smallest if nobody did.
     pub version: Version,
-    /// When, replicated milliseconds since 1970.
+    /// Version of its last removal by age, which concerns nobody else; the smallest if there was none.
+    pub cleaned: Version,
+    /// When the last of either was, replicated milliseconds since 1970.
     pub at_ms: u64,
 }
 
 impl Stored for GoneRow {}
 
+impl GoneRow {
+    /// Whether it was deleted behind a version.
+    pub fn is_deleted_after(&self, version: Version) -> bool {
+        self.version > version
+    }
+}
+
+/// Why a manifest goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// Somebody deleted it.
+    Deleted,
+    /// Nothing named it for long enough.
+    Cleaned,
+}
+
 fn key(repository: &RepositoryKey, digest: &Digest) -> Vec<u8> {
     keys::by_digest(repository.slot(), table::GONE, repository.id, digest)
 }
 
-/// The last delete of a manifest that is not here.
+/// The deletes of a manifest.
 pub fn read(tables: &impl TablesRead, repository: &RepositoryKey, digest: &Digest) -> Option<GoneRow> {
     tables.get(&key(repository, digest)).map(|bytes| codec::row(&bytes))
 }
@@ -38,18 +57,16 @@ pub(super) fn note(
     context: &Context<'_>,
     repository: &RepositoryKey,
     digest: &Digest,
-    version: Version,
+    (cause, version): (Cause, Version),
 ) {
-    if peer::listens(tables, context) {
-        let row = GoneRow { version, at_ms: context.clock.now_ms };
-        tables.put(key(repository, digest), codec::encode(&row));
+    if !peer::listens(tables, context) {
+        return;
     }
-}
-
-/// A manifest is here (again).
-pub(super) fn forget(tables: &mut impl Tables, repository: &RepositoryKey, digest: &Digest) {
-    let key = key(repository, digest);
-    if tables.contains(&key) {
-        tables.delete(key);
+    let mut row = read(tables, repository, digest).unwrap_or_default();
+    row.at_ms = context.clock.now_ms;
+    match cause {
+        Cause::Deleted => row.version = row.version.max(version),
+        Cause::Cleaned => row.cleaned = row.cleaned.max(version),
     }
+    tables.put(key(repository, digest), codec::encode(&row));
 }

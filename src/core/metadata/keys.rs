@@ -45,6 +45,7 @@
 //! | | `LOOSE_USE` | repository id, digest, use id | log index since which no link stands on this use |
 //! | | `UNTAGGED` | repository id, digest | [`UntaggedRow`](super::untagged::UntaggedRow): no tag, no index names it |
 //! | | `GONE` | repository id, digest | [`GoneRow`](super::gone::GoneRow): a manifest that was deleted |
+//! | | `TAG_ENDED` | repository id, tag | [`EndedRow`](super::ended::EndedRow): a tag that went with its manifest |
 //! | | `OUTBOX` | log index, repository id, register | [`OutboxRow`](super::outbox::OutboxRow): a change to be told |
 //! | | `OUTBOX_TRIMMED` | | [`TrimmedRow`](super::outbox::TrimmedRow): where its slot's stream has a gap |
 //! | | `USAGE` | repository id | [`UsageRow`](super::usage::UsageRow): what it holds and may hold |
@@ -128,6 +129,7 @@ tables! {
     LOOSE_USE = 0x2d,
     UNTAGGED = 0x2e,
     GONE = 0x2f,
+    TAG_ENDED = 0x30,
     USAGE = 0x38,
     SLOT_USAGE = 0x39,
     SLOT_LEVEL = 0x3a,
@@ -511,7 +513,12 @@ pub(crate) fn tag(slot: Slot, repository: RepositoryId, tag: &str) -> Vec<u8> {
     Key::new(slot, table::TAG).with(&id(repository)).with(tag.as_bytes()).done()
 }
 
-/// The tag in a key made by [`tag`].
+/// The end of a tag.
+pub(crate) fn tag_ended(slot: Slot, repository: RepositoryId, tag: &Tag) -> Vec<u8> {
+    Key::new(slot, table::TAG_ENDED).with(&id(repository)).with(tag.as_str().as_bytes()).done()
+}
+
+/// The tag in a key made by [`tag`] or [`tag_ended`].
 pub(crate) fn tag_in(key: &[u8]) -> Option<&str> {
     std::str::from_utf8(key.get(OF_REPOSITORY_BYTES..)?).ok()
 }

@@ -7,13 +7,14 @@ use bincode::{Decode, Encode};
 use super::apply::Context;
 use super::codec::{self, Stored};
 use super::command::Apply;
+use super::gone::{self, Cause};
 use super::keys::{self, OF_REPOSITORY_BYTES, Slot, table};
 use super::outbox::{self, Change};
 use super::reply::{Reply, TagMove};
 use super::repository::{self, RepositoryKey, RepositoryRow};
 use super::tables::{Tables, TablesRead, after_prefix};
 use super::tag::{self, Version};
-use super::{gone, idle, link, peer, referrer, untagged, usage};
+use super::{idle, link, peer, referrer, untagged, usage};
 use crate::decide::quota::Usage;
 use crate::decide::tag_move::{self, TagRights};
 use crate::vocabulary::digest::Digest;
@@ -28,7 +29,7 @@ use crate::vocabulary::refusal::Refusal;
 use crate::vocabulary::tag::Tag;
 
 /// Tables whose rows go when a repository is purged; links go last and on their own.
-pub(crate) const PURGED_TABLES: [u8; 10] = [
+pub(crate) const PURGED_TABLES: [u8; 11] = [
     table::TAG,
     table::TAG_JOURNAL,
     table::MANIFEST_TAG,
@@ -39,6 +40,7 @@ pub(crate) const PURGED_TABLES: [u8; 10] = [
     table::REF,
     table::UNTAGGED,
     table::GONE,
+    table::TAG_ENDED,
 ];
 
 /// A manifest.
@@ -319,10 +321,23 @@ impl PutManifest {
     /// §6.3).
     fn renew_children(&self, tables: &mut impl Tables, presence: Version) {
         for child in self.references.iter().filter(|reference| reference.kind == ContentKind::Manifest) {
-            if let Some(row) = read(tables, &self.repository, &child.digest).filter(|row| row.presence < presence) {
-                put(tables, &self.repository, &child.digest, &ManifestRow { presence, ..row });
+            if let Some(row) = read(tables, &self.repository, &child.digest) {
+                renew(tables, &self.repository, &child.digest, row, presence);
             }
         }
+    }
+}
+
+/// A manifest is counted on again: its presence is of this version, if it was of an older one.
+pub(super) fn renew(
+    tables: &mut impl Tables,
+    repository: &RepositoryKey,
+    digest: &Digest,
+    row: ManifestRow,
+    presence: Version,
+) {
+    if row.presence < presence {
+        put(tables, repository, digest, &ManifestRow { presence, ..row });
     }
 }
 
@@ -365,7 +380,6 @@ impl PutManifest {
 
         let slot = self.slot();
         let version = version.unwrap_or_else(|| tag::next_version(tables, slot, context));
-        gone::forget(tables, &self.repository, &self.digest);
         outbox::note(
             tables,
             context,
@@ -427,17 +441,10 @@ impl Apply for DeleteManifest {
         let Some(row) = read(tables, &self.repository, &self.digest) else {
             return Err(Refusal::ManifestUnknown { reference: Reference::Digest(self.digest) });
         };
-        if let Some(parent) = parent(tables, &self.repository, &self.digest) {
-            return Err(Refusal::ManifestReferenced { digest: self.digest, parent: parent.into() });
-        }
-        let names = tag::of_manifest(tables, &self.repository, &self.digest, TAGS_PER_DELETE_MAX + 1);
-        if names.len() > TAGS_PER_DELETE_MAX {
-            let limit = "tags deleted with one manifest".to_owned();
-            return Err(Refusal::LimitReached { limit, allowed: TAGS_PER_DELETE_MAX as u64 });
-        }
         let version = tag::next_version(tables, self.slot(), context);
+        refuse_if_held(tables, &self.repository, &self.digest)?;
         let mut tags = Vec::new();
-        for name in names {
+        for name in tag::of_manifest(tables, &self.repository, &self.digest, TAGS_PER_DELETE_MAX) {
             let tag_row = tag::read(tables, &self.repository, &name).expect("a manifest's tags exist");
             tags.push(tag::drop_tag(tables, context, &self.repository, &name, &tag_row, version));
         }
@@ -447,8 +454,25 @@ impl Apply for DeleteManifest {
     }
 }
 
+/// Refuses a delete of what an index names, or what has more tags than go with it at once.
+pub(super) fn refuse_if_held(
+    tables: &impl TablesRead,
+    repository: &RepositoryKey,
+    digest: &Digest,
+) -> Result<(), Refusal> {
+    if let Some(parent) = parent(tables, repository, digest) {
+        return Err(Refusal::ManifestReferenced { digest: *digest, parent: parent.into() });
+    }
+    if tag::of_manifest(tables, repository, digest, TAGS_PER_DELETE_MAX + 1).len() > TAGS_PER_DELETE_MAX {
+        let limit = "tags deleted with one manifest".to_owned();
+        return Err(Refusal::LimitReached { limit, allowed: TAGS_PER_DELETE_MAX as u64 });
+    }
+    Ok(())
+}
+
 /// Removes a manifest that neither a tag nor an index names. What it held is free from now on, but not older for that.
-/// The delete gets the version given, or a new one if somebody may ask for it.
+/// A delete has the version given; what is removed by age gets one of its own, and other regions are not told of it:
+/// they may name it.
 pub(super) fn remove(
     tables: &mut impl Tables,
     context: &Context<'_>,
@@ -458,9 +482,12 @@ pub(super) fn remove(
     version: Option<Version>,
 ) {
     if peer::listens(tables, context) {
+        let cause = if version.is_some() { Cause::Deleted } else { Cause::Cleaned };
         let version = version.unwrap_or_else(|| tag::next_version(tables, repository.slot(), context));
-        gone::note(tables, context, repository, digest, version);
-        outbox::note(tables, context, repository, Change::ManifestGone { digest: *digest, version });
+        gone::note(tables, context, repository, digest, (cause, version));
+        if cause == Cause::Deleted {
+            outbox::note(tables, context, repository, Change::ManifestGone { digest: *digest, version });
+        }
     }
     let (slot, id, tick) = (repository.slot(), repository.id, context.clock.tick);
     let named = references(tables, repository, digest);

@@ -15,6 +15,7 @@ use super::repository::RepositoryKey;
 use super::tables::{Tables, TablesRead};
 use super::upgrade::LEVEL_3;
 use super::{cluster, cursor, peer, replication_rules};
+use crate::decide::replication::compare::Register;
 use crate::vocabulary::digest::Digest;
 use crate::vocabulary::ids::{RegistryId, RepositoryId};
 use crate::vocabulary::limits::{OUTBOX_RETENTION_MS, OUTBOX_TRIMMED_MAX};
@@ -73,13 +74,11 @@ impl Change {
         }
     }
 
-    /// The register, as keys name it: manifests before tags, so that of one entry's changes a manifest comes first.
-    pub(super) fn register(&self) -> Vec<u8> {
+    /// What it changed.
+    pub fn register(&self) -> Register {
         match self {
-            Change::ManifestHere { digest, .. } | Change::ManifestGone { digest, .. } => {
-                [&[1][..], &digest.key_bytes()].concat()
-            }
-            Change::TagSet { tag, .. } | Change::TagGone { tag, .. } => [&[2], tag.as_str().as_bytes()].concat(),
+            Change::ManifestHere { digest, .. } | Change::ManifestGone { digest, .. } => Register::Manifest(*digest),
+            Change::TagSet { tag, .. } | Change::TagGone { tag, .. } => Register::Tag(tag.clone()),
         }
     }
 }
@@ -118,7 +117,8 @@ pub(super) fn note(tables: &mut impl Tables, context: &Context<'_>, repository: 
     if context.level < LEVEL_3 || !tables.contains(&rules) {
         return;
     }
-    let key = keys::outbox(repository.slot(), context.index, repository.id, &change.register());
+    // manifests before tags, so that of one entry's changes a manifest comes first
+    let key = keys::outbox(repository.slot(), context.index, repository.id, &change.register().key());
     tables.put(key, codec::encode(&OutboxRow { change, at_ms: context.clock.now_ms }));
 }
 

@@ -44,7 +44,7 @@ pub struct ParkedId {
 impl ParkedId {
     /// Of a change.
     pub fn of(source: u16, index: u64, repository: &RepositoryName, change: &Change) -> ParkedId {
-        let bytes = [repository.as_str().as_bytes(), &[0], &change.register()].concat();
+        let bytes = [repository.as_str().as_bytes(), &[0], &change.register().key()].concat();
         ParkedId { source, index, register: xxhash_rust::xxh3::xxh3_64(&bytes) }
     }
 }

@@ -7,34 +7,41 @@ use bincode::{Decode, Encode};
 
 use super::apply::Context;
 use super::command::Apply;
+use super::ended::{self, EndedRow};
+use super::gone::{self, Cause};
 use super::keys::Slot;
 use super::manifest::{self, PutManifest};
 use super::reply::Reply;
 use super::repository::{self, RepositoryKey};
 use super::tables::{Tables, TablesRead};
 use super::tag;
-use super::{clock, gone, untagged, usage};
+use super::{clock, untagged, usage};
 use crate::decide::quota::Usage;
 use crate::decide::replication::rank::Rank;
 use crate::vocabulary::digest::Digest;
-use crate::vocabulary::limits::CLOCK_AHEAD_MS_MAX;
+use crate::vocabulary::limits::{CLOCK_AHEAD_MS_MAX, TAGS_PER_DELETE_MAX};
 use crate::vocabulary::reference::Reference;
 use crate::vocabulary::refusal::Refusal;
 use crate::vocabulary::tag::Tag;
 use crate::vocabulary::version::Version;
 
-/// What a tag's register is here.
+/// What a tag's register is here. A row that is missing although the journal says what the tag names is damage, and no
+/// delete.
 pub fn tag_rank(tables: &impl TablesRead, repository: &RepositoryKey, tag: &Tag) -> Rank {
-    match tag::read(tables, repository, tag) {
-        Some(row) => Rank::of_set(row.version, row.base),
-        None => match tag::last_delete(tables, repository, tag) {
-            (0, _) => Rank::NEVER,
-            (_, version) => Rank::of_delete(version),
-        },
+    if let Some(row) = tag::read(tables, repository, tag) {
+        return Rank::of_set(row.version, row.base);
+    }
+    if let Some(ended) = ended::read(tables, repository, tag) {
+        return ended.rank();
+    }
+    match tag::last_change(tables, repository, tag) {
+        Some((_, last)) if last.digest.is_none() => Rank::of_delete(last.version),
+        Some(_) | None => Rank::NEVER,
     }
 }
 
-/// What the register of a manifest's presence is here.
+/// What the register of a manifest's presence is here. One that went by age is as one that never was: a tag of another
+/// region may name it.
 pub fn manifest_rank(tables: &impl TablesRead, repository: &RepositoryKey, digest: &Digest) -> Rank {
     match manifest::read(tables, repository, digest) {
         Some(row) => Rank::of_set(row.presence, row.presence),
@@ -45,10 +52,11 @@ pub fn manifest_rank(tables: &impl TablesRead, repository: &RepositoryKey, diges
 /// Clocks of two regions differ; one that is far ahead would win every conflict. And what is made here next must be
 /// newer than what has come.
 fn follow(tables: &mut impl Tables, context: &Context<'_>, slot: Slot, version: Version) -> Result<(), Refusal> {
-    if version.hlc > context.clock.now_ms.saturating_add(CLOCK_AHEAD_MS_MAX) {
+    let latest = clock::hlc_at(context.clock.now_ms.saturating_add(CLOCK_AHEAD_MS_MAX), context.level);
+    if version.hlc > latest {
         let detail = format!(
             "the change is of {} ms after this region's time: the clock of the other region is ahead, set it right",
-            version.hlc - context.clock.now_ms
+            (version.hlc - latest) / 1000 + CLOCK_AHEAD_MS_MAX
         );
         return Err(Refusal::ParameterInvalid { parameter: "version".to_owned(), detail });
     }
@@ -115,14 +123,22 @@ impl Apply for SetRemoteTag {
         if Rank::of_set(version, base) <= tag_rank(tables, &repository, &tag) {
             return Ok(Reply::Superseded);
         }
-        if manifest::read(tables, &repository, &digest).is_none() {
-            // deleted here since: a tag can't name it, and the delete is the newer word
-            return match gone::read(tables, &repository, &digest) {
-                Some(gone) if gone.version > version => Ok(Reply::Superseded),
-                Some(_) | None => Err(Refusal::ManifestUnknown { reference: Reference::Digest(digest) }),
-            };
+        if gone::read(tables, &repository, &digest).is_some_and(|gone| gone.is_deleted_after(version)) {
+            // its manifest was deleted since, and the tag with it, as where the delete came after the setting
+            let row = tag::read(tables, &repository, &tag);
+            let moved = tag::end(tables, context, &repository, &tag, row.as_ref(), &EndedRow { version, base });
+            if let Some(row) = row {
+                untagged::note(tables, context, &repository, &row.digest);
+                usage::shrink(tables, context, &repository, Usage { bytes: 0, tags: 1 });
+            }
+            return Ok(Reply::Deleted { tags: moved.into_iter().collect() });
         }
+        let Some(row) = manifest::read(tables, &repository, &digest) else {
+            return Err(Refusal::ManifestUnknown { reference: Reference::Digest(digest) });
+        };
         follow(tables, context, repository.slot(), version)?;
+        // the put that set the tag renewed its manifest; that change may come later
+        manifest::renew(tables, &repository, &digest, row, version);
         let before = tag::read(tables, &repository, &tag);
         if before.is_none() {
             usage::grow(tables, context, &repository, Usage { bytes: 0, tags: 1 })?;
@@ -168,6 +184,56 @@ impl Apply for DropRemoteTag {
         untagged::note(tables, context, &repository, &row.digest);
         usage::shrink(tables, context, &repository, Usage { bytes: 0, tags: 1 });
         Ok(Reply::Deleted { tags: vec![moved] })
+    }
+}
+
+/// A manifest was deleted in another region, with the tags that named it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct DropRemoteManifest {
+    /// Where.
+    pub repository: RepositoryKey,
+    /// Which.
+    pub digest: Digest,
+    /// Version of the delete.
+    pub version: Version,
+}
+
+impl Apply for DropRemoteManifest {
+    fn slot(&self) -> Slot {
+        self.repository.slot()
+    }
+
+    fn apply<T: Tables>(self, context: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
+        let DropRemoteManifest { repository, digest, version } = self;
+        repository::require(tables, &repository)?;
+        if gone::read(tables, &repository, &digest).is_some_and(|gone| gone.version >= version) {
+            return Ok(Reply::Superseded);
+        }
+        follow(tables, context, repository.slot(), version)?;
+        let row = manifest::read(tables, &repository, &digest);
+        // put again since, it stays, without the tags of before
+        let goes = row.as_ref().is_none_or(|row| row.presence < version);
+        if goes {
+            manifest::refuse_if_held(tables, &repository, &digest)?;
+        }
+        let mut tags = Vec::new();
+        for name in tag::of_manifest(tables, &repository, &digest, TAGS_PER_DELETE_MAX) {
+            let set = tag::read(tables, &repository, &name).expect("a manifest's tags exist");
+            if set.version < version {
+                let ended = EndedRow { version: set.version, base: set.base };
+                tags.extend(tag::end(tables, context, &repository, &name, Some(&set), &ended));
+            }
+        }
+        match row.filter(|_| goes) {
+            Some(row) => manifest::remove(tables, context, &repository, &digest, &row, Some(version)),
+            None => {
+                // remembered, or an older put on its way, or a tag of before, would come to life
+                gone::note(tables, context, &repository, &digest, (Cause::Deleted, version));
+                untagged::note(tables, context, &repository, &digest);
+            }
+        }
+        usage::shrink(tables, context, &repository, Usage { bytes: 0, tags: tags.len() as u64 });
+        Ok(Reply::Deleted { tags })
     }
 }
 
@@ -227,10 +293,11 @@ mod tests {
         assert_eq!(world.ok(set(&repository, b"2", 20, None)), Reply::Superseded);
         let tags_of = |tables: &crate::metadata::tables::MemoryTables| tag::list(tables, &repository, None, 9);
         assert_eq!(tags_of(&rows), tags_of(&world.tables));
-        world.ok(set(&repository, b"2", world.at_ms + 90_000, None));
+        let later = (world.at_ms + 90_000) * 1000;
+        world.ok(set(&repository, b"2", later, None));
         world.ok(PutManifest { tags: vec![tag()], ..manifest(&repository, b"3") });
         let row = tag::read(&world.tables, &repository, &tag()).unwrap();
-        assert!(row.digest == Digest::sha256(b"3") && row.version.hlc > 90_000 && row.version.region == 1);
+        assert!(row.digest == Digest::sha256(b"3") && row.version.hlc > later && row.version.region == 1);
     }
 
     // R8: no delete is undone by a setting older than it, also where the tag never was; a later setting begins anew.
@@ -258,13 +325,49 @@ mod tests {
         world.ok(here(&repository, b"1", 10));
         world.ok(DeleteManifest { repository: repository.clone(), digest: Digest::sha256(b"1") });
         assert_eq!(world.ok(here(&repository, b"1", 20)), Reply::Superseded);
+        // the tag was deleted with it, as it would have been had it come first
+        assert_eq!(world.ok(set(&repository, b"1", 20, None)), Reply::Deleted { tags: vec![] });
         assert_eq!(world.ok(set(&repository, b"1", 20, None)), Reply::Superseded);
-        let later = world.at_ms + 1000;
+        assert_eq!(world.ok(set(&repository, b"1", 21, None)), Reply::Deleted { tags: vec![] });
+        let later = (world.at_ms + 1000) * 1000;
         assert!(matches!(world.refused(set(&repository, b"1", later, None)), Refusal::ManifestUnknown { .. }));
         world.ok(here(&repository, b"1", later));
-        assert_eq!(gone::read(&world.tables, &repository, &Digest::sha256(b"1")), None);
+        // what was set before the delete stays deleted, also now
+        let first = tags(&["first"]).remove(0);
+        let old = SetRemoteTag { tag: first.clone(), ..set(&repository, b"1", 20, None) };
+        assert_eq!(world.ok(old), Reply::Deleted { tags: vec![] });
+        assert_eq!(tag::read(&world.tables, &repository, &first), None);
         world.ok(set(&repository, b"1", later, None));
         assert_eq!(named(&world, &repository), Some(Digest::sha256(b"1")));
+    }
+
+    // A delete of a manifest takes the tags on it, is not undone by older puts, and does not undo newer ones.
+    #[test]
+    fn deletes_of_manifests() {
+        let (mut world, repository) = world();
+        let gone = |bytes: &[u8], hlc: u64| {
+            let (repository, digest) = (repository.clone(), Digest::sha256(bytes));
+            DropRemoteManifest { repository, digest, version: version(hlc) }
+        };
+        world.ok(here(&repository, b"1", 10));
+        world.ok(set(&repository, b"1", 10, None));
+        // put again since: it stays, and so does its tag
+        assert_eq!(world.ok(gone(b"1", 9)), Reply::Deleted { tags: vec![] });
+        assert_eq!(world.ok(gone(b"1", 9)), Reply::Superseded);
+        assert_eq!(named(&world, &repository), Some(Digest::sha256(b"1")));
+        assert!(matches!(world.ok(gone(b"1", 20)), Reply::Deleted { tags } if tags.len() == 1));
+        assert_eq!(world.ok(gone(b"1", 20)), Reply::Superseded);
+        assert_eq!(world.ok(here(&repository, b"1", 15)), Reply::Superseded);
+        assert_eq!((named(&world, &repository), usage::read(&world.tables, &repository).used.tags), (None, 0));
+        // never here, and yet the newer word
+        assert_eq!(world.ok(gone(b"2", 30)), Reply::Deleted { tags: vec![] });
+        assert_eq!(world.ok(here(&repository, b"2", 25)), Reply::Superseded);
+        // what an index names stays, as for any delete
+        let child = crate::metadata::testing::reference(b"3", crate::vocabulary::manifest::ContentKind::Manifest);
+        world.ok(here(&repository, b"3", 40));
+        let index = PutManifest { references: vec![child], ..manifest(&repository, b"index") };
+        world.ok(PutRemoteManifest { put: index, presence: version(41) });
+        assert!(matches!(world.refused(gone(b"3", 50)), Refusal::ManifestReferenced { .. }));
     }
 
     // A8, §6.3: of two writers of a fixed tag the first wins in both regions, whoever is told later; its journal says
@@ -289,13 +392,25 @@ mod tests {
         assert!(matches!(world.refused(again), Refusal::TagImmutable { .. }));
     }
 
+    // A slot that takes more changes in a millisecond than another region allows for skew stays in step with the clock.
+    #[test]
+    fn busy_slots_do_not_run_ahead() {
+        let (mut world, repository) = world();
+        for number in 0..200u32 {
+            world.at_ms -= 1;
+            world.ok(PutManifest { tags: vec![tag()], ..manifest(&repository, &number.to_be_bytes()) });
+        }
+        let row = tag::read(&world.tables, &repository, &tag()).unwrap();
+        assert!(row.version.hlc < (world.at_ms + 1) * 1000, "{} at {} ms", row.version, world.at_ms);
+    }
+
     // What lies too far in the future is refused, before anything changes.
     #[test]
     fn clocks_ahead() {
         let (mut world, repository) = world();
-        let ahead = world.at_ms + CLOCK_AHEAD_MS_MAX + 10_000;
+        let ahead = (world.at_ms + CLOCK_AHEAD_MS_MAX + 10_000) * 1000;
         assert!(matches!(world.refused(here(&repository, b"1", ahead)), Refusal::ParameterInvalid { .. }));
-        world.ok(here(&repository, b"1", world.at_ms + CLOCK_AHEAD_MS_MAX));
+        world.ok(here(&repository, b"1", (world.at_ms + CLOCK_AHEAD_MS_MAX) * 1000));
         assert!(matches!(world.refused(set(&repository, b"1", ahead, None)), Refusal::ParameterInvalid { .. }));
         assert!(matches!(world.refused(drop_tag(&repository, ahead)), Refusal::ParameterInvalid { .. }));
         assert!(matches!(world.refused(set(&repository, b"1", 9, Some(10))), Refusal::ParameterInvalid { .. }));

@@ -8,7 +8,9 @@ use super::command::Apply;
 use super::keys::{self, SYSTEM, Slot};
 use super::reply::Reply;
 use super::tables::{Tables, TablesRead};
-use super::{cluster, peer, upgrade};
+use super::upgrade::{self, LEVEL_3};
+use super::{clock, cluster, peer};
+use crate::decide::replication::compare::Scope;
 use crate::decide::replication::rules::{self, Rule};
 use crate::vocabulary::ids::RegistryId;
 use crate::vocabulary::names::RegionName;
@@ -22,6 +24,8 @@ pub struct StandingRule {
     pub rule: Rule,
     /// Log index of the command that made it: what was pushed before is not copied by it.
     pub since_index: u64,
+    /// When that was, replicated milliseconds since 1970: what was pushed before is not compared.
+    pub since_ms: u64,
 }
 
 /// All rules of a registry.
@@ -30,15 +34,46 @@ pub struct RulesRow(pub Vec<StandingRule>);
 
 impl Stored for RulesRow {}
 
+/// The last hybrid logical time of a millisecond: what was made in it may have been made before the rule.
+fn hlc_of(since_ms: u64) -> u64 {
+    clock::hlc_at(since_ms + 1, LEVEL_3) - 1
+}
+
 impl RulesRow {
     /// Whether a change of a repository, made at a log index, is sent to a region.
     pub fn sends(&self, name: &RepositoryName, region: &RegionName, index: u64) -> bool {
         self.0.iter().any(|standing| standing.since_index < index && standing.rule.sends(name, region))
     }
 
+    /// Whether a delete in a repository, made at a log index, is to be followed in a region.
+    pub fn deletes(&self, name: &RepositoryName, region: &RegionName, index: u64) -> bool {
+        self.sending(name, region).any(|standing| standing.rule.deletes && standing.since_index < index)
+    }
+
+    /// Hybrid logical time after which deletes in a repository are followed in a region; `None` if they are not.
+    pub fn deletes_since(&self, name: &RepositoryName, region: &RegionName) -> Option<u64> {
+        let rules = self.sending(name, region).filter(|standing| standing.rule.deletes);
+        rules.map(|standing| standing.since_ms).min().map(hlc_of)
+    }
+
     /// Whether anything of a repository may be sent to a region.
     pub fn serves(&self, name: &RepositoryName, region: &RegionName) -> bool {
-        self.0.iter().any(|standing| standing.rule.sends(name, region))
+        self.sending(name, region).next().is_some()
+    }
+
+    fn sending<'a>(
+        &'a self,
+        name: &'a RepositoryName,
+        region: &'a RegionName,
+    ) -> impl Iterator<Item = &'a StandingRule> {
+        self.0.iter().filter(move |standing| standing.rule.sends(name, region))
+    }
+
+    /// Which records of a repository are to be equal in a region: those that this one, of number `origin`, made since
+    /// the oldest rule that sends them there. `None` if no rule does.
+    pub fn scope(&self, name: &RepositoryName, region: &RegionName, origin: u16) -> Option<Scope> {
+        let since_ms = self.sending(name, region).map(|standing| standing.since_ms).min()?;
+        Some(Scope { origin, since: hlc_of(since_ms) })
     }
 }
 
@@ -79,12 +114,12 @@ impl Apply for PutReplicationRules {
             }
         }
         let before = read(tables, self.registry);
-        let since = |rule: &Rule| {
-            let same = before.0.iter().find(|standing| standing.rule == *rule);
-            same.map_or(context.index, |standing| standing.since_index)
+        let stand = |rule: Rule| {
+            let same = before.0.iter().find(|standing| standing.rule == rule).cloned();
+            let (since_index, since_ms) = (context.index, context.clock.now_ms);
+            same.unwrap_or(StandingRule { rule, since_index, since_ms })
         };
-        let row =
-            RulesRow(self.rules.into_iter().map(|rule| StandingRule { since_index: since(&rule), rule }).collect());
+        let row = RulesRow(self.rules.into_iter().map(stand).collect());
         if row == before {
             return Ok(Reply::Unchanged);
         }
@@ -106,7 +141,8 @@ mod tests {
     fn rule(to: &str, filter: &str) -> Rule {
         let registry = RegistryId::DEFAULT;
         let region = RegionName::parse(to).unwrap();
-        Rule { destinations: vec![Destination { region, registry }], filters: vec![Prefix::parse(filter).unwrap()] }
+        let filters = vec![Prefix::parse(filter).unwrap()];
+        Rule { destinations: vec![Destination { region, registry }], filters, deletes: false }
     }
 
     fn put(rules: &[Rule]) -> PutReplicationRules {

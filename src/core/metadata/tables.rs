@@ -225,8 +225,8 @@ impl<T: TablesRead> TablesRead for Overlay<'_, T> {
         for (key, value) in self.kept.range::<[u8], _>(bounds).chain(self.staged.range::<[u8], _>(bounds)) {
             pending.insert(key, value);
         }
-        // each pending delete can hide one row of the base, and a pending value takes the place of its row: so this many
-        // are enough
+        // each pending delete can hide one row of the base, and a pending value takes the place of its row: so this
+        // many are enough
         let deletes = pending.values().filter(|value| value.is_none()).count();
         let below = self.base.range(from, to, limit.saturating_add(deletes));
         let mut merged: BTreeMap<Vec<u8>, Vec<u8>> = below.into_iter().collect();

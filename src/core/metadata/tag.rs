@@ -5,6 +5,7 @@ use bincode::{Decode, Encode};
 use super::apply::Context;
 use super::codec::{self, Stored};
 use super::command::Apply;
+use super::ended::{self, EndedRow};
 use super::keys::{self, Slot};
 use super::outbox::{self, Change};
 use super::reply::{Reply, TagMove};
@@ -23,7 +24,8 @@ pub use crate::vocabulary::version::Version;
 /// The next version in a slot.
 pub(crate) fn next_version(tables: &mut impl Tables, slot: Slot, context: &Context<'_>) -> Version {
     let region = cluster::read(tables).map_or(0, |row| row.region_number);
-    Version { home_epoch: 0, hlc: clock::next_hlc(tables, slot, context.clock.now_ms), region }
+    let now = clock::hlc_at(context.clock.now_ms, context.level);
+    Version { home_epoch: 0, hlc: clock::next_hlc(tables, slot, now), region }
 }
 
 /// Rows of tags read at once while a slot is migrated.
@@ -100,16 +102,28 @@ pub fn names(tables: &impl TablesRead, repository: &RepositoryKey, digest: &Dige
     tables.any(&keys::manifest_tag(repository.slot(), repository.id, digest, ""))
 }
 
+/// The last change of a tag, with its number.
+pub(super) fn last_change(
+    tables: &impl TablesRead,
+    repository: &RepositoryKey,
+    tag: &Tag,
+) -> Option<(u64, JournalRow)> {
+    let prefix = keys::tag_journal_of(repository.slot(), repository.id, tag);
+    let (key, value) = tables.prefix(&prefix, TAG_JOURNAL_MAX + 1).pop()?;
+    let (_, number) = keys::tag_journal_in(&key).expect("a journal key holds tag and number");
+    Some((number, codec::row(&value)))
+}
+
+/// Version of the last delete of a tag that its journal still has; the smallest if there is none.
+pub(super) fn delete_before(tables: &impl TablesRead, repository: &RepositoryKey, tag: &Tag) -> Version {
+    let rows = tables.prefix(&keys::tag_journal_of(repository.slot(), repository.id, tag), TAG_JOURNAL_MAX + 1);
+    let mut rows = rows.iter().map(|(_, value)| codec::row::<JournalRow>(value));
+    rows.rfind(|row| row.digest.is_none()).map_or(Version::default(), |row| row.version)
+}
+
 /// Number and version of the delete that a tag's next life follows; zeros for a tag that never was.
 pub(super) fn last_delete(tables: &impl TablesRead, repository: &RepositoryKey, tag: &Tag) -> (u64, Version) {
-    let prefix = keys::tag_journal_of(repository.slot(), repository.id, tag);
-    match tables.prefix(&prefix, TAG_JOURNAL_MAX + 1).last() {
-        Some((key, value)) => {
-            let number = key[key.len() - 8..].try_into().expect("a journal key ends with a number");
-            (u64::from_be_bytes(number), codec::row::<JournalRow>(value).version)
-        }
-        None => (0, Version::default()),
-    }
+    last_change(tables, repository, tag).map_or((0, Version::default()), |(number, row)| (number, row.version))
 }
 
 fn note(
@@ -175,6 +189,10 @@ pub(super) fn place(
         Some(row) => row.change + 1,
         None => last_delete(tables, repository, tag).0 + 1,
     };
+    // one that never was has not ended
+    if before.is_none() && change > 1 {
+        ended::forget(tables, repository, tag);
+    }
     tables.put(key, codec::encode(&TagRow { digest: *digest, version, base, set_at_ms, change }));
     if !is_same {
         if let Some(previous) = previous {
@@ -197,6 +215,7 @@ pub(super) fn note_absent(
 ) {
     let (last, _) = last_delete(tables, repository, tag);
     note(tables, context, repository, tag, last + 1, None, version);
+    ended::forget(tables, repository, tag);
     outbox::note(tables, context, repository, Change::TagGone { tag: tag.clone(), version });
 }
 
@@ -213,6 +232,26 @@ pub(super) fn rank_anew(tables: &mut impl Tables, repository: &RepositoryKey, se
             }
         }
     }
+}
+
+/// Ends a setting of a tag whose manifest was deleted in another region; `row` is what the tag is now, which the
+/// setting ranks above, or is.
+pub(super) fn end(
+    tables: &mut impl Tables,
+    context: &Context<'_>,
+    repository: &RepositoryKey,
+    tag: &Tag,
+    row: Option<&TagRow>,
+    ended: &EndedRow,
+) -> Option<TagMove> {
+    let slot = repository.slot();
+    let last = row.map_or_else(|| last_delete(tables, repository, tag).0, |row| row.change);
+    note(tables, context, repository, tag, last + 1, None, ended.version);
+    ended::put(tables, repository, tag, ended);
+    let row = row?;
+    tables.delete(keys::tag(slot, repository.id, tag.as_str()));
+    tables.delete(keys::manifest_tag(slot, repository.id, &row.digest, tag.as_str()));
+    Some(TagMove { tag: tag.clone(), previous: Some(row.digest), version: ended.version })
 }
 
 /// Drops a tag that is there.

@@ -12,6 +12,7 @@ use super::cluster::{self, FEATURE_LEVEL, InitCluster, ReportDigest, TakeDigest}
 use super::command::{Command, Proposal};
 use super::cursor::{MoveCursor, NoteDestination};
 use super::gc::ControlGc;
+use super::keys::{self, table};
 use super::link::{Link, Unlink};
 use super::manifest::{DeleteManifest, PutManifest};
 use super::node::{self, RegisterNode, RegisterStore};
@@ -20,6 +21,7 @@ use super::parked::ParkEvent;
 use super::peer::PutPeer;
 use super::principal::{KeyRow, PutKey, PutPolicy, PutUser, UserKind};
 use super::quota::{self, SetRegistryQuota};
+use super::remote::{DropRemoteManifest, PutRemoteManifest, SetRemoteTag};
 use super::replica::{self, ConfirmCopy, DropReplica};
 use super::replication_rules::PutReplicationRules;
 use super::reply::{Outcome, Reply};
@@ -216,6 +218,12 @@ impl World {
         self.ok(put(b"to be told"));
         self.ok(DeleteTag { repository: repository.clone(), tag: tags(&["sent"]).remove(0), expected: None });
         self.ok(DeleteManifest { repository: repository.clone(), digest: Digest::sha256(b"told") });
+        let version = |hlc: u64| Version { home_epoch: 0, hlc, region: 2 };
+        let (put, digest) = (manifest(repository, b"theirs"), Digest::sha256(b"theirs"));
+        self.ok(PutRemoteManifest { put, presence: version(5) });
+        let (key, tag) = (repository.clone(), tags(&["theirs"]).remove(0));
+        self.ok(SetRemoteTag { repository: key.clone(), tag, digest, version: version(5), base: version(5) });
+        self.ok(DropRemoteManifest { repository: key, digest, version: version(6) });
         let (change, repository) =
             (Change::TagGone { tag: tags(&["sent"]).remove(0), version: Version::default() }, repository.name.clone());
         self.ok(ParkEvent { source: 2, index: 299, repository, change, reason: "no room".to_owned() });
@@ -371,7 +379,7 @@ pub fn sends_all(region: &str) -> PutReplicationRules {
     let region = RegionName::parse(region).expect("a test's regions are regions");
     PutReplicationRules {
         registry,
-        rules: vec![Rule { destinations: vec![Destination { region, registry }], filters: vec![] }],
+        rules: vec![Rule { destinations: vec![Destination { region, registry }], filters: vec![], deletes: true }],
     }
 }
 
@@ -409,4 +417,19 @@ pub fn mount(repository: &RepositoryKey, bytes: &[u8], number: u64) -> Vec<Comma
         AddUse { digest, size_bytes, repository: repository.clone(), hold }.into(),
         Link { repository, digest, size_bytes, hold }.into(),
     ]
+}
+
+/// Where a tag's row lies, for who damages it.
+pub fn tag_key(repository: &RepositoryKey, tag: &Tag) -> Vec<u8> {
+    keys::tag(repository.slot(), repository.id, tag.as_str())
+}
+
+/// What the rows of a slot's change stream begin with; the index follows, eight bytes.
+pub fn changes_prefix(slot: keys::Slot) -> Vec<u8> {
+    keys::of_slot(slot, table::OUTBOX)
+}
+
+/// Where it is noted up to which index a slot's changes were trimmed.
+pub fn trimmed_key(slot: keys::Slot) -> Vec<u8> {
+    keys::of_slot(slot, table::OUTBOX_TRIMMED)
 }

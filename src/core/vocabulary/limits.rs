@@ -308,6 +308,18 @@ pub const REGION_RANGES_AHEAD: usize = 4;
 pub const REGION_RANGES_MAX: usize = 16;
 /// Ranges of blobs that a node sends to other regions at once.
 pub const REGION_STREAMS_MAX: usize = 64;
+/// Repositories whose sums another region is told in one message.
+pub const SUMS_PER_MESSAGE: usize = 64;
+/// Repositories that another region may ask the sums of by name.
+pub const SUMS_ASKED_MAX: usize = 4096;
+/// Records that another region is told in one message, and that it may ask about at once.
+pub const RECORDS_PER_MESSAGE: usize = 500;
+/// Comparisons that a node answers at once.
+pub const COMPARISONS_MAX: usize = 4;
+/// Differences of one repository that one comparison looks at twice and repairs.
+pub const SUSPECTS_MAX: usize = 10_000;
+/// Differences that a report lists.
+pub const DRIFTS_TOLD_MAX: usize = 1000;
 /// Changes of one region that are put aside.
 pub const PARKED_MAX: usize = 10_000;
 /// Rows of the change stream that one command trims.

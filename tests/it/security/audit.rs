@@ -199,6 +199,8 @@ fn u9_administration() {
         ("POST", "/v1/regions".into(), r#"{"region":"u9"}"#, "refused", "region.add"),
         ("PUT", "/v1/replication/rules".into(), r#"{"rules":[]}"#, "accepted", "replication.set"),
         ("PUT", "/v1/replication/rules".into(), r#"{"rules":[{"destinations":[]}]}"#, "refused", "replication.set"),
+        ("POST", "/v1/replication/compare/nowhere".into(), "{}", "refused", "replication.compare"),
+        ("POST", "/v1/replication/parked/u9/retry".into(), r#"{"after":"x"}"#, "refused", "replication.retry"),
         ("DELETE", "/v1/regions/u9".into(), "", "accepted", "region.remove"),
         ("DELETE", "/v1/regions/u9".into(), "", "refused", "region.remove"),
         ("POST", "/v1/backups".into(), "", "accepted", "backup.create"),

@@ -1,7 +1,9 @@
-//! Replication between regions: which record of a register wins, and what a rule sends where.
+//! Replication between regions: which record of a register wins, what a rule sends where, and whether two regions hold
+//! the same.
 //!
 //! Pure, and the same on both sides of a link: two regions that hold the same records decide the same. Start at
-//! [`rank`] for the one merge rule, at [`rules`] for what is sent.
+//! [`rank`] for the one merge rule, at [`rules`] for what is sent, at [`compare`] for what a difference means.
 
+pub mod compare;
 pub mod rank;
 pub mod rules;

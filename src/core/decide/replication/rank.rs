@@ -8,6 +8,7 @@
 //! | a tag that may move, set | its version | – |
 //! | a tag that is fixed, set | version of the delete it follows, none for a first life | older is larger |
 //! | a delete | its version | below every set |
+//! | the end of a setting whose manifest was deleted | that setting's | just above that setting |
 //!
 //! So of settings that may move the newer wins; in one life of a fixed tag the first writer wins everywhere, and a
 //! delete ends that life. Source: consensus-and-faults §6.3.
@@ -33,6 +34,11 @@ impl Rank {
     /// fixed.
     pub fn of_set(version: Version, base: Version) -> Rank {
         Rank { home_epoch: version.home_epoch, base, first: Some(Reverse(version)) }
+    }
+
+    /// Of a setting that ended because the manifest it named was deleted: just above the setting.
+    pub fn of_end(version: Version, base: Version) -> Rank {
+        Rank { home_epoch: version.home_epoch, base, first: Some(Reverse(version.predecessor())) }
     }
 
     /// Of a delete.

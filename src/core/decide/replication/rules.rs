@@ -64,6 +64,8 @@ pub struct Rule {
     pub destinations: Vec<Destination>,
     /// Beginnings of names, one of which must match; all repositories if there is none.
     pub filters: Vec<Prefix>,
+    /// What is deleted here is deleted there too (ECR `deleteReplication`).
+    pub deletes: bool,
 }
 
 impl Rule {
@@ -118,7 +120,8 @@ mod tests {
 
     fn rule(to: &[&str], filters: &[&str]) -> Rule {
         let to = to.iter().map(|text| Destination { region: region(text), registry: RegistryId::DEFAULT });
-        Rule { destinations: to.collect(), filters: filters.iter().map(|text| Prefix::parse(text).unwrap()).collect() }
+        let filters = filters.iter().map(|text| Prefix::parse(text).unwrap()).collect();
+        Rule { destinations: to.collect(), filters, deletes: false }
     }
 
     // ECR's own pattern: whole parts begin with a letter or digit, the last one may be cut off anywhere.
@@ -165,7 +168,7 @@ mod tests {
         let other = RegistryId::parse("123456789012").unwrap();
         let to = |region: &str, registry| Destination { region: RegionName::parse(region).unwrap(), registry };
         for bad in [vec![], vec![to("home", RegistryId::DEFAULT)], vec![to("eu", other)]] {
-            let rule = Rule { destinations: bad, filters: vec![] };
+            let rule = Rule { destinations: bad, filters: vec![], deletes: false };
             assert!(matches!(check(&[rule]), Err(Refusal::ParameterInvalid { .. })));
         }
     }

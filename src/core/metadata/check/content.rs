@@ -2,6 +2,7 @@
 
 use super::super::blob::{BlobRow, UseRow};
 use super::super::clock::SlotClockRow;
+use super::super::ended::EndedRow;
 use super::super::gone::GoneRow;
 use super::super::keys::{self, Slot, table};
 use super::super::link::{LinkRow, LooseRow};
@@ -94,10 +95,13 @@ impl<T: TablesRead> Inside<'_, T> {
             }
             table::GONE => {
                 value::<GoneRow>(bytes)?;
-                let digest = keys::digest_in(key).ok_or_else(unreadable)?;
-                ensure(!is_live || self.read(&digest).is_none(), || {
-                    format!("manifest {digest} is here, and remembered as deleted")
-                })
+                keys::digest_in(key).ok_or_else(unreadable).map(drop)
+            }
+            table::TAG_ENDED => {
+                value::<EndedRow>(bytes)?;
+                let tag = keys::tag_in(key).ok_or_else(unreadable)?;
+                let is_here = self.tables.contains(&keys::tag(self.slot, self.id, tag));
+                ensure(!is_live || !is_here, || format!("tag '{tag}' is here, and remembered as ended"))
             }
             table::LINK => self.link(key, value(bytes)?, is_live),
             table::LOOSE_USE => {
@@ -231,10 +235,12 @@ impl<T: TablesRead> Inside<'_, T> {
         let is_bounded = at(change.saturating_add(TAG_JOURNAL_MAX as u64)).is_none();
         ensure(is_bounded, || format!("the journal of tag '{tag}' is longer than {TAG_JOURNAL_MAX}"))?;
         match at(change + 1) {
-            // of a fixed tag the older setting of another region takes the place of the younger one of this
+            // of a fixed tag the older setting of another region takes the place of the younger one of this, and what
+            // deleted the image of the older one here ends both
             Some(next) => {
+                let is_ended = row.digest.is_some() && next.digest.is_none();
                 let is_later = row.version < next.version || row.version.region != next.version.region;
-                ensure(is_later && row.index <= next.index, || {
+                ensure((is_later || is_ended) && row.index <= next.index, || {
                     format!("the journal of tag '{tag}' runs backwards at change {change}")
                 })
             }

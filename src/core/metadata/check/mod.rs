@@ -83,7 +83,7 @@ fn row(tables: &impl TablesRead, key: &[u8], bytes: &[u8]) -> Found {
         table::REGISTRY_QUOTA => usage::quota(key, bytes),
         table::PARKED if slot == SYSTEM => parked::check(tables, key, &value(bytes)?),
         _ if slot >= SLOTS => Err(format!("table {table:#04x} has no place in slot {slot}")),
-        table::NAME..=table::GONE => content::row(tables, slot, table, key, bytes),
+        table::NAME..=table::TAG_ENDED => content::row(tables, slot, table, key, bytes),
         table::USAGE | table::SLOT_USAGE => usage::row(tables, slot, table, key, bytes),
         table::SLOT_LEVEL => value::<SlotLevelRow>(bytes).map(drop),
         table::OUTBOX => outbox::row(tables, key, bytes),

@@ -12,7 +12,7 @@ pub(super) fn row(tables: &impl TablesRead, key: &[u8], bytes: &[u8]) -> Found {
     let OutboxRow { change, at_ms } = value(bytes)?;
     let (index, repository) = keys::outbox_in(key).ok_or_else(unreadable)?;
     let slot = keys::slot(key).ok_or_else(unreadable)?;
-    let right = keys::outbox(slot, index, repository, &change.register());
+    let right = keys::outbox(slot, index, repository, &change.register().key());
     ensure(key == right, || format!("a change at index {index} stands under another register than its own"))?;
     let clock: Option<ClockRow> = get(tables, &keys::system(table::CLOCK));
     ensure(clock.is_some_and(|clock| at_ms <= clock.now_ms), || format!("a change at index {index} is of the future"))

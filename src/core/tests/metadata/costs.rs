@@ -113,7 +113,7 @@ fn batches_read_shared_rows_once() {
         registry_core::metadata::apply::Machine::open(&world.tables).apply(&counted, &entries).unwrap();
         counted.cost().0
     };
-    assert_eq!(looks(41) - looks(1), 40 * 6);
+    assert_eq!(looks(41) - looks(1), 40 * 5);
 }
 
 // L6: beside a hundred and fifty thousand tags, a push, a pull and a delete of one tag, and a page of a hundred, read

@@ -25,7 +25,8 @@ use registry_core::metadata::principal::{
     DeleteKey, DeletePolicy, DeleteUser, KeyRow, PutKey, PutPolicy, PutUser, SetKeyEnabled, SetUserEnabled, UserKind,
 };
 use registry_core::metadata::quota::{GrantShare, RecallShares, SetRegistryQuota};
-use registry_core::metadata::remote::{DropRemoteTag, PutRemoteManifest, SetRemoteTag};
+use registry_core::metadata::register::MendTag;
+use registry_core::metadata::remote::{DropRemoteManifest, DropRemoteTag, PutRemoteManifest, SetRemoteTag};
 use registry_core::metadata::replica::{ConfirmCopy, DropReplica, FenceCopy};
 use registry_core::metadata::replication_rules::PutReplicationRules;
 use registry_core::metadata::reply::{Outcome, Reply, TagMove};
@@ -217,7 +218,7 @@ fn region_commands() -> Vec<Command> {
     let tag = || tags(&["v1"]).remove(0);
     let region = RegionName::parse("there").unwrap();
     let to = Destination { region, registry: REGISTRY };
-    let rule = Rule { destinations: vec![to], filters: vec![Prefix::parse("team/").unwrap()] };
+    let rule = Rule { destinations: vec![to], filters: vec![Prefix::parse("team/").unwrap()], deletes: true };
     let before = Some((Lineage(8), 299));
     let change = Change::TagSet { tag: tag(), digest: digest(), version, base: version };
     vec![
@@ -230,8 +231,10 @@ fn region_commands() -> Vec<Command> {
         PutRemoteManifest { put: testing::manifest(&key(), b"manifest bytes"), presence: version }.into(),
         SetRemoteTag { repository: key(), tag: tag(), digest: digest(), version, base: Version::default() }.into(),
         DropRemoteTag { repository: key(), tag: tag(), version }.into(),
+        DropRemoteManifest { repository: key(), digest: digest(), version }.into(),
         ParkEvent { source: 2, index: 300, repository: key().name, change, reason: "no room".into() }.into(),
         UnparkEvent { id: ParkedId { source: 2, index: 300, register: 7 } }.into(),
+        MendTag { repository: key(), tag: tag(), told: Some((digest(), version, Version::default())) }.into(),
     ]
 }
 

@@ -24,7 +24,8 @@ use registry_core::metadata::outbox::TrimOutbox;
 use registry_core::metadata::peer::DeletePeer;
 use registry_core::metadata::principal::{DeleteUser, PutUser, SetUserEnabled, UserKind};
 use registry_core::metadata::quota::{self, RecallShares, SetRegistryQuota};
-use registry_core::metadata::remote::{DropRemoteTag, PutRemoteManifest, SetRemoteTag};
+use registry_core::metadata::register::MendTag;
+use registry_core::metadata::remote::{DropRemoteManifest, DropRemoteTag, PutRemoteManifest, SetRemoteTag};
 use registry_core::metadata::replication_rules::PutReplicationRules;
 use registry_core::metadata::reply::{Outcome, Reply};
 use registry_core::metadata::repository::{
@@ -406,8 +407,9 @@ fn put_manifest(repository: &RepositoryKey, bytes: &[u8], three: u8, four: u8) -
 /// What comes from other regions, or goes to them: older and newer than what is here, in any order.
 fn regions(repository: RepositoryKey, bytes: &[u8], three: u8, four: u8) -> Vec<Command> {
     let (registry, tag) = (RegistryId::DEFAULT, tags(&[TAGS[usize::from(four) % TAGS.len()]]).remove(0));
-    let version = Version { home_epoch: 0, hlc: 1000 + u64::from(four), region: 2 + u16::from(three) % 2 };
-    let base = if four.is_multiple_of(2) { version } else { Version { hlc: version.hlc.saturating_sub(9), ..version } };
+    let version = Version { home_epoch: 0, hlc: (1000 + u64::from(four)) * 1000, region: 2 + u16::from(three) % 2 };
+    let base =
+        if four.is_multiple_of(2) { version } else { Version { hlc: version.hlc.saturating_sub(9000), ..version } };
     match three % 8 {
         0 => vec![testing::peer(2, "eu").into(), testing::sends_all("eu").into()],
         1 if four < 64 => vec![PutReplicationRules { registry, rules: vec![] }.into()],
@@ -418,7 +420,11 @@ fn regions(repository: RepositoryKey, bytes: &[u8], three: u8, four: u8) -> Vec<
             let put = PutManifest { tags: Vec::new(), ..put_manifest(&repository, bytes, three / 8, four) };
             vec![PutRemoteManifest { put, presence: version }.into()]
         }
+        5 if four < 64 => vec![MendTag { repository, tag, told: Some((Digest::sha256(bytes), version, base)) }.into()],
         5 | 6 => vec![SetRemoteTag { repository, tag, digest: Digest::sha256(bytes), version, base }.into()],
+        _ if four < 64 => {
+            vec![DropRemoteManifest { repository, digest: Digest::sha256(bytes), version }.into()]
+        }
         _ => vec![DropRemoteTag { repository, tag, version }.into()],
     }
 }

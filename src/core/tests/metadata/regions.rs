@@ -4,12 +4,14 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
+use registry_core::decide::replication::compare::{Register, Scope, Verdict, judge};
 use registry_core::decide::tag_move::Mutability;
 use registry_core::metadata::cluster::{FEATURE_LEVEL, InitCluster};
 use registry_core::metadata::command::Command;
-use registry_core::metadata::manifest::PutManifest;
+use registry_core::metadata::manifest::{DeleteManifest, PutManifest};
 use registry_core::metadata::outbox::{self, Change, Event};
-use registry_core::metadata::remote::{DropRemoteTag, PutRemoteManifest, SetRemoteTag};
+use registry_core::metadata::register;
+use registry_core::metadata::remote::{DropRemoteManifest, DropRemoteTag, PutRemoteManifest, SetRemoteTag};
 use registry_core::metadata::repository::{RepositoryKey, Settings};
 use registry_core::metadata::tag::{self, DeleteTag};
 use registry_core::metadata::testing::{World, manifest, peer, sends_all, tags};
@@ -21,6 +23,7 @@ const CONTENTS: [&[u8]; 3] = [b"one", b"two", b"three"];
 
 /// One of two regions.
 struct Region {
+    number: u16,
     world: World,
     repository: RepositoryKey,
     /// What it has been told of the other one's changes, not yet applied.
@@ -47,7 +50,7 @@ impl Region {
         world.ok(sends_all(&told));
         let settings = Settings { mutability: mutability.clone(), sparse: false };
         let repository = world.repository("r", u128::from(number), settings);
-        Region { world, repository, inbox: Vec::new(), told: 0 }
+        Region { number, world, repository, inbox: Vec::new(), told: 0 }
     }
 
     /// An act of a user here; may be refused, as an immutable tag's is.
@@ -56,18 +59,19 @@ impl Region {
         let bytes = CONTENTS[usize::from(choice / 2) % CONTENTS.len()];
         let command: Command = match choice % 5 {
             0 => DeleteTag { repository: self.repository.clone(), tag: tag[0].clone(), expected: None }.into(),
+            1 => DeleteManifest { repository: self.repository.clone(), digest: Digest::sha256(bytes) }.into(),
             _ => PutManifest { tags: tag, ..manifest(&self.repository, bytes) }.into(),
         };
         self.world.propose(vec![command]);
     }
 
-    /// Its changes since it was asked last.
+    /// The changes that it made since it was asked last; what came from the other region is not sent back.
     fn tell(&mut self) -> Vec<Change> {
         let range = (self.told, self.world.index);
         self.told = self.world.index;
         let page = outbox::read(&self.world.tables, self.repository.slot(), range, None, usize::MAX);
-        let own = page.events.into_iter().map(|Event { row, .. }| row.change);
-        own.collect()
+        let all = page.events.into_iter().map(|Event { row, .. }| row.change);
+        all.filter(|change| change.version().region == self.number).collect()
     }
 
     /// Applies what it was told; a manifest comes before a tag that names it, as a transfer does it.
@@ -84,7 +88,9 @@ impl Region {
                 self.world.ok(SetRemoteTag { repository, tag, digest, version, base });
             }
             Change::TagGone { tag, version } => drop(self.world.ok(DropRemoteTag { repository, tag, version })),
-            Change::ManifestGone { .. } => {}
+            Change::ManifestGone { digest, version } => {
+                self.world.ok(DropRemoteManifest { repository, digest, version });
+            }
         }
     }
 
@@ -107,6 +113,23 @@ fn settle(regions: &mut [Region; 2]) {
             }
         }
     }
+}
+
+/// Why each register of one region that the other has a record of is there as it is; and whether their sums are equal.
+fn compare(source: &Region, destination: &Region) -> (Vec<Verdict>, bool) {
+    let scope = Scope { origin: source.number, since: 0 };
+    let all = |region: &Region| register::page(&region.world.tables, &region.repository, &scope, None, usize::MAX).0;
+    let (sent, taken) = (all(source), all(destination));
+    let targets = sent.iter().map(|(register, record)| (register, Some(record.digest)));
+    let registers: BTreeMap<&Register, Option<Digest>> =
+        taken.iter().map(|(register, _)| (register, None)).chain(targets).collect();
+    let verdict = |(register, target): (&Register, Option<Digest>)| {
+        let there = register::there(&source.world.tables, &source.repository, &scope, register);
+        let (tables, repository) = (&destination.world.tables, &destination.repository);
+        judge(&there, &register::here(tables, repository, register, target.as_ref(), false), Some(0))
+    };
+    let sums = |region: &Region| register::sums(&region.world.tables, &region.repository, &scope);
+    (registers.into_iter().map(verdict).collect(), sums(source) == sums(destination))
 }
 
 proptest! {
@@ -139,5 +162,16 @@ proptest! {
         }
         settle(&mut regions);
         prop_assert_eq!(regions[0].tags(), regions[1].tags());
+        for region in &regions {
+            let tags = TAGS.map(|tag| Register::Tag(tags(&[tag]).remove(0)));
+            let is_proven = |tag: &Register| register::is_proven(&region.world.tables, &region.repository, tag);
+            prop_assert!(tags.iter().all(is_proven));
+        }
+        for (source, destination) in [(0, 1), (1, 0)] {
+            let (verdicts, are_equal) = compare(&regions[source], &regions[destination]);
+            let is_explained = |verdict: &Verdict| !matches!(verdict, Verdict::Drift(_) | Verdict::Ahead);
+            prop_assert!(verdicts.iter().all(is_explained), "{:?}", verdicts);
+            prop_assert!(are_equal || verdicts.iter().any(|verdict| *verdict != Verdict::Same));
+        }
     }
 }

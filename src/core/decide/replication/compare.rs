@@ -1,0 +1,376 @@
+//! Whether two regions hold the same: records of registers, sums over them, and what a difference means.
+//!
+//! The two sides differ by design: a destination has changes of its own, keeps what the source deletes, and puts aside
+//! what it can't apply. So equal means *explained*: [`judge`] says of each register why its records differ, and only
+//! [`Verdict::Drift`] is repaired. Compared are the records that the source made since the rule stands; equal sums over
+//! them are the quick way to know that there is nothing to judge. Source: consensus-and-faults §6.5.
+
+use std::fmt;
+
+use super::rank::Rank;
+use crate::vocabulary::digest::Digest;
+use crate::vocabulary::tag::Tag;
+use crate::vocabulary::version::Version;
+
+/// Sums of one repository.
+pub const BUCKETS: usize = 256;
+
+/// What two regions may hold different records of.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Register {
+    /// Presence of a manifest.
+    Manifest(Digest),
+    /// A tag.
+    Tag(Tag),
+}
+
+impl Register {
+    /// Its name in keys and sums: manifests before tags.
+    pub fn key(&self) -> Vec<u8> {
+        match self {
+            Register::Manifest(digest) => [&[1][..], &digest.key_bytes()].concat(),
+            Register::Tag(tag) => [&[2], tag.as_str().as_bytes()].concat(),
+        }
+    }
+
+    /// The sum that it is part of.
+    pub fn bucket(&self) -> usize {
+        (xxhash_rust::xxh3::xxh3_64(&self.key()) % BUCKETS as u64) as usize
+    }
+}
+
+impl fmt::Display for Register {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Register::Manifest(digest) => digest.fmt(out),
+            Register::Tag(tag) => tag.fmt(out),
+        }
+    }
+}
+
+/// What a register is set to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// What a tag names; of a manifest its own digest.
+    pub digest: Digest,
+    /// Version of the setting, or of the presence.
+    pub version: Version,
+    /// What it ranks by.
+    pub base: Version,
+}
+
+impl Record {
+    /// Where it stands among all records of its register.
+    pub fn rank(&self) -> Rank {
+        Rank::of_set(self.version, self.base)
+    }
+}
+
+/// Which records are compared: those that one region made since a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scope {
+    /// The region that made them.
+    pub origin: u16,
+    /// Hybrid logical time of the rule: records up to it came before.
+    pub since: u64,
+}
+
+impl Scope {
+    /// Whether a record is compared.
+    pub fn covers(&self, record: &Record) -> bool {
+        record.version.region == self.origin && record.version.hlc > self.since
+    }
+}
+
+/// Sum over the records of a bucket: order does not matter, and equal sets have equal sums.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sum {
+    /// Wrapping sum of each record's XXH3-128.
+    pub hash: u128,
+    /// How many there are.
+    pub count: u64,
+}
+
+/// Sums over the records of a repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sums([Sum; BUCKETS]);
+
+impl Default for Sums {
+    fn default() -> Sums {
+        Sums([Sum::default(); BUCKETS])
+    }
+}
+
+impl Sums {
+    /// Of all buckets in order; `None` unless there are [`BUCKETS`].
+    pub fn of(sums: Vec<Sum>) -> Option<Sums> {
+        sums.try_into().ok().map(Sums)
+    }
+
+    /// Bucket by bucket.
+    pub fn iter(&self) -> impl Iterator<Item = &Sum> {
+        self.0.iter()
+    }
+
+    /// Adds a record.
+    pub fn add(&mut self, register: &Register, record: &Record) {
+        let sum = &mut self.0[register.bucket()];
+        sum.hash = sum.hash.wrapping_add(leaf(register, record));
+        sum.count += 1;
+    }
+
+    /// The sum of all buckets.
+    pub fn whole(&self) -> Sum {
+        let add = |left: Sum, right: &Sum| Sum {
+            hash: left.hash.wrapping_add(right.hash),
+            count: left.count.wrapping_add(right.count),
+        };
+        self.0.iter().fold(Sum::default(), add)
+    }
+
+    /// Which buckets differ from another's.
+    pub fn differing(&self, other: &Sums) -> Vec<usize> {
+        (0..BUCKETS).filter(|at| self.0[*at] != other.0[*at]).collect()
+    }
+}
+
+/// XXH3-128 of a record: register, digest, version, base; each part with its length or of fixed width, big-endian.
+fn leaf(register: &Register, record: &Record) -> u128 {
+    let mut hasher = xxhash_rust::xxh3::Xxh3::new();
+    for part in [register.key(), record.digest.key_bytes()] {
+        hasher.update(&(part.len() as u64).to_be_bytes());
+        hasher.update(&part);
+    }
+    for Version { home_epoch, hlc, region } in [record.version, record.base] {
+        hasher.update(&home_epoch.to_be_bytes());
+        hasher.update(&hlc.to_be_bytes());
+        hasher.update(&region.to_be_bytes());
+    }
+    hasher.digest128()
+}
+
+/// What a source says of a register that it was asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum There {
+    /// It has a record that it sends.
+    Sent(Record),
+    /// It has one of another region, or from before the rule.
+    Apart(Record),
+    /// It was deleted.
+    Gone(Version),
+    /// A manifest that nothing named there went by age, which concerns nobody else.
+    Cleaned,
+    /// Nothing is known of it.
+    Never,
+}
+
+/// What a destination has of a register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Here {
+    /// Its record.
+    pub record: Option<Record>,
+    /// Rank of the register, with its last delete.
+    pub rank: Rank,
+    /// When the manifest that the source's tag names was deleted here.
+    pub target_gone: Option<Version>,
+    /// A change of it was put aside.
+    pub is_parked: bool,
+}
+
+/// A difference that nothing explains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Drift {
+    /// The source has a record, the destination none.
+    Missing,
+    /// The destination has an older one.
+    Stale,
+    /// The destination has one of the source's of which the source knows nothing, or which it deleted and the rule has
+    /// deletes followed.
+    Extra,
+    /// Records of one version name different things.
+    Different,
+}
+
+impl Drift {
+    /// As it is told.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Drift::Missing => "missing",
+            Drift::Stale => "stale",
+            Drift::Extra => "extra",
+            Drift::Different => "different",
+        }
+    }
+}
+
+/// Why the records of a register are as they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// They are the same.
+    Same,
+    /// The destination has a record of higher rank, made there or elsewhere.
+    WonHere,
+    /// It was deleted at the destination since.
+    DeletedHere,
+    /// The change was put aside at the destination.
+    Parked,
+    /// It was deleted at the source, and deletes are not replicated.
+    KeptHere,
+    /// What is at the source now came from another region, or before the rule, and is not sent on.
+    NotChained,
+    /// The destination has a record of the source that ranks above what the source has: the source has lost some.
+    Ahead,
+    /// Nothing explains it.
+    Drift(Drift),
+}
+
+impl Verdict {
+    /// As it is told.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Verdict::Same => "same",
+            Verdict::WonHere => "won_here",
+            Verdict::DeletedHere => "deleted_here",
+            Verdict::Parked => "parked",
+            Verdict::KeptHere => "kept_here",
+            Verdict::NotChained => "not_chained",
+            Verdict::Ahead => "ahead",
+            Verdict::Drift(drift) => drift.as_str(),
+        }
+    }
+}
+
+/// Says why a register is here what it is, beside what it is there.
+///
+/// `deletes_since`: deletes of the source that were made after this hybrid logical time are followed.
+pub fn judge(there: &There, here: &Here, deletes_since: Option<u64>) -> Verdict {
+    match (there, &here.record) {
+        (There::Sent(sent), Some(record)) if sent == record => Verdict::Same,
+        (There::Sent(sent), Some(record)) if sent.version == record.version => Verdict::Drift(Drift::Different),
+        (There::Sent(sent), Some(record)) if record.rank() > sent.rank() => Verdict::WonHere,
+        (There::Sent(sent), _) if here.target_gone.is_some_and(|gone| gone > sent.version) => Verdict::DeletedHere,
+        (There::Sent(sent), None) if here.rank >= sent.rank() => Verdict::DeletedHere,
+        (There::Sent(_), _) if here.is_parked => Verdict::Parked,
+        (There::Sent(_), Some(_)) => Verdict::Drift(Drift::Stale),
+        (There::Sent(_), None) => Verdict::Drift(Drift::Missing),
+        // nothing is here that came from there
+        (_, None) => Verdict::Same,
+        (There::Apart(apart), Some(record)) if apart == record => Verdict::Same,
+        // a manifest that came with a newer one that names it has that one's version here
+        (There::Apart(apart), Some(record)) if apart.rank() > record.rank() || apart.digest == record.digest => {
+            Verdict::NotChained
+        }
+        // of the record's own version: that setting ended, because its manifest was deleted
+        (There::Gone(version), Some(record))
+            if Rank::of_delete(*version) > record.rank() || *version == record.version =>
+        {
+            match deletes_since.is_some_and(|since| version.hlc > since) {
+                true if here.is_parked => Verdict::Parked,
+                true => Verdict::Drift(Drift::Extra),
+                false => Verdict::KeptHere,
+            }
+        }
+        (There::Cleaned, Some(_)) => Verdict::KeptHere,
+        (There::Apart(_) | There::Gone(_), Some(_)) => Verdict::Ahead,
+        (There::Never, Some(_)) => Verdict::Drift(Drift::Extra),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(hlc: u64, region: u16) -> Version {
+        Version { home_epoch: 0, hlc, region }
+    }
+
+    fn record(bytes: &[u8], hlc: u64, region: u16) -> Record {
+        Record { digest: Digest::sha256(bytes), version: version(hlc, region), base: version(hlc, region) }
+    }
+
+    fn here(record: Option<Record>, gone: Option<u64>) -> Here {
+        let deleted = gone.map_or(Rank::NEVER, |hlc| Rank::of_delete(version(hlc, 2)));
+        let rank = record.map_or(deleted, |record| record.rank());
+        Here { record, rank, target_gone: None, is_parked: false }
+    }
+
+    // Each difference by design has its name, and what has none is drift.
+    #[test]
+    fn verdicts() {
+        let (one, newer, other) = (record(b"1", 10, 1), record(b"2", 20, 1), record(b"3", 15, 2));
+        let sent = There::Sent;
+        let parked = |record| Here { is_parked: true, ..here(record, None) };
+        let cases = [
+            (sent(one), here(Some(one), None), Verdict::Same),
+            (sent(one), here(Some(other), None), Verdict::WonHere),
+            (sent(one), here(Some(newer), None), Verdict::WonHere),
+            (sent(one), here(None, Some(11)), Verdict::DeletedHere),
+            (sent(one), Here { target_gone: Some(version(12, 2)), ..here(None, None) }, Verdict::DeletedHere),
+            (sent(one), Here { target_gone: Some(version(9, 2)), ..here(None, None) }, Verdict::Drift(Drift::Missing)),
+            (sent(newer), Here { target_gone: Some(version(21, 2)), ..here(Some(one), None) }, Verdict::DeletedHere),
+            (sent(one), parked(None), Verdict::Parked),
+            (sent(newer), parked(Some(one)), Verdict::Parked),
+            (sent(one), here(None, Some(9)), Verdict::Drift(Drift::Missing)),
+            (sent(newer), here(Some(one), None), Verdict::Drift(Drift::Stale)),
+            (sent(newer), here(Some(other), None), Verdict::Drift(Drift::Stale)),
+            (sent(Record { digest: newer.digest, ..one }), here(Some(one), None), Verdict::Drift(Drift::Different)),
+            (sent(Record { base: version(1, 1), ..one }), here(Some(one), None), Verdict::Drift(Drift::Different)),
+            (There::Apart(one), here(Some(one), None), Verdict::Same),
+            (There::Apart(other), here(Some(one), None), Verdict::NotChained),
+            (There::Apart(one), here(Some(newer), None), Verdict::Ahead),
+            (There::Apart(Record { digest: newer.digest, ..one }), here(Some(newer), None), Verdict::NotChained),
+            (There::Gone(version(11, 1)), here(Some(one), None), Verdict::KeptHere),
+            (There::Gone(version(9, 1)), here(Some(one), None), Verdict::Ahead),
+            (There::Cleaned, here(Some(one), None), Verdict::KeptHere),
+            (There::Never, here(Some(one), None), Verdict::Drift(Drift::Extra)),
+            (There::Never, here(None, None), Verdict::Same),
+        ];
+        for (there, here, verdict) in cases {
+            assert_eq!(judge(&there, &here, None), verdict, "{there:?} {here:?}");
+        }
+        let gone = There::Gone(version(11, 1));
+        assert_eq!(judge(&gone, &here(Some(one), None), Some(10)), Verdict::Drift(Drift::Extra));
+        assert_eq!(judge(&gone, &here(Some(one), None), Some(11)), Verdict::KeptHere);
+        assert_eq!(judge(&gone, &parked(Some(one)), Some(10)), Verdict::Parked);
+        let ended = There::Gone(one.version);
+        assert_eq!(judge(&ended, &here(Some(one), None), Some(1)), Verdict::Drift(Drift::Extra));
+    }
+
+    // Sums do not depend on order, and any part of a record that changes shows in its own bucket alone.
+    #[test]
+    fn sums_tell_records_apart() {
+        let registers: Vec<Register> = (0..300u32)
+            .map(|number| match number % 2 {
+                0 => Register::Manifest(Digest::sha256(&number.to_be_bytes())),
+                _ => Register::Tag(Tag::parse(&format!("t{number}")).unwrap()),
+            })
+            .collect();
+        let sums = |records: &mut dyn Iterator<Item = (&Register, Record)>| {
+            let mut sums = Sums::default();
+            records.for_each(|(register, record)| sums.add(register, &record));
+            sums
+        };
+        let all = |changed: Record| {
+            let record = move |at: usize| if at == 7 { changed } else { record(b"x", 5, 1) };
+            sums(&mut registers.iter().enumerate().map(|(at, register)| (register, record(at))))
+        };
+        let plain = all(record(b"x", 5, 1));
+        assert_eq!(plain, sums(&mut registers.iter().rev().map(|register| (register, record(b"x", 5, 1)))));
+        assert_eq!(plain.whole().count, 300);
+        let base = Record { base: version(4, 1), ..record(b"x", 5, 1) };
+        for changed in [record(b"y", 5, 1), record(b"x", 6, 1), record(b"x", 5, 2), base] {
+            assert_eq!(all(changed).differing(&plain), [registers[7].bucket()]);
+            assert_ne!(all(changed).whole(), plain.whole());
+        }
+        assert_eq!(Sums::of(plain.iter().copied().collect()), Some(plain));
+        assert_eq!(Sums::of(vec![Sum::default(); BUCKETS - 1]), None);
+    }
+
+    // What the rule does not send is not compared.
+    #[test]
+    fn scopes() {
+        let scope = Scope { origin: 1, since: 10 };
+        assert!(scope.covers(&record(b"1", 11, 1)));
+        assert!(!scope.covers(&record(b"1", 10, 1)) && !scope.covers(&record(b"1", 11, 2)));
+    }
+}

@@ -1,0 +1,379 @@
+//! Records of tags and manifests as two regions compare them, and the repair of a tag's row by its journal.
+//!
+//! Records are read from the rows themselves, never from what was noted about them: a row that was damaged beneath the
+//! commands shows. Which of two sides is the damaged one a tag's journal tells, a second witness of each change.
+//! Source: consensus-and-faults §6.5.
+
+use bincode::{Decode, Encode};
+
+use super::apply::Context;
+use super::codec;
+use super::command::Apply;
+use super::keys::{self, Slot};
+use super::manifest::{self, ManifestRow};
+use super::reply::Reply;
+use super::repository::{self, RepositoryKey, Settings};
+use super::tables::{Tables, TablesRead};
+use super::tag::{self, JournalRow, TagRow};
+use super::{blob, gone, link, remote, untagged};
+use crate::decide::replication::compare::{Here, Record, Register, Scope, Sums, There};
+use crate::decide::replication::rank::Rank;
+use crate::vocabulary::digest::Digest;
+use crate::vocabulary::manifest::{ContentKind, Referenced};
+use crate::vocabulary::reference::Reference;
+use crate::vocabulary::refusal::Refusal;
+use crate::vocabulary::tag::Tag;
+use crate::vocabulary::version::Version;
+
+/// Rows read at once.
+const PAGE_ROWS: usize = 1024;
+
+/// What a register is set to.
+pub fn record(tables: &impl TablesRead, repository: &RepositoryKey, register: &Register) -> Option<Record> {
+    match register {
+        Register::Manifest(digest) => manifest::read(tables, repository, digest).map(|row| of_manifest(*digest, &row)),
+        Register::Tag(tag) => tag::read(tables, repository, tag).map(|row| of_tag(&row)),
+    }
+}
+
+fn of_manifest(digest: Digest, row: &ManifestRow) -> Record {
+    Record { digest, version: row.presence, base: row.presence }
+}
+
+fn of_tag(row: &TagRow) -> Record {
+    Record { digest: row.digest, version: row.version, base: row.base }
+}
+
+/// Up to `limit` records in a scope behind `after`, manifests before tags; and where the next ones begin.
+pub fn page(
+    tables: &impl TablesRead,
+    repository: &RepositoryKey,
+    scope: &Scope,
+    after: Option<&Register>,
+    limit: usize,
+) -> (Vec<(Register, Record)>, Option<Register>) {
+    let mut found: Vec<(Register, Record)> = Vec::new();
+    let mut walk = Walk { after: after.cloned(), is_over: false };
+    while !walk.is_over {
+        let covered = walk.step(tables, repository).into_iter().filter(|(_, record)| scope.covers(record));
+        found.extend(covered);
+        if found.len() >= limit {
+            // whole steps were taken; what is beyond the limit is read again
+            let is_cut = found.len() > limit || !walk.is_over;
+            found.truncate(limit);
+            let rest = found.last().filter(|_| is_cut).map(|(register, _)| register.clone());
+            return (found, rest);
+        }
+    }
+    (found, None)
+}
+
+/// A walk over all records of a repository.
+struct Walk {
+    after: Option<Register>,
+    is_over: bool,
+}
+
+impl Walk {
+    fn step(&mut self, tables: &impl TablesRead, repository: &RepositoryKey) -> Vec<(Register, Record)> {
+        if let after @ (None | Some(Register::Manifest(_))) = &self.after {
+            let after = if let Some(Register::Manifest(digest)) = after { Some(digest) } else { None };
+            let rows = manifest::list(tables, repository, after, PAGE_ROWS);
+            if let Some((last, _)) = rows.last() {
+                self.after = Some(Register::Manifest(*last));
+                let record = |(digest, row)| (Register::Manifest(digest), of_manifest(digest, &row));
+                return rows.into_iter().map(record).collect();
+            }
+        }
+        let after = if let Some(Register::Tag(tag)) = &self.after { Some(tag.as_str()) } else { None };
+        let rows = tag::list(tables, repository, after, PAGE_ROWS);
+        self.is_over = rows.len() < PAGE_ROWS;
+        if let Some((last, _)) = rows.last() {
+            self.after = Some(Register::Tag(last.clone()));
+        }
+        rows.into_iter().map(|(tag, row)| (Register::Tag(tag), of_tag(&row))).collect()
+    }
+}
+
+/// Sums over the records in a scope.
+pub fn sums(tables: &impl TablesRead, repository: &RepositoryKey, scope: &Scope) -> Sums {
+    let (mut sums, mut walk) = (Sums::default(), Walk { after: None, is_over: false });
+    while !walk.is_over {
+        for (register, record) in walk.step(tables, repository) {
+            if scope.covers(&record) {
+                sums.add(&register, &record);
+            }
+        }
+    }
+    sums
+}
+
+/// Blobs without a copy on record, or not linked here, that manifests in a scope name: of up to `limit` manifests
+/// behind `after`; and where the next ones begin.
+pub fn lost_blobs(
+    tables: &impl TablesRead,
+    repository: &RepositoryKey,
+    scope: &Scope,
+    after: Option<&Digest>,
+    limit: usize,
+) -> (Vec<Referenced>, Option<Digest>) {
+    let rows = manifest::list(tables, repository, after, limit);
+    let rest = (rows.len() == limit).then(|| rows.last().map(|(digest, _)| *digest)).flatten();
+    let is_lost = |blob: &Referenced| {
+        blob.kind == ContentKind::Blob
+            && (link::read(tables, repository, &blob.digest).is_none()
+                || blob::read(tables, &blob.digest).is_none_or(|row| row.stores.is_empty()))
+    };
+    let in_scope = rows.into_iter().filter(|(digest, row)| !row.sparse && scope.covers(&of_manifest(*digest, row)));
+    let named = in_scope.flat_map(|(digest, _)| manifest::references(tables, repository, &digest));
+    let mut lost: Vec<Referenced> = named.filter(is_lost).collect();
+    lost.sort_unstable_by_key(|blob| blob.digest);
+    lost.dedup_by_key(|blob| blob.digest);
+    (lost, rest)
+}
+
+/// What a source says of a register, whoever set it.
+pub fn there(tables: &impl TablesRead, repository: &RepositoryKey, scope: &Scope, register: &Register) -> There {
+    if let Some(record) = record(tables, repository, register) {
+        return if scope.covers(&record) { There::Sent(record) } else { There::Apart(record) };
+    }
+    match register {
+        Register::Manifest(digest) => match gone::read(tables, repository, digest) {
+            Some(row) if row.cleaned > row.version => There::Cleaned,
+            Some(row) => There::Gone(row.version),
+            None => There::Never,
+        },
+        Register::Tag(tag) => match tag::last_change(tables, repository, tag) {
+            Some((_, last)) if last.digest.is_none() => There::Gone(last.version),
+            // a row that is missing is no delete
+            Some(_) | None => There::Never,
+        },
+    }
+}
+
+/// What a destination has of a register. `target` is what the source's tag names.
+pub fn here(
+    tables: &impl TablesRead,
+    repository: &RepositoryKey,
+    register: &Register,
+    target: Option<&Digest>,
+    is_parked: bool,
+) -> Here {
+    let gone = |digest: &Digest| gone::read(tables, repository, digest);
+    let (rank, target) = match register {
+        // what went by age here is not brought again for that
+        Register::Manifest(digest) => {
+            let cleaned = gone(digest).map_or(Rank::NEVER, |row| Rank::of_delete(row.cleaned));
+            (remote::manifest_rank(tables, repository, digest).max(cleaned), None)
+        }
+        Register::Tag(tag) => (remote::tag_rank(tables, repository, tag), target),
+    };
+    let target_gone = target.and_then(gone).map(|row| row.version);
+    Here { record: record(tables, repository, register), rank, target_gone, is_parked }
+}
+
+/// Whether a register's row is what this region's own journal says of it. Manifests have none: their digest is their
+/// witness.
+pub fn is_proven(tables: &impl TablesRead, repository: &RepositoryKey, register: &Register) -> bool {
+    let Register::Tag(tag) = register else { return true };
+    is_told(tag::read(tables, repository, tag).as_ref(), tag::last_change(tables, repository, tag).as_ref())
+}
+
+/// Setting a tag to what it is set to already gives it another version, and is no change for the journal.
+fn is_told(row: Option<&TagRow>, last: Option<&(u64, JournalRow)>) -> bool {
+    match (row, last) {
+        (Some(row), Some((number, last))) => row.change == *number && last.digest == Some(row.digest),
+        (None, last) => last.is_none_or(|(_, last)| last.digest.is_none()),
+        (Some(_), None) => false,
+    }
+}
+
+/// Brings a tag's row, which was damaged beneath the commands, back in line with its journal. No change of the tag: it
+/// is for the journal what it was, and other regions are told nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct MendTag {
+    /// Where.
+    pub repository: RepositoryKey,
+    /// Which.
+    pub tag: Tag,
+    /// What another region has: digest, version, base. Believed of version and base where the journal has the same
+    /// digest, and no later version.
+    pub told: Option<(Digest, Version, Version)>,
+}
+
+impl MendTag {
+    /// Version and base of a row that is to name what the journal says.
+    fn versions(
+        &self,
+        tables: &impl TablesRead,
+        settings: &Settings,
+        row: Option<&TagRow>,
+        (digest, last): (&Digest, &JournalRow),
+    ) -> (Version, Version) {
+        let told = self.told.filter(|(told, version, _)| told == digest && last.version <= *version);
+        let own = row.filter(|row| row.version >= last.version).map(|row| (row.version, row.base));
+        let of_journal = || {
+            let base = match settings.mutability.fixes(&self.tag) {
+                true => tag::delete_before(tables, &self.repository, &self.tag),
+                false => last.version,
+            };
+            (last.version, base)
+        };
+        told.map(|(_, version, base)| (version, base)).or(own).unwrap_or_else(of_journal)
+    }
+}
+
+impl Apply for MendTag {
+    fn slot(&self) -> Slot {
+        self.repository.slot()
+    }
+
+    fn apply<T: Tables>(self, context: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
+        let (repository, tag) = (&self.repository, &self.tag);
+        let settings = repository::require(tables, repository)?.settings;
+        let (row, last) = (tag::read(tables, repository, tag), tag::last_change(tables, repository, tag));
+        if is_told(row.as_ref(), last.as_ref()) {
+            return Ok(Reply::Unchanged);
+        }
+        let (slot, id) = (repository.slot(), repository.id);
+        let key = keys::tag(slot, id, tag.as_str());
+        let named = last.and_then(|(change, last)| Some((change, last.digest?, last)));
+        match &named {
+            Some((change, digest, last)) => {
+                if manifest::read(tables, repository, digest).is_none() {
+                    return Err(Refusal::ManifestUnknown { reference: Reference::Digest(*digest) });
+                }
+                let (version, base) = self.versions(tables, &settings, row.as_ref(), (digest, last));
+                let mended = TagRow { digest: *digest, version, base, set_at_ms: last.at_ms, change: *change };
+                tables.put(key, codec::encode(&mended));
+                tables.put(keys::manifest_tag(slot, id, digest, tag.as_str()), Vec::new());
+            }
+            None => tables.delete(key),
+        }
+        let digest = named.map(|(_, digest, _)| digest);
+        let damaged = row.map(|row| row.digest).filter(|damaged| digest != Some(*damaged));
+        if let Some(damaged) = damaged {
+            tables.delete(keys::manifest_tag(slot, id, &damaged, tag.as_str()));
+        }
+        for digest in digest.iter().chain(&damaged) {
+            untagged::note(tables, context, repository, digest);
+        }
+        Ok(Reply::Done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metadata::manifest::{DeleteManifest, PutManifest};
+    use crate::metadata::tag::DeleteTag;
+    use crate::metadata::testing::{World, manifest, peer, tag_key, tags};
+
+    const SCOPE: Scope = Scope { origin: 1, since: 0 };
+
+    fn world() -> (World, RepositoryKey) {
+        let mut world = World::cluster();
+        world.ok(peer(2, "eu"));
+        let repository = world.repository("r", 1, Default::default());
+        (world, repository)
+    }
+
+    fn tag() -> Tag {
+        tags(&["t"]).remove(0)
+    }
+
+    fn put(world: &mut World, repository: &RepositoryKey, bytes: &[u8], names: &[&str]) {
+        world.ok(PutManifest { tags: tags(names), ..manifest(repository, bytes) });
+    }
+
+    // Pages of any size give every record in scope once, and the sums over them.
+    #[test]
+    fn pages_and_sums() {
+        let (mut world, repository) = world();
+        for number in 0..9u8 {
+            put(&mut world, &repository, &[number % 4], &["a", "b", &format!("t{number}")]);
+        }
+        let (all, rest) = page(&world.tables, &repository, &SCOPE, None, usize::MAX);
+        assert_eq!((all.len(), rest), (4 + 11, None));
+        let mut expected = Sums::default();
+        all.iter().for_each(|(register, record)| expected.add(register, record));
+        assert_eq!(sums(&world.tables, &repository, &SCOPE), expected);
+        for limit in [1, 2, 4, 7, 14, 15, 100] {
+            let (mut found, mut after) = (Vec::new(), None);
+            loop {
+                let (records, rest) = page(&world.tables, &repository, &SCOPE, after.as_ref(), limit);
+                assert!(records.len() <= limit);
+                found.extend(records);
+                after = rest;
+                if after.is_none() {
+                    break;
+                }
+            }
+            assert_eq!(found, all, "pages of {limit}");
+        }
+        let late = Scope { since: all[0].1.version.hlc, ..SCOPE };
+        assert!(page(&world.tables, &repository, &late, None, 99).0.len() < all.len());
+        assert_eq!(page(&world.tables, &repository, &Scope { origin: 2, ..SCOPE }, None, 99).0, []);
+    }
+
+    // What is asked about a register is told from its row, or from what deleted it.
+    #[test]
+    fn what_is_there() {
+        let (mut world, repository) = world();
+        put(&mut world, &repository, b"1", &["t"]);
+        let (of_tag, of_manifest) = (Register::Tag(tag()), Register::Manifest(Digest::sha256(b"1")));
+        let ask = |world: &World, register: &Register| there(&world.tables, &repository, &SCOPE, register);
+        for register in [&of_tag, &of_manifest] {
+            let record = record(&world.tables, &repository, register).unwrap();
+            assert_eq!(ask(&world, register), There::Sent(record));
+            let late = Scope { since: u64::MAX, ..SCOPE };
+            assert_eq!(there(&world.tables, &repository, &late, register), There::Apart(record));
+        }
+        world.ok(DeleteTag { repository: repository.clone(), tag: tag(), expected: None });
+        world.ok(DeleteManifest { repository: repository.clone(), digest: Digest::sha256(b"1") });
+        assert!(matches!(ask(&world, &of_tag), There::Gone(_)));
+        assert!(matches!(ask(&world, &of_manifest), There::Gone(_)));
+        assert_eq!(ask(&world, &Register::Tag(tags(&["never"]).remove(0))), There::Never);
+    }
+
+    // A row that was altered, removed or added beneath the commands is told by the journal, and made what that says;
+    // what is in order stays, whoever asks.
+    #[test]
+    fn damaged_rows_are_mended() {
+        let (mut world, repository) = world();
+        put(&mut world, &repository, b"1", &[]);
+        put(&mut world, &repository, b"2", &["t"]);
+        put(&mut world, &repository, b"2", &["t"]);
+        let (register, key) = (Register::Tag(tag()), tag_key(&repository, &tag()));
+        let good = tag::read(&world.tables, &repository, &tag()).unwrap();
+        let told = Some((good.digest, good.version, good.base));
+        let mend = MendTag { repository: repository.clone(), tag: tag(), told };
+        assert!(is_proven(&world.tables, &repository, &register));
+        assert_eq!(world.ok(mend.clone()), Reply::Unchanged);
+        let altered = TagRow { digest: Digest::sha256(b"1"), ..good.clone() };
+        for damaged in [Some(altered.clone()), None] {
+            world.tables.write([(key.clone(), damaged.as_ref().map(codec::encode))].into());
+            assert!(!is_proven(&world.tables, &repository, &register), "{damaged:?}");
+            world.ok(mend.clone());
+            let mended = tag::read(&world.tables, &repository, &tag()).unwrap();
+            assert_eq!((mended.digest, mended.version, mended.change), (good.digest, good.version, good.change));
+            assert!(tag::names(&world.tables, &repository, &good.digest));
+            assert!(!tag::names(&world.tables, &repository, &Digest::sha256(b"1")));
+        }
+        // nothing is believed of another digest, or of a version below the journal's
+        for told in
+            [None, Some((good.digest, Version::default(), good.base)), Some((altered.digest, good.version, good.base))]
+        {
+            world.tables.write([(key.clone(), None)].into());
+            world.ok(MendTag { told, ..mend.clone() });
+            let mended = tag::read(&world.tables, &repository, &tag()).unwrap();
+            assert_eq!(mended.digest, good.digest, "{told:?}");
+            assert!(mended.version == mended.base && mended.version > Version::default(), "{told:?}");
+        }
+        world.ok(DeleteTag { repository: repository.clone(), tag: tag(), expected: None });
+        world.tables.write([(key, Some(codec::encode(&altered)))].into());
+        assert!(!is_proven(&world.tables, &repository, &register));
+        world.ok(mend);
+        assert_eq!(tag::read(&world.tables, &repository, &tag()), None);
+    }
+}

@@ -1,0 +1,224 @@
+//! The source's side of a comparison: sums and records of what rules send to the caller, read from the rows themselves.
+//!
+//! Nothing that the stream noted is looked at: what it lost shows here.
+
+use registry_core::decide::replication::compare::{BUCKETS, Register, Scope, Sums, There};
+use registry_core::metadata::register::{self, MendTag};
+use registry_core::metadata::repository::{self, RepositoryKey};
+use registry_core::metadata::tables::TablesRead;
+use registry_core::metadata::{cluster, replication_rules};
+use registry_core::vocabulary::RepositoryName;
+use registry_core::vocabulary::ids::RegistryId;
+use registry_core::vocabulary::limits::{RECORDS_PER_MESSAGE, SUMS_PER_MESSAGE};
+use tokio::sync::mpsc;
+use tonic::Status;
+
+use super::peers::Caller;
+use super::principal;
+use super::stream;
+use super::wire::proto::{RecordsReply, RepositorySum, SumsReply};
+use super::wire::{Told, proto};
+use crate::metadata::Metadata;
+
+/// Records read in one view.
+const VIEW_RECORDS: usize = 4096;
+
+/// What one caller is told.
+#[derive(Clone)]
+pub(super) struct Account {
+    metadata: Metadata,
+    caller: Caller,
+}
+
+/// Where replies go.
+pub(super) type Sink<R> = mpsc::Sender<Result<R, Status>>;
+
+/// A repository that is sent to the caller, and which records of it are.
+type Sent = (RepositoryKey, Scope);
+
+impl Account {
+    pub(super) fn new(metadata: Metadata, caller: Caller) -> Account {
+        Account { metadata, caller }
+    }
+
+    /// Waits until this node has applied what the caller has: one that is behind would deny what it sent before.
+    pub(super) async fn catch_up(&self, applied: u64) -> Result<(), Status> {
+        stream::catch_up(&self.metadata, applied).await
+    }
+
+    /// Brings rows that contradict their own journal back in line with it: the caller can't.
+    async fn mend(&self, name: &RepositoryName, told: &[Told]) {
+        let registry = RegistryId::DEFAULT;
+        let Some((repository, _)) = self.metadata.peek(|view| repository::find(view, registry, name)) else { return };
+        for told in told.iter().filter(|told| !told.is_proven) {
+            let Register::Tag(tag) = &told.register else { continue };
+            tracing::error!(repository = %name, %tag, "a tag's row contradicts its journal, and is mended by that");
+            let mend = MendTag { repository: repository.clone(), tag: tag.clone(), told: None };
+            if let Err(error) = self.metadata.propose(&principal(&self.caller.region), vec![mend.into()]).await {
+                tracing::warn!(repository = %name, %tag, %error, "the tag could not be mended; the next comparison tries again");
+            }
+        }
+    }
+
+    /// A repository as it is now; `None` if no rule sends it to the caller.
+    fn sent(&self, tables: &impl TablesRead, name: &RepositoryName) -> Option<Sent> {
+        let registry = RegistryId::DEFAULT;
+        let origin = cluster::read(tables)?.region_number;
+        let scope = replication_rules::read(tables, registry).scope(name, &self.caller.region, origin)?;
+        Some((repository::find(tables, registry, name)?.0, scope))
+    }
+
+    /// Works on the rows without holding up what else this thread does.
+    async fn blocking<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Account) -> R + Send + 'static,
+    ) -> Result<R, Status> {
+        let own = self.clone();
+        let done = tokio::task::spawn_blocking(move || work(&own)).await;
+        done.map_err(|_| Status::internal("reading the rows failed"))
+    }
+
+    /// Sums of the repositories of these names, or of all that are sent to the caller; before them the index at which
+    /// they begin.
+    pub(super) async fn sums(self, asked: Vec<RepositoryName>, sink: Sink<SumsReply>) {
+        let mut after: Option<RepositoryName> = None;
+        let mut asked = asked.chunks(SUMS_PER_MESSAGE);
+        let is_all = asked.len() == 0;
+        if sink.send(Ok(self.sums_of(&[]))).await.is_err() {
+            return;
+        }
+        loop {
+            let names = match is_all {
+                true => self.names(after.as_ref()),
+                false => asked.next().unwrap_or_default().to_vec(),
+            };
+            let Some(last) = names.last().cloned() else { return };
+            let reply = self.blocking(move |own| own.sums_of(&names)).await;
+            if sink.send(reply).await.is_err() {
+                return;
+            }
+            after = Some(last);
+        }
+    }
+
+    fn names(&self, after: Option<&RepositoryName>) -> Vec<RepositoryName> {
+        let registry = RegistryId::DEFAULT;
+        self.metadata.peek(|view| {
+            let rules = replication_rules::read(view, registry);
+            let after = after.map(RepositoryName::as_str);
+            repository::list(view, registry, after, SUMS_PER_MESSAGE, |name| rules.serves(name, &self.caller.region))
+        })
+    }
+
+    fn sums_of(&self, names: &[RepositoryName]) -> SumsReply {
+        self.metadata.peek(|view| {
+            let sum = |name: &RepositoryName| {
+                let (key, scope) = self.sent(view, name)?;
+                let sum = register::sums(view, &key, &scope).whole();
+                let rules = replication_rules::read(view, RegistryId::DEFAULT);
+                let deletes_since = rules.deletes_since(name, &self.caller.region);
+                let (repository, since, sum) = (name.to_string(), scope.since, Some(sum.into()));
+                Some(RepositorySum { repository, since, sum, deletes_since })
+            };
+            let lineage = cluster::read(view).map_or(0, |row| row.lineage.0);
+            SumsReply { repositories: names.iter().filter_map(sum).collect(), lineage, index: view.index() }
+        })
+    }
+
+    /// The records of a repository in all buckets whose sums differ from the caller's.
+    pub(super) async fn differing(self, name: RepositoryName, since: u64, sums: Sums, sink: Sink<RecordsReply>) {
+        let (mut after, mut differing) = (None::<Register>, None::<[bool; BUCKETS]>);
+        loop {
+            let (named, sums, from, known) = (name.clone(), sums.clone(), after.take(), differing);
+            let work = move |own: &Account| own.records_behind(&named, since, &sums, known, from.as_ref());
+            let page = match self.blocking(work).await.and_then(|page| page) {
+                Ok(page) => page,
+                Err(status) => return drop(sink.send(Err(status)).await),
+            };
+            let is_first = differing.is_none();
+            let buckets = (0..BUCKETS as u32).filter(|at| is_first && page.differing[*at as usize]).collect();
+            let mut replies = vec![RecordsReply { index: page.index, buckets, records: Vec::new() }];
+            self.mend(&name, &page.records).await;
+            let parts =
+                page.records.chunks(RECORDS_PER_MESSAGE).map(|part| part.iter().map(proto::Record::from).collect());
+            replies.extend(parts.map(|records| RecordsReply { index: page.index, buckets: Vec::new(), records }));
+            for reply in replies {
+                if sink.send(Ok(reply)).await.is_err() {
+                    return;
+                }
+            }
+            (after, differing) = (page.rest, Some(page.differing));
+            if after.is_none() {
+                return;
+            }
+        }
+    }
+
+    fn records_behind(
+        &self,
+        name: &RepositoryName,
+        since: u64,
+        sums: &Sums,
+        known: Option<[bool; BUCKETS]>,
+        after: Option<&Register>,
+    ) -> Result<RecordsPage, Status> {
+        self.metadata.peek(|view| {
+            let (key, scope) = self.in_scope(view, name, since)?;
+            let differing = known.unwrap_or_else(|| {
+                let mut differing = [false; BUCKETS];
+                let own = register::sums(view, &key, &scope);
+                own.differing(sums).into_iter().for_each(|at| differing[at] = true);
+                differing
+            });
+            let (records, rest) = register::page(view, &key, &scope, after, VIEW_RECORDS);
+            let differs = |(register, _): &(Register, _)| differing[register.bucket()];
+            let told = |(register, record)| {
+                let is_proven = register::is_proven(view, &key, &register);
+                Told { register, there: There::Sent(record), is_proven }
+            };
+            let records = records.into_iter().filter(differs).map(told).collect();
+            Ok(RecordsPage { index: view.index(), differing, records, rest })
+        })
+    }
+
+    /// What is known of registers that the caller asks about.
+    pub(super) async fn asked(
+        self,
+        name: RepositoryName,
+        since: u64,
+        registers: Vec<Register>,
+    ) -> Result<RecordsReply, Status> {
+        let named = name.clone();
+        let tell = move |own: &Account| {
+            own.metadata.peek(|view| {
+                let (key, scope) = own.in_scope(view, &named, since)?;
+                let told = |register: Register| {
+                    let there = register::there(view, &key, &scope, &register);
+                    let is_proven = register::is_proven(view, &key, &register);
+                    Told { register, there, is_proven }
+                };
+                Ok::<_, Status>((view.index(), registers.into_iter().map(told).collect::<Vec<_>>()))
+            })
+        };
+        let (index, told) = self.blocking(tell).await??;
+        self.mend(&name, &told).await;
+        Ok(RecordsReply { index, buckets: Vec::new(), records: told.iter().map(Into::into).collect() })
+    }
+
+    /// The same records are compared on both sides, or none.
+    fn in_scope(&self, tables: &impl TablesRead, name: &RepositoryName, since: u64) -> Result<Sent, Status> {
+        let sent = self.sent(tables, name);
+        let sent = sent.ok_or_else(|| Status::permission_denied("no rule sends that repository to the caller"))?;
+        match sent.1.since == since {
+            true => Ok(sent),
+            false => Err(Status::aborted("the rules changed meanwhile: compare again")),
+        }
+    }
+}
+
+struct RecordsPage {
+    index: u64,
+    differing: [bool; BUCKETS],
+    records: Vec<Told>,
+    rest: Option<Register>,
+}
