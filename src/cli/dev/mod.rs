@@ -9,6 +9,7 @@ mod found;
 mod link;
 mod plan;
 mod prepare;
+mod wire;
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ use crate::config::Environment;
 use crate::ground::{Shutdown, files};
 use children::Children;
 use plan::{Plan, PlannedNode};
+use wire::Wires;
 
 #[derive(Debug, Args)]
 pub(super) struct DevArguments {
@@ -63,7 +65,7 @@ pub(super) fn run(arguments: DevArguments) -> Result<(), CliError> {
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| CliError::failed(format!("no runtime: {error}")))?;
-    let ended = runtime.block_on(Box::pin(stay(&plans, &arguments.settings, arguments.stop_with_stdin)));
+    let ended = runtime.block_on(Box::pin(stay(&dir, &plans, &arguments)));
     drop(lock);
     ended
 }
@@ -102,13 +104,13 @@ fn lock(dir: &Path) -> Result<OwnedFd, CliError> {
     Ok(file)
 }
 
-async fn stay(plans: &[Plan], settings: &[String], stop_with_stdin: bool) -> Result<(), CliError> {
+async fn stay(dir: &Path, plans: &[Plan], arguments: &DevArguments) -> Result<(), CliError> {
     let shutdown = Shutdown::on_signals().map_err(|error| CliError::failed(format!("no signals: {error}")))?;
-    if stop_with_stdin {
+    if arguments.stop_with_stdin {
         shutdown.request_with_stdin();
     }
     let mut running = Vec::new();
-    let up = bring_up(plans, settings, &shutdown, &mut running).await;
+    let up = bring_up(dir, plans, &arguments.settings, &shutdown, &mut running).await;
     if !matches!(up, Ok(true)) {
         for children in &mut running {
             children.stop().await?;
@@ -121,6 +123,7 @@ async fn stay(plans: &[Plan], settings: &[String], stop_with_stdin: bool) -> Res
 
 /// Starts every region, links them, and shows them; false if somebody wished to stop meanwhile.
 async fn bring_up(
+    dir: &Path,
     plans: &[Plan],
     settings: &[String],
     shutdown: &Shutdown,
@@ -140,8 +143,10 @@ async fn bring_up(
         banners.push(banner::banner(plan, &credential, is_new));
     }
     if plans.len() > 1 {
+        let names: Vec<String> = plans.iter().map(|plan| plan.name.clone()).collect();
+        let wires = Wires::open(dir, &names)?;
         tokio::select! {
-            linked = link::link(plans) => banners.push(linked?),
+            linked = link::link(plans, &wires) => banners.push(linked?),
             () = shutdown.requested() => return Ok(false),
         }
     }
