@@ -74,12 +74,14 @@ test-ops: build
 
 JEPSEN = $(CARGO_TARGET_DIR)/debug/jepsen run --store $(CACHE)/store
 
-## jepsen-smoke: four minutes of faults that need no root: leaders killed under pushes, every node killed under uploads,
-## nodes killed while garbage is collected, then nodes killed, paused and restarted under all workloads at once
+## jepsen-smoke: six minutes of faults that need no root: leaders killed under pushes, every node killed under uploads,
+## nodes killed while garbage is collected, links between two regions cut and their leaders killed, then nodes killed,
+## paused and restarted under all workloads at once
 jepsen-smoke: build
 	$(JEPSEN) --workload push-set --nemesis kill-leader --kills 3 --clients 20
 	$(JEPSEN) --workload upload-resume
 	$(JEPSEN) --workload gc --nemesis kill-any --kills 2 --clients 16
+	$(JEPSEN) --workload region --minutes 0.6 --clients 12
 	$(JEPSEN) --workload mixed --nemesis mix --only kill,pause,restart,transfer-leader --minutes 0.6 --clients 20
 
 ## jepsen-s3: the same with blobs in a bucket, behind a proxy that slows down and loses answers; two minutes

@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -123,6 +123,18 @@ pub(crate) enum Act {
     Verify,
     /// The same by one node, when everything is over and collection has come to rest.
     FinalVerify,
+    /// A tag is set in one of two regions.
+    RegionPut,
+    /// It is dropped there.
+    RegionDelete,
+    /// It is read there.
+    RegionGet,
+    /// It is read there when everything is over.
+    RegionFinal,
+    /// A blob that images of a repository name is read there when everything is over.
+    RegionBlob,
+    /// Nemesis: both regions have compared with each other.
+    Compared,
     /// Nemesis: a cycle of collection ended.
     Collection,
     /// Nemesis: collection has come to rest, or did not in time.
@@ -161,7 +173,8 @@ impl Act {
         let pushes = matches!(self, Act::PutBlob | Act::PutManifest | Act::Upload | Act::Mount);
         let collected =
             matches!(self, Act::PushImage | Act::Untag | Act::DeleteImage | Act::DeleteBlob | Act::MountLayer);
-        pushes || collected || matches!(self, Act::Put | Act::PutIf | Act::Delete | Act::Add | Act::Remove)
+        let in_region = matches!(self, Act::RegionPut | Act::RegionDelete);
+        pushes || collected || in_region || matches!(self, Act::Put | Act::PutIf | Act::Delete | Act::Add | Act::Remove)
     }
 }
 
@@ -200,6 +213,7 @@ pub(crate) struct Event {
 #[derive(Debug)]
 pub(crate) struct Recorder {
     began: Instant,
+    dir: PathBuf,
     inner: Mutex<Inner>,
 }
 
@@ -241,7 +255,12 @@ impl Recorder {
         let path = dir.join(FILE);
         let out = File::create_new(&path).map_err(told(&format!("{} can't be made", path.display())))?;
         let inner = Mutex::new(Inner { out: BufWriter::new(out), next: 0 });
-        Ok(Arc::new(Recorder { began: Instant::now(), inner }))
+        Ok(Arc::new(Recorder { began: Instant::now(), dir: dir.to_owned(), inner }))
+    }
+
+    /// Where it is.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// Writes one line. A history that can't be written is the end of the run: it would prove nothing.

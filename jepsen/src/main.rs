@@ -12,6 +12,7 @@ mod fault;
 mod history;
 mod nemesis;
 mod options;
+mod region;
 mod report;
 mod run;
 mod workload;

@@ -34,6 +34,8 @@ pub(crate) enum Workload {
     /// Images that share blobs are pushed, untagged and deleted while collection runs as fast as it can, with a grace
     /// of 0 to 2 s drawn from the seed.
     Gc,
+    /// Two regions that copy to each other; links and leaders break for --minutes, which is part of it.
+    Region,
     /// `push-set`, `tag-register`, `blob-bytes` and `listing` side by side, in shares drawn from the seed.
     Mixed,
 }
@@ -268,7 +270,7 @@ impl RunOptions {
 
     /// Whether a nemesis can be beside the workload.
     fn has_load(&self) -> bool {
-        !matches!(self.workload, Workload::UploadResume | Workload::QuietElection)
+        !matches!(self.workload, Workload::UploadResume | Workload::QuietElection | Workload::Region)
     }
 
     /// The mixed schedule of the run, if it has one.
@@ -318,7 +320,7 @@ impl RunOptions {
     /// The kills of the run, unless it has none or its workload brings its own.
     pub(crate) fn kill_plan(&self) -> Option<KillPlan> {
         let target = match (self.workload, self.nemesis) {
-            (Workload::UploadResume | Workload::QuietElection, _) => return None,
+            (Workload::UploadResume | Workload::QuietElection | Workload::Region, _) => return None,
             (_, Nemesis::KillLeader) => Target::Leader,
             (_, Nemesis::KillAny) => Target::Any,
             (_, Nemesis::None | Nemesis::Powercut | Nemesis::PowercutAll | Nemesis::Mix | Nemesis::Upgrade) => {

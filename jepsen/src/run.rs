@@ -17,7 +17,7 @@ use crate::options::{RunOptions, Workload};
 use crate::workload::client::Client;
 use crate::workload::crew::{Crew, read_all};
 use crate::workload::{Shared, final_pull, upload_resume};
-use crate::{checker, report};
+use crate::{checker, region, report};
 
 /// How long clients may take to finish what they do when the load ends: all their repeats.
 const FINISH_MAX: Duration = Duration::from_secs(180);
@@ -45,7 +45,7 @@ pub(crate) fn run(mut options: RunOptions) -> Result<bool, Fault> {
     let ended = runtime.block_on(async {
         let (mut interrupt, mut terminate) = (on(SignalKind::interrupt())?, on(SignalKind::terminate())?);
         tokio::select! {
-            ended = Box::pin(play(&options, &plan, seed)) => ended,
+            ended = Box::pin(begin(&options, &plan, seed)) => ended,
             _ = interrupt.recv() => Err(Fault::new("interrupted; the nodes are ended")),
             _ = terminate.recv() => Err(Fault::new("told to end; the nodes are ended")),
         }
@@ -55,7 +55,8 @@ pub(crate) fn run(mut options: RunOptions) -> Result<bool, Fault> {
     let events = history::read(&dir)?;
     let is_good = report::tell(&dir, &events, &checker::judge_all(&dir, &events, &options.demands()))?;
     if is_good && !options.keep {
-        for dir in [plan.data(), plan.images(), bucket::root(&plan.dir)].iter().filter(|dir| dir.exists()) {
+        let own = [plan.data(), plan.images(), bucket::root(&plan.dir)];
+        for dir in own.iter().chain(&region::data(&plan)).filter(|dir| dir.exists()) {
             std::fs::remove_dir_all(dir).map_err(told("the nodes' data can't be removed"))?;
         }
     }
@@ -73,6 +74,13 @@ fn make_dir(store: &Path, seed: u64) -> Result<PathBuf, Fault> {
     let dir = store.join(format!("{now}-{seed}"));
     std::fs::create_dir_all(&dir).map_err(told(&format!("{} can't be made", dir.display())))?;
     Ok(dir)
+}
+
+async fn begin(options: &RunOptions, plan: &Plan, seed: u64) -> Result<(), Fault> {
+    if options.workload == Workload::Region {
+        return region::play(options, plan, seed).await;
+    }
+    play(options, plan, seed).await
 }
 
 /// Everything between an empty directory and a whole history.

@@ -16,6 +16,7 @@ mod lost;
 mod pulls;
 #[cfg(test)]
 mod recorded;
+mod region;
 mod register;
 mod repeats;
 mod resume;
@@ -109,6 +110,9 @@ pub(crate) fn judge_all(dir: &Path, events: &[Event], demands: &Demands) -> Vec<
 
 /// The judges that need nothing but the history.
 fn judge(events: &[Event], demands: &Demands) -> Vec<Verdict> {
+    if events.iter().any(|event| region::ACTS.contains(&event.f)) {
+        return vec![coverage::check(events, demands), region::check(events)];
+    }
     let mut verdicts = vec![
         coverage::check(events, demands),
         lost::check(events, demands),

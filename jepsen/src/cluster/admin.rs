@@ -78,6 +78,28 @@ impl Admin {
         Err(format!("{status} {}", answer.text().await.unwrap_or_default()))
     }
 
+    /// What a node tells under a path; why not, if it does not.
+    pub(crate) async fn document(&self, seat: &Seat, path: &str) -> Result<Value, String> {
+        let request = self.credential.sign(self.http.get(format!("http://{}{path}", seat.admin)));
+        let answer = request.send().await.map_err(|error| error.to_string())?;
+        let status = answer.status();
+        if !status.is_success() {
+            return Err(format!("{status} {}", answer.text().await.unwrap_or_default()));
+        }
+        answer.json().await.map_err(|error| error.to_string())
+    }
+
+    /// Has a node do what a path stands for; what it answered if it did not.
+    pub(crate) async fn tell(
+        &self,
+        seat: &Seat,
+        method: reqwest::Method,
+        path: &str,
+        body: &Value,
+    ) -> Result<(), String> {
+        self.ask(self.http.request(method, format!("http://{}{path}", seat.admin)).json(body)).await
+    }
+
     /// Has node `to` lead.
     pub(super) async fn transfer(&self, seat: &Seat, to: &str) -> Result<(), String> {
         self.ask(self.http.post(format!("http://{}/v1/cluster/transfer", seat.admin)).json(&json!({"to": to}))).await

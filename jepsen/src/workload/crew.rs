@@ -49,7 +49,7 @@ pub(crate) fn kinds(workload: Workload) -> &'static [Act] {
     };
     match workload {
         Workload::PushSet | Workload::PullByDigest | Workload::QuietElection => &PUSH,
-        Workload::UploadResume => &[],
+        Workload::UploadResume | Workload::Region => &[],
         Workload::TagRegister => &REGISTER,
         Workload::BlobBytes => &BYTES,
         Workload::Listing => &LISTING,
@@ -63,7 +63,7 @@ impl Crew {
     pub(crate) fn draw(workload: Workload, clients: usize, nodes: usize, seed: u64) -> Crew {
         let none = Crew::default();
         match workload {
-            Workload::PushSet | Workload::QuietElection | Workload::UploadResume => {
+            Workload::PushSet | Workload::QuietElection | Workload::UploadResume | Workload::Region => {
                 Crew { pushers: clients, pullers: nodes * 2, ..none }
             }
             Workload::PullByDigest => {

@@ -81,7 +81,7 @@ impl Shared {
 
     /// What a client does between two operations on tags, blobs and lists. The length is drawn: evenly spaced clients
     /// would meet the same moments again and again.
-    async fn pause(&self, random: &mut fastrand::Rng) {
+    pub(crate) async fn pause(&self, random: &mut fastrand::Rng) {
         tokio::time::sleep(self.pause_max.mul_f64(random.f64())).await;
     }
 

@@ -1,0 +1,115 @@
+//! The link from one region's nodes to another's doors: a proxy for each door, which can be cut, or hang.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use crate::fault::{Fault, told};
+
+/// How a link is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Bytes go through.
+    Up,
+    /// Connections are closed, and none is made.
+    Cut,
+    /// Nothing goes through, and nobody is told: as where packets are dropped.
+    Hangs,
+}
+
+/// One direction: who connects, connects through it.
+#[derive(Debug)]
+pub(crate) struct Link {
+    state: Arc<watch::Sender<State>>,
+}
+
+impl Link {
+    pub(crate) fn new() -> Link {
+        Link { state: Arc::new(watch::Sender::new(State::Up)) }
+    }
+
+    /// From now on it is so.
+    pub(crate) fn set(&self, state: State) {
+        self.state.send_replace(state);
+    }
+
+    /// An address at which `target` answers through this link, until the runtime ends.
+    pub(crate) async fn to(&self, target: SocketAddr) -> Result<SocketAddr, Fault> {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(told("a link"))?;
+        let address = listener.local_addr().map_err(told("a link"))?;
+        let state = Arc::clone(&self.state);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(carry(client, target, state.subscribe()));
+            }
+        });
+        Ok(address)
+    }
+}
+
+async fn carry(client: TcpStream, target: SocketAddr, mut state: watch::Receiver<State>) {
+    if *state.borrow() == State::Cut {
+        return;
+    }
+    // a node that does not run refuses, and so does its end of the link
+    let Ok(server) = TcpStream::connect(target).await else { return };
+    let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+    let there = copy(from_client, to_server, state.clone());
+    let back = copy(from_server, to_client, state.clone());
+    tokio::select! {
+        _ = state.wait_for(|state| *state == State::Cut) => {}
+        () = async { tokio::join!(there, back); } => {}
+    }
+}
+
+/// Carries bytes one way; while the link hangs, they wait.
+async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut state: watch::Receiver<State>) {
+    let mut buffer = vec![0; 64 << 10];
+    while let Ok(read @ 1..) = from.read(&mut buffer).await {
+        if state.wait_for(|state| *state != State::Hangs).await.is_err() || to.write_all(&buffer[..read]).await.is_err()
+        {
+            return;
+        }
+    }
+    drop(to.shutdown().await);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    // Bytes go through while it is up, wait while it hangs, and the connection ends when it is cut.
+    #[tokio::test]
+    async fn states() {
+        let echo = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let target = echo.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = echo.accept().await {
+                let (mut from, mut to) = stream.into_split();
+                tokio::spawn(async move { tokio::io::copy(&mut from, &mut to).await });
+            }
+        });
+        let link = Link::new();
+        let mut stream = TcpStream::connect(link.to(target).await.unwrap()).await.unwrap();
+        let mut byte = [0];
+        stream.write_all(b"1").await.unwrap();
+        stream.read_exact(&mut byte).await.unwrap();
+        link.set(State::Hangs);
+        stream.write_all(b"2").await.unwrap();
+        let waits = tokio::time::timeout(Duration::from_millis(100), stream.read_exact(&mut byte)).await;
+        assert!(waits.is_err());
+        link.set(State::Up);
+        stream.read_exact(&mut byte).await.unwrap();
+        assert_eq!(&byte, b"2");
+        link.set(State::Cut);
+        assert_eq!(stream.read(&mut byte).await.unwrap_or(0), 0);
+        let mut refused = TcpStream::connect(link.to(target).await.unwrap()).await.unwrap();
+        assert_eq!(refused.read(&mut byte).await.unwrap_or(0), 0);
+    }
+}
