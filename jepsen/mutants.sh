@@ -20,13 +20,16 @@ run_of() {
     one-zone | forget-needs) echo "${kills[@]}" ;;
     stale-reads) echo --workload tag-register --nemesis kill-any --kills 2 --clients 20 ;;
     ack-at-send) echo --workload mixed --nemesis mix --only isolate-leader --minutes 2.5 --clients 20 --layer-bytes-max 65536 ;;
+    drop-change | skip-compare) echo --workload region --minutes 0.4 --clients 12 ;;
+    # a leader has to die while changes wait
+    early-cursor | forget-deletes) echo --workload region --minutes 1 --clients 16 --seed 5 ;;
     collect-used) echo --workload gc --clients 12 --minutes 0.5 ;;
     *) echo "mutants.sh: no mutant $1" >&2; exit 2 ;;
   esac
 }
 
 failed=0
-for mutant in "${@:-skip-log-sync skip-blob-sync one-zone ack-at-send forget-needs stale-reads collect-used}"; do
+for mutant in "${@:-skip-log-sync skip-blob-sync one-zone ack-at-send forget-needs stale-reads collect-used drop-change early-cursor forget-deletes skip-compare}"; do
   for name in $mutant; do
     case $name in
       skip-* | ack-*) [ "$(id -u)" = 0 ] || { echo "$name: NOT TESTED: power cuts and partitions need root"; continue; } ;;

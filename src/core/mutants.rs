@@ -30,10 +30,18 @@ pub enum Mutant {
     LinkFirst = 10,
     /// To drop a use drops all uses of the repository.
     SkipUse = 11,
+    /// Some changes are not noted for other regions.
+    DropChange = 12,
+    /// The cursor of another region's changes stands where they were received, not where they were applied.
+    EarlyCursor = 13,
+    /// A delete of a tag is forgotten when another region speaks of the tag.
+    ForgetDeletes = 14,
+    /// As [`DropChange`](Mutant::DropChange), and comparing with another region finds that all is equal.
+    SkipCompare = 15,
 }
 
 /// Every mutant with its name.
-pub const ALL: [(&str, Mutant); 11] = [
+pub const ALL: [(&str, Mutant); 15] = [
     ("skip-log-sync", Mutant::SkipLogSync),
     ("skip-blob-sync", Mutant::SkipBlobSync),
     ("skip-dir-sync", Mutant::SkipDirSync),
@@ -45,6 +53,10 @@ pub const ALL: [(&str, Mutant); 11] = [
     ("delete-pending", Mutant::DeletePending),
     ("link-first", Mutant::LinkFirst),
     ("skip-use", Mutant::SkipUse),
+    ("drop-change", Mutant::DropChange),
+    ("early-cursor", Mutant::EarlyCursor),
+    ("forget-deletes", Mutant::ForgetDeletes),
+    ("skip-compare", Mutant::SkipCompare),
 ];
 
 #[cfg(feature = "mutants")]

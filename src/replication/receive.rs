@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use registry_core::metadata::cursor::{self, MoveCursor};
 use registry_core::metadata::keys;
 use registry_core::metadata::parked::ParkEvent;
+use registry_core::mutants::{self, Mutant};
 use registry_core::vocabulary::RepositoryName;
 use registry_core::vocabulary::ids::{Lineage, RegistryId};
 use registry_core::vocabulary::limits::{CHANGE_LANES, CHANGES_OPEN_MAX, SUMS_ASKED_MAX};
@@ -415,7 +416,9 @@ impl Receiver {
     /// Moves the cursor to where everything is done, if that is worth an entry of the log.
     async fn commit(&self, committed: &mut Committed) {
         let Some((lineage, index)) = committed.present else { return };
-        let (watermark, applied) = (self.status.watermark(), self.status.0.lock().state.applied);
+        let early = mutants::is_on(Mutant::EarlyCursor);
+        let watermark = if early { self.status.0.lock().through } else { self.status.watermark() };
+        let applied = self.status.0.lock().state.applied;
         let pause = if applied == committed.applied { COMMIT_IDLE } else { COMMIT_EVERY };
         if watermark <= index || committed.at.elapsed() < pause {
             return;

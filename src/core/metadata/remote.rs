@@ -18,6 +18,7 @@ use super::tag;
 use super::{clock, untagged, usage};
 use crate::decide::quota::Usage;
 use crate::decide::replication::rank::Rank;
+use crate::mutants::{self, Mutant};
 use crate::vocabulary::digest::Digest;
 use crate::vocabulary::limits::{CLOCK_AHEAD_MS_MAX, TAGS_PER_DELETE_MAX};
 use crate::vocabulary::reference::Reference;
@@ -35,7 +36,9 @@ pub fn tag_rank(tables: &impl TablesRead, repository: &RepositoryKey, tag: &Tag)
         return ended.rank();
     }
     match tag::last_change(tables, repository, tag) {
-        Some((_, last)) if last.digest.is_none() => Rank::of_delete(last.version),
+        Some((_, last)) if last.digest.is_none() && !mutants::is_on(Mutant::ForgetDeletes) => {
+            Rank::of_delete(last.version)
+        }
         Some(_) | None => Rank::NEVER,
     }
 }

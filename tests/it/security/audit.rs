@@ -1,14 +1,16 @@
 //! U9 as far as it exists: each change that was made or refused, and each look that was refused, is one record of the
 //! audit, under the id that its answer carries.
 
+use std::time::Duration;
+
 use registry_core::vocabulary::Digest;
 use serde_json::json;
 
 use super::people::{Person, admin, as_admin, audit_of, bearer, json_to, log_of};
 use super::repo::{IMAGE, LAYER, Repo, noise};
 use super::routes::{self, Parts};
-use crate::support::Cluster;
 use crate::support::http::{self, Answer};
+use crate::support::{Cluster, wait};
 
 /// The one record of an answer: action, result, principal.
 fn recorded(answer: &Answer) -> (String, String, String) {
@@ -223,13 +225,18 @@ fn u9_administration() {
         let is_tried = tries.iter().any(|(tried, path, ..)| *tried == method && routes::leads(path, &route));
         assert!(route == "/v1/explain" || is_tried, "{method} {route} was not tried");
     }
+    // a region to read about, as soon as the leader follows it
+    let known = admin("POST", "/v1/regions").header("Content-Type", "application/json").body(card.clone()).send();
+    assert_eq!(known.status, 204, "{}", known.text());
+    let reads = || admin("GET", "/v1/replication/report").send().status == 200;
+    wait("the region is followed", Duration::from_secs(30), reads);
     let backup = admin("POST", "/v1/backups").send().json()["id"].as_str().unwrap().to_owned();
     for (method, route) in routes::admin().into_iter().filter(|(method, path)| method == "GET" || path == "/v1/explain")
     {
         let digest = Digest::sha256(b"u9").to_string();
         let path = route.replace("/history/{*name}", "/history/u9/fixed?at=2026-01-02");
         let path = path.replace("{user}", "u9-user").replace("{*name}", "u9/fixed").replace("{digest}", &digest);
-        let path = path.replace("{id}", &backup).replace("{number}", "0");
+        let path = path.replace("{id}", &backup).replace("{number}", "0").replace("{region}", "u9");
         let body = json!({ "principal": "root", "action": "ecr:PutImage" });
         let by_root = json_to(admin(&method, &path), &body);
         assert_eq!((by_root.status, audit_of(&by_root)), (200, vec![]), "{method} {path}");
@@ -237,6 +244,7 @@ fn u9_administration() {
         let may = by_eve.status == 200;
         assert_eq!(audit_of(&by_eve).len(), usize::from(!may), "{method} {path}: {}", by_eve.text());
     }
+    assert_eq!(admin("DELETE", "/v1/regions/u9").send().status, 204);
 }
 
 // U9: what a client sends into a record stays inside its field: no line of its own, no field of its own, no record
