@@ -27,7 +27,11 @@ pub(super) fn choose() -> Result<(), CliError> {
         | Mutant::ForgetNeeds
         | Mutant::DeletePending
         | Mutant::LinkFirst
-        | Mutant::SkipUse => {}
+        | Mutant::SkipUse
+        | Mutant::DropChange
+        | Mutant::EarlyCursor
+        | Mutant::ForgetDeletes
+        | Mutant::SkipCompare => {}
     }
     Ok(())
 }
