@@ -28,7 +28,7 @@ use load::{Field, Place};
 /// Between two faults, at least.
 const UP: Duration = Duration::from_secs(3);
 /// How long the regions may take to be equal when everything is up again.
-const EQUAL_MAX: Duration = Duration::from_secs(180);
+const EQUAL_MAX: Duration = Duration::from_secs(420);
 const LEADER_MAX: Duration = Duration::from_secs(60);
 const FINISH_MAX: Duration = Duration::from_secs(120);
 /// Own tags read at the end, from each region.
