@@ -96,8 +96,12 @@ async fn play(options: &RunOptions, plan: &Plan, seed: u64) -> Result<(), Fault>
     let shared = Shared::new(&recorder, seed, options.layer_bytes_max, pause_max);
     let ended = perform(options, plan, &mut cluster, &shared).await;
     recorder.note(Note::nemesis(Act::Logs, None, json!({"panics": panics(plan)?})));
+    concluded(&recorder, ended)
+}
+
+/// Everything is in the history. One that the product ended is whole up to there, and has a verdict: a bad one.
+pub(crate) fn concluded(recorder: &Recorder, ended: Result<(), Fault>) -> Result<(), Fault> {
     let ended = match ended {
-        // the history is whole up to here, and has a verdict: a bad one
         Err(fault) if fault.is_of_product() => {
             println!("the product ended the run: {fault}");
             recorder.note(Note::nemesis(Act::Broken, None, json!({"why": fault.to_string()})));

@@ -14,7 +14,8 @@ use parking_lot::Mutex;
 use registry_core::decide::replication::compare::{Drift, Here, Register, Scope, Sums, There, Verdict, judge};
 use registry_core::decide::replication::rank::Rank;
 use registry_core::metadata::register;
-use registry_core::metadata::{cursor, parked, repository};
+use registry_core::metadata::repository::{self, RepositoryKey};
+use registry_core::metadata::{cursor, parked};
 use registry_core::mutants::{self, Mutant};
 use registry_core::vocabulary::ids::{Lineage, RegistryId};
 use registry_core::vocabulary::limits::{DRIFTS_TOLD_MAX, PARKED_MAX, RECORDS_PER_MESSAGE, SUSPECTS_MAX};
@@ -26,11 +27,10 @@ use tokio_util::sync::CancellationToken;
 use super::arrive::{Arrivals, Problem};
 use super::client::Source;
 use super::receive::SourceStatus;
-use super::wire;
-use super::wire::Told;
 use super::wire::proto::RepositorySum;
+use super::wire::{self, Told};
 use crate::ground::clock::{Clock as _, SystemClock};
-use crate::metadata::Metadata;
+use crate::metadata::{Metadata, View};
 
 /// After this node has begun to follow a region.
 const FIRST_AFTER: Duration = Duration::from_secs(60);
@@ -290,7 +290,7 @@ impl Comparer {
 
     /// Compares; the life of the source's log, and its index when it began.
     async fn compare_named(&self, names: &[RepositoryName]) -> Result<Option<(u64, u64)>, Problem> {
-        let mut replies = self.source.sums(names, self.status.state().applied_index).await?;
+        let mut replies = self.source.sums(names, self.applied()).await?;
         let mut began = None;
         while let Some(reply) = replies.next().await? {
             began.get_or_insert((reply.lineage, reply.index));
@@ -354,31 +354,38 @@ impl Comparer {
         }
     }
 
-    /// Reads rows without holding up what else this thread does.
-    async fn blocking<R: Send + 'static>(
+    /// Reads rows of what is compared, which may not be here, without holding up what else this thread does.
+    async fn read<R: Send + 'static>(
         &self,
-        read: impl FnOnce(&Metadata) -> R + Send + 'static,
+        compared: &Compared,
+        read: impl FnOnce(&View<'_>, Option<&RepositoryKey>, &Compared) -> R + Send + 'static,
     ) -> Result<R, Problem> {
-        let metadata = self.metadata.clone();
-        let done = tokio::task::spawn_blocking(move || read(&metadata)).await;
-        done.map_err(|_| Problem::passing("reading the rows failed"))
+        let (metadata, compared) = (self.metadata.clone(), compared.clone());
+        let done = tokio::task::spawn_blocking(move || {
+            metadata.peek(|view| {
+                let found = repository::find(view, RegistryId::DEFAULT, &compared.name);
+                read(view, found.as_ref().map(|(key, _)| key), &compared)
+            })
+        });
+        done.await.map_err(|_| Problem::passing("reading the rows failed"))
     }
 
     async fn own_sums(&self, compared: &Compared) -> Result<Sums, Problem> {
-        let Compared { name, scope, .. } = compared.clone();
-        self.blocking(move |metadata| {
-            metadata.peek(|view| {
-                let found = repository::find(view, RegistryId::DEFAULT, &name);
-                found.map_or_else(Sums::default, |(key, _)| register::sums(view, &key, &scope))
-            })
-        })
-        .await
+        let sums = |view: &View<'_>, key: Option<&RepositoryKey>, compared: &Compared| {
+            key.map_or_else(Sums::default, |key| register::sums(view, key, &compared.scope))
+        };
+        self.read(compared, sums).await
+    }
+
+    /// How much of the source's log is applied here, so that no node behind that answers.
+    fn applied(&self) -> u64 {
+        self.status.state().applied_index
     }
 
     /// Everything that differs without an explanation, at an index of the source's log.
     async fn suspects(&self, compared: &Compared, own: &Sums) -> Result<(u64, Vec<Suspect>), Problem> {
         let Compared { name, scope, count, .. } = compared;
-        let at = (scope.since, self.status.state().applied_index);
+        let at = (scope.since, self.applied());
         let mut replies = self.source.differing(name, at, own).await?;
         let (mut index, mut suspects) = (0, Vec::new());
         let (mut differing, mut sent) = (BTreeSet::new(), HashSet::new());
@@ -386,7 +393,7 @@ impl Comparer {
             index = reply.index;
             differing.extend(reply.buckets.iter().map(|at| *at as usize));
             let told = reply.records.into_iter().map(Told::try_from).collect::<Result<Vec<_>, _>>()?;
-            sent.extend(told.iter().map(|told| xxhash_rust::xxh3::xxh3_64(&told.register.key())));
+            sent.extend(told.iter().map(|told| told.register.hash()));
             // pushes may go on meanwhile
             if sent.len() as u64 > count.saturating_mul(2) + SUSPECTS_MAX as u64 {
                 return Err(Problem::passing("the other region sends more records than it said it has"));
@@ -397,9 +404,8 @@ impl Comparer {
         let mut after = None;
         loop {
             let (records, rest) = self.own_records(compared, after).await?;
-            let is_unsent = |register: &Register| {
-                differing.contains(&register.bucket()) && !sent.contains(&xxhash_rust::xxh3::xxh3_64(&register.key()))
-            };
+            let is_unsent =
+                |register: &Register| differing.contains(&register.bucket()) && !sent.contains(&register.hash());
             let unsent: Vec<Register> = records.into_iter().filter(is_unsent).collect();
             for asked in unsent.chunks(RECORDS_PER_MESSAGE) {
                 let (told_at, told) = self.source.asked(name, at, asked).await?;
@@ -418,15 +424,10 @@ impl Comparer {
         compared: &Compared,
         after: Option<Register>,
     ) -> Result<(Vec<Register>, Option<Register>), Problem> {
-        let Compared { name, scope, .. } = compared.clone();
-        self.blocking(move |metadata| {
-            metadata.peek(|view| {
-                let Some((key, _)) = repository::find(view, RegistryId::DEFAULT, &name) else {
-                    return (Vec::new(), None);
-                };
-                let (records, rest) = register::page(view, &key, &scope, after.as_ref(), VIEW_RECORDS);
-                (records.into_iter().map(|(register, _)| register).collect(), rest)
-            })
+        self.read(compared, move |view, key, compared| {
+            let Some(key) = key else { return (Vec::new(), None) };
+            let (records, rest) = register::page(view, key, &compared.scope, after.as_ref(), VIEW_RECORDS);
+            (records.into_iter().map(|(register, _)| register).collect(), rest)
         })
         .await
     }
@@ -451,27 +452,23 @@ impl Comparer {
     }
 
     async fn judged(&self, compared: &Compared, told: Vec<Told>) -> Result<Vec<Suspect>, Problem> {
-        let (Compared { name, deletes_since, .. }, source) = (compared.clone(), self.source.number);
-        self.blocking(move |metadata| {
-            metadata.peek(|view| {
-                let found = repository::find(view, RegistryId::DEFAULT, &name);
-                let parked: BTreeSet<Register> = parked::list(view, source, None, PARKED_MAX)
-                    .into_iter()
-                    .filter(|(_, row)| row.repository == name)
-                    .map(|(_, row)| row.change.register())
-                    .collect();
-                let judged = |told: Told| {
-                    let target = if let There::Sent(record) = &told.there { Some(record.digest) } else { None };
-                    let is_parked = parked.contains(&told.register);
-                    let absent = Here { record: None, rank: Rank::NEVER, target_gone: None, is_parked };
-                    let here =
-                        |(key, _): &(_, _)| register::here(view, key, &told.register, target.as_ref(), is_parked);
-                    let here = found.as_ref().map_or(absent, here);
-                    let verdict = judge(&told.there, &here, deletes_since);
-                    Suspect { told, here, verdict }
-                };
-                told.into_iter().map(judged).collect()
-            })
+        let source = self.source.number;
+        self.read(compared, move |view, key, compared| {
+            let parked: BTreeSet<Register> = parked::list(view, source, None, PARKED_MAX)
+                .into_iter()
+                .filter(|(_, row)| row.repository == compared.name)
+                .map(|(_, row)| row.change.register())
+                .collect();
+            let judged = |told: Told| {
+                let target = if let There::Sent(record) = &told.there { Some(record.digest) } else { None };
+                let is_parked = parked.contains(&told.register);
+                let absent = Here { record: None, rank: Rank::NEVER, target_gone: None, is_parked };
+                let here = |key| register::here(view, key, &told.register, target.as_ref(), is_parked);
+                let here = key.map_or(absent, here);
+                let verdict = judge(&told.there, &here, compared.deletes_since);
+                Suspect { told, here, verdict }
+            };
+            told.into_iter().map(judged).collect()
         })
         .await
     }
@@ -488,7 +485,7 @@ impl Comparer {
         }
         for first in suspects.chunks(RECORDS_PER_MESSAGE) {
             let registers: Vec<Register> = first.iter().map(|suspect| suspect.told.register.clone()).collect();
-            let at = (scope.since, self.status.state().applied_index);
+            let at = (scope.since, self.applied());
             let (_, told) = self.source.asked(name, at, &registers).await?;
             let second = self.judged(compared, told).await?;
             let is_same = |first: &Suspect, second: &Suspect| {
@@ -517,10 +514,8 @@ impl Comparer {
         };
         let is_passing = matches!(left, Some(Problem::Passing(_)));
         self.tell(|report| report.passing += u64::from(is_passing));
-        let (tag, digest) = match told.register {
-            Register::Tag(tag) => (Some(tag), None),
-            Register::Manifest(digest) => (None, Some(digest)),
-        };
+        let (tag, digest) = told.register.named();
+        let (tag, digest) = (tag.cloned(), digest.copied());
         let (repository, kind) = (name.clone(), verdict.as_str());
         self.found(Found { repository, tag, digest, kind, left: left.map(|problem| problem.to_string()) });
     }
@@ -576,14 +571,9 @@ impl Comparer {
         compared: &Compared,
         after: Option<Digest>,
     ) -> Result<(Vec<Referenced>, Option<Digest>), Problem> {
-        let Compared { name, scope, .. } = compared.clone();
-        self.blocking(move |metadata| {
-            metadata.peek(|view| {
-                let Some((key, _)) = repository::find(view, RegistryId::DEFAULT, &name) else {
-                    return (Vec::new(), None);
-                };
-                register::lost_blobs(view, &key, &scope, after.as_ref(), VIEW_MANIFESTS)
-            })
+        self.read(compared, move |view, key, compared| {
+            let Some(key) = key else { return (Vec::new(), None) };
+            register::lost_blobs(view, key, &compared.scope, after.as_ref(), VIEW_MANIFESTS)
         })
         .await
     }

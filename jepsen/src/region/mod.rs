@@ -20,6 +20,7 @@ use crate::fault::{Fault, told};
 use crate::history::{Act, Actor, Note, Recorder};
 use crate::nemesis;
 use crate::options::RunOptions;
+use crate::run::concluded;
 use crate::workload::Shared;
 use crate::workload::nodes::Nodes;
 use link::{Link, State};
@@ -114,16 +115,7 @@ pub(crate) async fn play(options: &RunOptions, plan: &Plan, seed: u64) -> Result
     for plan in &plans {
         recorder.note(Note::nemesis(Act::Logs, None, json!({"panics": panics(plan)?})));
     }
-    let ended = match ended {
-        Err(fault) if fault.is_of_product() => {
-            println!("the product ended the run: {fault}");
-            recorder.note(Note::nemesis(Act::Broken, None, json!({"why": fault.to_string()})));
-            Ok(())
-        }
-        ended => ended,
-    };
-    recorder.flush();
-    ended
+    concluded(&recorder, ended)
 }
 
 fn name(number: usize) -> String {

@@ -6,7 +6,6 @@ use axum::body::Body;
 use axum::extract::Path;
 use axum::http::{Response, StatusCode};
 use registry_core::decide::policy;
-use registry_core::decide::replication::compare::Register;
 use registry_core::metadata::outbox::Change;
 use registry_core::metadata::parked::{ParkedId, ParkedRow};
 use registry_core::vocabulary::Refusal;
@@ -31,14 +30,6 @@ struct FoundDocument {
     kind: &'static str,
     repaired: bool,
     reason: Option<String>,
-}
-
-/// Tag or digest of a register.
-fn named(register: &Register) -> (Option<String>, Option<String>) {
-    match register {
-        Register::Tag(tag) => (Some(tag.to_string()), None),
-        Register::Manifest(digest) => (None, Some(digest.to_string())),
-    }
 }
 
 impl From<&Found> for FoundDocument {
@@ -185,7 +176,9 @@ fn id(source: u16, text: &str) -> Option<ParkedId> {
 
 impl ParkedDocument {
     fn new((id, row): &(ParkedId, ParkedRow)) -> ParkedDocument {
-        let (tag, digest) = named(&row.change.register());
+        let register = row.change.register();
+        let (tag, digest) = register.named();
+        let (tag, digest) = (tag.map(ToString::to_string), digest.map(ToString::to_string));
         let change = match &row.change {
             Change::ManifestHere { .. } => "manifest put",
             Change::ManifestGone { .. } => "manifest deleted",

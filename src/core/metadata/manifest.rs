@@ -442,9 +442,8 @@ impl Apply for DeleteManifest {
             return Err(Refusal::ManifestUnknown { reference: Reference::Digest(self.digest) });
         };
         let version = tag::next_version(tables, self.slot(), context);
-        refuse_if_held(tables, &self.repository, &self.digest)?;
         let mut tags = Vec::new();
-        for name in tag::of_manifest(tables, &self.repository, &self.digest, TAGS_PER_DELETE_MAX) {
+        for name in tags_to_delete(tables, &self.repository, &self.digest)? {
             let tag_row = tag::read(tables, &self.repository, &name).expect("a manifest's tags exist");
             tags.push(tag::drop_tag(tables, context, &self.repository, &name, &tag_row, version));
         }
@@ -454,20 +453,22 @@ impl Apply for DeleteManifest {
     }
 }
 
-/// Refuses a delete of what an index names, or what has more tags than go with it at once.
-pub(super) fn refuse_if_held(
+/// The tags that go with a manifest when it is deleted; refused for what an index names, or what has more of them than
+/// go at once.
+pub(super) fn tags_to_delete(
     tables: &impl TablesRead,
     repository: &RepositoryKey,
     digest: &Digest,
-) -> Result<(), Refusal> {
+) -> Result<Vec<Tag>, Refusal> {
     if let Some(parent) = parent(tables, repository, digest) {
         return Err(Refusal::ManifestReferenced { digest: *digest, parent: parent.into() });
     }
-    if tag::of_manifest(tables, repository, digest, TAGS_PER_DELETE_MAX + 1).len() > TAGS_PER_DELETE_MAX {
+    let names = tag::of_manifest(tables, repository, digest, TAGS_PER_DELETE_MAX + 1);
+    if names.len() > TAGS_PER_DELETE_MAX {
         let limit = "tags deleted with one manifest".to_owned();
         return Err(Refusal::LimitReached { limit, allowed: TAGS_PER_DELETE_MAX as u64 });
     }
-    Ok(())
+    Ok(names)
 }
 
 /// Removes a manifest that neither a tag nor an index names. What it held is free from now on, but not older for that.

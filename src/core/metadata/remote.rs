@@ -216,11 +216,12 @@ impl Apply for DropRemoteManifest {
         let row = manifest::read(tables, &repository, &digest);
         // put again since, it stays, without the tags of before
         let goes = row.as_ref().is_none_or(|row| row.presence < version);
-        if goes {
-            manifest::refuse_if_held(tables, &repository, &digest)?;
-        }
+        let names = match goes {
+            true => manifest::tags_to_delete(tables, &repository, &digest)?,
+            false => tag::of_manifest(tables, &repository, &digest, TAGS_PER_DELETE_MAX),
+        };
         let mut tags = Vec::new();
-        for name in tag::of_manifest(tables, &repository, &digest, TAGS_PER_DELETE_MAX) {
+        for name in names {
             let set = tag::read(tables, &repository, &name).expect("a manifest's tags exist");
             if set.version < version {
                 let ended = EndedRow { version: set.version, base: set.base };

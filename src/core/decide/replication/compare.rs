@@ -5,8 +5,6 @@
 //! [`Verdict::Drift`] is repaired. Compared are the records that the source made since the rule stands; equal sums over
 //! them are the quick way to know that there is nothing to judge. Source: consensus-and-faults §6.5.
 
-use std::fmt;
-
 use super::rank::Rank;
 use crate::vocabulary::digest::Digest;
 use crate::vocabulary::tag::Tag;
@@ -33,17 +31,21 @@ impl Register {
         }
     }
 
+    /// XXH3-64 of its name.
+    pub fn hash(&self) -> u64 {
+        xxhash_rust::xxh3::xxh3_64(&self.key())
+    }
+
     /// The sum that it is part of.
     pub fn bucket(&self) -> usize {
-        (xxhash_rust::xxh3::xxh3_64(&self.key()) % BUCKETS as u64) as usize
+        (self.hash() % BUCKETS as u64) as usize
     }
-}
 
-impl fmt::Display for Register {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// The tag that it is, or the manifest.
+    pub fn named(&self) -> (Option<&Tag>, Option<&Digest>) {
         match self {
-            Register::Manifest(digest) => digest.fmt(out),
-            Register::Tag(tag) => tag.fmt(out),
+            Register::Tag(tag) => (Some(tag), None),
+            Register::Manifest(digest) => (None, Some(digest)),
         }
     }
 }
