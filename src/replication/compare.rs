@@ -377,9 +377,11 @@ impl Comparer {
         self.read(compared, sums).await
     }
 
-    /// How much of the source's log is applied here, so that no node behind that answers.
+    /// How much of the source's log is applied here, so that no node behind that answers. Behind a gap that is of no
+    /// use: it may be of another life of the log.
     fn applied(&self) -> u64 {
-        self.status.state().applied_index
+        let state = self.status.state();
+        if state.has_gap { 0 } else { state.applied_index }
     }
 
     /// Everything that differs without an explanation, at an index of the source's log.
