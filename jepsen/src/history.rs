@@ -168,13 +168,29 @@ pub(crate) enum Act {
 }
 
 impl Act {
-    /// Whether its `ok` means that a quorum has something new.
+    /// Those whose `ok` means that a quorum has something new.
+    pub(crate) const WRITES: [Act; 16] = [
+        Act::PutBlob,
+        Act::PutManifest,
+        Act::Put,
+        Act::PutIf,
+        Act::Delete,
+        Act::Upload,
+        Act::Mount,
+        Act::Add,
+        Act::Remove,
+        Act::PushImage,
+        Act::Untag,
+        Act::DeleteImage,
+        Act::DeleteBlob,
+        Act::MountLayer,
+        Act::RegionPut,
+        Act::RegionDelete,
+    ];
+
+    /// Whether it is one of them.
     pub(crate) fn is_write(self) -> bool {
-        let pushes = matches!(self, Act::PutBlob | Act::PutManifest | Act::Upload | Act::Mount);
-        let collected =
-            matches!(self, Act::PushImage | Act::Untag | Act::DeleteImage | Act::DeleteBlob | Act::MountLayer);
-        let in_region = matches!(self, Act::RegionPut | Act::RegionDelete);
-        pushes || collected || in_region || matches!(self, Act::Put | Act::PutIf | Act::Delete | Act::Add | Act::Remove)
+        Act::WRITES.contains(&self)
     }
 }
 

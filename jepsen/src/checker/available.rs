@@ -1,18 +1,17 @@
-//! While a majority is untouched, a write that is begun after a fault soon succeeds.
+//! While a majority is untouched, a write that is begun after a fault soon succeeds. Whichever it is and whoever begins
+//! it: clients that push keep their connections through the balancer, so that all of them may wait at the one node that
+//! was hit, while others write at the majority.
 
 use serde_json::{Value, json};
 
 use super::{Demands, Pair, Verdict, faults, nemesis, pairs};
 use crate::history::{Act, Event};
 
-/// The writes that are waited for.
-const WRITES: [Act; 5] = [Act::PutBlob, Act::PutManifest, Act::PushImage, Act::Untag, Act::DeleteImage];
-
 pub(super) fn check(events: &[Event], demands: &Demands) -> Verdict {
     let allowed = demands.available_max_ms.saturating_mul(1_000_000);
     // the end of the load: who begins nothing more can't be waited for
     let over = nemesis(events, Act::Load).nth(1).map_or(0, |end| end.time);
-    let writes: Vec<Pair<'_>> = pairs(events, &WRITES).into_iter().filter(Pair::is_ok).collect();
+    let writes: Vec<Pair<'_>> = pairs(events, &Act::WRITES).into_iter().filter(Pair::is_ok).collect();
     let (mut problems, mut took_ms, mut unjudged) = (Vec::new(), Vec::new(), 0);
     let windows = faults::windows(events);
     let judged = windows
@@ -50,8 +49,13 @@ mod tests {
     use crate::history::Kind;
     use crate::history::testing::{Line, history};
 
-    /// A fault at 10 s under load until `over`, and writes of `(begun, ended)`.
+    /// A fault at 10 s under load until `over`, and pushes of blobs of `(begun, ended)`.
     fn verdict(is_safe: bool, outcome: &str, over: f64, writes: &[(f64, f64)]) -> Verdict {
+        let of_blobs: Vec<_> = writes.iter().map(|(begun, ended)| (Act::PutBlob, *begun, *ended)).collect();
+        verdict_of(is_safe, outcome, over, &of_blobs)
+    }
+
+    fn verdict_of(is_safe: bool, outcome: &str, over: f64, done: &[(Act, f64, f64)]) -> Verdict {
         let fault =
             |outcome: &str| json!({"fault": 1, "kind": "kill", "nodes": ["a-1"], "safe": is_safe, "outcome": outcome});
         let mut lines: Vec<Line<'_>> = vec![
@@ -60,10 +64,10 @@ mod tests {
             (10.0, None, Kind::Info, Act::Inject, "", "", fault(outcome)),
             (over, None, Kind::Info, Act::Load, "", "", Value::Null),
         ];
-        for (number, (begun, ended)) in writes.iter().enumerate() {
+        for (number, (act, begun, ended)) in done.iter().enumerate() {
             let process = Some(number as u64);
-            lines.push((*begun, process, Kind::Invoke, Act::PutBlob, "r:t", "", Value::Null));
-            lines.push((*ended, process, Kind::Ok, Act::PutBlob, "r:t", "", Value::Null));
+            lines.push((*begun, process, Kind::Invoke, *act, "r:t", "", Value::Null));
+            lines.push((*ended, process, Kind::Ok, *act, "r:t", "", Value::Null));
         }
         lines.sort_by(|one, other| one.0.total_cmp(&other.0));
         check(&history(&lines), &demands())
@@ -81,5 +85,18 @@ mod tests {
         assert!(verdict(true, "installed", 15.0, &[]).is_good, "the load ended before");
         assert!(verdict(false, "installed", 60.0, &[]).is_good, "a majority was hit");
         assert!(verdict(true, "skipped", 60.0, &[]).is_good, "nothing was done");
+    }
+
+    // Everybody who pushes waits at the node that was hit: any other write shows that the majority works. A read does
+    // not.
+    #[test]
+    fn any_write() {
+        let waits = [(Act::PutBlob, 9.9, 22.4), (Act::PutManifest, 9.9, 22.4)];
+        let with = |act| verdict_of(true, "installed", 60.0, &[waits[0], waits[1], (act, 10.1, 11.5)]);
+        for act in Act::WRITES {
+            let soon = with(act);
+            assert!(soon.is_good && soon.figures["longest_ms"] == 1500, "{act:?}: {:?}", soon.problems);
+        }
+        assert!([Act::Pull, Act::Get, Act::ReadWhole, Act::Look, Act::List].into_iter().all(|act| !with(act).is_good));
     }
 }

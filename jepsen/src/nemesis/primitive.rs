@@ -18,6 +18,8 @@ const END_MAX: Duration = Duration::from_secs(30);
 const REACT_MAX: Duration = Duration::from_secs(60);
 /// How long until a leadership that was handed over is seen.
 const HAND_OVER_MAX: Duration = Duration::from_secs(10);
+/// So long that the balancer sees a node again before the next one ends: else all its clients move to one, and stay.
+const SEEN: Duration = Duration::from_millis(500);
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Writes a second of a slow disk.
@@ -193,6 +195,7 @@ impl Primitive {
         for at in &self.nodes {
             stops.push(ms(cluster.stop_node(*at).await?));
             super::restart(cluster, recorder, *at).await?;
+            tokio::time::sleep(SEEN).await;
         }
         Ok(json!({"stop_ms": stops.iter().max(), "stops_ms": stops}))
     }
