@@ -9,7 +9,7 @@ export ROCKSDB_STATIC = 1
 ROCKSDB = export ROCKSDB_LIB_DIR="$$(.ci/rocksdb.sh $(CACHE))"
 BIN = $(CARGO_TARGET_DIR)/debug/portolan
 
-.PHONY: run test check unit it build bench image clients test-clients test-compose test-ops conformance clean tools fmt deny sim jepsen jepsen-smoke jepsen-s3 jepsen-long jepsen-mutants test-upgrade
+.PHONY: run test check unit it build bench image clients test-clients test-compose test-ops conformance clean tools fmt deny sim test-helm jepsen jepsen-smoke jepsen-s3 jepsen-long jepsen-mutants test-upgrade
 
 ## run: a three-node, three-zone cluster on loopback; prints endpoints, a credential and lines to paste
 run: build
@@ -36,7 +36,7 @@ unit: tools
 	$(ROCKSDB); cargo test --locked --test tidy
 
 ## test: everything: check, simulation, integration, conformance, real clients that install in minutes
-test: check sim it conformance clients jepsen-smoke
+test: check sim it conformance clients test-helm jepsen-smoke
 
 it: build
 	$(ROCKSDB); cargo test --locked --test it
@@ -71,6 +71,10 @@ test-compose: build
 ## test-ops: unit, alert rules, board and runbooks; three drills, ARGS=--all does all, ARGS=--check starts nothing
 test-ops: build
 	tests/ops/run.sh $(ARGS)
+
+## test-helm: the chart, rendered, decoded strictly and checked by the product; ARGS=--pods runs its pods in containers
+test-helm: build
+	tests/helm/run.sh $(ARGS)
 
 JEPSEN = $(CARGO_TARGET_DIR)/debug/jepsen run --store $(CACHE)/store
 
