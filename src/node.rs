@@ -203,6 +203,7 @@ pub async fn run(settings: Settings, shutdown: Shutdown, databases: Databases) -
         "this node is up"
     );
     shutdown.requested().await;
+    parts.transfer.set_closing();
     drain(&parts, serving).await;
     Ok(())
 }
@@ -256,9 +257,12 @@ async fn assemble(settings: Settings, shutdown: Shutdown, databases: &Databases)
         .region
         .zip(tls.clone())
         .map(|(listen, tls)| RegionDoor { port: listen.port(), ca_pem: Arc::new(move || tls().ca_pem.clone()) });
-    let config = replication::Config { listen: settings.listen.region, bind_source: settings.node.bind_source, tls };
+    let (listen, bind_source) = (settings.listen.region, settings.node.bind_source);
+    let config = replication::Config { listen, bind_source, tls, spool: settings.node.data_dir.join("through") };
+    let replication = Replication::new(config, metadata.clone(), registry.clone(), transfer.clone());
+    replication.read_through();
     Ok(Parts {
-        replication: Replication::new(config, metadata.clone(), registry.clone()),
+        replication,
         registry,
         auth: Auth::new(metadata.clone(), Arc::new(SystemClock), auth_settings(&settings)),
         cluster: match door {

@@ -14,6 +14,7 @@ use registry_core::vocabulary::{Refusal, Timestamp};
 use super::caller::{Caller, CallerKind, CredentialKind};
 use super::credential::{self, Credential};
 use super::identity::{Account, Identities, Invalid, anonymous_name};
+use super::link::{Link, LinkClaims, NoLink};
 use super::rights::{Circumstances, Rights};
 use super::scope::Granted;
 use super::secret::key_id_valid;
@@ -118,6 +119,30 @@ impl Auth {
                 }
             }),
         })
+    }
+
+    /// Who follows a link, at one revision; `None` before the cluster is initialised.
+    pub(super) fn follow_in(
+        &self,
+        tables: &impl TablesRead,
+        revision: Revision,
+        text: &str,
+        evidence: &Evidence<'_>,
+    ) -> Option<Result<(Caller, Link), NoLink>> {
+        let identities = self.0.latest.at(tables, revision.lineage)?;
+        let now_ms = self.0.clock.wall_ms();
+        let circumstances =
+            Circumstances { address: evidence.address, secure: evidence.secure, at: Timestamp::from_ms(now_ms) };
+        let making = Making { identities: &identities, circumstances, revision };
+        let verified = identities.verify_link(tables, text, now_ms);
+        Some(verified.map(|(LinkClaims { claims, link }, account)| {
+            let granted = Some(Arc::new(claims.granted));
+            let caller = match account {
+                Some(account) => making.account(&account, CredentialKind::Bearer, granted),
+                None => making.anonymous(CredentialKind::Bearer, granted, self.0.settings.anonymous),
+            };
+            (caller, link)
+        }))
     }
 
     fn note_success(&self, account: &Account, address: IpAddr) {

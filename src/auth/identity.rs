@@ -16,9 +16,10 @@ use registry_core::vocabulary::ids::{Lineage, RegistryId};
 use registry_core::vocabulary::limits::CREDENTIALS_CACHED_MAX;
 use registry_core::vocabulary::names::UserName;
 
+use super::link::{LinkClaims, Links, NoLink};
 use super::rights::Rights;
 use super::secret::{SecretKeys, key_id_valid};
-use super::token::{Claims, Tokens};
+use super::token::{Claims, TokenError, Tokens};
 
 /// Which users, keys and policies something was made from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,6 +61,7 @@ pub(super) enum Invalid {
 pub(super) struct Identities {
     stamp: Stamp,
     pub tokens: Tokens,
+    pub links: Links,
     pub secrets: SecretKeys,
     /// Of requests without a credential.
     pub anonymous: Arc<Rights>,
@@ -76,6 +78,7 @@ impl Identities {
         Some(Identities {
             stamp,
             tokens: Tokens::of(&cluster),
+            links: Links::of(&cluster),
             secrets: SecretKeys::of(&cluster),
             anonymous: Arc::new(anonymous),
             nobody: Arc::new(Rights::of_nobody(&cluster.region)),
@@ -161,13 +164,36 @@ impl Identities {
         now_ms: u64,
     ) -> Result<(Claims, Option<Arc<Account>>), Invalid> {
         let claims = self.tokens.read(token, now_ms).map_err(|_| Invalid::Credential)?;
+        let account = self.owner(tables, &claims, now_ms)?;
+        Ok((claims, account))
+    }
+
+    /// Checks a link and that who it was made for is still there; `None` as above.
+    pub(super) fn verify_link(
+        &self,
+        tables: &impl TablesRead,
+        text: &str,
+        now_ms: u64,
+    ) -> Result<(LinkClaims, Option<Arc<Account>>), NoLink> {
+        let opened = self.links.open(text).ok_or(NoLink::Foreign)?;
+        match self.tokens.check(&opened.claims, now_ms) {
+            Ok(()) => {}
+            Err(TokenError::Expired | TokenError::Early) => return Err(NoLink::Expired(opened.link)),
+            Err(TokenError::Foreign) => return Err(NoLink::Foreign),
+        }
+        let account = self.owner(tables, &opened.claims, now_ms).map_err(|_| NoLink::Foreign)?;
+        Ok((opened, account))
+    }
+
+    /// Whose claims these are, if that is somebody still; `None` where no credential was shown for them.
+    fn owner(&self, tables: &impl TablesRead, claims: &Claims, now_ms: u64) -> Result<Option<Arc<Account>>, Invalid> {
         if claims.version > self.stamp.version {
             return Err(Invalid::Behind);
         }
-        let Some(key_id) = &claims.key_id else { return Ok((claims, None)) };
+        let Some(key_id) = &claims.key_id else { return Ok(None) };
         let account = self.account(tables, key_id).filter(|account| account.holds(now_ms));
         match account {
-            Some(account) if account.registry == claims.registry => Ok((claims, Some(account))),
+            Some(account) if account.registry == claims.registry => Ok(Some(account)),
             Some(_) | None => Err(Invalid::Credential),
         }
     }

@@ -9,7 +9,7 @@
 //!
 //! [`Auth::authorize`] does 1 and 2 in one. A [`Refused::Unauthenticated`] is rendered with [`Auth::challenge`]. Every
 //! change, made or refused, is told to [`audit`]. The rules of visibility are in `decide.rs`, users and keys in
-//! `users.rs`, the token service in `service.rs`.
+//! `users.rs`, the token service in `service.rs`, links that carry their own right in `link.rs`.
 
 pub mod audit;
 mod authenticate;
@@ -20,6 +20,7 @@ mod credential;
 mod decide;
 mod guess;
 mod identity;
+mod link;
 mod rights;
 mod scope;
 mod secret;
@@ -48,6 +49,7 @@ use crate::metadata::Metadata;
 pub use bootstrap::{ROOT, RootKey};
 pub use caller::{Caller, CallerKind, CredentialKind};
 pub use challenge::{SERVICE, TOKEN_PATH};
+pub use link::{Link, NoLink};
 pub use scope::Action;
 pub use secret::{KeyFileError, parse_key_file};
 pub use service::IssuedToken;

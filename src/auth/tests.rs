@@ -12,9 +12,9 @@ use registry_core::decide::policy::scope::Scopes;
 use registry_core::decide::tag_move::TagRights;
 use registry_core::metadata::cluster::{FEATURE_LEVEL, InitCluster};
 use registry_core::metadata::principal::ANONYMOUS;
-use registry_core::vocabulary::ids::{ClusterId, Lineage, RegistryId};
-use registry_core::vocabulary::limits::{GUESS_DELAY_MS, GUESSES_FREE};
-use registry_core::vocabulary::{Refusal, RepositoryName};
+use registry_core::vocabulary::ids::{ClusterId, Lineage, NodeId, RegistryId, RepositoryId};
+use registry_core::vocabulary::limits::{GUESS_DELAY_MS, GUESSES_FREE, LINK_LIFETIME_MS};
+use registry_core::vocabulary::{Digest, Refusal, RepositoryName};
 
 use super::state::State;
 use super::state::memory::Memory;
@@ -186,6 +186,36 @@ async fn a22_anonymous_and_the_rest() {
     for (who, want) in [(&nobody, "401"), (&plain, "403"), (&granted, "403"), (&denied, "404")] {
         assert_eq!(house.told(who, Action::Push, "public/a").await, want);
     }
+}
+
+// T15, A26: a link holds for pulls of its repository, for a minute, and only for who may pull at that moment.
+#[tokio::test]
+async fn a26_links() {
+    let house = House::new().await;
+    let ann = house.user("ann", &["read:team/app"]).await;
+    let (caller, nothing) = (house.caller(&ann).await.unwrap(), HeaderMap::new());
+    let (repository, digest, node, back) =
+        (RepositoryId(1), Digest::sha256(b"x"), NodeId(2), "https://here".to_owned());
+    let link = Link { repository, digest, node, client: HERE, back };
+    let text = house.auth.link(&caller, &name("team/app"), link.clone()).unwrap();
+    let follow = async |text: &str| house.auth.follow(text, &evidence(&nothing)).await;
+    let may = |caller: &Caller, action: Action, of: &str| {
+        house.auth.permit(caller, action, RegistryId::DEFAULT, &name(of)).is_ok()
+    };
+    let (by, found) = follow(&text).await.unwrap();
+    assert_eq!(found, link);
+    assert!(may(&by, Action::Pull, "team/app"));
+    assert!(!may(&by, Action::Pull, "other") && !may(&by, Action::Push, "team/app"));
+    assert!(house.caller(&bearer(&text)).await.is_err(), "it is no token");
+    assert_eq!(follow(&format!("{text}A")).await.err(), Some(NoLink::Foreign));
+    house.grant("ann", &["read:other"]).await;
+    assert!(!may(&follow(&text).await.unwrap().0, Action::Pull, "team/app"));
+    house.auth.set_user_enabled(&house.root().await, "ann", false).await.unwrap();
+    assert_eq!(follow(&text).await.err(), Some(NoLink::Foreign));
+    house.clock.advance(LINK_LIFETIME_MS);
+    assert_eq!(follow(&text).await.err(), Some(NoLink::Expired(link)));
+    let operator = house.auth.operator("ann", &evidence(&nothing)).await.unwrap();
+    assert_eq!(house.auth.link(&operator, &name("team/app"), found), None);
 }
 
 // A22: switched off, requests without a credential get nothing, whatever policies say, and no token either way.

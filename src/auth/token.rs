@@ -79,9 +79,13 @@ impl Tokens {
         self.sealer.seal(&Claims { cluster, lineage, registry, key_id, granted, not_before_ms, expires_at_ms, version })
     }
 
-    /// Reads a token and checks where and when it holds. Whether its owner is still there is for the caller to see.
-    pub(super) fn read(&self, token: &str, now_ms: u64) -> Result<Claims, TokenError> {
-        let claims: Claims = self.sealer.open(token).map_err(|_| TokenError::Foreign)?;
+    /// The cluster whose tokens these are.
+    pub(super) fn cluster(&self) -> ClusterId {
+        self.cluster
+    }
+
+    /// Whether claims hold here and now.
+    pub(super) fn check(&self, claims: &Claims, now_ms: u64) -> Result<(), TokenError> {
         if claims.cluster != self.cluster || claims.lineage != self.lineage {
             return Err(TokenError::Foreign);
         }
@@ -91,6 +95,13 @@ impl Tokens {
         if now_ms >= claims.expires_at_ms {
             return Err(TokenError::Expired);
         }
+        Ok(())
+    }
+
+    /// Reads a token and checks where and when it holds. Whether its owner is still there is for the caller to see.
+    pub(super) fn read(&self, token: &str, now_ms: u64) -> Result<Claims, TokenError> {
+        let claims: Claims = self.sealer.open(token).map_err(|_| TokenError::Foreign)?;
+        self.check(&claims, now_ms)?;
         Ok(claims)
     }
 }

@@ -17,6 +17,7 @@ mod error;
 mod gc;
 mod health;
 mod image;
+mod nearest;
 mod output;
 mod quota;
 mod region;
@@ -65,6 +66,8 @@ enum Command {
     Region(region::RegionArguments),
     /// What is copied to other regions.
     Replication(replication::ReplicationArguments),
+    /// Where clients are, and which node serves them.
+    Nearest(nearest::NearestArguments),
     /// List, show and delete images.
     Image(image::ImageArguments),
     /// Garbage collection: where it stands, pause it, run it, what becomes of a blob.
@@ -121,6 +124,7 @@ fn run(arguments: Arguments) -> Result<(), CliError> {
         Command::Registry(registry) => ask(registry::run(registry, printer)),
         Command::Region(region) => ask(region::run(region, printer)),
         Command::Replication(replication) => ask(replication::run(replication, printer)),
+        Command::Nearest(nearest) => ask(nearest::run(nearest, printer)),
         Command::Image(image) => ask(image::run(image, printer)),
         Command::Gc(gc) => ask(gc::run(gc, printer)),
         Command::Repair(repair) => ask(repair::run(repair, printer)),

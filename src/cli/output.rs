@@ -123,7 +123,7 @@ pub(super) fn lines_safe(text: &str) -> String {
 }
 
 /// JSON with harmful characters written as `\uXXXX`: the same document, for any parser. Line ends stand between tokens.
-fn json_safe(text: &str) -> String {
+pub(super) fn json_safe(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         if is_harmful(c) && c != '\n' {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use reqwest::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::client::{Client, part};
 use super::connection::ConnectionArguments;
@@ -30,6 +30,23 @@ enum RegionCommand {
     },
     /// Show the other regions, and how far changes have gone. What the leader follows is told by the leader.
     List,
+    /// Take nothing from a region until `region resume`. It keeps its changes for seven days.
+    Pause {
+        /// Its name.
+        region: String,
+    },
+    /// Go on taking what a region sends.
+    Resume {
+        /// Its name.
+        region: String,
+    },
+    /// Say how fast bytes of blobs are taken from a region.
+    Limit {
+        /// Its name.
+        region: String,
+        /// Bytes a second; 0 for as many as there can be.
+        bytes_per_second: u64,
+    },
     /// Forget a region: nothing is taken from it or given to it any more; what came from it stays.
     Remove {
         /// Its name.
@@ -37,7 +54,7 @@ enum RegionCommand {
     },
 }
 
-const COLUMNS: [Column; 9] = [
+const COLUMNS: [Column; 12] = [
     ("region", "region"),
     ("number", "number"),
     ("connected", "followed.connected"),
@@ -46,6 +63,9 @@ const COLUMNS: [Column; 9] = [
     ("put aside", "followed.parked"),
     ("taken to", "taken.index"),
     ("given to", "given.index"),
+    ("paused", "paused"),
+    ("backfill", "backfill.settled"),
+    ("of", "backfill.total"),
     ("problem", "followed.problem"),
 ];
 
@@ -67,11 +87,28 @@ pub(super) async fn run(arguments: RegionArguments, printer: Printer) -> Result<
             let document = client.get(PATH).await?;
             printer.list(&document, "regions", &COLUMNS)
         }
+        RegionCommand::Pause { region } => {
+            set(&client, &region, &json!({ "paused": true })).await?;
+            printer.done("nothing is taken from the region until `portolan region resume`")
+        }
+        RegionCommand::Resume { region } => {
+            set(&client, &region, &json!({ "paused": false })).await?;
+            printer.done("what the region sends is taken again")
+        }
+        RegionCommand::Limit { region, bytes_per_second } => {
+            set(&client, &region, &json!({ "bytes_per_second": bytes_per_second })).await?;
+            printer.done("the limit is in force")
+        }
         RegionCommand::Remove { region } => {
             client.call(Method::DELETE, &format!("{PATH}/{}", part(&region)), None).await?;
             printer.done("the region is forgotten here; remove this one there as well")
         }
     }
+}
+
+/// Changes what is wanted of the link to a region.
+async fn set(client: &Client, region: &str, wish: &Value) -> Result<(), CliError> {
+    client.call(Method::PATCH, &format!("{PATH}/{}", part(region)), Some(wish)).await.map(drop)
 }
 
 /// A JSON document from a file or from standard input.

@@ -7,10 +7,10 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::client::{Client, part};
+use super::client::{Client, part, path};
 use super::connection::ConnectionArguments;
 use super::error::CliError;
-use super::output::{Column, Format, Printer};
+use super::output::{Column, Format, Printer, json_safe, show};
 use super::region::read_json;
 
 #[derive(Debug, Args)]
@@ -25,8 +25,8 @@ pub(super) struct ReplicationArguments {
 enum ReplicationCommand {
     /// Print the rules, as ECR's replication configuration.
     Rules,
-    /// Set all rules, in place of those there are. What is pushed from then on is copied; what was pushed before is
-    /// not.
+    /// Set all rules, in place of those there are. What is pushed from then on is copied; what was pushed before, if
+    /// the rule has "backfill" enabled.
     Set {
         /// The file with the rules, as `replication rules` prints them; - reads standard input.
         file: PathBuf,
@@ -47,6 +47,24 @@ enum ReplicationCommand {
     Parked {
         /// The region's name.
         region: String,
+    },
+    /// Show what has become of an image in the regions that rules send it to.
+    Image {
+        /// The repository.
+        repository: String,
+        /// A tag or a digest.
+        reference: String,
+    },
+    /// Show settings of tags that were lost to those of another region, whose maker had not seen them.
+    Conflicts,
+    /// Print the records that this region and another one should both have, one JSON document a line, for
+    /// `deploy/replication/equal.py` or any other comparison.
+    Export {
+        /// The other region's name.
+        region: String,
+        /// `to`: made here and sent there; `from`: made there, as they are here.
+        #[arg(long, value_parser = ["to", "from"])]
+        direction: String,
     },
     /// Try those changes once more.
     Retry {
@@ -76,6 +94,17 @@ const PARKED: [Column; 6] = [
     ("digest", "digest"),
     ("reason", "reason"),
 ];
+const IMAGE: [Column; 4] =
+    [("region", "region"), ("registry", "registryId"), ("status", "status"), ("reason", "reason")];
+const CONFLICTS: [Column; 7] = [
+    ("found", "found_at"),
+    ("repository", "repository"),
+    ("tag", "tag"),
+    ("kept", "kept"),
+    ("of region", "kept_region"),
+    ("lost", "lost"),
+    ("of region", "lost_region"),
+];
 const FAILED: [Column; 2] = [("id", "id"), ("reason", "reason")];
 /// Between two looks at a comparison.
 const LOOK: Duration = Duration::from_millis(200);
@@ -93,6 +122,12 @@ pub(super) async fn run(arguments: ReplicationArguments, printer: Printer) -> Re
         ReplicationCommand::Verify { region, timeout } => verify(&client, printer, &region, timeout).await,
         ReplicationCommand::Parked { region } => printer.list(&client.get(&parked(&region)).await?, "parked", &PARKED),
         ReplicationCommand::Retry { region } => retry(&client, printer, &region).await,
+        ReplicationCommand::Image { repository, reference } => {
+            let path = format!("/v1/replication/images/{}?reference={}", path(&repository), part(&reference));
+            printer.list(&client.get(&path).await?, "replicationStatuses", &IMAGE)
+        }
+        ReplicationCommand::Conflicts => conflicts(&client, printer).await,
+        ReplicationCommand::Export { region, direction } => export(&client, &region, &direction).await,
     }
 }
 
@@ -142,6 +177,47 @@ fn judged(last: &Value) -> Result<(), CliError> {
         return Err(CliError::failed(told));
     }
     Ok(())
+}
+
+/// All pages, as one list.
+async fn conflicts(client: &Client, printer: Printer) -> Result<(), CliError> {
+    let (mut all, mut after) = (Vec::new(), String::new());
+    loop {
+        let page = client.get(&format!("/v1/replication/conflicts{after}")).await?;
+        all.extend(page["conflicts"].as_array().cloned().unwrap_or_default());
+        let Some(last) = page["after"].as_str() else { break };
+        after = format!("?after={}", part(last));
+    }
+    printer.list(&json!({ "conflicts": all }), "conflicts", &CONFLICTS)
+}
+
+/// Line by line: what it is about, each repository before its records, and the end.
+async fn export(client: &Client, region: &str, direction: &str) -> Result<(), CliError> {
+    let line = |document: &Value| show(&json_safe(&document.to_string()));
+    let base = format!("/v1/replication/export/{}?direction={direction}", part(region));
+    let (mut rest, mut last, mut is_begun) = (String::new(), Value::Null, false);
+    loop {
+        let page = client.get(&format!("{base}{rest}")).await?;
+        if !is_begun {
+            line(&json!({ "export": { "region": region, "direction": direction, "origin": page["origin"] } }))?;
+            is_begun = true;
+        }
+        let name = &page["repository"];
+        if !name.is_null() && *name != last {
+            line(&json!({ "repository": name, "since": page["since"] }))?;
+            last = name.clone();
+        }
+        for record in page["records"].as_array().map_or(&[][..], Vec::as_slice) {
+            let mut record = record.clone();
+            record["repository"] = name.clone();
+            line(&record)?;
+        }
+        let Some(repository) = page["rest"]["repository"].as_str() else {
+            return line(&json!({ "end": { "index": page["index"] } }));
+        };
+        let register = page["rest"]["register"].as_str().map(|register| format!("&register={register}"));
+        rest = format!("&repository={}{}", part(repository), register.unwrap_or_default());
+    }
 }
 
 async fn retry(client: &Client, printer: Printer, region: &str) -> Result<(), CliError> {

@@ -4,6 +4,7 @@
 //! an operator may ask and do.
 
 pub mod backup;
+mod export;
 pub mod feed;
 pub mod founding;
 mod healing;
@@ -14,6 +15,7 @@ pub mod registration;
 mod status;
 mod upgrade;
 
+pub use export::{Direction, ExportPage, ExportPlace};
 pub use founding::{Founded, Founding, FoundingError};
 pub use healing::{Healing, Patient};
 pub use identity::{Identity, IdentityError};

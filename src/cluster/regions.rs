@@ -4,11 +4,15 @@
 //! its authority. A card holds no secret; whoever hands it over should be believed.
 
 use registry_core::decide::replication::rules::Rule;
+use registry_core::metadata::backfill::{self, BackfillRow};
 use registry_core::metadata::cluster;
+use registry_core::metadata::conflict::{self, Conflict};
 use registry_core::metadata::cursor::{self, CursorRow};
 use registry_core::metadata::node::{self, NodeState};
 use registry_core::metadata::parked::{self, ParkedId, ParkedRow};
 use registry_core::metadata::peer::{self, DeletePeer, PeerRow, PutPeer};
+use registry_core::metadata::places::{self, PlacesRow, PutPlaces};
+use registry_core::metadata::region_link::{self, RegionLinkRow, SetRegionLink};
 use registry_core::metadata::replication_rules::{self, PutReplicationRules, RulesRow};
 use registry_core::vocabulary::Refusal;
 use registry_core::vocabulary::ids::{ClusterId, RegistryId, Revision};
@@ -44,6 +48,10 @@ pub struct KnownRegion {
     pub taken: Option<CursorRow>,
     /// How far it has said that it applied changes made here.
     pub given: Option<CursorRow>,
+    /// What operators want of the link.
+    pub link: RegionLinkRow,
+    /// How much of what it held before its rules is here.
+    pub backfill: Option<BackfillRow>,
 }
 
 /// The door of this node for other regions.
@@ -88,7 +96,8 @@ impl Cluster {
         self.metadata.peek(|view| {
             let known = |(number, row)| {
                 let (taken, given) = (cursor::of_source(view, number), cursor::of_destination(view, number));
-                KnownRegion { number, row, taken, given }
+                let (link, backfill) = (region_link::read(view, number), backfill::of_source(view, number));
+                KnownRegion { number, row, taken, given, link, backfill }
             };
             peer::list(view).into_iter().map(known).collect()
         })
@@ -119,6 +128,34 @@ impl Cluster {
         let found = self.metadata.peek(|view| peer::named(view, region));
         let Some((number, _)) = found else { return Ok(None) };
         Ok(Some(self.metadata.propose(principal, vec![DeletePeer { number }.into()]).await?.revision))
+    }
+
+    /// Changes what is wanted of the link to a region; `None` if it is not known.
+    pub async fn set_region_link(
+        &self,
+        principal: &str,
+        region: &RegionName,
+        is_paused: Option<bool>,
+        bytes_per_second: Option<u64>,
+    ) -> Result<Option<Revision>, Refusal> {
+        let Some(number) = self.region_number(region) else { return Ok(None) };
+        let set = SetRegionLink { number, is_paused, bytes_per_second };
+        Ok(Some(self.metadata.propose(principal, vec![set.into()]).await?.revision))
+    }
+
+    /// Up to `limit` settings of tags that were lost to those of other regions, behind a key of the same listing.
+    pub fn conflicts(&self, after: Option<&[u8]>, limit: usize) -> Vec<Conflict> {
+        self.metadata.peek(|view| conflict::list(view, after, limit))
+    }
+
+    /// What is said about places.
+    pub fn places(&self) -> PlacesRow {
+        self.metadata.peek(|view| places::read(view))
+    }
+
+    /// Says everything about places.
+    pub async fn set_places(&self, principal: &str, places: PlacesRow) -> Result<Revision, Refusal> {
+        Ok(self.metadata.propose(principal, vec![PutPlaces { places }.into()]).await?.revision)
     }
 
     /// The rules of replication of a registry.

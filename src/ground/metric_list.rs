@@ -120,10 +120,25 @@ pub const METRICS: &[Metric] = &[
     (Counter, "portolan_blob_cache_evictions_total", &[], "Blobs taken from this volume because others need the room."),
     (Counter, "portolan_blob_cache_reads_total", &["found"], "Blobs opened, by whether they were on this volume."),
     // other regions
+    (Counter, "portolan_nearest_decisions_total", &["reason"], "Pulls of blobs, by why they were sent on or served."),
     (Gauge, "portolan_replication_connected", &["region"], "1 while this node, as leader, follows a region's changes."),
     (Gauge, "portolan_replication_lag_seconds", &["region"], "Age of the oldest change of a region not applied here."),
     (Gauge, "portolan_replication_open", &["region"], "Changes of a region received and not applied here."),
     (Gauge, "portolan_replication_parked", &["region"], "Changes of a region that were put aside, 1000 at most."),
+    (Gauge, "portolan_replication_paused", &["region"], "1 while an operator wants nothing taken from a region."),
+    (Gauge, "portolan_replication_backfill_left", &["region"], "Records from before its rules that are not here yet."),
+    (
+        Counter,
+        "portolan_replication_fetched_bytes_total",
+        &["region"],
+        "Bytes of a region's blobs fetched by this node.",
+    ),
+    (
+        Counter,
+        "portolan_replication_read_through_total",
+        &["result"],
+        "Pulls of what had not arrived, by whether its region had it or could not be asked.",
+    ),
     (
         Gauge,
         "portolan_replication_divergent_items",

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod files;
 pub mod join_token;
 pub mod metric_list;
+pub mod pacer;
 pub mod random;
 pub mod reload;
 pub mod secret;

@@ -22,7 +22,7 @@ mod tests;
 pub use body::RequestBody;
 pub use listener::{TlsSource, serve};
 pub use request::RequestInfo;
-pub use settings::Settings;
+pub use settings::{Settings, host_of};
 
 use axum::body::Body;
 use axum::http::{Request, Response};

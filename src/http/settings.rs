@@ -56,7 +56,7 @@ impl Settings {
 }
 
 /// A host without its port; the colons of an IPv6 address stay within their brackets.
-pub(super) fn host_of(authority: &str) -> &str {
+pub fn host_of(authority: &str) -> &str {
     match authority.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
         Some(_) | None => authority,

@@ -7,12 +7,13 @@ use registry_core::metadata::keys::{SLOTS, Slot};
 use registry_core::metadata::parked::ParkedId;
 use registry_core::metadata::{clock, outbox};
 use registry_core::vocabulary::ids::RegistryId;
+use registry_core::vocabulary::{Digest, RepositoryName};
 use tokio::sync::watch;
 
 use super::driver::{Reconciler, Step, StepFuture};
 use crate::metadata::Metadata;
 use crate::replication::Replication;
-pub use crate::replication::{ComparisonReport, ComparisonState, Found, Retried, SourceState};
+pub use crate::replication::{Arrival, ComparisonReport, ComparisonState, Found, ImageStatus, Retried, SourceState};
 
 /// Slots looked at in one step, and trimmed by one proposal.
 const SLOTS_PER_STEP: Slot = 64;
@@ -35,6 +36,11 @@ impl Links {
     /// Compares everything with a region as soon as may be; whether this node follows it.
     pub fn compare(&self, number: u16) -> bool {
         self.0.compare(number)
+    }
+
+    /// What has become of an image in the regions that rules send it to; `None` if there is no such image here.
+    pub async fn image(&self, name: &RepositoryName, digest: &Digest) -> Option<Vec<ImageStatus>> {
+        self.0.image(name, digest).await
     }
 
     /// Tries some of the changes of a region that were put aside, behind one of them; `None` if this node does not

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use registry_core::decide::quota::Usage;
 use registry_core::metadata::absence::Stage;
+use registry_core::metadata::backfill::BackfillRow;
 use registry_core::metadata::census::ZoneNeeds;
 use registry_core::metadata::node::NodeState;
 use registry_core::metadata::{gc, parked, usage};
@@ -94,6 +95,10 @@ fn regions(parts: &Parts) {
         metrics::gauge!("portolan_replication_lag_seconds", "region" => region()).set(lag_s);
         metrics::gauge!("portolan_replication_open", "region" => region()).set(state.open as f64);
         metrics::gauge!("portolan_replication_parked", "region" => region()).set(parked as f64);
+        let unsettled = |row: &BackfillRow| row.total.saturating_sub(row.settled);
+        let left = known.backfill.as_ref().filter(|row| row.ended_at_ms.is_none()).map_or(0, unsettled);
+        metrics::gauge!("portolan_replication_backfill_left", "region" => region()).set(left as f64);
+        metrics::gauge!("portolan_replication_paused", "region" => region()).set(truth(known.link.is_paused));
         let compared = compared.remove(&known.number).unwrap_or_default();
         let left = compared.last.map_or(0, |last| last.drifts - last.repaired);
         let clean_s = compared.clean_at_ms.unwrap_or(0) as f64 / 1000.0;

@@ -79,6 +79,12 @@ fn open(
         settings.hosts.clear();
     } else {
         settings.traffic = parts.traffic.clone();
+        // beside the public name the node's own: clients are sent there for blobs
+        let listen = &parts.settings.listen;
+        let is_named = listen.public_advertise.is_some() || parts.settings.node.advertise.is_some();
+        if is_named && !settings.hosts.is_empty() {
+            settings.hosts.push(http::host_of(&parts.settings.advertised(Door::Public)).to_owned());
+        }
     }
     let shutdown = parts.shutdown.clone();
     let stop = async move { shutdown.requested().await };

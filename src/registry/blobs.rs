@@ -1,10 +1,12 @@
 //! Blobs: whether, what, mount, delete, and pushing one in a single request.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt as _};
+use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
 use registry_core::decide::permit::Permit;
 use registry_core::metadata::blob::{self, DropUse};
 use registry_core::metadata::link::{self, LinkRow, TouchLink, Unlink};
@@ -16,6 +18,7 @@ use registry_core::vocabulary::limits::{MANIFEST_BYTES_MAX, MOUNT_SOURCES_MAX, P
 use registry_core::vocabulary::{Digest, Refusal, RepositoryName};
 use tokio::time::Instant;
 
+use super::elsewhere::RemoteBlob;
 use super::uploads::refusal;
 use super::{At, ByteStream, Consistency, Registry, find};
 use crate::blob::store::BlobKey;
@@ -48,21 +51,51 @@ pub enum MountSource<'a> {
 pub struct BlobContent {
     /// What it is.
     pub info: BlobInfo,
-    source: BlobSource,
-    transfer: Transfer,
+    place: Place,
+}
+
+/// Where the bytes of a blob are.
+#[derive(Clone, Debug)]
+enum Place {
+    /// On nodes of this region.
+    Copies(BlobSource, Transfer),
+    /// In another region.
+    Elsewhere(Arc<dyn RemoteBlob>),
 }
 
 impl BlobContent {
-    /// The bytes of `range`, every one verified on this node. An error in the stream means: cut the connection.
-    pub async fn stream(
-        self,
-        range: Range<u64>,
-    ) -> Result<impl Stream<Item = Result<Bytes, TransferError>> + Send + use<>, Refusal> {
-        self.transfer.fetch(self.source, range).await.map_err(|error| {
-            // every copy is lost: a push of the same bytes heals it, and clients push what they are told is missing
-            let is_lost = matches!(error, TransferError::NoCopy { is_missing: true });
-            if is_lost { Refusal::BlobUnknown { digest: self.info.digest } } else { refusal(&error) }
-        })
+    pub(super) fn of_copies(digest: Digest, source: BlobSource, transfer: Transfer) -> BlobContent {
+        let info = BlobInfo { digest, size_bytes: source.size_bytes };
+        BlobContent { info, place: Place::Copies(source, transfer) }
+    }
+
+    pub(super) fn of_remote(info: BlobInfo, remote: Arc<dyn RemoteBlob>) -> BlobContent {
+        BlobContent { info, place: Place::Elsewhere(remote) }
+    }
+
+    /// Its copies in this region; `None` of a blob that comes from another one.
+    pub(super) fn copies(&self) -> Option<&BlobSource> {
+        match &self.place {
+            Place::Copies(source, _) => Some(source),
+            Place::Elsewhere(_) => None,
+        }
+    }
+
+    /// The bytes of `range`. Those of this region are all verified on this node; of another region's the last one is
+    /// held back until all are. An error in the stream means: cut the connection.
+    pub async fn stream(self, range: Range<u64>) -> Result<BoxStream<'static, Result<Bytes, std::io::Error>>, Refusal> {
+        match self.place {
+            Place::Elsewhere(remote) => Ok(remote.stream(range)),
+            Place::Copies(source, transfer) => {
+                let opened = transfer.fetch(source, range).await.map_err(|error| {
+                    // every copy is lost: a push of the same bytes heals it, and clients push what they are told is
+                    // missing
+                    let is_lost = matches!(error, TransferError::NoCopy { is_missing: true });
+                    if is_lost { Refusal::BlobUnknown { digest: self.info.digest } } else { refusal(&error) }
+                })?;
+                Ok(opened.map(|part| part.map_err(std::io::Error::other)).boxed())
+            }
+        }
     }
 }
 
@@ -116,8 +149,7 @@ impl Registry {
     /// A blob to be read.
     pub async fn open_blob(&self, permit: &Permit, digest: &Digest) -> Result<At<BlobContent>, Refusal> {
         let held = self.held(permit, digest).await?;
-        let info = BlobInfo { digest: *digest, size_bytes: held.source.size_bytes };
-        let value = BlobContent { info, source: held.source, transfer: self.transfer().clone() };
+        let value = BlobContent::of_copies(*digest, held.source, self.transfer().clone());
         Ok(At { value, revision: held.revision })
     }
 

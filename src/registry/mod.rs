@@ -7,18 +7,21 @@ mod blobs;
 mod collection;
 mod commit;
 mod copies;
+mod elsewhere;
 mod history;
 mod manifests;
+mod nearest;
 mod quotas;
 mod remote;
 mod repositories;
 mod uploads;
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use futures_util::Stream;
+use parking_lot::Mutex;
 use registry_core::decide::permit::Permit;
 use registry_core::metadata::repository::{self, RepositoryKey, RepositoryRow};
 use registry_core::metadata::tables::TablesRead;
@@ -28,14 +31,17 @@ use registry_core::vocabulary::limits::RETRY_AFTER_MS;
 
 use crate::blob::transfer::Transfer;
 use crate::metadata::Metadata;
+use nearest::Places;
 
 pub use blobs::{BlobContent, BlobInfo, MountSource};
 pub use collection::{BlobUses, Collection, Holder, NextStep, RepositoryUse};
 pub use copies::{BlobCopies, CopyPlace};
+pub use elsewhere::{Elsewhere, RemoteBlob};
 pub use history::TagHistory;
 pub use manifests::{ManifestInfo, ManifestPut, PutManifest, ReferrerInfo, Referrers, StoredManifest};
+pub use nearest::Nearest;
 pub use quotas::Quota;
-pub use remote::{Merged, RemoteManifest};
+pub use remote::{Merged, RemoteManifest, RemoteSetting};
 pub use repositories::RepositoryInfo;
 pub use uploads::UploadProgress;
 
@@ -81,12 +87,17 @@ struct Inner {
     transfer: Transfer,
     /// Held by who deals a registry's quota out anew.
     dealing: tokio::sync::Mutex<()>,
+    /// Where pulls of what is not here go, if anywhere.
+    elsewhere: OnceLock<Arc<dyn Elsewhere>>,
+    /// What was said about places, as it was read last.
+    places: Mutex<Arc<Places>>,
 }
 
 impl Registry {
     /// Over the cluster's metadata and the blobs of its nodes.
     pub fn new(metadata: Metadata, transfer: Transfer) -> Registry {
-        Registry(Arc::new(Inner { metadata, transfer, dealing: tokio::sync::Mutex::new(()) }))
+        let (dealing, elsewhere) = (tokio::sync::Mutex::new(()), OnceLock::new());
+        Registry(Arc::new(Inner { metadata, transfer, dealing, elsewhere, places: Mutex::default() }))
     }
 
     /// The state of the cluster, for who must decide and read at one revision.

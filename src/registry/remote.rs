@@ -36,6 +36,17 @@ pub struct RemoteManifest {
     pub presence: Version,
 }
 
+/// The versions of a tag's setting in another region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RemoteSetting {
+    /// Its own.
+    pub version: Version,
+    /// What it ranks by.
+    pub base: Version,
+    /// Of what its maker saw and replaced, where that is known.
+    pub previous: Option<Version>,
+}
+
 impl Registry {
     /// Puts a manifest of another region. All blobs and manifests that it names must have come before.
     pub async fn put_remote_manifest(&self, permit: &Permit, manifest: RemoteManifest) -> Result<Merged, Refusal> {
@@ -56,17 +67,25 @@ impl Registry {
         permit: &Permit,
         tag: &Tag,
         digest: &Digest,
-        (version, base): (Version, Version),
+        setting: RemoteSetting,
     ) -> Result<Merged, Refusal> {
         let (repository, _) = self.metadata().peek(|view| find(view, permit))?;
-        let set = SetRemoteTag { repository: repository.clone(), tag: tag.clone(), digest: *digest, version, base };
+        let RemoteSetting { version, base, previous } = setting;
+        let (tag, digest) = (tag.clone(), *digest);
+        let set = SetRemoteTag { repository: repository.clone(), tag, digest, version, base, previous };
         self.merge(permit, &repository, set.into()).await
     }
 
     /// Drops a tag that was dropped in another region.
-    pub async fn drop_remote_tag(&self, permit: &Permit, tag: &Tag, version: Version) -> Result<Merged, Refusal> {
+    /// `previous` is the version that was dropped there, where that is known.
+    pub async fn drop_remote_tag(
+        &self,
+        permit: &Permit,
+        tag: &Tag,
+        (version, previous): (Version, Option<Version>),
+    ) -> Result<Merged, Refusal> {
         let (repository, _) = self.metadata().peek(|view| find(view, permit))?;
-        let drop = DropRemoteTag { repository: repository.clone(), tag: tag.clone(), version };
+        let drop = DropRemoteTag { repository: repository.clone(), tag: tag.clone(), version, previous };
         self.merge(permit, &repository, drop.into()).await
     }
 

@@ -76,7 +76,7 @@ impl Registry {
     }
 
     /// The repository of a push: made now if the permit allows it and it is not there.
-    pub(super) async fn ensure_repository(&self, permit: &Permit) -> Result<RepositoryKey, Refusal> {
+    pub async fn ensure_repository(&self, permit: &Permit) -> Result<RepositoryKey, Refusal> {
         let found = self.metadata().peek(|view| find(view, permit));
         match found {
             Ok((key, _)) => return Ok(key),

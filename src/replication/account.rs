@@ -26,8 +26,10 @@ const VIEW_RECORDS: usize = 4096;
 /// What one caller is told.
 #[derive(Clone)]
 pub(super) struct Account {
-    metadata: Metadata,
-    caller: Caller,
+    pub(super) metadata: Metadata,
+    pub(super) caller: Caller,
+    /// What rules up to this index ask for of what was before them, the caller has.
+    filled: u64,
 }
 
 /// Where replies go.
@@ -37,8 +39,8 @@ pub(super) type Sink<R> = mpsc::Sender<Result<R, Status>>;
 type Sent = (RepositoryKey, Scope);
 
 impl Account {
-    pub(super) fn new(metadata: Metadata, caller: Caller) -> Account {
-        Account { metadata, caller }
+    pub(super) fn new(metadata: Metadata, caller: Caller, filled: u64) -> Account {
+        Account { metadata, caller, filled }
     }
 
     /// Waits until this node has applied what the caller has: one that is behind would deny what it sent before.
@@ -64,12 +66,12 @@ impl Account {
     fn sent(&self, tables: &impl TablesRead, name: &RepositoryName) -> Option<Sent> {
         let registry = RegistryId::DEFAULT;
         let origin = cluster::read(tables)?.region_number;
-        let scope = replication_rules::read(tables, registry).scope(name, &self.caller.region, origin)?;
+        let scope = replication_rules::read(tables, registry).scope(name, &self.caller.region, origin, self.filled)?;
         Some((repository::find(tables, registry, name)?.0, scope))
     }
 
     /// Works on the rows without holding up what else this thread does.
-    async fn blocking<R: Send + 'static>(
+    pub(super) async fn blocking<R: Send + 'static>(
         &self,
         work: impl FnOnce(&Account) -> R + Send + 'static,
     ) -> Result<R, Status> {

@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
-use futures_util::stream::{self, StreamExt as _};
+use futures_util::stream::{self, BoxStream, StreamExt as _};
 use parking_lot::Mutex;
 use registry_core::decide::permit::Permit;
 use registry_core::decide::replication::compare::{Drift, Record, Register, There};
@@ -16,22 +16,21 @@ use registry_core::decide::replication::rank::Rank;
 use registry_core::decide::tag_move::TagRights;
 use registry_core::metadata::outbox::Change;
 use registry_core::metadata::register::{self, MendTag};
-use registry_core::metadata::{manifest, remote, repository};
+use registry_core::metadata::{backfill, conflict, manifest, offer, remote, repository};
 use registry_core::vocabulary::ids::RegistryId;
-use registry_core::vocabulary::limits::{
-    PACK_BLOB_BYTES_MAX, REGION_RANGE_BYTES_MAX, REGION_RANGES_AHEAD, REGION_RANGES_MAX, WALK_DEPTH_MAX,
-};
+use registry_core::vocabulary::limits::{PACK_BLOB_BYTES_MAX, WALK_DEPTH_MAX};
 use registry_core::vocabulary::manifest::{ContentKind, ParsedManifest, Referenced};
 use registry_core::vocabulary::{Digest, Refusal, RepositoryName, Tag, Version};
-use tokio::sync::Semaphore;
 use tonic::{Code, Status};
 
-use super::client::{Fetched, Source};
+use super::client::{Fetched, SILENCE_MAX, Source};
 use super::compare::unmendable;
+use super::flight::{Flight, FlightKey, Flights};
 use super::principal;
+use super::through::over_the_link;
 use super::wire::{Told, Travelling};
 use crate::metadata::Metadata;
-use crate::registry::{Merged, MountSource, Registry, RemoteManifest};
+use crate::registry::{Merged, MountSource, Registry, RemoteManifest, RemoteSetting};
 
 /// Beginnings of one blob before it is left for later.
 const BLOB_TRIES: usize = 3;
@@ -139,16 +138,15 @@ pub(super) struct Arrivals {
     metadata: Metadata,
     registry: Registry,
     source: Arc<Source>,
-    /// Ranges of blobs under way from this source.
-    ranges: Arc<Semaphore>,
+    /// Blobs that clients here wait for.
+    flights: Arc<Flights>,
     /// Who brings a blob now: others wait, and find it here.
     turns: Mutex<BTreeMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl Arrivals {
-    pub(super) fn new(metadata: Metadata, registry: Registry, source: Arc<Source>) -> Arrivals {
-        let ranges = Arc::new(Semaphore::new(REGION_RANGES_MAX));
-        Arrivals { metadata, registry, source, ranges, turns: Mutex::default() }
+    pub(super) fn new(metadata: Metadata, registry: Registry, source: Arc<Source>, flights: Arc<Flights>) -> Arrivals {
+        Arrivals { metadata, registry, source, flights, turns: Mutex::default() }
     }
 
     fn permit(&self, name: &RepositoryName) -> Permit {
@@ -174,10 +172,10 @@ impl Arrivals {
             // unless the rule says otherwise, what is deleted there stays here
             Change::ManifestGone { .. } | Change::TagGone { .. } if !travelling.acts => Ok(Arrived::Noted),
             Change::ManifestGone { digest, version } => {
-                self.drop_register(&permit, &Register::Manifest(*digest), *version).await
+                self.drop_register(&permit, &Register::Manifest(*digest), (*version, None)).await
             }
-            Change::TagGone { tag, version } => {
-                self.drop_register(&permit, &Register::Tag(tag.clone()), *version).await
+            Change::TagGone { tag, version, previous } => {
+                self.drop_register(&permit, &Register::Tag(tag.clone()), (*version, Some(*previous))).await
             }
             Change::ManifestHere { digest, presence } => {
                 if self.has_manifest(&permit, digest, *presence) {
@@ -185,23 +183,39 @@ impl Arrivals {
                 }
                 moved(self.bring_manifest(&permit, digest, *presence, 0).await.map(Arrived::from))
             }
-            Change::TagSet { tag, digest, version, base } => {
-                moved(self.set_tag(&permit, tag, digest, (*version, *base)).await)
+            Change::TagSet { tag, digest, version, base, previous } => {
+                // its own stands for one that is not known
+                let previous = Some(*previous).filter(|previous| previous != version);
+                let setting = RemoteSetting { version: *version, base: *base, previous };
+                moved(self.set_tag(&permit, tag, digest, setting).await)
             }
         }
     }
 
     /// Follows a delete.
-    async fn drop_register(&self, permit: &Permit, register: &Register, version: Version) -> Result<Arrived, Problem> {
+    async fn drop_register(
+        &self,
+        permit: &Permit,
+        register: &Register,
+        (version, previous): (Version, Option<Version>),
+    ) -> Result<Arrived, Problem> {
         let is_here = self.metadata.peek(|view| repository::find(view, permit.registry, &permit.repository).is_some());
-        if !is_here {
+        if !is_here && !self.is_filling() {
             return Ok(Arrived::Noted);
         }
+        // a walk through what was before a rule may still bring it: then the delete has to be remembered
+        self.registry.ensure_repository(permit).await?;
         let dropped = match register {
             Register::Manifest(digest) => self.registry.drop_remote_manifest(permit, digest, version).await?,
-            Register::Tag(tag) => self.registry.drop_remote_tag(permit, tag, version).await?,
+            Register::Tag(tag) => self.registry.drop_remote_tag(permit, tag, (version, previous)).await?,
         };
         Ok(dropped.into())
+    }
+
+    /// Whether what the source held before a rule is being taken over.
+    fn is_filling(&self) -> bool {
+        let row = self.metadata.peek(|view| backfill::of_source(view, self.source.number));
+        row.is_some_and(|row| row.ended_at_ms.is_none())
     }
 
     /// Whether a manifest is present here, or was deleted here, by a record at least as high.
@@ -218,23 +232,25 @@ impl Arrivals {
         permit: &Permit,
         tag: &Tag,
         digest: &Digest,
-        (version, base): (Version, Version),
+        setting: RemoteSetting,
     ) -> Result<Arrived, Problem> {
-        let (is_known, is_here) = self.metadata.peek(|view| {
+        let RemoteSetting { version, base, previous } = setting;
+        let (wins, is_lost, is_here) = self.metadata.peek(|view| {
             let Some((key, _)) = repository::find(view, permit.registry, &permit.repository) else {
-                return (false, false);
+                return (true, false, false);
             };
-            let is_known = remote::tag_rank(view, &key, tag) >= Rank::of_set(version, base);
-            (is_known, manifest::read(view, &key, digest).is_some())
+            let wins = Rank::of_set(version, base) > remote::tag_rank(view, &key, tag);
+            let is_lost = !wins && previous.is_some() && conflict::may_be(view, &key, tag, (*digest, version));
+            (wins, is_lost, manifest::read(view, &key, digest).is_some())
         });
-        if is_known {
+        if !wins && !is_lost {
             return Ok(Arrived::Known);
         }
-        if !is_here {
+        if wins && !is_here {
             // one that was deleted here by a newer word stays so: what that means for the tag is decided with it
             self.bring_manifest(permit, digest, version, 0).await?;
         }
-        Ok(self.registry.set_remote_tag(permit, tag, digest, (version, base)).await?.into())
+        Ok(self.registry.set_remote_tag(permit, tag, digest, setting).await?.into())
     }
 
     /// Brings a manifest with everything it names; `at_least` is the version of the change that names it.
@@ -249,7 +265,7 @@ impl Arrivals {
             if depth > WALK_DEPTH_MAX {
                 return Err(Problem::lasting(format!("a chain of more than {WALK_DEPTH_MAX} indexes")));
             }
-            let fetched = self.source.manifest(&permit.repository, digest).await?;
+            let fetched = self.source.manifest(&permit.repository, digest, SILENCE_MAX).await?;
             let Fetched { media_type, content: body, presence } = fetched;
             let actual = Digest::of(digest.algorithm(), &body);
             if actual != *digest {
@@ -307,7 +323,7 @@ impl Arrivals {
             }
             (Some(_), register) => match (drift, &told.there) {
                 (Drift::Extra, There::Gone(version)) => {
-                    self.drop_register(&permit, register, *version).await?;
+                    self.drop_register(&permit, register, (*version, None)).await?;
                 }
                 (Drift::Different | Drift::Extra, _) => return Err(unmendable(drift)),
                 (Drift::Missing | Drift::Stale, _) => {}
@@ -316,7 +332,10 @@ impl Arrivals {
         let Some(record) = sent else { return Ok(()) };
         let Record { digest, version, base } = record;
         match &told.register {
-            Register::Tag(tag) => self.set_tag(&permit, tag, &digest, (version, base)).await.map(|_| ()),
+            Register::Tag(tag) => {
+                let setting = RemoteSetting { version, base, previous: None };
+                self.set_tag(&permit, tag, &digest, setting).await.map(|_| ())
+            }
             Register::Manifest(_) => self.bring_manifest(&permit, &digest, version, 0).await.map(|_| ()),
         }
     }
@@ -354,23 +373,42 @@ impl Arrivals {
     }
 
     async fn fetch_blob(&self, permit: &Permit, blob: &Referenced) -> Result<(), Problem> {
-        if blob.size_bytes <= PACK_BLOB_BYTES_MAX as u64 {
-            let bytes = self.range(permit, blob, 0, blob.size_bytes).await?;
-            let body = stream::once(async move { Ok(bytes) });
-            self.registry.push_blob(permit, &blob.digest, Box::pin(body)).await?;
-            return Ok(());
+        // clients may be waiting for what their region's rules let through: it comes once for them and for this
+        let through = self.metadata.peek(|view| offer::reading_through(view, &permit.repository));
+        let is_awaited = through.iter().any(|(number, _)| *number == self.source.number);
+        let shared = if is_awaited { Some(self.shared(permit, blob).await) } else { None };
+        if matches!(shared, Some(Err(Problem::Moved))) {
+            return Err(Problem::Moved);
         }
-        self.bring_large(permit, blob).await
+        let shared = shared.and_then(Result::ok);
+        if blob.size_bytes > PACK_BLOB_BYTES_MAX as u64 {
+            return self.bring_large(permit, blob, shared).await;
+        }
+        let bytes = match shared {
+            Some(flight) => whole(flight.read(0..blob.size_bytes)).await?,
+            None => self.source.range(&permit.repository, &blob.digest, 0..blob.size_bytes).await?,
+        };
+        let body = stream::once(async move { Ok(bytes) });
+        self.registry.push_blob(permit, &blob.digest, Box::pin(body)).await?;
+        Ok(())
     }
 
     /// An upload like a client's, that goes on where it broke off.
-    async fn bring_large(&self, permit: &Permit, blob: &Referenced) -> Result<(), Problem> {
+    async fn bring_large(
+        &self,
+        permit: &Permit,
+        blob: &Referenced,
+        mut shared: Option<Arc<Flight>>,
+    ) -> Result<(), Problem> {
         let mut upload = self.registry.begin_upload(permit).await?;
         let mut last = Problem::passing("the blob was not fetched");
         for _ in 0..BLOB_TRIES {
             if upload.offset_bytes < blob.size_bytes {
                 let failed: Arc<Mutex<Option<Problem>>> = Arc::default();
-                let body = self.parts(permit, blob, upload.offset_bytes, &failed);
+                let body = match (upload.offset_bytes, shared.take()) {
+                    (0, Some(flight)) => body(flight.read(0..blob.size_bytes), &failed),
+                    (offset, _) => self.parts(permit, blob, offset, &failed),
+                };
                 match self.registry.append_upload(permit, &upload.token, Some(upload.offset_bytes), body).await {
                     Ok(progress) => upload = progress,
                     Err(refusal) => {
@@ -397,8 +435,7 @@ impl Arrivals {
         Err(last)
     }
 
-    /// The rest of a blob from an offset on, some ranges ahead of what is written; what broke it off is left in
-    /// `failed`.
+    /// The rest of a blob from an offset on; what broke it off is left in `failed`.
     fn parts(
         &self,
         permit: &Permit,
@@ -406,41 +443,46 @@ impl Arrivals {
         offset: u64,
         failed: &Arc<Mutex<Option<Problem>>>,
     ) -> crate::registry::ByteStream {
-        let (source, ranges) = (Arc::clone(&self.source), Arc::clone(&self.ranges));
-        let (name, blob, failed) = (permit.repository.clone(), *blob, Arc::clone(failed));
-        let step = usize::try_from(REGION_RANGE_BYTES_MAX).unwrap_or(usize::MAX);
-        let starts = (offset..blob.size_bytes).step_by(step);
-        let fetch = move |start: u64| {
-            let (source, ranges, name) = (Arc::clone(&source), Arc::clone(&ranges), name.clone());
-            async move {
-                let end = start.saturating_add(REGION_RANGE_BYTES_MAX).min(blob.size_bytes);
-                fetch_range(&source, &ranges, &name, &blob.digest, start..end).await
-            }
-        };
-        let parts = stream::iter(starts).map(fetch).buffered(REGION_RANGES_AHEAD);
-        Box::pin(parts.map(move |part| {
-            part.map_err(|problem| {
-                let told = std::io::Error::other(problem.to_string());
-                *failed.lock() = Some(problem);
-                told
-            })
-        }))
+        let opened = over_the_link(Arc::clone(&self.source), permit.repository.clone(), blob.digest, offset);
+        let parts = stream::once(opened).flat_map(|way| match way {
+            Ok(way) => way.bytes,
+            Err(problem) => stream::iter([Err(problem)]).boxed(),
+        });
+        body(parts.boxed(), failed)
     }
 
-    async fn range(&self, permit: &Permit, blob: &Referenced, from: u64, to: u64) -> Result<Bytes, Problem> {
-        fetch_range(&self.source, &self.ranges, &permit.repository, &blob.digest, from..to).await
+    /// The bytes of a blob from its beginning, shared with clients who wait for it.
+    async fn shared(&self, permit: &Permit, blob: &Referenced) -> Result<Arc<Flight>, Problem> {
+        let (source, repository) = (Arc::clone(&self.source), permit.repository.clone());
+        let (region, digest) = (source.number, blob.digest);
+        let key = FlightKey { region, repository: repository.clone(), digest };
+        let open = move |offset: u64| over_the_link(Arc::clone(&source), repository.clone(), digest, offset);
+        self.flights.join(&key, open).await
     }
 }
 
-async fn fetch_range(
-    source: &Source,
-    ranges: &Semaphore,
-    name: &RepositoryName,
-    digest: &Digest,
-    range: std::ops::Range<u64>,
-) -> Result<Bytes, Problem> {
-    let Ok(_slot) = ranges.acquire().await else { return Err(Problem::passing("this node stops")) };
-    source.range(name, digest, range).await
+/// All of some bytes.
+async fn whole(mut parts: BoxStream<'static, Result<Bytes, Problem>>) -> Result<Bytes, Problem> {
+    let mut whole = BytesMut::new();
+    while let Some(part) = parts.next().await {
+        whole.extend_from_slice(&part?);
+    }
+    Ok(whole.freeze())
+}
+
+/// Bytes as an upload takes them; what broke them off is left in `failed`.
+fn body(
+    parts: BoxStream<'static, Result<Bytes, Problem>>,
+    failed: &Arc<Mutex<Option<Problem>>>,
+) -> crate::registry::ByteStream {
+    let failed = Arc::clone(failed);
+    Box::pin(parts.map(move |part| {
+        part.map_err(|problem| {
+            let told = std::io::Error::other(problem.to_string());
+            *failed.lock() = Some(problem);
+            told
+        })
+    }))
 }
 
 /// What the source has no longer is no failure: it says so itself, later in the stream.

@@ -6,13 +6,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use metrics::Counter;
 use raft::TlsSource;
 use raft::network::transport::{self, Dial, Expect};
 use registry_core::decide::replication::compare::{Register, Sums};
 use registry_core::metadata::peer::PeerRow;
-use registry_core::vocabulary::limits::{MANIFEST_BYTES_MAX, TRANSFER_MESSAGE_BYTES_MAX};
+use registry_core::metadata::region_link::RegionLinkRow;
+use registry_core::vocabulary::limits::{MANIFEST_BYTES_MAX, REGION_RANGES_MAX, TRANSFER_MESSAGE_BYTES_MAX};
 use registry_core::vocabulary::names::RegionName;
-use registry_core::vocabulary::{Digest, MediaType, RepositoryName, Version};
+use registry_core::vocabulary::{Digest, MediaType, RepositoryName, Tag, Version};
+use tokio::sync::Semaphore;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
@@ -20,12 +23,15 @@ use super::arrive::Problem;
 use super::peers::client_files;
 use super::wire::proto::region_client::RegionClient;
 use super::wire::{self, Told, proto};
+use crate::ground::pacer::Pacer;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A region that sends no byte for so long is given up; its stream of changes says something every five seconds.
 pub(super) const SILENCE_MAX: Duration = Duration::from_secs(20);
 /// The same while it reads whole repositories for us.
 const COMPARED_MAX: Duration = Duration::from_secs(60);
+/// The same while a client waits for what it says.
+pub(super) const ASKED_MAX: Duration = Duration::from_secs(4);
 /// Nodes asked for one thing before it is tried later.
 const TRIES: usize = 3;
 
@@ -35,6 +41,15 @@ pub(super) struct Fetched {
     pub(super) media_type: MediaType,
     pub(super) content: Bytes,
     pub(super) presence: Version,
+}
+
+/// What this region has of a source, so that no node of it that is behind answers, and the right records are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// Index of its log up to which changes are applied.
+    pub(super) applied: u64,
+    /// Index of the youngest rule whose backfill is done.
+    pub(super) filled: u64,
 }
 
 fn silent() -> Problem {
@@ -59,13 +74,24 @@ pub(super) struct Source {
     /// Its name.
     pub(super) region: RegionName,
     channels: Vec<Channel>,
+    /// Ranges of its blobs under way: each is held in memory until it is whole.
+    ranges: Semaphore,
+    /// Bytes of its blobs that came.
+    fetched: Counter,
+    /// How fast bytes of its blobs are taken; `None` for as fast as they come.
+    pacer: Option<Pacer>,
     /// Which of them is asked now.
     at: AtomicUsize,
 }
 
 impl Source {
     /// Connects when it is asked first. An address that can't be one is left out, and told.
-    pub(super) fn new(number: u16, row: &PeerRow, own: &TlsSource, bind_source: Option<IpAddr>) -> Source {
+    pub(super) fn new(
+        number: u16,
+        (row, link): &(PeerRow, RegionLinkRow),
+        own: &TlsSource,
+        bind_source: Option<IpAddr>,
+    ) -> Source {
         let channel = |addr: &String| {
             let dial = Dial {
                 addr: addr.clone(),
@@ -79,7 +105,11 @@ impl Source {
                 .ok()
         };
         let channels = row.endpoints.iter().filter_map(channel).collect();
-        Source { number, region: row.region.clone(), channels, at: AtomicUsize::new(0) }
+        let pacer = (link.bytes_per_second > 0).then(|| Pacer::new(link.bytes_per_second));
+        let (ranges, at) = (Semaphore::new(REGION_RANGES_MAX), AtomicUsize::new(0));
+        let region = row.region.clone();
+        let fetched = metrics::counter!("portolan_replication_fetched_bytes_total", "region" => region.to_string());
+        Source { number, region, channels, ranges, fetched, pacer, at }
     }
 
     fn client(&self) -> Result<RegionClient<Channel>, Problem> {
@@ -114,12 +144,17 @@ impl Source {
     }
 
     /// A manifest as it has it now. Its bytes are not verified here.
-    pub(super) async fn manifest(&self, name: &RepositoryName, digest: &Digest) -> Result<Fetched, Problem> {
+    pub(super) async fn manifest(
+        &self,
+        name: &RepositoryName,
+        digest: &Digest,
+        patience: Duration,
+    ) -> Result<Fetched, Problem> {
         let request = proto::ManifestRequest { repository: name.to_string(), digest: digest.to_string() };
         let mut last = Problem::passing("nobody was asked");
         for _ in 0..TRIES {
             let mut client = self.client()?;
-            let answered = tokio::time::timeout(SILENCE_MAX, client.manifest(request.clone())).await;
+            let answered = tokio::time::timeout(patience, client.manifest(request.clone())).await;
             match answered.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time"))) {
                 Ok(reply) => {
                     let proto::ManifestReply { media_type, content, presence } = reply.into_inner();
@@ -133,13 +168,14 @@ impl Source {
         Err(last)
     }
 
-    /// Bytes of a blob; as many as asked for, or an error.
+    /// Bytes of a blob; as many as asked for, or an error. Waits while many are under way.
     pub(super) async fn range(
         &self,
         name: &RepositoryName,
         digest: &Digest,
         range: Range<u64>,
     ) -> Result<Bytes, Problem> {
+        let Ok(_turn) = self.ranges.acquire().await else { return Err(Problem::passing("this node stops")) };
         let mut last = Problem::passing("nobody was asked");
         for _ in 0..TRIES {
             match self.range_once(name, digest, range.clone()).await {
@@ -169,18 +205,22 @@ impl Source {
                 return Err(Status::out_of_range("more bytes than were asked for"));
             }
             bytes.extend_from_slice(&part.data);
+            self.fetched.increment(part.data.len() as u64);
+            if let Some(pacer) = &self.pacer {
+                pacer.pass(part.data.len() as u64).await;
+            }
         }
         if bytes.len() == wanted { Ok(bytes.freeze()) } else { Err(Status::unavailable("the range broke off")) }
     }
 
     /// Its sums of these repositories, or of all that it sends here.
-    /// `applied`: what of its log is applied here, so that no node behind that answers.
     pub(super) async fn sums(
         &self,
         names: &[RepositoryName],
-        applied: u64,
+        Seen { applied, filled }: Seen,
     ) -> Result<Replies<proto::SumsReply>, Problem> {
-        let request = proto::SumsRequest { repositories: names.iter().map(ToString::to_string).collect(), applied };
+        let repositories = names.iter().map(ToString::to_string).collect();
+        let request = proto::SumsRequest { repositories, applied, filled };
         let mut client = self.client()?;
         let answered = tokio::time::timeout(COMPARED_MAX, client.sums(request)).await;
         Ok(Replies(answered.map_err(|_| silent())??.into_inner()))
@@ -190,24 +230,26 @@ impl Source {
     pub(super) async fn differing(
         &self,
         name: &RepositoryName,
-        (since, applied): (u64, u64),
+        since: u64,
+        Seen { applied, filled }: Seen,
         sums: &Sums,
     ) -> Result<Replies<proto::RecordsReply>, Problem> {
         let sums = sums.iter().map(|sum| (*sum).into()).collect();
         let (repository, asked) = (name.to_string(), Vec::new());
-        self.records(proto::RecordsRequest { repository, since, sums, asked, applied }).await
+        self.records(proto::RecordsRequest { repository, since, sums, asked, applied, filled }).await
     }
 
     /// What it knows of registers of a repository, in their order; and the index of its log at which it does.
     pub(super) async fn asked(
         &self,
         name: &RepositoryName,
-        (since, applied): (u64, u64),
+        since: u64,
+        Seen { applied, filled }: Seen,
         registers: &[Register],
     ) -> Result<(u64, Vec<Told>), Problem> {
         let asked = registers.iter().map(Into::into).collect();
         let (repository, sums) = (name.to_string(), Vec::new());
-        let request = proto::RecordsRequest { repository, since, sums, asked, applied };
+        let request = proto::RecordsRequest { repository, since, sums, asked, applied, filled };
         let reply = self.records(request).await?.next().await?;
         let reply = reply.ok_or_else(|| Problem::passing("the other region answered nothing"))?;
         let told = reply.records.into_iter().map(Told::try_from).collect::<Result<Vec<_>, _>>()?;
@@ -223,6 +265,70 @@ impl Source {
         let mut client = self.client()?;
         let answered = tokio::time::timeout(COMPARED_MAX, client.records(request)).await;
         Ok(Replies(answered.map_err(|_| silent())??.into_inner()))
+    }
+
+    /// What its rules younger than index `done` have copied of what was before them, behind a place.
+    pub(super) async fn backfill(
+        &self,
+        done: u64,
+        after: Option<proto::Place>,
+        applied: u64,
+    ) -> Result<Replies<proto::BackfillReply>, Problem> {
+        let mut client = self.client()?;
+        let answered = client.backfill(proto::BackfillRequest { done, after, applied });
+        let answered = tokio::time::timeout(COMPARED_MAX, answered).await;
+        Ok(Replies(answered.map_err(|_| silent())??.into_inner()))
+    }
+
+    /// What has become there of a manifest that was sent; one of its nodes is asked.
+    pub(super) async fn arrival(
+        &self,
+        name: &RepositoryName,
+        digest: &Digest,
+        patience: Duration,
+    ) -> Result<proto::ArrivalReply, Problem> {
+        let mut client = self.client()?;
+        let request = proto::ArrivalRequest { repository: name.to_string(), digest: digest.to_string() };
+        let answered = tokio::time::timeout(patience, client.arrival(request)).await;
+        let answered = answered.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")));
+        Ok(answered.inspect_err(|_| self.turn())?.into_inner())
+    }
+
+    /// The size of a blob, bytes.
+    pub(super) async fn stat(&self, name: &RepositoryName, digest: &Digest) -> Result<u64, Problem> {
+        let request = proto::StatRequest { repository: name.to_string(), digest: digest.to_string() };
+        let mut last = Problem::passing("nobody was asked");
+        for _ in 0..TRIES {
+            let mut client = self.client()?;
+            let answered = tokio::time::timeout(ASKED_MAX, client.stat(request.clone())).await;
+            match answered.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time"))) {
+                Ok(reply) => return Ok(reply.into_inner().size_bytes),
+                Err(status) => last = self.tried(status)?,
+            }
+        }
+        Err(last)
+    }
+
+    /// What a tag names there now, with version and base.
+    pub(super) async fn resolve(
+        &self,
+        name: &RepositoryName,
+        tag: &Tag,
+    ) -> Result<(Digest, Version, Version), Problem> {
+        let request = proto::ResolveRequest { repository: name.to_string(), tag: tag.to_string() };
+        let mut last = Problem::passing("nobody was asked");
+        for _ in 0..TRIES {
+            let mut client = self.client()?;
+            let answered = tokio::time::timeout(ASKED_MAX, client.resolve(request.clone())).await;
+            match answered.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time"))) {
+                Ok(reply) => {
+                    let proto::ResolveReply { digest, version, base } = reply.into_inner();
+                    return Ok((wire::digest(&digest)?, wire::version(version)?, wire::version(base)?));
+                }
+                Err(status) => last = self.tried(status)?,
+            }
+        }
+        Err(last)
     }
 
     /// What a failure of one node means: another one is worth asking, or not.

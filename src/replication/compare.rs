@@ -15,7 +15,7 @@ use registry_core::decide::replication::compare::{Drift, Here, Register, Scope, 
 use registry_core::decide::replication::rank::Rank;
 use registry_core::metadata::register;
 use registry_core::metadata::repository::{self, RepositoryKey};
-use registry_core::metadata::{cursor, parked};
+use registry_core::metadata::{backfill, cursor, parked};
 use registry_core::mutants::{self, Mutant};
 use registry_core::vocabulary::ids::{Lineage, RegistryId};
 use registry_core::vocabulary::limits::{DRIFTS_TOLD_MAX, PARKED_MAX, RECORDS_PER_MESSAGE, SUSPECTS_MAX};
@@ -25,7 +25,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::arrive::{Arrivals, Problem};
-use super::client::Source;
+use super::client::{Seen, Source};
 use super::receive::SourceStatus;
 use super::wire::proto::RepositorySum;
 use super::wire::{self, Told};
@@ -290,7 +290,7 @@ impl Comparer {
 
     /// Compares; the life of the source's log, and its index when it began.
     async fn compare_named(&self, names: &[RepositoryName]) -> Result<Option<(u64, u64)>, Problem> {
-        let mut replies = self.source.sums(names, self.applied()).await?;
+        let mut replies = self.source.sums(names, self.seen()).await?;
         let mut began = None;
         while let Some(reply) = replies.next().await? {
             began.get_or_insert((reply.lineage, reply.index));
@@ -377,18 +377,22 @@ impl Comparer {
         self.read(compared, sums).await
     }
 
-    /// How much of the source's log is applied here, so that no node behind that answers. Behind a gap that is of no
-    /// use: it may be of another life of the log.
-    fn applied(&self) -> u64 {
+    /// What of the source's log is here. Behind a gap no index is of any use: it may be of another life of the log.
+    fn seen(&self) -> Seen {
         let state = self.status.state();
-        if state.has_gap { 0 } else { state.applied_index }
+        let number = self.source.number;
+        let filled = self.metadata.peek(|view| {
+            let lineage = cursor::of_source(view, number).map(|row| row.lineage);
+            lineage.map_or(0, |lineage| backfill::filled(view, number, lineage))
+        });
+        if state.has_gap { Seen { applied: 0, filled: 0 } } else { Seen { applied: state.applied_index, filled } }
     }
 
     /// Everything that differs without an explanation, at an index of the source's log.
     async fn suspects(&self, compared: &Compared, own: &Sums) -> Result<(u64, Vec<Suspect>), Problem> {
         let Compared { name, scope, count, .. } = compared;
-        let at = (scope.since, self.applied());
-        let mut replies = self.source.differing(name, at, own).await?;
+        let seen = self.seen();
+        let mut replies = self.source.differing(name, scope.since, seen, own).await?;
         let (mut index, mut suspects) = (0, Vec::new());
         let (mut differing, mut sent) = (BTreeSet::new(), HashSet::new());
         while let Some(reply) = replies.next().await? {
@@ -410,7 +414,7 @@ impl Comparer {
                 |register: &Register| differing.contains(&register.bucket()) && !sent.contains(&register.hash());
             let unsent: Vec<Register> = records.into_iter().filter(is_unsent).collect();
             for asked in unsent.chunks(RECORDS_PER_MESSAGE) {
-                let (told_at, told) = self.source.asked(name, at, asked).await?;
+                let (told_at, told) = self.source.asked(name, scope.since, seen, asked).await?;
                 index = index.max(told_at);
                 self.judge_all(compared, told, &mut suspects).await?;
             }
@@ -487,8 +491,7 @@ impl Comparer {
         }
         for first in suspects.chunks(RECORDS_PER_MESSAGE) {
             let registers: Vec<Register> = first.iter().map(|suspect| suspect.told.register.clone()).collect();
-            let at = (scope.since, self.applied());
-            let (_, told) = self.source.asked(name, at, &registers).await?;
+            let (_, told) = self.source.asked(name, scope.since, self.seen(), &registers).await?;
             let second = self.judged(compared, told).await?;
             let is_same = |first: &Suspect, second: &Suspect| {
                 (&first.told, &first.here, first.verdict) == (&second.told, &second.here, second.verdict)

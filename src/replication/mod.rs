@@ -14,40 +14,51 @@
 
 mod account;
 mod arrive;
+mod backfill;
 mod client;
 mod compare;
+mod fill;
+mod flight;
+mod images;
 mod peers;
 mod receive;
 mod retry;
 mod serve;
 mod stream;
+mod through;
 mod wire;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use raft::TlsSource;
 use registry_core::metadata::parked::ParkedId;
 use registry_core::metadata::peer::{self, PeerRow};
+use registry_core::metadata::region_link::{self, RegionLinkRow};
 use registry_core::vocabulary::names::RegionName;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use compare::{ComparisonReport, ComparisonState, Found};
+pub use images::{Arrival, ImageStatus};
 pub use receive::{SourceState, SourceStatus};
 pub use retry::Retried;
 
+use crate::blob::transfer::Transfer;
 use crate::ground::Shutdown;
 use crate::ground::sockets::ListenError;
-use crate::metadata::Metadata;
+use crate::metadata::{Metadata, View};
 use crate::registry::Registry;
 use client::Source;
 use compare::Comparisons;
+use flight::Flights;
 use peers::Peers;
 use receive::Receiver;
 use retry::Retrier;
+use through::{Asking, Through};
 
 /// The name under which another region acts in the log.
 fn principal(region: &RegionName) -> String {
@@ -63,6 +74,8 @@ pub struct Config {
     pub bind_source: Option<IpAddr>,
     /// This node's certificate. Without one it meets no other region.
     pub tls: Option<TlsSource>,
+    /// Where blobs lie that clients read while they come from another region; the files have no names.
+    pub spool: PathBuf,
 }
 
 impl std::fmt::Debug for Config {
@@ -86,18 +99,33 @@ struct Inner {
     metadata: Metadata,
     registry: Registry,
     peers: Arc<Peers>,
+    transfer: Transfer,
+    /// Blobs and manifests that clients wait for.
+    flights: Arc<Flights>,
+    asking: Asking,
+    sources: Mutex<BTreeMap<u16, Known>>,
     followed: Mutex<BTreeMap<u16, Followed>>,
+}
+
+/// What is known of a region, and what is wanted of the link to it.
+type Wanted = (PeerRow, RegionLinkRow);
+
+/// A region that may be asked, by this node and for as long as it is known so.
+struct Known {
+    wanted: Wanted,
+    source: Arc<Source>,
 }
 
 /// A region that is followed.
 struct Followed {
-    row: PeerRow,
+    wanted: Wanted,
     status: Arc<SourceStatus>,
     comparisons: Arc<Comparisons>,
     retrier: Retrier,
     stop: CancellationToken,
     task: JoinHandle<()>,
     comparer: JoinHandle<()>,
+    backfiller: JoinHandle<()>,
 }
 
 impl Drop for Followed {
@@ -105,14 +133,26 @@ impl Drop for Followed {
         self.stop.cancel();
         self.task.abort();
         self.comparer.abort();
+        self.backfiller.abort();
     }
 }
 
 impl Replication {
     /// Nothing is served or followed yet.
-    pub fn new(config: Config, metadata: Metadata, registry: Registry) -> Replication {
+    pub fn new(config: Config, metadata: Metadata, registry: Registry, transfer: Transfer) -> Replication {
         let peers = Arc::new(Peers::new(metadata.clone(), config.tls.clone()));
-        Replication(Arc::new(Inner { config, metadata, registry, peers, followed: Mutex::default() }))
+        let (sources, followed) = (Mutex::default(), Mutex::default());
+        let (flights, asking) = (Arc::new(Flights::new(config.spool.clone())), Asking::default());
+        let inner = Inner { config, metadata, registry, peers, transfer, flights, asking, sources, followed };
+        Replication(Arc::new(inner))
+    }
+
+    /// From now on pulls of what has not arrived are answered from where it comes from, and other nodes of this region
+    /// are handed on what this one brings for that.
+    pub fn read_through(&self) {
+        let through = || Arc::new(Through(Arc::downgrade(&self.0)));
+        self.0.registry.set_elsewhere(through());
+        self.0.transfer.set_relay(through());
     }
 
     /// Answers other regions until shutdown, as soon as there is one.
@@ -126,23 +166,55 @@ impl Replication {
         Ok(())
     }
 
-    /// Follows every region that is known, with what is known of it now; forgets the others. For the leader.
+    /// The regions that are known, and what is wanted of the links to them.
+    fn wanted(&self) -> BTreeMap<u16, Wanted> {
+        let wanted = |view: &View<'_>| {
+            let link = |(number, row)| (number, (row, region_link::read(view, number)));
+            peer::list(view).into_iter().map(link).collect()
+        };
+        self.0.metadata.peek(wanted)
+    }
+
+    /// A region to be asked; `None` if it is not known, or this node has no certificate.
+    fn source(&self, number: u16) -> Option<Arc<Source>> {
+        let wanted = self.wanted().remove(&number)?;
+        self.source_of(number, &wanted)
+    }
+
+    fn source_of(&self, number: u16, wanted: &Wanted) -> Option<Arc<Source>> {
+        let tls = self.0.config.tls.as_ref()?;
+        let mut sources = self.0.sources.lock();
+        if let Some(known) = sources.get(&number).filter(|known| known.wanted == *wanted) {
+            return Some(Arc::clone(&known.source));
+        }
+        let source = Arc::new(Source::new(number, wanted, tls, self.0.config.bind_source));
+        sources.insert(number, Known { wanted: wanted.clone(), source: Arc::clone(&source) });
+        Some(source)
+    }
+
+    /// Follows every region that is known and not paused, with what is known of it now; forgets the others. For the
+    /// leader.
     pub fn follow(&self) {
-        let Some(tls) = &self.0.config.tls else { return };
-        let known: BTreeMap<u16, PeerRow> = self.0.metadata.peek(|view| peer::list(view)).into_iter().collect();
+        let mut wanted = self.wanted();
+        self.0.sources.lock().retain(|number, _| wanted.contains_key(number));
+        wanted.retain(|_, (_, link)| !link.is_paused);
         let mut followed = self.0.followed.lock();
-        followed.retain(|number, present| known.get(number) == Some(&present.row) && !present.task.is_finished());
-        for (number, row) in known {
-            followed.entry(number).or_insert_with(|| {
-                let stop = CancellationToken::new();
-                let source = Source::new(number, &row, tls, self.0.config.bind_source);
-                let receiver = Receiver::new(self.0.metadata.clone(), self.0.registry.clone(), source);
-                let (status, comparisons) = (receiver.status(), receiver.comparisons());
-                let retrier = receiver.retrier();
-                let comparer = tokio::spawn(receiver.comparer().run(stop.clone()));
-                let task = tokio::spawn(receiver.run(stop.clone()));
-                Followed { row, status, comparisons, retrier, stop, task, comparer }
-            });
+        followed.retain(|number, present| wanted.get(number) == Some(&present.wanted) && !present.task.is_finished());
+        for (number, wanted) in wanted {
+            if followed.contains_key(&number) {
+                continue;
+            }
+            let Some(source) = self.source_of(number, &wanted) else { return };
+            let stop = CancellationToken::new();
+            let flights = Arc::clone(&self.0.flights);
+            let receiver = Receiver::new(self.0.metadata.clone(), self.0.registry.clone(), source, flights);
+            let (status, comparisons) = (receiver.status(), receiver.comparisons());
+            let retrier = receiver.retrier();
+            let comparer = tokio::spawn(receiver.comparer().run(stop.clone()));
+            let backfiller = tokio::spawn(receiver.backfiller().run(stop.clone()));
+            let task = tokio::spawn(receiver.run(stop.clone()));
+            followed
+                .insert(number, Followed { wanted, status, comparisons, retrier, stop, task, comparer, backfiller });
         }
     }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use registry_core::metadata::cursor::{self, MoveCursor};
 use registry_core::metadata::keys;
+use registry_core::metadata::offer::{self, NoteOffer};
 use registry_core::metadata::parked::ParkEvent;
 use registry_core::mutants::{self, Mutant};
 use registry_core::vocabulary::RepositoryName;
@@ -21,12 +22,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::arrive::{Arrivals, Arrived, Problem};
+use super::backfill::Backfiller;
 use super::client::{SILENCE_MAX, Source};
 use super::compare::{Comparer, Comparisons};
+use super::flight::Flights;
 use super::principal;
 use super::retry::Retrier;
-use super::wire::Travelling;
-use super::wire::proto::ChangesReply;
+use super::wire::proto::{self, ChangesReply};
+use super::wire::{self, Travelling};
 use crate::ground::clock::whole_ms;
 use crate::ground::random;
 use crate::metadata::Metadata;
@@ -92,6 +95,8 @@ struct Told {
     life: u64,
     /// Repositories that changes came for since they were compared; `None` if there were too many.
     changed: Option<BTreeSet<RepositoryName>>,
+    /// The youngest rule there that has what was before it copied, and the life of the log that its index is of.
+    backfill: Option<(Lineage, u64)>,
 }
 
 impl SourceStatus {
@@ -105,6 +110,11 @@ impl SourceStatus {
             oldest_at_ms: told.open.values().map(|(_, at_ms)| *at_ms).min(),
             ..told.state.clone()
         }
+    }
+
+    /// The youngest rule of the source that has what was before it copied, as it said last.
+    pub(super) fn backfill(&self) -> Option<(Lineage, u64)> {
+        self.0.lock().backfill
     }
 
     fn tell(&self, change: impl FnOnce(&mut SourceState)) {
@@ -227,9 +237,8 @@ struct Committed {
 }
 
 impl Receiver {
-    pub(super) fn new(metadata: Metadata, registry: Registry, source: Source) -> Receiver {
-        let source = Arc::new(source);
-        let arrivals = Arc::new(Arrivals::new(metadata.clone(), registry, Arc::clone(&source)));
+    pub(super) fn new(metadata: Metadata, registry: Registry, source: Arc<Source>, flights: Arc<Flights>) -> Receiver {
+        let arrivals = Arc::new(Arrivals::new(metadata.clone(), registry, Arc::clone(&source), flights));
         Receiver { metadata, source, arrivals, status: Arc::default(), comparisons: Arc::default() }
     }
 
@@ -248,6 +257,21 @@ impl Receiver {
         let (source, arrivals) = (Arc::clone(&self.source), Arc::clone(&self.arrivals));
         let (status, comparisons) = (Arc::clone(&self.status), Arc::clone(&self.comparisons));
         Comparer::new(self.metadata.clone(), source, arrivals, status, comparisons)
+    }
+
+    /// What takes over what the source held before its rules.
+    pub(super) fn backfiller(&self) -> Backfiller {
+        let (metadata, source, status) = (self.metadata.clone(), Arc::clone(&self.source), Arc::clone(&self.status));
+        Backfiller { metadata, source, status, lane: self.lane() }
+    }
+
+    fn lane(&self) -> Lane {
+        Lane {
+            metadata: self.metadata.clone(),
+            source: Arc::clone(&self.source),
+            arrivals: Arc::clone(&self.arrivals),
+            status: Arc::clone(&self.status),
+        }
     }
 
     pub(super) fn status(&self) -> Arc<SourceStatus> {
@@ -316,13 +340,7 @@ impl Receiver {
     fn open_lanes(&self, stop: &CancellationToken) -> Lanes {
         let open = |_| {
             let (queue, queued) = mpsc::unbounded_channel();
-            let lane = Lane {
-                metadata: self.metadata.clone(),
-                source: Arc::clone(&self.source),
-                arrivals: Arc::clone(&self.arrivals),
-                status: Arc::clone(&self.status),
-            };
-            let stop = stop.clone();
+            let (lane, stop) = (self.lane(), stop.clone());
             tokio::spawn(async move { stop.run_until_cancelled(lane.run(queued)).await });
             queue
         };
@@ -396,9 +414,25 @@ impl Receiver {
             let lane = usize::from(slot) % CHANGE_LANES;
             drop(lanes.queues[lane].send(Queued { travelling, life, _room: room }));
         }
+        if let Some(offer) = reply.offer {
+            self.note_offer(lineage, offer).await?;
+        }
         if reply.through > 0 {
             self.status.through(reply.through, reply.now_ms);
         }
+        Ok(())
+    }
+
+    /// What the source's rules send here, for when it can't be asked.
+    async fn note_offer(&self, lineage: Lineage, offer: proto::Offer) -> Result<(), Problem> {
+        let (offer, backfill) = wire::offer(offer)?;
+        let number = self.source.number;
+        if self.metadata.peek(|view| offer::read(view, number)) != offer {
+            let note = NoteOffer { number, offer };
+            let proposed = self.metadata.propose(&principal(&self.source.region), vec![note.into()]).await;
+            proposed.map_err(|error| Problem::passing(error.to_string()))?;
+        }
+        self.status.0.lock().backfill = Some((lineage, backfill));
         Ok(())
     }
 
@@ -446,7 +480,7 @@ fn jittered(pause: Duration) -> Duration {
 }
 
 /// Applies the changes of some repositories, one after the other.
-struct Lane {
+pub(super) struct Lane {
     metadata: Metadata,
     source: Arc<Source>,
     arrivals: Arc<Arrivals>,
@@ -462,7 +496,7 @@ impl Lane {
     }
 
     /// Applies a change, however long it takes, or puts it aside.
-    async fn settle(&self, travelling: &Travelling) {
+    pub(super) async fn settle(&self, travelling: &Travelling) {
         let (mut pause, mut lasting) = (PAUSE, 0);
         loop {
             match self.arrivals.apply(travelling).await {
@@ -513,7 +547,8 @@ mod tests {
     use super::*;
 
     fn travelling(index: u64) -> Travelling {
-        let change = Change::TagGone { tag: Tag::parse("t").unwrap(), version: Version::default() };
+        let (tag, version) = (Tag::parse("t").unwrap(), Version::default());
+        let change = Change::TagGone { tag, version, previous: version };
         Travelling { index, repository: RepositoryName::parse("r").unwrap(), change, at_ms: index * 10, acts: false }
     }
 

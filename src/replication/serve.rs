@@ -7,13 +7,15 @@ use futures_util::stream::{BoxStream, StreamExt as _};
 use raft::network::transport::{self, PeerInfo};
 use registry_core::decide::permit::Permit;
 use registry_core::decide::replication::compare::{BUCKETS, Register, Sums};
+use registry_core::decide::replication::rules::ReadThrough;
 use registry_core::decide::tag_move::TagRights;
 use registry_core::metadata::cursor::NoteDestination;
-use registry_core::metadata::{manifest, replication_rules, repository};
+use registry_core::metadata::replication_rules::{self, SentRow};
+use registry_core::metadata::{gone, manifest, offer, parked, repository, tag};
 use registry_core::vocabulary::ids::{Lineage, RegistryId};
 use registry_core::vocabulary::limits::{
-    CHANGES_QUEUED_MAX, COMPARISONS_MAX, RECORDS_PER_MESSAGE, REGION_RANGE_BYTES_MAX, REGION_STREAMS_MAX,
-    SUMS_ASKED_MAX, TRANSFER_MESSAGE_BYTES_MAX,
+    BACKFILLS_MAX, CHANGES_QUEUED_MAX, COMPARISONS_MAX, PARKED_MAX, RECORDS_PER_MESSAGE, REGION_RANGE_BYTES_MAX,
+    REGION_STREAMS_MAX, SUMS_ASKED_MAX, TRANSFER_MESSAGE_BYTES_MAX,
 };
 use registry_core::vocabulary::{Digest, Reference, Refusal, RepositoryName};
 use tokio::net::TcpListener;
@@ -49,7 +51,8 @@ pub(super) async fn serve(listener: TcpListener, peers: Arc<Peers>, registry: Re
     let tls: raft::TlsSource = Arc::new(move || files.server_files().unwrap_or_else(|| Arc::new(nothing())));
     let ranges = Arc::new(Semaphore::new(REGION_STREAMS_MAX));
     let [sums, records] = [(), ()].map(|()| Arc::new(Semaphore::new(COMPARISONS_MAX)));
-    let service = Service { peers, registry, ranges, sums, records };
+    let backfills = Arc::new(Semaphore::new(BACKFILLS_MAX));
+    let service = Service { peers, registry, ranges, sums, records, backfills };
     let service = RegionServer::new(service)
         .max_decoding_message_size(TRANSFER_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(TRANSFER_MESSAGE_BYTES_MAX);
@@ -73,6 +76,8 @@ struct Service {
     /// Comparisons under way: those who go through sums, and ask for records meanwhile.
     sums: Arc<Semaphore>,
     records: Arc<Semaphore>,
+    /// Walks through what was before a rule.
+    backfills: Arc<Semaphore>,
 }
 
 /// What a refusal of the registry is to another region.
@@ -97,11 +102,12 @@ impl Service {
         &self,
         request: &Request<T>,
         turns: &Arc<Semaphore>,
+        filled: u64,
     ) -> Result<(Account, OwnedSemaphorePermit), Status> {
         let caller = self.caller(request)?;
         let turn = Arc::clone(turns).try_acquire_owned();
-        let turn = turn.map_err(|_| Status::resource_exhausted("this node compares as much as it may; ask again"))?;
-        Ok((Account::new(self.peers.metadata().clone(), caller), turn))
+        let turn = turn.map_err(|_| Status::resource_exhausted("this node tells as much as it may; ask again"))?;
+        Ok((Account::new(self.peers.metadata().clone(), caller, filled), turn))
     }
 
     fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
@@ -109,13 +115,20 @@ impl Service {
     }
 
     /// That a caller may read a repository now: a rule sends it there.
-    fn permit(&self, caller: &Caller, name: &RepositoryName) -> Result<Permit, Status> {
+    async fn permit(&self, caller: &Caller, name: &RepositoryName) -> Result<Permit, Status> {
         let registry = RegistryId::DEFAULT;
-        let sent = self.peers.metadata().peek(|view| {
-            replication_rules::read(view, registry).serves(name, &caller.region)
-                && repository::find(view, registry, name).is_some()
-        });
-        if !sent {
+        let metadata = self.peers.metadata();
+        let is_sent = || {
+            metadata.peek(|view| {
+                replication_rules::read(view, registry).serves(name, &caller.region)
+                    && repository::find(view, registry, name).is_some()
+            })
+        };
+        if !is_sent() {
+            // a no is confirmed before it is given: what was just acknowledged may not be here yet
+            metadata.ready(Consistency::Linearizable).await.map_err(|error| status(&error.into()))?;
+        }
+        if !is_sent() {
             return Err(Status::permission_denied("no rule sends that repository to the caller"));
         }
         Ok(Permit {
@@ -164,7 +177,7 @@ impl Region for Service {
         let caller = self.caller(&request)?;
         let proto::ManifestRequest { repository: name, digest } = request.into_inner();
         let (name, digest) = (wire::repository(&name)?, wire::digest(&digest)?);
-        let permit = self.permit(&caller, &name)?;
+        let permit = self.permit(&caller, &name).await?;
         let found = self.registry.manifest(&permit, &Reference::Digest(digest), Consistency::Linearizable).await;
         let found = found.map_err(|refusal| status(&refusal))?.value;
         let presence = self.peers.metadata().peek(|view| {
@@ -182,7 +195,7 @@ impl Region for Service {
         let caller = self.caller(&request)?;
         let proto::BlobRequest { repository: name, digest, offset, length } = request.into_inner();
         let (name, digest): (_, Digest) = (wire::repository(&name)?, wire::digest(&digest)?);
-        let permit = self.permit(&caller, &name)?;
+        let permit = self.permit(&caller, &name).await?;
         if length > REGION_RANGE_BYTES_MAX {
             return Err(Status::invalid_argument(format!("more than {REGION_RANGE_BYTES_MAX} bytes at once")));
         }
@@ -203,8 +216,8 @@ impl Region for Service {
     type SumsStream = ReceiverStream<Result<proto::SumsReply, Status>>;
 
     async fn sums(&self, request: Request<proto::SumsRequest>) -> Result<Response<Self::SumsStream>, Status> {
-        let (account, turn) = self.comparing(&request, &self.sums)?;
-        let proto::SumsRequest { repositories: names, applied } = request.into_inner();
+        let (account, turn) = self.comparing(&request, &self.sums, request.get_ref().filled)?;
+        let proto::SumsRequest { repositories: names, applied, .. } = request.into_inner();
         account.catch_up(applied).await?;
         if names.len() > SUMS_ASKED_MAX {
             return Err(Status::invalid_argument(format!("more than {SUMS_ASKED_MAX} repositories at once")));
@@ -221,8 +234,8 @@ impl Region for Service {
     type RecordsStream = ReceiverStream<Result<proto::RecordsReply, Status>>;
 
     async fn records(&self, request: Request<proto::RecordsRequest>) -> Result<Response<Self::RecordsStream>, Status> {
-        let (account, turn) = self.comparing(&request, &self.records)?;
-        let proto::RecordsRequest { repository: name, since, sums, asked, applied } = request.into_inner();
+        let (account, turn) = self.comparing(&request, &self.records, request.get_ref().filled)?;
+        let proto::RecordsRequest { repository: name, since, sums, asked, applied, .. } = request.into_inner();
         account.catch_up(applied).await?;
         let name = wire::repository(&name)?;
         let (sink, stream) = mpsc::channel(REPLIES_QUEUED);
@@ -241,5 +254,74 @@ impl Region for Service {
             drop(turn);
         });
         Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    type BackfillStream = ReceiverStream<Result<proto::BackfillReply, Status>>;
+
+    async fn backfill(
+        &self,
+        request: Request<proto::BackfillRequest>,
+    ) -> Result<Response<Self::BackfillStream>, Status> {
+        let (account, turn) = self.comparing(&request, &self.backfills, 0)?;
+        let proto::BackfillRequest { done, after, applied } = request.into_inner();
+        account.catch_up(applied).await?;
+        let after = after.map(wire::place).transpose()?;
+        let (sink, stream) = mpsc::channel(REPLIES_QUEUED);
+        tokio::spawn(async move {
+            account.backfill(done, after, sink).await;
+            drop(turn);
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn arrival(&self, request: Request<proto::ArrivalRequest>) -> Result<Response<proto::ArrivalReply>, Status> {
+        use proto::arrival_reply::State;
+        let caller = self.caller(&request)?;
+        let proto::ArrivalRequest { repository: name, digest } = request.into_inner();
+        let (name, digest) = (wire::repository(&name)?, wire::digest(&digest)?);
+        let (state, reason) = self.peers.metadata().peek(|view| {
+            let found = repository::find(view, RegistryId::DEFAULT, &name).map(|(key, _)| key);
+            let is_its = || offer::read(view, caller.number).0.iter().any(|sent| sent.covers(&name));
+            let is_here = |key| manifest::read(view, key, &digest).is_some();
+            if is_its() && found.as_ref().is_some_and(is_here) {
+                return (State::Here, String::new());
+            }
+            // what it sent, and nobody else
+            let parked = parked::list(view, caller.number, None, PARKED_MAX).into_iter();
+            let mut parked = parked.filter(|(_, row)| row.repository == name && row.change.names(&digest));
+            if let Some((_, row)) = parked.next() {
+                return (State::Parked, row.reason);
+            }
+            let is_gone = is_its() && found.is_some_and(|key| gone::read(view, &key, &digest).is_some());
+            (if is_gone { State::Gone } else { State::Absent }, String::new())
+        });
+        Ok(Response::new(proto::ArrivalReply { state: state.into(), reason }))
+    }
+
+    async fn stat(&self, request: Request<proto::StatRequest>) -> Result<Response<proto::StatReply>, Status> {
+        let caller = self.caller(&request)?;
+        let proto::StatRequest { repository: name, digest } = request.into_inner();
+        let (name, digest) = (wire::repository(&name)?, wire::digest(&digest)?);
+        let permit = self.permit(&caller, &name).await?;
+        let found = self.registry.stat_blob(&permit, &digest).await.map_err(|refusal| status(&refusal))?;
+        Ok(Response::new(proto::StatReply { size_bytes: found.value.size_bytes }))
+    }
+
+    async fn resolve(&self, request: Request<proto::ResolveRequest>) -> Result<Response<proto::ResolveReply>, Status> {
+        let caller = self.caller(&request)?;
+        let proto::ResolveRequest { repository: name, tag: text } = request.into_inner();
+        let (name, named) = (wire::repository(&name)?, wire::tag(&text)?);
+        let permit = self.permit(&caller, &name).await?;
+        self.peers.metadata().ready(Consistency::Linearizable).await.map_err(|error| status(&error.into()))?;
+        let found = self.peers.metadata().peek(|view| {
+            let sent = replication_rules::read(view, permit.registry).sent(&caller.region);
+            let is_full = |sent: &SentRow| sent.covers(&name) && sent.read_through == ReadThrough::Full;
+            let found = repository::find(view, permit.registry, &name);
+            sent.iter().any(is_full).then(|| found.and_then(|(key, _)| tag::read(view, &key, &named)))
+        });
+        let row = found.ok_or_else(|| Status::permission_denied("no rule lets the caller read tags through"))?;
+        let row = row.ok_or_else(|| Status::not_found("there is no such tag"))?;
+        let (digest, version, base) = (row.digest.to_string(), Some(row.version.into()), Some(row.base.into()));
+        Ok(Response::new(proto::ResolveReply { digest, version, base }))
     }
 }

@@ -19,7 +19,7 @@ use tonic::Status;
 
 use super::peers::Caller;
 use super::wire::Travelling;
-use super::wire::proto::{ChangesReply, Gap};
+use super::wire::proto::{ChangesReply, Gap, Offer};
 use crate::metadata::Metadata;
 
 /// Rows of a slot read at once.
@@ -50,6 +50,8 @@ pub(super) struct Stream {
     after: u64,
     /// How often the state had been replaced when all slots were looked at last; `None` before.
     whole: Option<u64>,
+    /// What the caller was told that rules send to it; `None` before.
+    offered: Option<Offer>,
 }
 
 /// From where on a region is sent anything, `None` while no rule names it; and up to where the stream has a gap.
@@ -90,7 +92,7 @@ impl Stream {
             let gap = Some(Gap { begins: trimmed });
             return Err(Box::new(ChangesReply { lineage: lineage.0, now_ms, gap, ..ChangesReply::default() }));
         }
-        Ok(Stream { metadata, caller, lineage, after, whole: None })
+        Ok(Stream { metadata, caller, lineage, after, whole: None, offered: None })
     }
 
     /// Sends until the destination goes, or is not known any more.
@@ -153,9 +155,18 @@ impl Stream {
         if is_all {
             self.whole = Some(replaced);
         }
-        let now_ms = self.metadata.peek(|view| clock::read(view).now_ms);
-        let reply = ChangesReply { through: up_to, lineage: self.lineage.0, now_ms, ..ChangesReply::default() };
+        let (now_ms, offer) = self.metadata.peek(|view| (clock::read(view).now_ms, self.offer(view)));
+        let offer = (self.offered.as_ref() != Some(&offer)).then_some(offer);
+        self.offered = offer.clone().or(self.offered.take());
+        let (through, lineage) = (up_to, self.lineage.0);
+        let reply = ChangesReply { through, lineage, now_ms, offer, ..ChangesReply::default() };
         sink.send(Ok(reply)).await.map_err(drop)
+    }
+
+    /// What rules send to the caller now.
+    fn offer(&self, tables: &impl TablesRead) -> Offer {
+        let (rules, region) = (replication_rules::read(tables, RegistryId::DEFAULT), &self.caller.region);
+        Offer { sent: rules.sent(region).iter().map(Into::into).collect(), backfill: rules.backfill(region) }
     }
 
     /// A page of a slot, without what is not the caller's.

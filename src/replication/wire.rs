@@ -2,7 +2,10 @@
 //! what comes from another region is parsed here as strictly as a client's request.
 
 use registry_core::decide::replication::compare::{Record, Register, Sum, There};
+use registry_core::decide::replication::rules::{Prefix, ReadThrough};
+use registry_core::metadata::offer::OfferRow;
 use registry_core::metadata::outbox::Change;
+use registry_core::metadata::replication_rules::SentRow;
 use registry_core::vocabulary::{Digest, RepositoryName, Tag, Version};
 use tonic::Status;
 
@@ -46,7 +49,7 @@ pub(super) fn repository(text: &str) -> Result<RepositoryName, Status> {
     RepositoryName::parse(text).map_err(|_| malformed("repository name"))
 }
 
-fn tag(text: &str) -> Result<Tag, Status> {
+pub(super) fn tag(text: &str) -> Result<Tag, Status> {
     Tag::parse(text).map_err(|_| malformed("tag"))
 }
 
@@ -70,15 +73,18 @@ impl From<&Travelling> for proto::Change {
         let kind = match &travelling.change {
             Change::ManifestHere { digest, presence } => Kind::ManifestHere(manifest(digest, presence)),
             Change::ManifestGone { digest, version } => Kind::ManifestGone(manifest(digest, version)),
-            Change::TagSet { tag, digest, version, base } => Kind::TagSet(proto::TagSet {
+            Change::TagSet { tag, digest, version, base, previous } => Kind::TagSet(proto::TagSet {
                 tag: tag.to_string(),
                 digest: digest.to_string(),
                 version: Some((*version).into()),
                 base: Some((*base).into()),
+                previous: Some((*previous).into()),
             }),
-            Change::TagGone { tag, version } => {
-                Kind::TagGone(proto::TagGone { tag: tag.to_string(), version: Some((*version).into()) })
-            }
+            Change::TagGone { tag, version, previous } => Kind::TagGone(proto::TagGone {
+                tag: tag.to_string(),
+                version: Some((*version).into()),
+                previous: Some((*previous).into()),
+            }),
         };
         proto::Change {
             index: travelling.index,
@@ -107,11 +113,67 @@ impl TryFrom<proto::Change> for Travelling {
                 digest: digest(&set.digest)?,
                 version: version(set.version)?,
                 base: version(set.base)?,
+                previous: version(set.previous)?,
             },
-            Kind::TagGone(gone) => Change::TagGone { tag: tag(&gone.tag)?, version: version(gone.version)? },
+            Kind::TagGone(gone) => Change::TagGone {
+                tag: tag(&gone.tag)?,
+                version: version(gone.version)?,
+                previous: version(gone.previous)?,
+            },
         };
         Ok(Travelling { index, repository: repository(&name)?, change, at_ms, acts })
     }
+}
+
+impl Travelling {
+    /// A record that was stored before it was to be sent: what it replaced is not known, and no index is its.
+    pub(super) fn stored(repository: RepositoryName, register: Register, record: &Record, at_ms: u64) -> Travelling {
+        let Record { digest, version, base } = *record;
+        let change = match register {
+            Register::Manifest(digest) => Change::ManifestHere { digest, presence: version },
+            Register::Tag(tag) => Change::TagSet { tag, digest, version, base, previous: version },
+        };
+        Travelling { index: 0, repository, change, at_ms, acts: false }
+    }
+}
+
+impl From<&SentRow> for proto::Sent {
+    fn from(SentRow { filters, read_through }: &SentRow) -> proto::Sent {
+        let read_through = match read_through {
+            ReadThrough::Off => 0,
+            ReadThrough::Digest => 1,
+            ReadThrough::Full => 2,
+        };
+        proto::Sent { filters: filters.iter().map(ToString::to_string).collect(), read_through }
+    }
+}
+
+impl TryFrom<proto::Sent> for SentRow {
+    type Error = Status;
+
+    fn try_from(proto::Sent { filters, read_through }: proto::Sent) -> Result<SentRow, Status> {
+        let filter = |text: &String| Prefix::parse(text).map_err(|_| malformed("filter"));
+        let read_through = match read_through {
+            0 => ReadThrough::Off,
+            1 => ReadThrough::Digest,
+            2 => ReadThrough::Full,
+            _ => return Err(malformed("read-through")),
+        };
+        Ok(SentRow { filters: filters.iter().map(filter).collect::<Result<_, _>>()?, read_through })
+    }
+}
+
+/// What rules of another region send here, and the youngest of them that has what was before it copied.
+pub(super) fn offer(proto::Offer { sent, backfill }: proto::Offer) -> Result<(OfferRow, u64), Status> {
+    let sent = sent.into_iter().map(SentRow::try_from).collect::<Result<_, _>>()?;
+    Ok((OfferRow(sent), backfill))
+}
+
+/// Where a backfill goes on.
+pub(super) fn place(place: proto::Place) -> Result<(RepositoryName, Option<(Version, Register)>), Status> {
+    let proto::Place { repository: name, version: of, register } = place;
+    let record = register.map(|register| Ok::<_, Status>((version(of)?, Register::try_from(register)?))).transpose()?;
+    Ok((repository(&name)?, record))
 }
 
 /// A record as it travels.
@@ -224,8 +286,8 @@ mod tests {
         vec![
             Change::ManifestHere { digest, presence: version },
             Change::ManifestGone { digest, version },
-            Change::TagSet { tag: tag.clone(), digest, version, base: Version::default() },
-            Change::TagGone { tag, version },
+            Change::TagSet { tag: tag.clone(), digest, version, base: Version::default(), previous: version },
+            Change::TagGone { tag, version, previous: Version::default() },
         ]
     }
 
@@ -268,6 +330,29 @@ mod tests {
         let of = Sum { hash: u128::MAX - 9, count: 7 };
         assert_eq!(sum(&of.into()).unwrap(), of);
         assert!(sum(&proto::Sum { hash: vec![1; 15].into(), count: 7 }).is_err());
+    }
+
+    // What a region sends, and where a walk goes on, survive the wire.
+    #[test]
+    fn offers_and_places_there_and_back() {
+        for read_through in [ReadThrough::Off, ReadThrough::Digest, ReadThrough::Full] {
+            let sent = SentRow { filters: vec![Prefix::parse("team/").unwrap()], read_through };
+            assert_eq!(SentRow::try_from(proto::Sent::from(&sent)).unwrap(), sent);
+        }
+        for bad in [(vec!["A".to_owned()], 0), (vec![], 3)] {
+            assert!(SentRow::try_from(proto::Sent { filters: bad.0, read_through: bad.1 }).is_err());
+        }
+        let version = Version { home_epoch: 0, hlc: 300, region: 2 };
+        let register = Register::Tag(Tag::parse("v1").unwrap());
+        let sent = proto::Place {
+            repository: "team/app".into(),
+            version: Some(version.into()),
+            register: Some((&register).into()),
+        };
+        let name = RepositoryName::parse("team/app").unwrap();
+        assert_eq!(place(sent.clone()).unwrap(), (name.clone(), Some((version, register))));
+        assert_eq!(place(proto::Place { register: None, ..sent.clone() }).unwrap(), (name, None));
+        assert!(place(proto::Place { version: None, ..sent }).is_err());
     }
 
     // R16: what another region sends is parsed as strictly as a client's request.

@@ -1,5 +1,6 @@
 //! Integration tests against real processes: one binary, linked once.
 
+mod backfill;
 mod bench;
 mod check;
 mod cluster;
@@ -12,6 +13,7 @@ mod gc;
 mod healing;
 mod history;
 mod join;
+mod nearest;
 mod oci_edges;
 mod recovery;
 mod regions;
@@ -20,5 +22,6 @@ mod scrub;
 mod security;
 mod server;
 mod support;
+mod through;
 mod traces;
 mod wire;

@@ -137,6 +137,16 @@ fn what_a_rule_covers_is_copied() {
     assert_eq!(tag(&us, 1, "team/app", "before"), None);
     assert_eq!(tag(&us, 1, "other/app", "v1"), None);
 
+    // what has become of an image is told where it was pushed
+    let status = |of: &str, reference: &str| {
+        let told = admin(&eu, "GET", &format!("/v1/replication/images/{of}?reference={reference}")).settled().json();
+        let told = told["replicationStatuses"].as_array().unwrap().clone();
+        told.iter().map(|one| [&one["region"], &one["status"]].map(|text| text.to_string())).collect::<Vec<_>>()
+    };
+    let us_is = |told: &str| vec![["\"us\"".to_owned(), format!("\"{told}\"")]];
+    wait("it is there, and told so", PATIENCE, || status("team/app", "last") == us_is("COMPLETE"));
+    assert_eq!((status("team/app", "before"), status("other/app", "v1")), (vec![], vec![]));
+
     // no room in one repository: put aside, and told; others go on
     let quota = json!({ "name": "team/full", "quota": { "bytes": 10 } });
     let made = admin(&us, "POST", "/v1/repositories").header("Content-Type", "application/json");
@@ -146,6 +156,7 @@ fn what_a_rule_covers_is_copied() {
     arrives(&us, 1, "team/app", "behind", b"behind it");
     // the manifest, and the tag that names it
     wait("the changes are put aside", PATIENCE, || link_state(&us, "eu")["followed"]["parked"] == 2);
+    wait("that is told where it was pushed", PATIENCE, || status("team/full", "v1") == us_is("FAILED"));
     let state = link_state(&us, "eu");
     assert_eq!((&state["followed"]["connected"], &state["followed"]["open"]), (&json!(true), &json!(0)), "{state}");
     // the cursors meet: of what was made there all is applied here, and known there to be so
@@ -227,6 +238,16 @@ fn r9_both_ways() {
     // the loser stays reachable by its digest, there too
     let loser = Digest::sha256(manifest(b"the earlier").as_bytes()).to_string();
     wait("the loser is known", PATIENCE, || tag(&us, 1, "team/app", &loser).is_some());
+    // and either side tells that it was lost
+    let winner = Digest::sha256(manifest(b"the later").as_bytes()).to_string();
+    for cluster in [&eu, &us] {
+        let lost = || {
+            let listed = admin(cluster, "GET", "/v1/replication/conflicts").settled().json();
+            let listed = listed["conflicts"].as_array().unwrap().clone();
+            listed.iter().map(|one| [&one["tag"], &one["kept"], &one["lost"]].map(Value::clone)).collect::<Vec<_>>()
+        };
+        wait("the conflict is listed", PATIENCE, || lost() == [[json!("both"), json!(winner), json!(loser)]]);
+    }
     let told = || [link_state(&eu, "us"), link_state(&us, "eu")].map(|state| state["followed"].clone());
     let applied = || told().map(|followed| [followed["applied"].clone(), followed["open"].clone()]);
     let before = applied();

@@ -24,9 +24,11 @@
 //! | `/v1/backups`, `/v1/backups/{id}`, `…/files/{number}` | POST / DELETE / GET |
 //! | `/v1/registry` | GET, PATCH |
 //! | `/v1/history/{name}` | GET |
-//! | `/v1/regions`, `/v1/regions/{region}`, `/v1/regions/own/card` | GET, POST / DELETE / GET |
+//! | `/v1/regions`, `/v1/regions/{region}`, `/v1/regions/own/card` | GET, POST / PATCH, DELETE / GET |
 //! | `/v1/replication/rules`, `…/report`, `…/compare/{region}` | GET, PUT / GET / POST |
 //! | `/v1/replication/parked/{region}`, `…/retry` | GET / POST |
+//! | `/v1/replication/images/{name}`, `…/conflicts`, `…/export/{region}` | GET |
+//! | `/v1/places`, `/v1/nearest/{name}` | GET, PUT / GET |
 //! | `/v1/repositories`, `/v1/repositories/{name}` | GET, POST / GET, PATCH, DELETE |
 //!
 //! `{user}` may be `anonymous` for policies and grants: what requests without a credential may do.
@@ -41,9 +43,11 @@ mod exchange;
 mod gc;
 mod health;
 mod history;
+mod places;
 mod quotas;
 mod regions;
 mod repair;
+mod replication;
 mod repositories;
 mod scrub;
 mod users;
@@ -137,12 +141,17 @@ impl Admin {
             .route("/v1/history/{*name}", get(history::show))
             .route("/v1/regions", get(regions::list).post(regions::add))
             .route("/v1/regions/own/card", get(regions::card))
-            .route("/v1/regions/{region}", delete(regions::remove))
+            .route("/v1/regions/{region}", delete(regions::remove).patch(replication::set_link))
             .route("/v1/replication/rules", get(regions::rules).put(regions::set_rules))
             .route("/v1/replication/report", get(comparisons::report))
             .route("/v1/replication/compare/{region}", post(comparisons::compare))
             .route("/v1/replication/parked/{region}", get(comparisons::parked))
             .route("/v1/replication/parked/{region}/retry", post(comparisons::retry))
+            .route("/v1/replication/images/{*name}", get(replication::image))
+            .route("/v1/replication/conflicts", get(replication::conflicts))
+            .route("/v1/replication/export/{region}", get(replication::export))
+            .route("/v1/places", get(places::show).put(places::set))
+            .route("/v1/nearest/{*name}", get(places::explain))
             .route("/v1/repositories", get(repositories::list).post(repositories::create))
             .route(
                 "/v1/repositories/{*name}",

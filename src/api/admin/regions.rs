@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::extract::Path;
 use axum::http::{Response, StatusCode};
 use registry_core::decide::policy;
-use registry_core::decide::replication::rules::{Destination, Prefix, Rule};
+use registry_core::decide::replication::rules::{Destination, Prefix, ReadThrough, Rule};
 use registry_core::metadata::cursor::CursorRow;
 use registry_core::vocabulary::Refusal;
 use registry_core::vocabulary::ids::{ClusterId, RegistryId};
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::answer;
 use super::error::Failure;
 use super::exchange::{Document, Exchange};
+use super::replication::BackfillDocument;
 use crate::cluster::{KnownRegion, RegionCard};
 use crate::jobs::replicate::SourceState;
 
@@ -105,6 +106,10 @@ struct RegionDocument {
     taken: Option<CursorDocument>,
     given: Option<CursorDocument>,
     followed: Option<FollowedDocument>,
+    paused: bool,
+    /// Zero for as many as there can be.
+    bytes_per_second: u64,
+    backfill: Option<BackfillDocument>,
 }
 
 #[derive(Serialize)]
@@ -117,7 +122,7 @@ pub(super) async fn list(exchange: Exchange) -> Answer {
     exchange.administrator(policy::Action::ReadCluster, "region.list").await?;
     let admin = exchange.admin();
     let mut states: std::collections::BTreeMap<u16, SourceState> = admin.links.states().into_iter().collect();
-    let document = |KnownRegion { number, row, taken, given }| RegionDocument {
+    let document = |KnownRegion { number, row, taken, given, link, backfill }| RegionDocument {
         region: row.region.to_string(),
         number,
         cluster: row.cluster.to_string(),
@@ -126,6 +131,9 @@ pub(super) async fn list(exchange: Exchange) -> Answer {
         taken: taken.map(Into::into),
         given: given.map(Into::into),
         followed: states.remove(&number).map(Into::into),
+        paused: link.is_paused,
+        bytes_per_second: link.bytes_per_second,
+        backfill: backfill.map(Into::into),
     };
     let regions = admin.cluster.regions().into_iter().map(document).collect();
     Ok(answer::json(StatusCode::OK, &RegionsDocument { regions }))
@@ -181,6 +189,19 @@ struct RuleDocument {
     repository_filters: Vec<FilterDocument>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     delete_replication: Option<SwitchDocument>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    backfill: Option<SwitchDocument>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    read_through: Option<ThroughDocument>,
+}
+
+/// What of what has not arrived a client there gets.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum ThroughDocument {
+    Off,
+    Digest,
+    Full,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -217,10 +238,17 @@ impl From<&Rule> for RuleDocument {
         };
         let filter =
             |filter: &Prefix| FilterDocument { filter: filter.to_string(), filter_type: FilterType::PrefixMatch };
+        let read_through = match rule.read_through {
+            ReadThrough::Off => None,
+            ReadThrough::Digest => Some(ThroughDocument::Digest),
+            ReadThrough::Full => Some(ThroughDocument::Full),
+        };
         RuleDocument {
             destinations: rule.destinations.iter().map(destination).collect(),
             repository_filters: rule.filters.iter().map(filter).collect(),
             delete_replication: rule.deletes.then_some(SwitchDocument { enabled: true }),
+            backfill: rule.backfill.then_some(SwitchDocument { enabled: true }),
+            read_through,
         }
     }
 }
@@ -241,6 +269,12 @@ impl TryFrom<RuleDocument> for Rule {
             destinations: document.destinations.into_iter().map(destination).collect::<Result<_, _>>()?,
             filters: document.repository_filters.into_iter().map(filter).collect::<Result<_, _>>()?,
             deletes: document.delete_replication.is_some_and(|switch| switch.enabled),
+            backfill: document.backfill.is_some_and(|switch| switch.enabled),
+            read_through: match document.read_through {
+                None | Some(ThroughDocument::Off) => ReadThrough::Off,
+                Some(ThroughDocument::Digest) => ReadThrough::Digest,
+                Some(ThroughDocument::Full) => ReadThrough::Full,
+            },
         })
     }
 }

@@ -1,7 +1,7 @@
 //! `/v2/<name>/blobs/<digest>`: look, pull whole or in part, delete.
 
 use axum::body::Body;
-use axum::http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue};
+use axum::http::header::{ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue};
 use axum::http::{HeaderMap, Response, StatusCode};
 use registry_core::vocabulary::Digest;
 
@@ -9,8 +9,10 @@ use super::answer;
 use super::conditions;
 use super::error::Failure;
 use super::exchange::{self, Exchange};
+use super::nearest::{self, Followed};
 use super::range::{self, Part};
 use crate::auth::Action;
+use crate::registry::{At, BlobContent};
 
 /// The headers of an answer about a blob. Its bytes are never encoded on the way: lengths and digests would not hold
 /// (B12).
@@ -50,16 +52,43 @@ pub(super) async fn head(exchange: &Exchange<'_>, name: &str, text: &str) -> Res
 /// The blob, or the part of it that is asked for. When its source fails midway the connection is cut: a client never
 /// takes a part for the whole (B6).
 pub(super) async fn get(exchange: &Exchange<'_>, name: &str, text: &str) -> Result<Response<Body>, Failure> {
-    let (_, permit) = exchange.permit(exchange.freshness(true)?, Action::Pull, "blob.get", name).await?;
+    let link = exchange.query().one(nearest::LINK)?;
+    if let Some(link) = link.as_deref().filter(|link| *link != nearest::NONE) {
+        return match nearest::follow(exchange, name, text, link).await? {
+            Followed::Here(found, digest) => {
+                let mut response = whole_or_part(exchange, found, &digest).await?;
+                // there is a right in its address
+                response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
+                Ok(response)
+            }
+            Followed::Back(response) => Ok(response),
+        };
+    }
+    let (caller, permit) = exchange.permit(exchange.freshness(true)?, Action::Pull, "blob.get", name).await?;
     let digest = exchange::digest(text)?;
-    let found = exchange.registry().open_blob(&permit, &digest).await?;
+    let found = exchange.registry().pull_blob(&permit, &digest).await?;
+    // who was sent back is not sent on again
+    if link.is_none()
+        && !conditions::is_known(&exchange.parts.headers, &digest)
+        && let Some(response) = nearest::redirect(exchange, &caller, &permit, &found.value).await
+    {
+        return Ok(response);
+    }
+    whole_or_part(exchange, found, &digest).await
+}
+
+async fn whole_or_part(
+    exchange: &Exchange<'_>,
+    found: At<BlobContent>,
+    digest: &Digest,
+) -> Result<Response<Body>, Failure> {
     let (content, headers) = (found.value, &exchange.parts.headers);
     let size_bytes = content.info.size_bytes;
-    let mut response = head_answer(headers, &digest, size_bytes);
+    let mut response = head_answer(headers, digest, size_bytes);
     if response.status() == StatusCode::OK {
-        match range::part(headers, size_bytes, &conditions::etag(&digest)) {
+        match range::part(headers, size_bytes, &conditions::etag(digest)) {
             Part::Whole => *response.body_mut() = Body::from_stream(content.stream(0..size_bytes).await?),
-            Part::Unsatisfiable => response = unsatisfiable(&digest, size_bytes),
+            Part::Unsatisfiable => response = unsatisfiable(digest, size_bytes),
             Part::Range(range) => {
                 let described = format!("bytes {}-{}/{size_bytes}", range.start, range.end - 1);
                 let headers = response.headers_mut();

@@ -44,7 +44,7 @@ impl<'a> Exchange<'a> {
         Query::new(self.parts.uri.query())
     }
 
-    fn evidence(&self) -> Evidence<'a> {
+    pub(super) fn evidence(&self) -> Evidence<'a> {
         Evidence { headers: &self.parts.headers, address: self.info.client(), secure: self.info.is_secure() }
     }
 
@@ -108,7 +108,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// Tells the audit of a no. A challenge is none: the client comes back with more.
-    fn refused(&self, caller: &Caller, action: &'static str, resource: &str, refused: Refused) -> Failure {
+    pub(super) fn refused(&self, caller: &Caller, action: &'static str, resource: &str, refused: Refused) -> Failure {
         if let Refused::Refusal(refusal) = &refused {
             Act { caller, request_id: self.info.id(), action, resource }.refused(&refusal.to_string());
         }

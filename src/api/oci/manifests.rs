@@ -42,7 +42,7 @@ fn separated(text: &str) -> String {
 /// converted, and one whose type the client did not list is served as well, as ECR does (M4; clients §2).
 pub(super) async fn get(exchange: &Exchange<'_>, name: &str, text: &str) -> Result<Response<Body>, Failure> {
     let (permit, reference, consistency) = reader(exchange, name, text).await?;
-    let found = exchange.registry().manifest(&permit, &reference, consistency).await?;
+    let found = exchange.registry().pull_manifest(&permit, &reference, consistency).await?;
     let manifest = found.value;
     let mut response = if conditions::is_known(&exchange.parts.headers, &manifest.info.digest) {
         answer::empty(StatusCode::NOT_MODIFIED)
@@ -57,7 +57,7 @@ pub(super) async fn get(exchange: &Exchange<'_>, name: &str, text: &str) -> Resu
 /// What [`get`] would answer, without the bytes.
 pub(super) async fn head(exchange: &Exchange<'_>, name: &str, text: &str) -> Result<Response<Body>, Failure> {
     let (permit, reference, consistency) = reader(exchange, name, text).await?;
-    let found = exchange.registry().stat_manifest(&permit, &reference, consistency).await?;
+    let found = exchange.registry().look_at_manifest(&permit, &reference, consistency).await?;
     let mut response = head_answer(&exchange.parts.headers, &found.value);
     answer::mark_revision(&mut response, found.revision);
     Ok(response)

@@ -12,6 +12,7 @@ mod conditions;
 mod error;
 mod exchange;
 mod manifests;
+mod nearest;
 mod page;
 mod query;
 mod range;

@@ -44,6 +44,21 @@ impl Transfer {
         self.inner.peers.health()
     }
 
+    /// This node.
+    pub fn node(&self) -> NodeId {
+        self.inner.holder.node
+    }
+
+    /// Whether a node is there now, and goes on: as it said a moment ago, or says when it is asked.
+    pub async fn answers_now(&self, node: NodeId) -> bool {
+        node == self.node() || self.inner.peers.answers_now(node).await
+    }
+
+    /// From now on this node tells the others that it ends.
+    pub fn set_closing(&self) {
+        self.inner.peers.set_closing();
+    }
+
     /// Tells the other nodes, with the next ping, whether the volume of this node's log is nearly full.
     pub fn set_log_short(&self, is_short: bool) {
         self.inner.peers.set_log_short(is_short);

@@ -14,7 +14,7 @@
 //! Source: reference "consensus and faults" §5.3, §5.4, §5.6, §5.7.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::interceptor::InterceptedService;
 
 use super::store::{BlobKey, BlobStore};
+use crate::ground::pacer::Pacer;
 
 pub mod body;
 mod chunk;
@@ -42,6 +43,7 @@ mod intake;
 mod leg;
 mod link;
 mod peers;
+mod relay;
 mod repair;
 mod service;
 mod shares;
@@ -59,7 +61,6 @@ mod tests;
 use hedge::Hedger;
 use holder::Holder;
 use peers::Peers;
-use repair::Pacer;
 use service::Service;
 use volumes::{Volumes, blocking};
 use wire::proto::blob_server::BlobServer;
@@ -69,6 +70,7 @@ pub use directory::{Directory, DirectoryError, NodeSeat};
 pub use error::TransferError;
 pub use fetch::{BlobSource, BlobStream};
 pub use health::{PeerHealth, StoreHealth};
+pub use relay::{OnItsWay, Relay, RelayError, Relayed};
 #[cfg(feature = "sim")]
 pub use simulated::Wire;
 pub use upload::{Append, Appended, Holders, Mirrored, Placed, Seal, Staged};
@@ -175,6 +177,8 @@ struct Inner {
     pacer: Pacer,
     local_address: SocketAddr,
     look_around: Notify,
+    /// Brings blobs from elsewhere, where there is an elsewhere.
+    relay: OnceLock<Arc<dyn Relay>>,
     stop: CancellationToken,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -217,6 +221,7 @@ impl Transfer {
             pacer: Pacer::new(settings.repair_bytes_per_second),
             local_address,
             look_around: Notify::new(),
+            relay: OnceLock::new(),
             stop: CancellationToken::new(),
             tasks: Mutex::default(),
         });

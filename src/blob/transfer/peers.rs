@@ -65,6 +65,7 @@ struct Gauge {
     answered: Option<Instant>,
     stores: Vec<StoreHealth>,
     log_is_short: bool,
+    is_closing: bool,
 }
 
 impl Peer {
@@ -118,6 +119,7 @@ pub(super) struct Peers {
     peers: ArcSwap<BTreeMap<NodeId, Arc<Peer>>>,
     own: Mutex<Vec<StoreHealth>>,
     own_log_is_short: AtomicBool,
+    is_closing: AtomicBool,
 }
 
 impl Peers {
@@ -133,6 +135,7 @@ impl Peers {
             peers: ArcSwap::default(),
             own: Mutex::default(),
             own_log_is_short: AtomicBool::default(),
+            is_closing: AtomicBool::default(),
         }
     }
 
@@ -215,6 +218,34 @@ impl Peers {
         if self.is_fresh(&gauge) { cost } else { cost.saturating_add(u64::MAX / 2) }
     }
 
+    /// Whether a node has answered a moment ago, or does when it is pinged; and does not end.
+    pub(super) async fn answers_now(&self, node: NodeId) -> bool {
+        let Some(peer) = self.peers.load().get(&node).cloned() else { return false };
+        let is_recent = |gauge: &Gauge| gauge.answered.is_some_and(|at| at.elapsed() < RECENT);
+        let (is_known, is_now) = {
+            let gauge = peer.gauge.lock();
+            (self.is_fresh(&gauge), is_recent(&gauge))
+        };
+        // nobody waits again and again for one that is gone
+        if !is_known {
+            return false;
+        }
+        if !is_now {
+            // one that is slow to say so is not fit
+            let _: Option<()> = tokio::time::timeout(RECENT, ping(&peer)).await.ok();
+        }
+        let gauge = peer.gauge.lock();
+        is_recent(&gauge) && !gauge.is_closing
+    }
+
+    pub(super) fn set_closing(&self) {
+        self.is_closing.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.is_closing.load(Ordering::Acquire)
+    }
+
     pub(super) fn set_own(&self, stores: Vec<StoreHealth>) {
         *self.own.lock() = stores;
     }
@@ -290,6 +321,8 @@ impl Peers {
     }
 }
 
+/// An answer not older than this says that a node is there now.
+const RECENT: Duration = Duration::from_millis(150);
 /// A ping without an answer by then has failed.
 const PING_DEADLINE: Duration = Duration::from_secs(1);
 
@@ -305,6 +338,7 @@ async fn ping(peer: &Peer) {
             gauge.answered = Some(Instant::now());
             gauge.stores = reply.stores.iter().map(wire::store_health).collect();
             gauge.log_is_short = reply.log_is_short;
+            gauge.is_closing = reply.is_closing;
         }
         Err(error) => tracing::debug!(node = %peer.node, %error, "no answer to a ping"),
     }

@@ -1,16 +1,14 @@
 //! One copy pulled to this node. Which copies, and when, the jobs decide.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use parking_lot::Mutex;
 use registry_core::vocabulary::ids::StoreId;
 use registry_core::vocabulary::limits::TRANSFER_BATCH_BYTES;
-use tokio::time::Instant;
 
 use crate::blob::store::{BlobStat, BlobStore, ImportWriter, StoreError};
+use crate::ground::pacer::Pacer;
 
 use super::volumes::{At as _, blocking};
 use super::{BlobSource, Transfer, TransferError, TransferResult};
@@ -54,7 +52,7 @@ impl Transfer {
         let (mut batch, mut len) = (Vec::new(), 0);
         while let Some(part) = bytes.next().await.transpose()? {
             if let Some(pacer) = pacer {
-                pacer.pass(part.len()).await;
+                pacer.pass(part.len() as u64).await;
             }
             len += part.len();
             batch.push(part);
@@ -70,42 +68,4 @@ impl Transfer {
 
 async fn append(mut writer: Box<dyn ImportWriter>, batch: Vec<Bytes>) -> Result<Box<dyn ImportWriter>, StoreError> {
     blocking(move || writer.append(&batch).map(|()| writer)).await
-}
-
-/// Spreads bytes over time: whoever passes waits until the bytes before it have had theirs.
-pub(super) struct Pacer {
-    bytes_per_second: u64,
-    free_at: Mutex<Instant>,
-}
-
-impl Pacer {
-    pub(super) fn new(bytes_per_second: u64) -> Pacer {
-        Pacer { bytes_per_second: bytes_per_second.max(1), free_at: Mutex::new(Instant::now()) }
-    }
-
-    async fn pass(&self, bytes: usize) {
-        let cost = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second as f64);
-        let at = {
-            let mut free_at = self.free_at.lock();
-            let at = (*free_at).max(Instant::now());
-            *free_at = at + cost;
-            at
-        };
-        tokio::time::sleep_until(at).await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    // Ten passes of a tenth of the rate take at least nine tenths of the time, however many share it.
-    #[tokio::test]
-    async fn paced() {
-        let pacer = Pacer::new(10_000);
-        let began = Instant::now();
-        futures_util::future::join_all((0..10).map(|_| pacer.pass(200))).await;
-        let took = began.elapsed().as_millis();
-        assert!(took >= 180, "{took}");
-    }
 }

@@ -13,6 +13,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::chunk::run_backup;
 use super::holder::{Holder, Open};
 use super::intake::body_of;
+use super::relay::RelayAnswer;
 use super::source::{self, Span};
 use super::wire::proto::blob_server::Blob;
 use super::wire::proto::{self, append_reply, append_request};
@@ -67,7 +68,8 @@ fn place_reply((store, size_bytes): (registry_core::vocabulary::ids::StoreId, u6
 impl Blob for Service {
     async fn ping(&self, _request: Request<proto::PingRequest>) -> Result<Response<proto::PingReply>, Status> {
         let stores = self.holder.peers.own().iter().map(wire::store_usage).collect();
-        Ok(Response::new(proto::PingReply { stores, log_is_short: self.holder.peers.is_log_short() }))
+        let (log_is_short, is_closing) = (self.holder.peers.is_log_short(), self.holder.peers.is_closing());
+        Ok(Response::new(proto::PingReply { stores, log_is_short, is_closing }))
     }
 
     async fn begin(&self, request: Request<proto::BeginRequest>) -> Result<Response<proto::Staged>, Status> {
@@ -169,6 +171,12 @@ impl Blob for Service {
         let (from, key) = wire::blob(request.blob.unwrap_or_default())?;
         let blob = BlobSource { key, size_bytes, replicas: vec![from] };
         answer(self.transfer.replicate_anywhere_here(blob).await, |store| place_reply((store, size_bytes)))
+    }
+
+    type RelayStream = RelayAnswer;
+
+    async fn relay(&self, request: Request<proto::RelayRequest>) -> Result<Response<Self::RelayStream>, Status> {
+        self.transfer.relay_to(request.into_inner()).await.map(Response::new)
     }
 }
 

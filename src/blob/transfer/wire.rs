@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use prost::Message as _;
+use registry_core::vocabulary::RepositoryName;
 use registry_core::vocabulary::digest::{Algorithm, Digest};
 use registry_core::vocabulary::ids::{ClusterId, NodeId, StoreId, UploadId};
 use registry_core::vocabulary::limits::DETAIL_BYTES_MAX;
@@ -11,7 +12,7 @@ use tonic::{Code, Status};
 
 use crate::blob::store::{BlobKey, Blocks, Pressure, StoreError};
 
-use super::{Staged, StoreHealth, TransferError, TransferResult};
+use super::{Relayed, Staged, StoreHealth, TransferError, TransferResult};
 
 #[allow(
     unused_qualifications,
@@ -95,6 +96,21 @@ pub(super) fn blob(request: proto::BlobRequest) -> Result<(StoreId, BlobKey), St
 /// Writes which store and which blob.
 pub(super) fn blob_request(store: StoreId, key: &BlobKey) -> proto::BlobRequest {
     proto::BlobRequest { store: store.0, digest: key.digest.to_string(), generation: Some(key.generation.into()) }
+}
+
+/// Reads what is to be relayed.
+pub(super) fn relayed(request: &proto::RelayRequest) -> Result<Relayed, Status> {
+    let region = u16::try_from(request.region).map_err(|_| Status::invalid_argument("no number of a region"))?;
+    let repository = RepositoryName::parse(&request.repository);
+    let repository = repository.map_err(|_| Status::invalid_argument("no name of a repository"))?;
+    Ok(Relayed { region, repository, digest: digest(&request.digest)?, offset: request.offset })
+}
+
+/// Writes what is to be relayed.
+pub(super) fn relay_request(wanted: &Relayed) -> proto::RelayRequest {
+    let Relayed { region, repository, digest, offset } = wanted;
+    let (repository, digest) = (repository.to_string(), digest.to_string());
+    proto::RelayRequest { region: (*region).into(), repository, digest, offset: *offset }
 }
 
 /// Reads an algorithm by its stored number.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -52,12 +53,24 @@ type Wirings = BTreeMap<String, BTreeMap<String, Wiring>>;
 pub(super) struct Wires {
     file: PathBuf,
     wirings: Arc<watch::Sender<Wirings>>,
-    /// Until when each direction is taken.
-    busy: Mutex<BTreeMap<(String, String), Arc<Busy>>>,
+    /// Both directions of each.
+    ways: Arc<AllWays>,
 }
 
-/// Until when what was sent takes a direction, towards the door and back.
-type Busy = [Mutex<Option<Instant>>; 2];
+/// The directions of a wire, towards the door and back.
+type Ways = [Way; 2];
+
+/// Those of all wires, by the region that connects and the one it connects to.
+type AllWays = Mutex<BTreeMap<(String, String), Arc<Ways>>>;
+
+/// One direction.
+#[derive(Default)]
+struct Way {
+    /// Until when what was sent takes it.
+    busy: Mutex<Option<Instant>>,
+    /// Bytes that were sent.
+    carried: AtomicU64,
+}
 
 fn parse(text: &str) -> Result<Wirings, String> {
     toml::from_str(text).map_err(|error| error.to_string())
@@ -89,8 +102,10 @@ impl Wires {
             .map_err(|error| CliError::failed(format!("{} can't be read: {error}", file.display())))?;
         let first = parse(&text).map_err(|problem| CliError::usage(format!("{}: {problem}", file.display())))?;
         let wirings = Arc::new(watch::Sender::new(first));
+        let ways = Arc::default();
         tokio::spawn(follow(file.clone(), text, Arc::clone(&wirings)));
-        Ok(Wires { file, wirings, busy: Mutex::default() })
+        tokio::spawn(tell(dir.join("links.carried.json"), Arc::clone(&ways)));
+        Ok(Wires { file, wirings, ways })
     }
 
     /// Where it is said how they are.
@@ -104,12 +119,12 @@ impl Wires {
         let target: SocketAddr = door.parse().map_err(|_| CliError::failed(format!("{door} is no address")))?;
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(told)?;
         let address = listener.local_addr().map_err(told)?;
-        let busy = Arc::clone(self.busy.lock().entry((from.to_owned(), to.to_owned())).or_default());
+        let ways = Arc::clone(self.ways.lock().entry((from.to_owned(), to.to_owned())).or_default());
         let (from, to, wirings) = (from.to_owned(), to.to_owned(), self.wirings.subscribe());
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let wire =
-                    Wire { from: from.clone(), to: to.clone(), wirings: wirings.clone(), busy: Arc::clone(&busy) };
+                    Wire { from: from.clone(), to: to.clone(), wirings: wirings.clone(), ways: Arc::clone(&ways) };
                 tokio::spawn(wire.carry(client, target));
             }
         });
@@ -133,13 +148,30 @@ async fn follow(file: PathBuf, mut known: String, wirings: Arc<watch::Sender<Wir
     }
 }
 
+/// Writes down how many bytes each direction has carried: towards the door, and back.
+async fn tell(file: PathBuf, ways: Arc<AllWays>) {
+    let mut told = String::new();
+    loop {
+        let carried = |ways: &Ways| ways.iter().map(|way| way.carried.load(Ordering::Relaxed)).collect::<Vec<_>>();
+        let mut all: BTreeMap<String, BTreeMap<String, Vec<u64>>> = BTreeMap::new();
+        for ((from, to), ways) in ways.lock().iter() {
+            all.entry(from.clone()).or_default().insert(to.clone(), carried(ways));
+        }
+        let text = serde_json::to_string(&all).unwrap_or_default();
+        if text != told && std::fs::write(&file, &text).is_ok() {
+            told = text;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
 /// One connection.
 #[derive(Clone)]
 struct Wire {
     from: String,
     to: String,
     wirings: watch::Receiver<Wirings>,
-    busy: Arc<Busy>,
+    ways: Arc<Ways>,
 }
 
 impl Wire {
@@ -176,12 +208,14 @@ impl Wire {
     /// When a part that was read now comes out at the other end.
     fn due(&self, direction: usize, bytes: usize) -> Instant {
         let (wiring, now) = (self.now(), Instant::now());
+        let way = &self.ways[direction];
+        way.carried.fetch_add(bytes as u64, Ordering::Relaxed);
         let latency = Duration::from_millis(wiring.latency_ms);
         if wiring.mbit_per_s <= 0.0 {
             return now + latency;
         }
         let takes = Duration::from_secs_f64(bytes as f64 * 8.0 / (wiring.mbit_per_s * 1e6));
-        let mut busy = self.busy[direction].lock();
+        let mut busy = way.busy.lock();
         let sent = busy.unwrap_or(now).max(now) + takes;
         *busy = Some(sent);
         sent + latency

@@ -11,8 +11,9 @@ use super::keys::Slot;
 use super::reply::Reply;
 use super::tables::Tables;
 use super::{
-    absence, blob, clock, cluster, cursor, gc, idle, link, manifest, need, node, outbox, parked, peer, principal,
-    quota, register, remote, replica, replication_rules, repository, sweep, tag, untagged, upgrade, upload, usage,
+    absence, backfill, blob, clock, cluster, cursor, gc, idle, link, manifest, need, node, offer, outbox, parked, peer,
+    places, principal, quota, region_link, register, remote, replica, replication_rules, repository, sweep, tag,
+    untagged, upgrade, upload, usage,
 };
 use crate::vocabulary::ids::RequestId;
 use crate::vocabulary::limits::PROPOSAL_COMMANDS_MAX;
@@ -155,6 +156,10 @@ commands! {
     150 UnparkEvent(parked::UnparkEvent),
     151 MendTag(register::MendTag),
     152 DropRemoteManifest(remote::DropRemoteManifest),
+    153 MoveBackfill(backfill::MoveBackfill),
+    154 SetRegionLink(region_link::SetRegionLink),
+    155 NoteOffer(offer::NoteOffer),
+    156 PutPlaces(places::PutPlaces),
 }
 
 impl Command {
@@ -241,6 +246,10 @@ impl Command {
             | Command::ParkEvent(_)
             | Command::UnparkEvent(_)
             | Command::MendTag(_)
+            | Command::MoveBackfill(_)
+            | Command::SetRegionLink(_)
+            | Command::NoteOffer(_)
+            | Command::PutPlaces(_)
             | Command::DropRemoteManifest(_)
             | Command::DropRemoteTag(_) => false,
         }

@@ -30,6 +30,10 @@
 //! | | `SOURCE_CURSOR` | region number | [`CursorRow`](super::cursor::CursorRow): how far it is applied here |
 //! | | `DESTINATION_CURSOR` | region number | the same, of changes made here, as it has said |
 //! | | `PARKED` | region number, log index there, register | [`ParkedRow`](super::parked::ParkedRow) |
+//! | | `BACKFILL` | region number | [`BackfillRow`](super::backfill::BackfillRow): what it held before its rules |
+//! | | `REGION_LINK` | region number | [`RegionLinkRow`](super::region_link::RegionLinkRow) |
+//! | | `OFFER` | region number | [`OfferRow`](super::offer::OfferRow): what it says it sends here |
+//! | | `PLACES` | | [`PlacesRow`](super::places::PlacesRow): where clients and nodes are |
 //! | by repository name | `NAME` | registry, name | repository id |
 //! | | `REPOSITORY` | repository id | [`RepositoryRow`](super::repository::RepositoryRow) |
 //! | | `DELETED` | repository id | nothing; the repository waits to be purged |
@@ -46,6 +50,7 @@
 //! | | `UNTAGGED` | repository id, digest | [`UntaggedRow`](super::untagged::UntaggedRow): no tag, no index names it |
 //! | | `GONE` | repository id, digest | [`GoneRow`](super::gone::GoneRow): a manifest that was deleted |
 //! | | `TAG_ENDED` | repository id, tag | [`EndedRow`](super::ended::EndedRow): a tag that went with its manifest |
+//! | | `CONFLICT` | repository id, log index, tag | [`ConflictRow`](super::conflict::ConflictRow): a lost setting |
 //! | | `OUTBOX` | log index, repository id, register | [`OutboxRow`](super::outbox::OutboxRow): a change to be told |
 //! | | `OUTBOX_TRIMMED` | | [`TrimmedRow`](super::outbox::TrimmedRow): where its slot's stream has a gap |
 //! | | `USAGE` | repository id | [`UsageRow`](super::usage::UsageRow): what it holds and may hold |
@@ -113,6 +118,10 @@ tables! {
     DESTINATION_CURSOR = 0x17,
     REGISTRY_QUOTA = 0x18,
     PARKED = 0x19,
+    BACKFILL = 0x1a,
+    REGION_LINK = 0x1b,
+    OFFER = 0x1c,
+    PLACES = 0x1d,
     NAME = 0x20,
     REPOSITORY = 0x21,
     MANIFEST = 0x22,
@@ -130,6 +139,7 @@ tables! {
     UNTAGGED = 0x2e,
     GONE = 0x2f,
     TAG_ENDED = 0x30,
+    CONFLICT = 0x31,
     USAGE = 0x38,
     SLOT_USAGE = 0x39,
     SLOT_LEVEL = 0x3a,
@@ -173,7 +183,7 @@ pub fn kind(key: &[u8]) -> Kind {
         Some(&(table::NODE | table::STORE | table::TOPOLOGY)) => Kind::Topology,
         Some(&(table::DIGEST_ASKED | table::DIGEST_REPORT)) => Kind::Digest,
         Some(&table::OUTBOX) => Kind::Outbox,
-        Some(&(table::PEER | table::REPLICATION_RULES)) => Kind::Regions,
+        Some(&(table::PEER | table::REPLICATION_RULES | table::REGION_LINK)) => Kind::Regions,
         Some(_) | None => Kind::Other,
     }
 }
@@ -290,7 +300,22 @@ pub(crate) fn destination_cursor(region: u16) -> Vec<u8> {
     Key::new(SYSTEM, table::DESTINATION_CURSOR).with(&region.to_be_bytes()).done()
 }
 
-/// The region number in a key made by [`peer`], [`source_cursor`] or [`destination_cursor`].
+/// How much of what a region held before its rules is here.
+pub(crate) fn backfill(region: u16) -> Vec<u8> {
+    Key::new(SYSTEM, table::BACKFILL).with(&region.to_be_bytes()).done()
+}
+
+/// What is wanted of the link to a region.
+pub(crate) fn region_link(region: u16) -> Vec<u8> {
+    Key::new(SYSTEM, table::REGION_LINK).with(&region.to_be_bytes()).done()
+}
+
+/// What a region says it sends here.
+pub(crate) fn offer(region: u16) -> Vec<u8> {
+    Key::new(SYSTEM, table::OFFER).with(&region.to_be_bytes()).done()
+}
+
+/// The region number in a key that ends in one.
 pub(crate) fn region_in(key: &[u8]) -> Option<u16> {
     Some(u16::from_be_bytes(key.get(3..)?.try_into().ok()?))
 }
@@ -521,6 +546,18 @@ pub(crate) fn tag_ended(slot: Slot, repository: RepositoryId, tag: &Tag) -> Vec<
 /// The tag in a key made by [`tag`] or [`tag_ended`].
 pub(crate) fn tag_in(key: &[u8]) -> Option<&str> {
     std::str::from_utf8(key.get(OF_REPOSITORY_BYTES..)?).ok()
+}
+
+/// A setting of a tag that was lost.
+pub(crate) fn conflict(slot: Slot, repository: RepositoryId, index: u64, tag: &Tag) -> Vec<u8> {
+    let key = Key::new(slot, table::CONFLICT).with(&id(repository)).with(&index.to_be_bytes());
+    key.with(tag.as_str().as_bytes()).done()
+}
+
+/// Log index and tag in a key made by [`conflict`].
+pub(crate) fn conflict_in(key: &[u8]) -> Option<(u64, &str)> {
+    let index = u64::from_be_bytes(key.get(OF_REPOSITORY_BYTES..OF_REPOSITORY_BYTES + 8)?.try_into().ok()?);
+    Some((index, std::str::from_utf8(key.get(OF_REPOSITORY_BYTES + 8..)?).ok()?))
 }
 
 /// A change in a tag's journal.

@@ -29,7 +29,7 @@ use crate::vocabulary::refusal::Refusal;
 use crate::vocabulary::tag::Tag;
 
 /// Tables whose rows go when a repository is purged; links go last and on their own.
-pub(crate) const PURGED_TABLES: [u8; 11] = [
+pub(crate) const PURGED_TABLES: [u8; 12] = [
     table::TAG,
     table::TAG_JOURNAL,
     table::MANIFEST_TAG,
@@ -41,6 +41,7 @@ pub(crate) const PURGED_TABLES: [u8; 11] = [
     table::UNTAGGED,
     table::GONE,
     table::TAG_ENDED,
+    table::CONFLICT,
 ];
 
 /// A manifest.

@@ -53,6 +53,8 @@ stored_enum! {
             version: Version,
             /// What it ranks by; see [`rank`](crate::decide::replication::rank).
             base: Version,
+            /// Version of what it replaced: the smallest for nothing, its own where that is not known.
+            previous: Version,
         } = 3,
         /// A tag was deleted.
         TagGone {
@@ -60,6 +62,8 @@ stored_enum! {
             tag: Tag,
             /// Version of the delete.
             version: Version,
+            /// Version of what it deleted: the smallest for nothing.
+            previous: Version,
         } = 4,
     }
 }
@@ -72,6 +76,14 @@ impl Change {
             | Change::ManifestGone { version, .. }
             | Change::TagSet { version, .. }
             | Change::TagGone { version, .. } => *version,
+        }
+    }
+
+    /// Whether it says that a manifest is here, by itself or by a tag.
+    pub fn names(&self, manifest: &Digest) -> bool {
+        match self {
+            Change::ManifestHere { digest, .. } | Change::TagSet { digest, .. } => digest == manifest,
+            Change::ManifestGone { .. } | Change::TagGone { .. } => false,
         }
     }
 

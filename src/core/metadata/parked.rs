@@ -149,7 +149,8 @@ mod tests {
     use crate::vocabulary::version::Version;
 
     fn park(index: u64, tag: &str, reason: &str) -> ParkEvent {
-        let change = Change::TagGone { tag: tags(&[tag]).remove(0), version: Version::default() };
+        let change =
+            Change::TagGone { tag: tags(&[tag]).remove(0), version: Version::default(), previous: Version::default() };
         ParkEvent { source: 2, index, repository: repository_key("r", 1).name, change, reason: reason.to_owned() }
     }
 

@@ -13,7 +13,7 @@ use super::keys::{self, SYSTEM, Slot, table};
 use super::reply::Reply;
 use super::tables::{Tables, TablesRead};
 use super::upgrade::LEVEL_3;
-use super::{cluster, cursor, parked};
+use super::{backfill, cluster, cursor, offer, parked, region_link};
 use crate::vocabulary::ids::ClusterId;
 use crate::vocabulary::limits::{ADDRESS_BYTES_MAX, PEER_CA_BYTES_MAX, PEER_ENDPOINTS_MAX, PEERS_MAX};
 use crate::vocabulary::names::RegionName;
@@ -180,6 +180,9 @@ impl Apply for DeletePeer {
         tables.delete(keys::peer(self.number));
         cursor::forget(tables, self.number);
         parked::forget(tables, self.number);
+        backfill::forget(tables, self.number);
+        region_link::forget(tables, self.number);
+        offer::forget(tables, self.number);
         Ok(Reply::Done)
     }
 }

@@ -4,6 +4,9 @@
 //! commands shows. Which of two sides is the damaged one a tag's journal tells, a second witness of each change.
 //! Source: consensus-and-faults §6.5.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
 use bincode::{Decode, Encode};
 
 use super::apply::Context;
@@ -93,6 +96,47 @@ impl Walk {
         }
         rows.into_iter().map(|(tag, row)| (Register::Tag(tag), of_tag(&row))).collect()
     }
+}
+
+/// A place among the records of a repository, from the newest to the oldest: version, then register.
+type Newest = (Reverse<Version>, Register);
+
+/// Up to `limit` records in a scope, not newer than a hybrid logical time, from the newest to the oldest, behind that
+/// of a version and register. Holds no more than it returns; reads all rows for that.
+pub fn newest(
+    tables: &impl TablesRead,
+    repository: &RepositoryKey,
+    (scope, until): (&Scope, u64),
+    after: Option<&(Version, Register)>,
+    limit: usize,
+) -> Vec<(Register, Record)> {
+    let after = after.map(|(version, register)| (Reverse(*version), register.clone()));
+    let (mut found, mut walk) = (BTreeMap::<Newest, Record>::new(), Walk { after: None, is_over: false });
+    while !walk.is_over {
+        for (register, record) in walk.step(tables, repository) {
+            let at = (Reverse(record.version), register);
+            let is_before = after.as_ref().is_some_and(|after| at <= *after);
+            if !scope.covers(&record) || record.version.hlc > until || is_before {
+                continue;
+            }
+            found.insert(at, record);
+            if found.len() > limit {
+                found.pop_last();
+            }
+        }
+    }
+    found.into_iter().map(|((_, register), record)| (register, record)).collect()
+}
+
+/// How many records in a scope are not newer than a hybrid logical time.
+pub fn count(tables: &impl TablesRead, repository: &RepositoryKey, scope: &Scope, until: u64) -> u64 {
+    let (mut count, mut walk) = (0, Walk { after: None, is_over: false });
+    while !walk.is_over {
+        let rows = walk.step(tables, repository);
+        let counted = rows.iter().filter(|(_, record)| scope.covers(record) && record.version.hlc <= until);
+        count += counted.count() as u64;
+    }
+    count
 }
 
 /// Sums over the records in a scope.
@@ -314,6 +358,36 @@ mod tests {
         let late = Scope { since: all[0].1.version.hlc, ..SCOPE };
         assert!(page(&world.tables, &repository, &late, None, 99).0.len() < all.len());
         assert_eq!(page(&world.tables, &repository, &Scope { origin: 2, ..SCOPE }, None, 99).0, []);
+    }
+
+    // From the newest to the oldest, in pages of any size, each record once.
+    #[test]
+    fn newest_first() {
+        let (mut world, repository) = world();
+        for number in 0..9u8 {
+            put(&mut world, &repository, &[number % 4], &["a", "b", &format!("t{number}")]);
+        }
+        let until = u64::MAX;
+        let all = newest(&world.tables, &repository, (&SCOPE, until), None, usize::MAX);
+        assert_eq!(all.len(), 4 + 11);
+        assert!(all.is_sorted_by_key(|(register, record)| (Reverse(record.version), register.clone())));
+        for limit in [1, 4, 7, 15, 100] {
+            let (mut found, mut after) = (Vec::new(), None);
+            loop {
+                let records = newest(&world.tables, &repository, (&SCOPE, until), after.as_ref(), limit);
+                let Some((register, record)) = records.last() else { break };
+                after = Some((record.version, register.clone()));
+                found.extend(records);
+            }
+            assert_eq!(found, all, "pages of {limit}");
+        }
+        assert_eq!(newest(&world.tables, &repository, (&Scope { origin: 2, ..SCOPE }, until), None, 9), []);
+        let counted = |until: u64| count(&world.tables, &repository, &SCOPE, until);
+        let newest = all[0].1.version.hlc;
+        let older = all.iter().filter(|(_, record)| record.version.hlc < newest).count() as u64;
+        assert_eq!((counted(u64::MAX), counted(newest - 1), counted(0)), (15, older, 0));
+        let found = super::newest(&world.tables, &repository, (&SCOPE, newest - 1), None, 99);
+        assert_eq!(found.len() as u64, older);
     }
 
     // What is asked about a register is told from its row, or from what deleted it.

@@ -7,6 +7,7 @@ use bincode::{Decode, Encode};
 
 use super::apply::Context;
 use super::command::Apply;
+use super::conflict::Arriving;
 use super::ended::{self, EndedRow};
 use super::gone::{self, Cause};
 use super::keys::Slot;
@@ -109,6 +110,8 @@ pub struct SetRemoteTag {
     pub version: Version,
     /// What it ranks by.
     pub base: Version,
+    /// Version of what its maker replaced; `None` where that is not known.
+    pub previous: Option<Version>,
 }
 
 impl Apply for SetRemoteTag {
@@ -117,13 +120,15 @@ impl Apply for SetRemoteTag {
     }
 
     fn apply<T: Tables>(self, context: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
-        let SetRemoteTag { repository, tag, digest, version, base } = self;
+        let SetRemoteTag { repository, tag, digest, version, base, previous } = self;
         repository::require(tables, &repository)?;
         if base > version {
             let detail = "a setting does not follow a later one".to_owned();
             return Err(Refusal::ParameterInvalid { parameter: "base".to_owned(), detail });
         }
+        let arriving = Arriving { repository: &repository, tag: &tag, digest: Some(digest), version, previous };
         if Rank::of_set(version, base) <= tag_rank(tables, &repository, &tag) {
+            arriving.loses(tables, context);
             return Ok(Reply::Superseded);
         }
         if gone::read(tables, &repository, &digest).is_some_and(|gone| gone.is_deleted_after(version)) {
@@ -131,6 +136,7 @@ impl Apply for SetRemoteTag {
             let row = tag::read(tables, &repository, &tag);
             let moved = tag::end(tables, context, &repository, &tag, row.as_ref(), &EndedRow { version, base });
             if let Some(row) = row {
+                Arriving { digest: None, ..arriving }.overrides(tables, context, &row);
                 untagged::note(tables, context, &repository, &row.digest);
                 usage::shrink(tables, context, &repository, Usage { bytes: 0, tags: 1 });
             }
@@ -143,8 +149,9 @@ impl Apply for SetRemoteTag {
         // the put that set the tag renewed its manifest; that change may come later
         manifest::renew(tables, &repository, &digest, row, version);
         let before = tag::read(tables, &repository, &tag);
-        if before.is_none() {
-            usage::grow(tables, context, &repository, Usage { bytes: 0, tags: 1 })?;
+        match &before {
+            Some(row) => arriving.overrides(tables, context, row),
+            None => usage::grow(tables, context, &repository, Usage { bytes: 0, tags: 1 })?,
         }
         let moved = tag::place(tables, context, &repository, before, &tag, &digest, (version, base));
         untagged::note(tables, context, &repository, &digest);
@@ -164,6 +171,8 @@ pub struct DropRemoteTag {
     pub tag: Tag,
     /// Version of the delete.
     pub version: Version,
+    /// Version of what its maker deleted; `None` where that is not known.
+    pub previous: Option<Version>,
 }
 
 impl Apply for DropRemoteTag {
@@ -172,7 +181,7 @@ impl Apply for DropRemoteTag {
     }
 
     fn apply<T: Tables>(self, context: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
-        let DropRemoteTag { repository, tag, version } = self;
+        let DropRemoteTag { repository, tag, version, previous } = self;
         repository::require(tables, &repository)?;
         if Rank::of_delete(version) <= tag_rank(tables, &repository, &tag) {
             return Ok(Reply::Superseded);
@@ -183,6 +192,8 @@ impl Apply for DropRemoteTag {
             tag::note_absent(tables, context, &repository, &tag, version);
             return Ok(Reply::Deleted { tags: Vec::new() });
         };
+        let arriving = Arriving { repository: &repository, tag: &tag, digest: None, version, previous };
+        arriving.overrides(tables, context, &row);
         let moved = tag::drop_tag(tables, context, &repository, &tag, &row, version);
         untagged::note(tables, context, &repository, &row.digest);
         usage::shrink(tables, context, &repository, Usage { bytes: 0, tags: 1 });
@@ -245,6 +256,7 @@ impl Apply for DropRemoteManifest {
 mod tests {
     use super::*;
     use crate::decide::tag_move::Mutability;
+    use crate::metadata::conflict;
     use crate::metadata::manifest::DeleteManifest;
     use crate::metadata::repository::Settings;
     use crate::metadata::tag::DeleteTag;
@@ -272,11 +284,11 @@ mod tests {
     fn set(repository: &RepositoryKey, bytes: &[u8], hlc: u64, base: Option<u64>) -> SetRemoteTag {
         let (repository, digest, base) = (repository.clone(), Digest::sha256(bytes), base.unwrap_or(hlc));
         let base = if base == 0 { Version::default() } else { version(base) };
-        SetRemoteTag { repository, tag: tag(), digest, version: version(hlc), base }
+        SetRemoteTag { repository, tag: tag(), digest, version: version(hlc), base, previous: None }
     }
 
     fn drop_tag(repository: &RepositoryKey, hlc: u64) -> DropRemoteTag {
-        DropRemoteTag { repository: repository.clone(), tag: tag(), version: version(hlc) }
+        DropRemoteTag { repository: repository.clone(), tag: tag(), version: version(hlc), previous: None }
     }
 
     fn named(world: &World, repository: &RepositoryKey) -> Option<Digest> {
@@ -394,6 +406,49 @@ mod tests {
         // the same again from us is refused at our door, and a setting of a life before this one by rank
         let again = PutManifest { tags: vec![tag()], ..manifest(&repository, b"ours") };
         assert!(matches!(world.refused(again), Refusal::TagImmutable { .. }));
+    }
+
+    // R8: a setting that was lost to another region's, which had not seen it, is listed once on either side; one that
+    // was seen, or comes again, is no conflict.
+    #[test]
+    fn r8_conflicts_are_listed() {
+        let (mut world, repository) = world();
+        let listed = |world: &World| {
+            let all = conflict::list(&world.tables, None, 99);
+            all.into_iter().map(|found| (found.row.kept, found.row.lost)).collect::<Vec<_>>()
+        };
+        let of = |bytes: &[u8]| Digest::sha256(bytes);
+        world.ok(PutManifest { tags: vec![tag()], ..manifest(&repository, b"ours") });
+        let ours = tag::read(&world.tables, &repository, &tag()).unwrap().version;
+        let later = |by: u64| ours.hlc + by;
+        for bytes in [b"theirs", b"second", b"unseen"] {
+            world.ok(here(&repository, bytes, later(1)));
+        }
+        let unseen = SetRemoteTag { previous: Some(Version::default()), ..set(&repository, b"theirs", later(2), None) };
+        world.ok(unseen.clone());
+        assert_eq!(listed(&world), [(Some(of(b"theirs")), of(b"ours"))]);
+        assert_eq!(world.ok(unseen), Reply::Superseded);
+        let seen = SetRemoteTag { previous: Some(version(later(2))), ..set(&repository, b"second", later(3), None) };
+        world.ok(seen);
+        assert_eq!(listed(&world).len(), 1);
+        // ours again, newer than what comes
+        world.at_ms += 1000;
+        world.ok(PutManifest { tags: vec![tag()], ..manifest(&repository, b"again") });
+        let late = SetRemoteTag { previous: Some(version(later(3))), ..set(&repository, b"unseen", later(4), None) };
+        for _ in 0..2 {
+            assert_eq!(world.ok(late.clone()), Reply::Superseded);
+        }
+        assert_eq!(listed(&world)[1..], [(Some(of(b"again")), of(b"unseen"))]);
+        // what its journal has is no news, and neither is what a comparison brings
+        let known = SetRemoteTag { previous: Some(ours), ..set(&repository, b"theirs", later(2), None) };
+        assert_eq!(world.ok(known), Reply::Superseded);
+        assert_eq!(world.ok(set(&repository, b"unseen", later(5), None)), Reply::Superseded);
+        // a delete loses what was set here and not seen there
+        let drop = DropRemoteTag { previous: Some(version(later(3))), ..drop_tag(&repository, later(90_000_000)) };
+        world.ok(drop);
+        assert_eq!(listed(&world)[2..], [(None, of(b"again"))]);
+        let first = conflict::list(&world.tables, None, 1).remove(0).key;
+        assert_eq!(conflict::list(&world.tables, Some(&first), 99).len(), 2);
     }
 
     // A slot that takes more changes in a millisecond than another region allows for skew stays in step with the clock.

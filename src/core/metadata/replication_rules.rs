@@ -11,8 +11,9 @@ use super::tables::{Tables, TablesRead};
 use super::upgrade::{self, LEVEL_3};
 use super::{clock, cluster, peer};
 use crate::decide::replication::compare::Scope;
-use crate::decide::replication::rules::{self, Rule};
+use crate::decide::replication::rules::{self, Prefix, ReadThrough, Rule};
 use crate::vocabulary::ids::RegistryId;
+use crate::vocabulary::limits::CLOCK_AHEAD_MS_MAX;
 use crate::vocabulary::names::RegionName;
 use crate::vocabulary::refusal::Refusal;
 use crate::vocabulary::repository_name::RepositoryName;
@@ -70,10 +71,55 @@ impl RulesRow {
     }
 
     /// Which records of a repository are to be equal in a region: those that this one, of number `origin`, made since
-    /// the oldest rule that sends them there. `None` if no rule does.
-    pub fn scope(&self, name: &RepositoryName, region: &RegionName, origin: u16) -> Option<Scope> {
-        let since_ms = self.sending(name, region).map(|standing| standing.since_ms).min()?;
-        Some(Scope { origin, since: hlc_of(since_ms) })
+    /// the oldest rule that sends them there, or all of them once the region has what a rule up to index `filled` has
+    /// copied of what there was before. `None` if no rule sends it there.
+    pub fn scope(&self, name: &RepositoryName, region: &RegionName, origin: u16, filled: u64) -> Option<Scope> {
+        let since = |standing: &StandingRule| match standing.rule.backfill && standing.since_index <= filled {
+            true => 0,
+            false => hlc_of(standing.since_ms),
+        };
+        Some(Scope { origin, since: self.sending(name, region).map(since).min()? })
+    }
+
+    /// Log index of the youngest rule that has what was before it copied to a region; zero if there is none.
+    pub fn backfill(&self, region: &RegionName) -> u64 {
+        let asking = self.0.iter().filter(|standing| standing.rule.backfill && standing.rule.reaches(region));
+        asking.map(|standing| standing.since_index).max().unwrap_or(0)
+    }
+
+    /// Up to which hybrid logical time a rule younger than index `filled` has what was before it copied of a repository
+    /// to a region; `None` if none does.
+    pub fn fills(&self, name: &RepositoryName, region: &RegionName, filled: u64) -> Option<u64> {
+        let is_asking = |standing: &&StandingRule| standing.rule.backfill && standing.since_index > filled;
+        let asking = self.sending(name, region).filter(is_asking);
+        // a slot's time may be ahead of the clock; what comes twice does no harm
+        asking.map(|standing| hlc_of(standing.since_ms.saturating_add(CLOCK_AHEAD_MS_MAX))).max()
+    }
+
+    /// What a region is sent, as it is told: beginnings of names, none for all, and what it may fetch for a client.
+    pub fn sent(&self, region: &RegionName) -> Vec<SentRow> {
+        let reaching = self.0.iter().filter(|standing| standing.rule.reaches(region));
+        let sent = |standing: &StandingRule| SentRow {
+            filters: standing.rule.filters.clone(),
+            read_through: standing.rule.read_through,
+        };
+        reaching.map(sent).collect()
+    }
+}
+
+/// What another region sends, by one of its rules.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SentRow {
+    /// Beginnings of names; all repositories if there is none.
+    pub filters: Vec<Prefix>,
+    /// What may be fetched for a client before it has arrived.
+    pub read_through: ReadThrough,
+}
+
+impl SentRow {
+    /// Whether a repository of this name is among it.
+    pub fn covers(&self, name: &RepositoryName) -> bool {
+        self.filters.is_empty() || self.filters.iter().any(|filter| filter.matches(name))
     }
 }
 
@@ -135,14 +181,15 @@ impl Apply for PutReplicationRules {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decide::replication::rules::{Destination, Prefix};
+    use crate::decide::replication::rules::Destination;
     use crate::metadata::testing::{World, peer, repository_key};
 
     fn rule(to: &str, filter: &str) -> Rule {
         let registry = RegistryId::DEFAULT;
         let region = RegionName::parse(to).unwrap();
         let filters = vec![Prefix::parse(filter).unwrap()];
-        Rule { destinations: vec![Destination { region, registry }], filters, deletes: false }
+        let (backfill, read_through) = (false, ReadThrough::Off);
+        Rule { destinations: vec![Destination { region, registry }], filters, deletes: false, backfill, read_through }
     }
 
     fn put(rules: &[Rule]) -> PutReplicationRules {
@@ -169,6 +216,18 @@ mod tests {
         assert!(row.sends(&team, &eu, first + 1) && !row.sends(&team, &eu, first));
         assert!(row.sends(&prod, &eu, second + 1) && !row.sends(&prod, &eu, second));
         assert!(row.serves(&prod, &eu) && !row.serves(&repository_key("other", 1).name, &eu));
+        // what there was before counts once the region has it
+        let filling = Rule { backfill: true, ..rule("eu", "prod/") };
+        world.ok(put(&[filling, rule("eu", "team/")]));
+        let third = world.index;
+        let row = read(&world.tables, RegistryId::DEFAULT);
+        assert_eq!((row.backfill(&eu), row.backfill(&RegionName::parse("us").unwrap())), (third, 0));
+        let fills = |name: &RepositoryName, filled: u64| row.fills(name, &eu, filled).is_some();
+        assert!(fills(&prod, second) && !fills(&prod, third) && !fills(&team, 0));
+        let since = |name: &RepositoryName, filled: u64| row.scope(name, &eu, 1, filled).unwrap().since;
+        assert!(since(&prod, second) > since(&team, second) && since(&team, third) > 0);
+        assert_eq!(since(&prod, third), 0);
+        assert_eq!(row.sent(&eu).iter().filter(|sent| sent.covers(&prod)).count(), 1);
         world.ok(put(&[]));
         assert_eq!(read(&world.tables, RegistryId::DEFAULT), RulesRow::default());
         assert!(matches!(world.refused(put(&[rule("here", "team/")])), Refusal::ParameterInvalid { .. }));

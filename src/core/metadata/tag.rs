@@ -121,6 +121,21 @@ pub(super) fn delete_before(tables: &impl TablesRead, repository: &RepositoryKey
     rows.rfind(|row| row.digest.is_none()).map_or(Version::default(), |row| row.version)
 }
 
+/// Whether a tag is known to have been set so at a version, or that can't be told any more: setting it to what it names
+/// already is no change for the journal, which keeps only so many.
+pub(super) fn has_been(
+    tables: &impl TablesRead,
+    repository: &RepositoryKey,
+    tag: &Tag,
+    (digest, version): (Digest, Version),
+) -> bool {
+    let rows = tables.prefix(&keys::tag_journal_of(repository.slot(), repository.id, tag), TAG_JOURNAL_MAX + 1);
+    let rows: Vec<JournalRow> = rows.iter().map(|(_, value)| codec::row(value)).collect();
+    let is_cut = rows.len() >= TAG_JOURNAL_MAX && rows.first().is_some_and(|first| version < first.version);
+    let was = rows.iter().rfind(|row| row.version <= version);
+    is_cut || was.is_some_and(|row| row.version == version || row.digest == Some(digest))
+}
+
 /// Number and version of the delete that a tag's next life follows; zeros for a tag that never was.
 pub(super) fn last_delete(tables: &impl TablesRead, repository: &RepositoryKey, tag: &Tag) -> (u64, Version) {
     last_change(tables, repository, tag).map_or((0, Version::default()), |(number, row)| (number, row.version))
@@ -184,10 +199,13 @@ pub(super) fn place(
     let (slot, key) = (repository.slot(), keys::tag(repository.slot(), repository.id, tag.as_str()));
     let (previous, set_at_ms) = (before.as_ref().map(|row| row.digest), context.clock.now_ms);
     let is_same = previous == Some(*digest);
-    let change = match &before {
-        Some(row) if is_same => row.change,
-        Some(row) => row.change + 1,
-        None => last_delete(tables, repository, tag).0 + 1,
+    let (change, replaced) = match &before {
+        Some(row) if is_same => (row.change, row.version),
+        Some(row) => (row.change + 1, row.version),
+        None => {
+            let (number, version) = last_delete(tables, repository, tag);
+            (number + 1, version)
+        }
     };
     // one that never was has not ended
     if before.is_none() && change > 1 {
@@ -201,7 +219,8 @@ pub(super) fn place(
         tables.put(keys::manifest_tag(slot, repository.id, digest, tag.as_str()), Vec::new());
         note(tables, context, repository, tag, change, Some(*digest), version);
     }
-    outbox::note(tables, context, repository, Change::TagSet { tag: tag.clone(), digest: *digest, version, base });
+    let change = Change::TagSet { tag: tag.clone(), digest: *digest, version, base, previous: replaced };
+    outbox::note(tables, context, repository, change);
     TagMove { tag: tag.clone(), previous, version }
 }
 
@@ -213,10 +232,10 @@ pub(super) fn note_absent(
     tag: &Tag,
     version: Version,
 ) {
-    let (last, _) = last_delete(tables, repository, tag);
+    let (last, previous) = last_delete(tables, repository, tag);
     note(tables, context, repository, tag, last + 1, None, version);
     ended::forget(tables, repository, tag);
-    outbox::note(tables, context, repository, Change::TagGone { tag: tag.clone(), version });
+    outbox::note(tables, context, repository, Change::TagGone { tag: tag.clone(), version, previous });
 }
 
 /// Gives the tags of a repository, which were set below level 3, what they rank by.
@@ -267,7 +286,8 @@ pub(crate) fn drop_tag(
     tables.delete(keys::tag(slot, repository.id, tag.as_str()));
     tables.delete(keys::manifest_tag(slot, repository.id, &row.digest, tag.as_str()));
     note(tables, context, repository, tag, row.change + 1, None, version);
-    outbox::note(tables, context, repository, Change::TagGone { tag: tag.clone(), version });
+    let previous = row.version;
+    outbox::note(tables, context, repository, Change::TagGone { tag: tag.clone(), version, previous });
     TagMove { tag: tag.clone(), previous: Some(row.digest), version }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::absence::{NoteAbsence, Patience};
 use super::apply::{Effect, Entry, Machine};
+use super::backfill::{BackfillRow, MoveBackfill};
 use super::blob::{self, AddUse, CommitBlob};
 use super::check;
 use super::clock::{self, Tick};
@@ -16,14 +17,17 @@ use super::keys::{self, table};
 use super::link::{Link, Unlink};
 use super::manifest::{DeleteManifest, PutManifest};
 use super::node::{self, RegisterNode, RegisterStore};
+use super::offer::{NoteOffer, OfferRow};
 use super::outbox::{Change, TrimOutbox};
 use super::parked::ParkEvent;
 use super::peer::PutPeer;
+use super::places::{PlaceRow, PlacesRow, PutPlaces};
 use super::principal::{KeyRow, PutKey, PutPolicy, PutUser, UserKind};
 use super::quota::{self, SetRegistryQuota};
+use super::region_link::SetRegionLink;
 use super::remote::{DropRemoteManifest, PutRemoteManifest, SetRemoteTag};
 use super::replica::{self, ConfirmCopy, DropReplica};
-use super::replication_rules::PutReplicationRules;
+use super::replication_rules::{PutReplicationRules, SentRow};
 use super::reply::{Outcome, Reply};
 use super::repository::{CreateRepository, DeleteRepository, RepositoryKey, Settings};
 use super::tables::MemoryTables;
@@ -31,7 +35,7 @@ use super::tag::{DeleteTag, Version};
 use super::upload::{FinishUpload, TakeUpload};
 use super::usage::SetRepositoryQuota;
 use crate::decide::quota::{Limits, Usage};
-use crate::decide::replication::rules::{Destination, Rule};
+use crate::decide::replication::rules::{Destination, ReadThrough, Rule};
 use crate::decide::tag_move::TagRights;
 use crate::vocabulary::digest::Digest;
 use crate::vocabulary::ids::{
@@ -221,13 +225,29 @@ impl World {
         let version = |hlc: u64| Version { home_epoch: 0, hlc, region: 2 };
         let (put, digest) = (manifest(repository, b"theirs"), Digest::sha256(b"theirs"));
         self.ok(PutRemoteManifest { put, presence: version(5) });
-        let (key, tag) = (repository.clone(), tags(&["theirs"]).remove(0));
-        self.ok(SetRemoteTag { repository: key.clone(), tag, digest, version: version(5), base: version(5) });
+        let set = |tag: &str, previous: Option<Version>| {
+            let (repository, tag) = (repository.clone(), tags(&[tag]).remove(0));
+            SetRemoteTag { repository, tag, digest, version: version(5), base: version(5), previous }
+        };
+        self.ok(set("theirs", None));
+        // deleted here since, and who set it there did not know it
+        self.ok(set("sent", Some(Version::default())));
+        let key = repository.clone();
         self.ok(DropRemoteManifest { repository: key, digest, version: version(6) });
-        let (change, repository) =
-            (Change::TagGone { tag: tags(&["sent"]).remove(0), version: Version::default() }, repository.name.clone());
+        let (tag, version) = (tags(&["sent"]).remove(0), Version::default());
+        let (change, repository) = (Change::TagGone { tag, version, previous: version }, repository.name.clone());
         self.ok(ParkEvent { source: 2, index: 299, repository, change, reason: "no room".to_owned() });
         self.ok(MoveCursor { source: 2, before: None, lineage: Lineage(7), index: 300 });
+        let (lineage, at) = (Lineage(7), None);
+        let row =
+            BackfillRow { lineage, rule: 290, done: 0, at, settled: 1, total: 2, began_at_ms: 0, ended_at_ms: None };
+        self.ok(MoveBackfill { source: 2, before: None, row });
+        self.ok(SetRegionLink { number: 2, is_paused: Some(true), bytes_per_second: Some(1 << 20) });
+        let offer = OfferRow(vec![SentRow { filters: vec![], read_through: ReadThrough::Full }]);
+        self.ok(NoteOffer { number: 2, offer });
+        let place = PlaceRow { network: "10.0.0.0/8".to_owned(), region: "here".to_owned(), zone: None };
+        let places = PlacesRow { clients: vec![place], addresses: vec![], redirect_bytes_min: Some(1 << 20) };
+        self.ok(PutPlaces { places });
     }
 
     /// Registers a node and a store of the same number.
@@ -379,7 +399,13 @@ pub fn sends_all(region: &str) -> PutReplicationRules {
     let region = RegionName::parse(region).expect("a test's regions are regions");
     PutReplicationRules {
         registry,
-        rules: vec![Rule { destinations: vec![Destination { region, registry }], filters: vec![], deletes: true }],
+        rules: vec![Rule {
+            destinations: vec![Destination { region, registry }],
+            filters: vec![],
+            deletes: true,
+            backfill: false,
+            read_through: ReadThrough::Off,
+        }],
     }
 }
 

@@ -322,6 +322,20 @@ pub const SUSPECTS_MAX: usize = 10_000;
 pub const DRIFTS_TOLD_MAX: usize = 1000;
 /// Changes of one region that are put aside.
 pub const PARKED_MAX: usize = 10_000;
+/// Longest key of a register: a byte for its kind, and a tag.
+pub const REGISTER_KEY_BYTES_MAX: usize = 129;
+/// Conflicts that are kept of one repository; the oldest go.
+pub const CONFLICTS_PER_REPOSITORY_MAX: usize = 100;
+/// Records of what a region held before a rule that are brought at once.
+pub const BACKFILL_AT_ONCE: usize = 8;
+/// Networks of clients whose place is known, and addresses of nodes for clients of some networks.
+pub const PLACES_MAX: usize = 1000;
+/// How long a link to another node holds, in milliseconds.
+pub const LINK_LIFETIME_MS: u64 = 60_000;
+/// Blobs of other regions that a node brings for waiting clients at once.
+pub const FLIGHTS_MAX: usize = 64;
+/// Walks through what was before a rule that a node answers at once.
+pub const BACKFILLS_MAX: usize = 4;
 /// Rows of the change stream that one command trims.
 pub const OUTBOX_TRIMMED_MAX: usize = 1000;
 /// How long changes are kept for a region that does not take them, in milliseconds: seven days.

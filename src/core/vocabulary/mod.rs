@@ -11,6 +11,7 @@ pub mod limits;
 pub mod manifest;
 pub mod media_type;
 pub mod names;
+pub mod network;
 pub mod reference;
 pub mod refusal;
 pub mod repository_name;

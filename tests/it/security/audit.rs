@@ -138,7 +138,8 @@ fn u9_changes_of_content() {
 fn u9_administration() {
     let (ann, eve) = (Person::new("u9-user", &[]), Person::new("u9-eve", &["read:u9/*"]));
     let key = ann.another_key(&json!({})).split_once(':').unwrap().0.to_owned();
-    Repo::shared("u9/fixed").blob(LAYER, b"u9");
+    let fixed = Repo::shared("u9/fixed");
+    fixed.stored("v1", IMAGE, fixed.image(b"u9").to_string());
     let policy =
         json!({ "Version": "2012-10-17", "Statement": { "Effect": "Allow", "Action": "ecr:*", "Resource": "*" } });
     let policy = policy.to_string();
@@ -202,6 +203,8 @@ fn u9_administration() {
         ("PUT", "/v1/replication/rules".into(), r#"{"rules":[]}"#, "accepted", "replication.set"),
         ("PUT", "/v1/replication/rules".into(), r#"{"rules":[{"destinations":[]}]}"#, "refused", "replication.set"),
         ("POST", "/v1/replication/compare/nowhere".into(), "{}", "refused", "replication.compare"),
+        ("PUT", "/v1/places".into(), r#"{"clients":[{"network":"x","region":"a"}]}"#, "refused", "places.set"),
+        ("PATCH", "/v1/regions/nowhere".into(), r#"{"paused":true}"#, "refused", "region.set"),
         ("POST", "/v1/replication/parked/u9/retry".into(), r#"{"after":"x"}"#, "refused", "replication.retry"),
         ("DELETE", "/v1/regions/u9".into(), "", "accepted", "region.remove"),
         ("DELETE", "/v1/regions/u9".into(), "", "refused", "region.remove"),
@@ -235,6 +238,9 @@ fn u9_administration() {
     {
         let digest = Digest::sha256(b"u9").to_string();
         let path = route.replace("/history/{*name}", "/history/u9/fixed?at=2026-01-02");
+        let path = path.replace("/nearest/{*name}", "/nearest/u9/fixed?client=127.0.0.1&reference=v1");
+        let path = path.replace("/images/{*name}", "/images/u9/fixed?reference=v1");
+        let path = path.replace("/export/{region}", "/export/u9?direction=to");
         let path = path.replace("{user}", "u9-user").replace("{*name}", "u9/fixed").replace("{digest}", &digest);
         let path = path.replace("{id}", &backup).replace("{number}", "0").replace("{region}", "u9");
         let body = json!({ "principal": "root", "action": "ecr:PutImage" });

@@ -273,12 +273,19 @@ fn a17_narrow_credentials_on_every_route() {
     }
     for (method, path) in routes::admin() {
         let path = path.replace("{user}", "root").replace("{key}", "x").replace("{policy}", "x").replace("{id}", "0");
-        let path = path.replace("/history/{*name}", "/history/a17/one?at=2026-01-02").replace("{*name}", "a17/one");
+        let path = path.replace("/history/{*name}", "/history/a17/one?at=2026-01-02");
+        let path = path.replace("/images/{*name}", "/images/a17/one?reference=v1").replace("{*name}", "a17/one");
         let open = routes::OPEN.contains(&path.as_str());
         let by_token = json_to(as_admin(&method, &path).header("Authorization", &bearer(&token)), &json!({}));
         assert_eq!(by_token.status, if open { 200 } else { 401 }, "token: {method} {path}: {}", by_token.text());
         let by_key = json_to(as_user(&ann, &method, &path), &body_for(&path));
-        let hers = ["/v1/whoami", "/v1/repositories", "/v1/repositories/a17/one", "/v1/history/a17/one?at=2026-01-02"];
+        let hers = [
+            "/v1/whoami",
+            "/v1/repositories",
+            "/v1/repositories/a17/one",
+            "/v1/history/a17/one?at=2026-01-02",
+            "/v1/replication/images/a17/one?reference=v1",
+        ];
         let may = open || hers.contains(&path.as_str());
         let want = match (method.as_str(), path.as_str()) {
             ("GET", _) if may => Seen::Yes,

@@ -1,14 +1,15 @@
 //! The link between two regions: every node's door behind a proxy of this process, which can be cut.
 
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// Connections that go through until they are cut.
 #[derive(Clone, Default)]
 pub(crate) struct Link {
     is_cut: Arc<AtomicBool>,
+    carried: Arc<AtomicU64>,
     open: Arc<Mutex<Vec<TcpStream>>>,
 }
 
@@ -34,12 +35,18 @@ impl Link {
         let server = TcpStream::connect(target)?;
         self.open.lock().unwrap().extend([client.try_clone()?, server.try_clone()?]);
         for (mut from, mut to) in [(client.try_clone()?, server.try_clone()?), (server, client)] {
+            let carried = Arc::clone(&self.carried);
             std::thread::spawn(move || {
-                let _copied = io::copy(&mut from, &mut to);
+                let _copied = copy(&mut from, &mut to, &carried);
                 let _closed = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
             });
         }
         Ok(())
+    }
+
+    /// Bytes that went through, both ways, until now.
+    pub(crate) fn carried(&self) -> u64 {
+        self.carried.load(Ordering::Relaxed)
     }
 
     /// Breaks every connection off, and lets no new one through.
@@ -53,5 +60,18 @@ impl Link {
     /// Lets connections through again.
     pub(crate) fn mend(&self) {
         self.is_cut.store(false, Ordering::SeqCst);
+    }
+}
+
+/// Copies until one side ends, and counts.
+fn copy(from: &mut TcpStream, to: &mut TcpStream, carried: &AtomicU64) -> io::Result<()> {
+    let mut part = vec![0; 64 * 1024];
+    loop {
+        let len = from.read(&mut part)?;
+        if len == 0 {
+            return Ok(());
+        }
+        to.write_all(&part[..len])?;
+        carried.fetch_add(len as u64, Ordering::Relaxed);
     }
 }

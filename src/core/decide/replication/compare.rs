@@ -31,6 +31,17 @@ impl Register {
         }
     }
 
+    /// What [`key`](Register::key) gave; `None` for anything else.
+    pub fn from_key(key: &[u8]) -> Option<Register> {
+        match key.split_first()? {
+            (1, rest) => Digest::from_key(rest)
+                .filter(|(_, length)| *length == rest.len())
+                .map(|(digest, _)| Register::Manifest(digest)),
+            (2, rest) => Some(Register::Tag(Tag::parse(std::str::from_utf8(rest).ok()?).ok()?)),
+            _ => None,
+        }
+    }
+
     /// XXH3-64 of its name.
     pub fn hash(&self) -> u64 {
         xxhash_rust::xxh3::xxh3_64(&self.key())

@@ -14,6 +14,7 @@ use crate::vocabulary::limits::{
 use crate::vocabulary::names::RegionName;
 use crate::vocabulary::refusal::Refusal;
 use crate::vocabulary::repository_name::RepositoryName;
+use crate::vocabulary::stored::stored_enum;
 use crate::vocabulary::text::text;
 
 /// Why a text is not a filter of repositories.
@@ -57,6 +58,20 @@ pub struct Destination {
     pub registry: RegistryId,
 }
 
+stored_enum! {
+    /// What a destination may fetch from here while a client waits, because it has not arrived yet.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+    pub enum ReadThrough {
+        /// Nothing: a client gets 404 until it has arrived.
+        #[default]
+        Off = 0,
+        /// What is named by digest.
+        Digest = 1,
+        /// Tags too.
+        Full = 2,
+    }
+}
+
 /// What is copied where.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Rule {
@@ -66,13 +81,22 @@ pub struct Rule {
     pub filters: Vec<Prefix>,
     /// What is deleted here is deleted there too (ECR `deleteReplication`).
     pub deletes: bool,
+    /// What was pushed before the rule is copied as well.
+    pub backfill: bool,
+    /// What a client there gets of what has not arrived.
+    pub read_through: ReadThrough,
 }
 
 impl Rule {
     /// Whether it copies repositories of this name to a region.
     pub fn sends(&self, name: &RepositoryName, region: &RegionName) -> bool {
         let matches = self.filters.is_empty() || self.filters.iter().any(|filter| filter.matches(name));
-        matches && self.destinations.iter().any(|to| to.region == *region)
+        matches && self.reaches(region)
+    }
+
+    /// Whether it copies anything to a region.
+    pub fn reaches(&self, region: &RegionName) -> bool {
+        self.destinations.iter().any(|to| to.region == *region)
     }
 }
 
@@ -121,7 +145,8 @@ mod tests {
     fn rule(to: &[&str], filters: &[&str]) -> Rule {
         let to = to.iter().map(|text| Destination { region: region(text), registry: RegistryId::DEFAULT });
         let filters = filters.iter().map(|text| Prefix::parse(text).unwrap()).collect();
-        Rule { destinations: to.collect(), filters, deletes: false }
+        let read_through = ReadThrough::Off;
+        Rule { destinations: to.collect(), filters, deletes: false, backfill: false, read_through }
     }
 
     // ECR's own pattern: whole parts begin with a letter or digit, the last one may be cut off anywhere.
@@ -168,7 +193,7 @@ mod tests {
         let other = RegistryId::parse("123456789012").unwrap();
         let to = |region: &str, registry| Destination { region: RegionName::parse(region).unwrap(), registry };
         for bad in [vec![], vec![to("home", RegistryId::DEFAULT)], vec![to("eu", other)]] {
-            let rule = Rule { destinations: bad, filters: vec![], deletes: false };
+            let rule = Rule { destinations: bad, ..rule(&["eu"], &[]) };
             assert!(matches!(check(&[rule]), Err(Refusal::ParameterInvalid { .. })));
         }
     }

@@ -2,6 +2,7 @@
 
 use super::super::blob::{BlobRow, UseRow};
 use super::super::clock::SlotClockRow;
+use super::super::conflict::ConflictRow;
 use super::super::ended::EndedRow;
 use super::super::gone::GoneRow;
 use super::super::keys::{self, Slot, table};
@@ -102,6 +103,10 @@ impl<T: TablesRead> Inside<'_, T> {
                 let tag = keys::tag_in(key).ok_or_else(unreadable)?;
                 let is_here = self.tables.contains(&keys::tag(self.slot, self.id, tag));
                 ensure(!is_live || !is_here, || format!("tag '{tag}' is here, and remembered as ended"))
+            }
+            table::CONFLICT => {
+                value::<ConflictRow>(bytes)?;
+                keys::conflict_in(key).ok_or_else(unreadable).map(drop)
             }
             table::LINK => self.link(key, value(bytes)?, is_live),
             table::LOOSE_USE => {

@@ -20,6 +20,7 @@ use super::codec::{self, Stored};
 use super::keys::{self, SLOTS, SYSTEM, Slot, table};
 use super::outbox::TrimmedRow;
 use super::parked;
+use super::places::PlacesRow;
 use super::tables::{Pages, TablesRead};
 use super::upgrade::{LEVEL_2, SlotLevelRow, UpgradeRow};
 
@@ -82,8 +83,10 @@ fn row(tables: &impl TablesRead, key: &[u8], bytes: &[u8]) -> Found {
         table::CLUSTER..=table::DESTINATION_CURSOR if slot == SYSTEM => system::row(tables, table, key, bytes),
         table::REGISTRY_QUOTA => usage::quota(key, bytes),
         table::PARKED if slot == SYSTEM => parked::check(tables, key, &value(bytes)?),
+        table::BACKFILL..=table::OFFER if slot == SYSTEM => system::of_region(tables, table, key, bytes),
+        table::PLACES if slot == SYSTEM => value::<PlacesRow>(bytes).map(drop),
         _ if slot >= SLOTS => Err(format!("table {table:#04x} has no place in slot {slot}")),
-        table::NAME..=table::TAG_ENDED => content::row(tables, slot, table, key, bytes),
+        table::NAME..=table::CONFLICT => content::row(tables, slot, table, key, bytes),
         table::USAGE | table::SLOT_USAGE => usage::row(tables, slot, table, key, bytes),
         table::SLOT_LEVEL => value::<SlotLevelRow>(bytes).map(drop),
         table::OUTBOX => outbox::row(tables, key, bytes),

@@ -2,14 +2,17 @@
 
 use super::super::absence::{AbsenceRow, Stage};
 use super::super::apply::{RequestRow, StateDigest};
+use super::super::backfill::BackfillRow;
 use super::super::clock::ClockRow;
 use super::super::cluster::{AskedRow, ClusterRow, DigestNote};
 use super::super::cursor::CursorRow;
 use super::super::gc::GcRow;
 use super::super::keys::{self, table};
 use super::super::node::{NodeRow, NodeState, StoreRow, TopologyRow};
+use super::super::offer::OfferRow;
 use super::super::peer::{PeerRow, PeersRow};
 use super::super::principal::{self, ANONYMOUS, AuthVersion, KeyRow, PolicyRow, UserRow};
+use super::super::region_link::RegionLinkRow;
 use super::super::replication_rules::RulesRow;
 use super::super::reply::Outcome;
 use super::super::tables::TablesRead;
@@ -82,14 +85,22 @@ pub(super) fn row(tables: &impl TablesRead, table: u8, key: &[u8], bytes: &[u8])
             keys::registry_in(key).ok_or_else(unreadable)?;
             value::<RulesRow>(bytes).map(drop)
         }
-        table::SOURCE_CURSOR | table::DESTINATION_CURSOR => {
-            value::<CursorRow>(bytes)?;
-            let number = keys::region_in(key).ok_or_else(unreadable)?;
-            ensure(tables.contains(&keys::peer(number)), || format!("a cursor of region {number}, which is not known"))
-        }
+        table::SOURCE_CURSOR | table::DESTINATION_CURSOR => of_region(tables, table, key, bytes),
         table::OWN_DIGEST | table::DIGEST_REPORT => value::<DigestNote>(bytes).map(drop),
         _ => Err(format!("table {table:#04x} does not exist")),
     }
+}
+
+/// A row about a region that is known.
+pub(super) fn of_region(tables: &impl TablesRead, table: u8, key: &[u8], bytes: &[u8]) -> Found {
+    match table {
+        table::BACKFILL => value::<BackfillRow>(bytes).map(drop),
+        table::REGION_LINK => value::<RegionLinkRow>(bytes).map(drop),
+        table::OFFER => value::<OfferRow>(bytes).map(drop),
+        _ => value::<CursorRow>(bytes).map(drop),
+    }?;
+    let number = keys::region_in(key).ok_or_else(unreadable)?;
+    ensure(tables.contains(&keys::peer(number)), || format!("a row about region {number}, which is not known"))
 }
 
 /// The topology that the rows of nodes and stores make; what can't be read is left out.

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use registry_core::decide::quota::Limits;
-use registry_core::decide::replication::rules::{Destination, Prefix, Rule};
+use registry_core::decide::replication::rules::{Destination, Prefix, ReadThrough, Rule};
 use registry_core::decide::tag_move::{Mutability, TagFilter, TagFilters, TagRights};
 use registry_core::metadata::absence::{AbsenceRow, NoteAbsence, Stage};
+use registry_core::metadata::backfill::{BackfillRow, MoveBackfill, Place};
 use registry_core::metadata::blob::{AddUse, CommitBlob, ConfirmReplica, DropUse, UnconfirmReplica};
 use registry_core::metadata::clock::Tick;
 use registry_core::metadata::cluster::{self, FEATURE_LEVEL, InitCluster, ReportDigest, TakeDigest};
@@ -18,17 +19,20 @@ use registry_core::metadata::link::{ForgetUse, Link, TouchLink, Unlink};
 use registry_core::metadata::manifest::{DeleteManifest, PutManifest};
 use registry_core::metadata::need::ReviewNeeds;
 use registry_core::metadata::node::{NodeState, RegisterNode, RegisterStore, SetNodeState};
+use registry_core::metadata::offer::{NoteOffer, OfferRow};
 use registry_core::metadata::outbox::{Change, TrimOutbox};
 use registry_core::metadata::parked::{ParkEvent, ParkedId, UnparkEvent};
 use registry_core::metadata::peer::DeletePeer;
+use registry_core::metadata::places::{AddressRow, PlaceRow, PlacesRow, PutPlaces};
 use registry_core::metadata::principal::{
     DeleteKey, DeletePolicy, DeleteUser, KeyRow, PutKey, PutPolicy, PutUser, SetKeyEnabled, SetUserEnabled, UserKind,
 };
 use registry_core::metadata::quota::{GrantShare, RecallShares, SetRegistryQuota};
+use registry_core::metadata::region_link::SetRegionLink;
 use registry_core::metadata::register::MendTag;
 use registry_core::metadata::remote::{DropRemoteManifest, DropRemoteTag, PutRemoteManifest, SetRemoteTag};
 use registry_core::metadata::replica::{ConfirmCopy, DropReplica, FenceCopy};
-use registry_core::metadata::replication_rules::PutReplicationRules;
+use registry_core::metadata::replication_rules::{PutReplicationRules, SentRow};
 use registry_core::metadata::reply::{Outcome, Reply, TagMove};
 use registry_core::metadata::repository::{
     ChangeRepository, CreateRepository, DeleteRepository, PurgeRepository, RepositoryKey, Settings,
@@ -218,9 +222,28 @@ fn region_commands() -> Vec<Command> {
     let tag = || tags(&["v1"]).remove(0);
     let region = RegionName::parse("there").unwrap();
     let to = Destination { region, registry: REGISTRY };
-    let rule = Rule { destinations: vec![to], filters: vec![Prefix::parse("team/").unwrap()], deletes: true };
+    let filters = vec![Prefix::parse("team/").unwrap()];
+    let sent = SentRow { filters: filters.clone(), read_through: ReadThrough::Digest };
+    let read_through = ReadThrough::Full;
+    let rule = Rule { destinations: vec![to], filters, deletes: true, backfill: true, read_through };
+    let zone = Some("zone-a".to_owned());
+    let client = PlaceRow { network: "10.0.0.0/8".into(), region: "here".into(), zone };
+    let address = AddressRow { node: NodeId(5), network: "::/0".into(), url: "https://h:7400".into() };
+    let places = PlacesRow { clients: vec![client], addresses: vec![address], redirect_bytes_min: Some(70_000) };
+    let place = Place { repository: key().name, record: Some((version, vec![2, b'v', b'1'])) };
+    let row = BackfillRow {
+        lineage: Lineage(9),
+        rule: 300,
+        done: 7,
+        at: Some(place),
+        settled: 70_000,
+        total: 70_001,
+        began_at_ms: 8,
+        ended_at_ms: Some(9),
+    };
     let before = Some((Lineage(8), 299));
-    let change = Change::TagSet { tag: tag(), digest: digest(), version, base: version };
+    let previous = Version { hlc: 299, ..version };
+    let change = Change::TagSet { tag: tag(), digest: digest(), version, base: version, previous };
     vec![
         testing::peer(2, "there").into(),
         DeletePeer { number: 2 }.into(),
@@ -229,12 +252,24 @@ fn region_commands() -> Vec<Command> {
         NoteDestination { number: 2, lineage: Lineage(9), index: 300 }.into(),
         TrimOutbox { slot: 300, registry: REGISTRY }.into(),
         PutRemoteManifest { put: testing::manifest(&key(), b"manifest bytes"), presence: version }.into(),
-        SetRemoteTag { repository: key(), tag: tag(), digest: digest(), version, base: Version::default() }.into(),
-        DropRemoteTag { repository: key(), tag: tag(), version }.into(),
+        SetRemoteTag {
+            repository: key(),
+            tag: tag(),
+            digest: digest(),
+            version,
+            base: Version::default(),
+            previous: Some(previous),
+        }
+        .into(),
+        DropRemoteTag { repository: key(), tag: tag(), version, previous: None }.into(),
         DropRemoteManifest { repository: key(), digest: digest(), version }.into(),
         ParkEvent { source: 2, index: 300, repository: key().name, change, reason: "no room".into() }.into(),
         UnparkEvent { id: ParkedId { source: 2, index: 300, register: 7 } }.into(),
         MendTag { repository: key(), tag: tag(), told: Some((digest(), version, Version::default())) }.into(),
+        MoveBackfill { source: 2, before: None, row }.into(),
+        SetRegionLink { number: 2, is_paused: Some(true), bytes_per_second: Some(70_000) }.into(),
+        NoteOffer { number: 2, offer: OfferRow(vec![sent]) }.into(),
+        PutPlaces { places }.into(),
     ]
 }
 

@@ -421,11 +421,15 @@ fn regions(repository: RepositoryKey, bytes: &[u8], three: u8, four: u8) -> Vec<
             vec![PutRemoteManifest { put, presence: version }.into()]
         }
         5 if four < 64 => vec![MendTag { repository, tag, told: Some((Digest::sha256(bytes), version, base)) }.into()],
-        5 | 6 => vec![SetRemoteTag { repository, tag, digest: Digest::sha256(bytes), version, base }.into()],
+        5 | 6 => {
+            let previous = four.is_multiple_of(3).then(Version::default);
+            let digest = Digest::sha256(bytes);
+            vec![SetRemoteTag { repository, tag, digest, version, base, previous }.into()]
+        }
         _ if four < 64 => {
             vec![DropRemoteManifest { repository, digest: Digest::sha256(bytes), version }.into()]
         }
-        _ => vec![DropRemoteTag { repository, tag, version }.into()],
+        _ => vec![DropRemoteTag { repository, tag, version, previous: Some(base) }.into()],
     }
 }
 

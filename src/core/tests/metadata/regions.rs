@@ -83,11 +83,15 @@ impl Region {
         };
         match change.clone() {
             Change::ManifestHere { digest, presence } => drop(self.world.ok(here(digest, presence))),
-            Change::TagSet { tag, digest, version, base } => {
+            Change::TagSet { tag, digest, version, base, previous } => {
+                let previous = Some(previous);
                 self.world.ok(here(digest, version));
-                self.world.ok(SetRemoteTag { repository, tag, digest, version, base });
+                self.world.ok(SetRemoteTag { repository, tag, digest, version, base, previous });
             }
-            Change::TagGone { tag, version } => drop(self.world.ok(DropRemoteTag { repository, tag, version })),
+            Change::TagGone { tag, version, previous } => {
+                let previous = Some(previous);
+                drop(self.world.ok(DropRemoteTag { repository, tag, version, previous }));
+            }
             Change::ManifestGone { digest, version } => {
                 self.world.ok(DropRemoteManifest { repository, digest, version });
             }

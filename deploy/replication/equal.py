@@ -1,0 +1,90 @@
+#!/usr/bin/env python3
+"""Are two regions equal? Says so from their own exports alone, with nothing but Python's standard library.
+
+    portolan replication export us --direction to   > a.jsonl     # in eu, about what it sends to us
+    portolan replication export eu --direction from > b.jsonl     # in us, about what it has of eu's making
+    equal.py a.jsonl b.jsonl
+
+Equal means: each tag and each manifest that eu made and sends, us has with the same digest and the same version; and
+us has nothing of eu's making, since the rule stands, that eu does not have. What us has set, or deleted, by itself
+since wins by the rules of conflicts and is told by `portolan replication report`; here it shows as missing. Prints
+what differs and a checksum of both sides. Ends with 0 when they are equal, 1 when not, 2 when a file is no export."""
+import hashlib
+import json
+import sys
+
+
+def read(path):
+    """Header, and records by repository: {name: (since, {register: (digest, version, base)})}."""
+    header, repositories, ended = None, {}, None
+    with open(path, encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            entry = json.loads(line)
+            if "export" in entry:
+                header = entry["export"]
+            elif "end" in entry:
+                ended = entry["end"]
+            elif "digest" in entry:
+                name = "tag " + entry["tag"] if "tag" in entry else "manifest " + entry["digest"]
+                record = (entry["digest"], entry["version"], entry["base"])
+                records = repositories[entry["repository"]][1]
+                if name in records:
+                    raise ValueError(f"{path}:{number}: {name} stands twice")
+                records[name] = record
+            else:
+                repositories.setdefault(entry["repository"], (entry["since"], {}))
+    if header is None or ended is None:
+        raise ValueError(f"{path}: no whole export: it has no beginning or no end")
+    return header, repositories, ended
+
+
+def hlc(version):
+    """Hybrid logical time and region of a version, which is written `epoch.time.region`."""
+    _, time, region = version.split(".")
+    return int(time), int(region)
+
+
+def checksum(repositories):
+    lines = [
+        f"{repository}\0{name}\0" + "\0".join(record)
+        for repository, (_, records) in repositories.items()
+        for name, record in records.items()
+    ]
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+
+
+def main():
+    if len(sys.argv) != 3:
+        print(__doc__, file=sys.stderr)
+        return 2
+    try:
+        (sent, there, sent_end), (received, here, received_end) = read(sys.argv[1]), read(sys.argv[2])
+        if (sent["direction"], received["direction"]) != ("to", "from") or sent["origin"] != received["origin"]:
+            raise ValueError("give what one region sends first, then what the other has of that region's making")
+    except (ValueError, KeyError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    differing, compared, same_there, same_here = [], 0, {}, {}
+    for repository, (since, records) in sorted(there.items()):
+        of_here = here.get(repository, (0, {}))[1]
+        in_scope = {name: record for name, record in of_here.items() if hlc(record[1])[0] > since}
+        for name in sorted(records.keys() | in_scope.keys()):
+            left, right = records.get(name), in_scope.get(name)
+            compared += 1
+            if left == right:
+                continue
+            kind = "missing" if right is None else "extra" if left is None else "different"
+            differing.append(f"{kind}: {repository} {name}: there {left}, here {right}")
+        same_there[repository], same_here[repository] = (since, records), (since, in_scope)
+    for repository in sorted(here.keys() - there.keys()):
+        differing += [f"extra: {repository} {name}" for name in here[repository][1]]
+    for line in differing[:100]:
+        print(line)
+    print(f"{len(there)} repositories, {compared} records, {len(differing)} differ")
+    print(f"there {checksum(same_there)} at index {sent_end['index']} of its log")
+    print(f"here  {checksum(same_here)} at index {received_end['index']} of its log")
+    return 1 if differing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+//! Blobs that another node serves better: where a client is sent, and what becomes of one that was sent here.
+//!
+//! Only the bytes of blobs are sent elsewhere, by 307 and a link that carries its own right; never `/v2/`, manifests or
+//! uploads, for which clients would have to show their credential again. Where a client is, its address says, after the
+//! trusted-proxy rule, and no header of its own (T20).
+
+use axum::body::Body;
+use axum::http::header::{CACHE_CONTROL, HeaderValue, LOCATION};
+use axum::http::{Response, StatusCode};
+use registry_core::decide::nearest::Choice;
+use registry_core::decide::permit::Permit;
+use registry_core::vocabulary::limits::RETRY_AFTER_MS;
+use registry_core::vocabulary::{Digest, Refusal, RepositoryName};
+
+use super::answer;
+use super::error::Failure;
+use super::exchange::{self, Exchange};
+use crate::auth::{Action, Caller, Link, NoLink};
+use crate::registry::{At, BlobContent};
+
+/// The query parameter that a link travels in.
+pub(super) const LINK: &str = "portolan-link";
+/// Its value for a client that was sent back: it is served where it is.
+pub(super) const NONE: &str = "none";
+
+/// A redirect; what it says holds for a minute and for one client.
+fn to(location: String) -> Response<Body> {
+    let mut response = answer::empty(StatusCode::TEMPORARY_REDIRECT);
+    let headers = response.headers_mut();
+    headers.insert(LOCATION, answer::value(location));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn path(name: &RepositoryName, digest: &Digest) -> String {
+    format!("/v2/{name}/blobs/{digest}")
+}
+
+/// Where the caller gets the bytes better than here; `None` to serve them.
+pub(super) async fn redirect(
+    exchange: &Exchange<'_>,
+    caller: &Caller,
+    permit: &Permit,
+    content: &BlobContent,
+) -> Option<Response<Body>> {
+    let (registry, client) = (exchange.registry(), exchange.info.client());
+    let nearest = registry.nearest(client, content).await;
+    let (reason, location) = match nearest.choice {
+        Choice::Here(why) => (why.as_str(), None),
+        Choice::There(node) => {
+            let origin = exchange.info.origin();
+            let ways = registry.address_of(node, client).zip(registry.own_address(client));
+            let ways = ways.filter(|(url, back)| is_as_safe(&origin, url) && is_as_safe(&origin, back));
+            let location = ways.and_then(|(url, back)| {
+                let repository = registry.repository_id(permit)?;
+                let digest = content.info.digest;
+                let link = Link { repository, digest, node, client, back };
+                let link = exchange.auth().link(caller, &permit.repository, link)?;
+                Some(format!("{url}{}?{LINK}={link}", path(&permit.repository, &digest)))
+            });
+            (if location.is_some() { "zone" } else { "no_address" }, location)
+        }
+    };
+    metrics::counter!("portolan_nearest_decisions_total", "reason" => reason).increment(1);
+    location.map(to)
+}
+
+/// Whether a client that came by `from` may be sent to `url`: https stays https.
+fn is_as_safe(from: &str, url: &str) -> bool {
+    from.starts_with("http://") || url.starts_with("https://")
+}
+
+/// What becomes of a client that was sent here.
+pub(super) enum Followed {
+    /// It is served.
+    Here(At<BlobContent>, Digest),
+    /// It came too late, and is sent back.
+    Back(Response<Body>),
+}
+
+/// Looks at a link: it must be of this path and this node, and who follows it must be allowed to, now and here.
+pub(super) async fn follow(exchange: &Exchange<'_>, name: &str, text: &str, link: &str) -> Result<Followed, Failure> {
+    let denied = || Failure::from(Refusal::Denied { detail: "the link is not for this, or not any more".to_owned() });
+    let name = RepositoryName::parse(name).map_err(|_| denied())?;
+    let digest = exchange::digest(text)?;
+    let sent_back = |link: &Link| {
+        let back = format!("{}{}?{LINK}={NONE}", link.back, path(&name, &digest));
+        is_as_safe(&exchange.info.origin(), &link.back).then(|| Followed::Back(to(back)))
+    };
+    let (caller, link) = match exchange.auth().follow(link, &exchange.evidence()).await {
+        Ok(followed) => followed,
+        Err(NoLink::Expired(link)) if link.digest == digest => return sent_back(&link).ok_or_else(denied),
+        Err(NoLink::Expired(_) | NoLink::Foreign) => return Err(denied()),
+        Err(NoLink::Unavailable) => return Err(Refusal::Unavailable { retry_after_ms: RETRY_AFTER_MS }.into()),
+    };
+    exchange.info.note_principal(caller.name());
+    let registry = exchange.registry();
+    let permit = exchange.auth().permit(&caller, Action::Pull, exchange.registry_id(), &name).map_err(|refused| {
+        drop(exchange.refused(&caller, "blob.get", name.as_str(), refused));
+        denied()
+    })?;
+    let is_here = link.digest == digest && link.node == registry.node();
+    if !is_here || !registry.is_repository(&permit, link.repository).await? {
+        return Err(denied());
+    }
+    // one that it was not made for shows its credential there; so does who has another address here
+    if link.client != exchange.info.client() {
+        return sent_back(&link).ok_or_else(denied);
+    }
+    Ok(Followed::Here(registry.pull_blob(&permit, &digest).await?, digest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // https is never left, http may be.
+    #[test]
+    fn schemes() {
+        let table =
+            [("https://a", "https://b", true), ("https://a", "http://b", false), ("http://a", "http://b", true)];
+        for (from, url, is_safe) in table {
+            assert_eq!(is_as_safe(from, url), is_safe, "{from} {url}");
+        }
+        assert!(is_as_safe("http://a", "https://b"));
+    }
+}

@@ -1,0 +1,86 @@
+//! The records that two regions should both have, read from the rows, for whoever wants to compare them himself.
+
+use registry_core::decide::replication::compare::{Record, Register, Scope};
+use registry_core::metadata::tables::TablesRead;
+use registry_core::metadata::{cluster, register, replication_rules, repository};
+use registry_core::vocabulary::RepositoryName;
+use registry_core::vocabulary::ids::RegistryId;
+use registry_core::vocabulary::names::RegionName;
+
+use super::Cluster;
+
+/// Records of one page.
+const PAGE_RECORDS: usize = 2000;
+
+/// Which way the records go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Made here, and sent to the region by a rule.
+    To,
+    /// Made in the region, as they are here.
+    From,
+}
+
+/// Where a page ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExportPlace {
+    /// In which repository.
+    pub repository: RepositoryName,
+    /// Behind which register; `None`: behind the repository.
+    pub register: Option<Register>,
+}
+
+/// Some records of one repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExportPage {
+    /// Number of the region that made the records.
+    pub origin: u16,
+    /// Index of this cluster's log that they were read at.
+    pub index: u64,
+    /// The repository; `None` when there are no more.
+    pub repository: Option<RepositoryName>,
+    /// Hybrid logical time that they are newer than.
+    pub since: u64,
+    /// The records, manifests before tags.
+    pub records: Vec<(Register, Record)>,
+    /// Where the next page begins; `None` after the last.
+    pub rest: Option<ExportPlace>,
+}
+
+impl Cluster {
+    /// A page of the records that this region and another one should both have; `None` if that region is not known.
+    pub fn export(&self, region: &RegionName, direction: Direction, after: Option<&ExportPlace>) -> Option<ExportPage> {
+        let number = self.region_number(region)?;
+        Some(self.metadata.peek(|view| {
+            let own = cluster::read(view).map_or(0, |row| row.region_number);
+            let origin = if direction == Direction::To { own } else { number };
+            let none =
+                ExportPage { origin, index: view.index(), repository: None, since: 0, records: vec![], rest: None };
+            let scope = |name: &RepositoryName| scope(view, name, region, (direction, origin));
+            let within = after.filter(|after| after.register.is_some()).map(|after| after.repository.clone());
+            let behind = after.map(|after| after.repository.as_str());
+            let next = || repository::list(view, RegistryId::DEFAULT, behind, 1, |name| scope(name).is_some()).pop();
+            let Some(name) = within.clone().or_else(next) else { return none };
+            let found = repository::find(view, RegistryId::DEFAULT, &name).zip(scope(&name));
+            let register = after.filter(|_| within.is_some()).and_then(|after| after.register.as_ref());
+            let (since, (records, rest)) = found.map_or((0, (vec![], None)), |((key, _), scope)| {
+                (scope.since, register::page(view, &key, &scope, register, PAGE_RECORDS))
+            });
+            let rest = Some(ExportPlace { repository: name.clone(), register: rest });
+            ExportPage { repository: Some(name), since, records, rest, ..none }
+        }))
+    }
+}
+
+/// Which records of a repository are meant. What a rule has copied of what was before it counts as copied.
+fn scope(
+    tables: &impl TablesRead,
+    name: &RepositoryName,
+    region: &RegionName,
+    (direction, origin): (Direction, u16),
+) -> Option<Scope> {
+    match direction {
+        Direction::To => replication_rules::read(tables, RegistryId::DEFAULT).scope(name, region, origin, u64::MAX),
+        Direction::From => Some(Scope { origin, since: 0 }),
+    }
+}

@@ -1,0 +1,119 @@
+//! What another region says that its rules send here: known also while nobody there answers.
+//!
+//! A client that asks for what has not arrived is told that it is not there only if no region would have sent it.
+//! Source: consensus-and-faults §6.6.
+
+use bincode::{Decode, Encode};
+
+use super::apply::Context;
+use super::codec::{self, Stored};
+use super::command::Apply;
+use super::keys::{self, SYSTEM, Slot};
+use super::peer;
+use super::replication_rules::SentRow;
+use super::reply::Reply;
+use super::tables::{Tables, TablesRead};
+use crate::decide::replication::rules::ReadThrough;
+use crate::vocabulary::limits::{REPLICATION_FILTERS_MAX, REPLICATION_RULES_MAX};
+use crate::vocabulary::refusal::Refusal;
+use crate::vocabulary::repository_name::RepositoryName;
+
+/// What a region sends here, rule by rule.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct OfferRow(pub Vec<SentRow>);
+
+impl Stored for OfferRow {}
+
+/// What a region sends here, as it said last.
+pub fn read(tables: &impl TablesRead, number: u16) -> OfferRow {
+    tables.get(&keys::offer(number)).map_or(OfferRow::default(), |bytes| codec::row(&bytes))
+}
+
+/// The regions that would serve what has not arrived of a repository, and how much of it.
+pub fn reading_through(tables: &impl TablesRead, name: &RepositoryName) -> Vec<(u16, ReadThrough)> {
+    let of_region = |number: u16| {
+        let OfferRow(sent) = read(tables, number);
+        let widest = sent.iter().filter(|sent| sent.covers(name)).map(|sent| sent.read_through).max();
+        widest.filter(|widest| *widest != ReadThrough::Off).map(|widest| (number, widest))
+    };
+    peer::list(tables).into_iter().filter_map(|(number, _)| of_region(number)).collect()
+}
+
+/// A region is forgotten.
+pub(super) fn forget(tables: &mut impl Tables, number: u16) {
+    let key = keys::offer(number);
+    if tables.contains(&key) {
+        tables.delete(key);
+    }
+}
+
+/// A region has said what it sends.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct NoteOffer {
+    /// The region's number.
+    pub number: u16,
+    /// What it sends.
+    pub offer: OfferRow,
+}
+
+impl Apply for NoteOffer {
+    fn slot(&self) -> Slot {
+        SYSTEM
+    }
+
+    fn apply<T: Tables>(self, _: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
+        let NoteOffer { number, offer } = self;
+        if peer::read(tables, number).is_none() {
+            return Err(Refusal::Changed);
+        }
+        let is_long = offer.0.iter().any(|sent| sent.filters.len() > REPLICATION_FILTERS_MAX);
+        if is_long || offer.0.len() > REPLICATION_RULES_MAX {
+            let limit = "replication rules of a registry".to_owned();
+            return Err(Refusal::LimitReached { limit, allowed: REPLICATION_RULES_MAX as u64 });
+        }
+        if read(tables, number) == offer {
+            return Ok(Reply::Unchanged);
+        }
+        match offer.0.is_empty() {
+            true => tables.delete(keys::offer(number)),
+            false => tables.put(keys::offer(number), codec::encode(&offer)),
+        }
+        Ok(Reply::Done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::replication::rules::Prefix;
+    use crate::metadata::peer::DeletePeer;
+    use crate::metadata::testing::{World, peer, repository_key};
+
+    fn sent(filters: &[&str], read_through: ReadThrough) -> SentRow {
+        let filters = filters.iter().map(|text| Prefix::parse(text).unwrap()).collect();
+        SentRow { filters, read_through }
+    }
+
+    // The widest of a region's rules counts, none where it sends nothing; what it takes back is gone.
+    #[test]
+    fn who_serves_what_has_not_arrived() {
+        let mut world = World::cluster();
+        let note = |number, rows: &[SentRow]| NoteOffer { number, offer: OfferRow(rows.to_vec()) };
+        assert_eq!(world.refused(note(2, &[])), Refusal::Changed);
+        world.ok(peer(2, "eu"));
+        world.ok(peer(3, "us"));
+        assert_eq!(world.ok(note(2, &[])), Reply::Unchanged);
+        world.ok(note(2, &[sent(&["team/"], ReadThrough::Digest), sent(&["team/app"], ReadThrough::Full)]));
+        world.ok(note(3, &[sent(&[], ReadThrough::Off)]));
+        let through = |world: &World, name: &str| reading_through(&world.tables, &repository_key(name, 1).name);
+        assert_eq!(through(&world, "team/app"), [(2, ReadThrough::Full)]);
+        assert_eq!(through(&world, "team/other"), [(2, ReadThrough::Digest)]);
+        assert_eq!(through(&world, "other"), []);
+        world.ok(note(2, &[]));
+        assert_eq!(through(&world, "team/app"), []);
+        let many = vec![sent(&[], ReadThrough::Off); REPLICATION_RULES_MAX + 1];
+        assert!(matches!(world.refused(note(3, &many)), Refusal::LimitReached { .. }));
+        world.ok(DeletePeer { number: 3 });
+        assert_eq!(read(&world.tables, 3), OfferRow::default());
+    }
+}

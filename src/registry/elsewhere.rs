@@ -1,0 +1,154 @@
+//! What is not here, and may be had from another region: pulls fall through to it, so that what was acknowledged there
+//! is never answered with 404 here.
+//!
+//! Only what is absent is looked for elsewhere, and nothing of it is kept: it arrives by itself. Rights are those of
+//! this region, looked at before. Source: consensus-and-faults §6.6.
+
+use std::fmt::Debug;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+use registry_core::decide::permit::Permit;
+use registry_core::metadata::blob::{self, BlobRow, BlobState};
+use registry_core::vocabulary::ids::RegistryId;
+use registry_core::vocabulary::{Digest, Reference, Refusal, RepositoryName};
+
+use super::blobs::{BlobContent, BlobInfo};
+use super::{At, Consistency, ManifestInfo, Registry, StoredManifest};
+use crate::blob::store::BlobKey;
+use crate::blob::transfer::BlobSource;
+use crate::metadata::revision;
+
+/// A blob of another region.
+pub trait RemoteBlob: Debug + Send + Sync {
+    /// Its size, bytes.
+    fn size_bytes(&self) -> u64;
+
+    /// The bytes of a range. An error in the stream means: cut the connection.
+    fn stream(&self, range: Range<u64>) -> BoxStream<'static, Result<Bytes, std::io::Error>>;
+}
+
+/// Other regions.
+pub trait Elsewhere: Debug + Send + Sync + 'static {
+    /// Whether any of them may have what is not here of a repository.
+    fn may_have(&self, name: &RepositoryName) -> bool;
+
+    /// A manifest that is not here; `None` if no region has it for this one.
+    ///
+    /// Errors: `Unavailable` when that can't be told now.
+    fn manifest<'a>(
+        &'a self,
+        name: &'a RepositoryName,
+        reference: &'a Reference,
+    ) -> BoxFuture<'a, Result<Option<StoredManifest>, Refusal>>;
+
+    /// Whether a region has a blob for this one, of which there are copies here by another name.
+    ///
+    /// Errors: as above.
+    fn holds<'a>(&'a self, name: &'a RepositoryName, digest: &'a Digest) -> BoxFuture<'a, Result<bool, Refusal>>;
+
+    /// A blob that is not here; `None` if no region has it for this one.
+    ///
+    /// Errors: as above.
+    fn blob<'a>(
+        &'a self,
+        name: &'a RepositoryName,
+        digest: &'a Digest,
+    ) -> BoxFuture<'a, Result<Option<Arc<dyn RemoteBlob>>, Refusal>>;
+}
+
+/// Whether something is not here, as far as the caller may know.
+fn is_absent(refusal: &Refusal) -> bool {
+    matches!(refusal, Refusal::ManifestUnknown { .. } | Refusal::BlobUnknown { .. } | Refusal::RepositoryUnknown { .. })
+}
+
+impl Registry {
+    /// Pulls fall through to other regions from now on.
+    pub fn set_elsewhere(&self, elsewhere: Arc<dyn Elsewhere>) {
+        // one that was set stays
+        drop(self.0.elsewhere.set(elsewhere));
+    }
+
+    /// A manifest with its bytes, from another region if it has not arrived from there.
+    pub async fn pull_manifest(
+        &self,
+        permit: &Permit,
+        reference: &Reference,
+        consistency: Consistency,
+    ) -> Result<At<StoredManifest>, Refusal> {
+        match self.manifest(permit, reference, consistency).await {
+            Err(refusal) if is_absent(&refusal) => self.manifest_elsewhere(permit, reference, refusal).await,
+            found => found,
+        }
+    }
+
+    /// What [`pull_manifest`](Registry::pull_manifest) would find, without the bytes.
+    pub async fn look_at_manifest(
+        &self,
+        permit: &Permit,
+        reference: &Reference,
+        consistency: Consistency,
+    ) -> Result<At<ManifestInfo>, Refusal> {
+        match self.stat_manifest(permit, reference, consistency).await {
+            Err(refusal) if is_absent(&refusal) => {
+                let found = self.manifest_elsewhere(permit, reference, refusal).await?;
+                Ok(At { value: found.value.info, revision: found.revision })
+            }
+            found => found,
+        }
+    }
+
+    /// Other regions, if they may have what is not here; they are asked for the default registry's repositories only.
+    fn elsewhere_for(&self, permit: &Permit) -> Option<&Arc<dyn Elsewhere>> {
+        let is_default = permit.registry == RegistryId::DEFAULT;
+        self.0.elsewhere.get().filter(|elsewhere| is_default && elsewhere.may_have(&permit.repository))
+    }
+
+    async fn manifest_elsewhere(
+        &self,
+        permit: &Permit,
+        reference: &Reference,
+        refusal: Refusal,
+    ) -> Result<At<StoredManifest>, Refusal> {
+        let Some(elsewhere) = self.elsewhere_for(permit) else { return Err(refusal) };
+        let Some(value) = elsewhere.manifest(&permit.repository, reference).await? else {
+            // it may have arrived while it was asked for there
+            return match self.manifest(permit, reference, Consistency::Linearizable).await {
+                Err(later) if is_absent(&later) => Err(refusal),
+                found => found,
+            };
+        };
+        Ok(At { value, revision: self.metadata().peek(revision) })
+    }
+
+    /// A blob to be read, from another region if it has not arrived from there.
+    pub async fn pull_blob(&self, permit: &Permit, digest: &Digest) -> Result<At<BlobContent>, Refusal> {
+        let refusal = match self.open_blob(permit, digest).await {
+            Err(refusal) if is_absent(&refusal) => refusal,
+            found => return found,
+        };
+        let Some(elsewhere) = self.elsewhere_for(permit) else { return Err(refusal) };
+        // another repository's copies will do, if the other region says that this one holds it
+        let is_good = |row: &BlobRow| row.state == BlobState::Present && !row.stores.is_empty();
+        let copies = self.metadata().peek(|view| blob::read(view, digest)).filter(is_good);
+        if let Some(row) = copies
+            && elsewhere.holds(&permit.repository, digest).await?
+        {
+            let key = BlobKey::new(*digest, row.generation);
+            let source = BlobSource { key, size_bytes: row.size_bytes, replicas: row.stores };
+            let value = BlobContent::of_copies(*digest, source, self.transfer().clone());
+            return Ok(At { value, revision: self.metadata().peek(revision) });
+        }
+        if let Some(remote) = elsewhere.blob(&permit.repository, digest).await? {
+            let info = BlobInfo { digest: *digest, size_bytes: remote.size_bytes() };
+            return Ok(At { value: BlobContent::of_remote(info, remote), revision: self.metadata().peek(revision) });
+        }
+        match self.open_blob(permit, digest).await {
+            Err(later) if is_absent(&later) => Err(refusal),
+            found => found,
+        }
+    }
+}

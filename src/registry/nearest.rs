@@ -1,0 +1,193 @@
+//! Which node a client is best served by, and how it gets there.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use registry_core::decide::nearest::{self, Asked, Candidate, Choice, Why};
+use registry_core::decide::permit::Permit;
+use registry_core::metadata::places::{self, PlacesRow};
+use registry_core::metadata::{cluster, node};
+use registry_core::vocabulary::Refusal;
+use registry_core::vocabulary::ids::{NodeId, RepositoryId};
+use registry_core::vocabulary::names::ZoneName;
+use registry_core::vocabulary::network::Network;
+
+use super::blobs::BlobContent;
+use super::{Consistency, Registry, find};
+use crate::blob::transfer::BlobSource;
+
+/// What was decided for a client and a blob, and from what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nearest {
+    /// The client's zone in this region, if its network is known.
+    pub zone: Option<ZoneName>,
+    /// Where the bytes come from.
+    pub choice: Choice,
+    /// The nodes that were looked at.
+    pub candidates: Vec<Candidate>,
+}
+
+/// Places as they were said, read for looking up.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    row: PlacesRow,
+    /// Networks of clients of this region, with the zone; those that fix more bits first.
+    clients: Vec<(Network, Option<ZoneName>)>,
+    addresses: Vec<(Network, NodeId, String)>,
+}
+
+impl Places {
+    fn read(row: PlacesRow, region: &str) -> Places {
+        let network = |text: &str| Network::parse(text);
+        let client = |place: &places::PlaceRow| {
+            // clients of other regions are known as such: none of this one's zones is theirs
+            let zone = place.zone.as_deref().filter(|_| place.region == region);
+            Some((network(&place.network)?, zone.and_then(|zone| ZoneName::parse(zone).ok())))
+        };
+        let address = |row: &places::AddressRow| Some((network(&row.network)?, row.node, row.url.clone()));
+        let mut clients: Vec<_> = row.clients.iter().filter_map(client).collect();
+        let mut addresses: Vec<_> = row.addresses.iter().filter_map(address).collect();
+        clients.sort_by_key(|(network, _)| std::cmp::Reverse(network.prefix()));
+        addresses.sort_by_key(|(network, _, _)| std::cmp::Reverse(network.prefix()));
+        Places { row, clients, addresses }
+    }
+
+    fn zone(&self, client: IpAddr) -> Option<&ZoneName> {
+        self.clients.iter().find(|(network, _)| network.contains(client)).and_then(|(_, zone)| zone.as_ref())
+    }
+
+    fn address(&self, node: NodeId, client: IpAddr) -> Option<&str> {
+        let found = self.addresses.iter().find(|(network, of, _)| *of == node && network.contains(client));
+        found.map(|(_, _, url)| url.as_str())
+    }
+}
+
+impl Registry {
+    /// What is said about places now.
+    fn places(&self) -> Arc<Places> {
+        let known = Arc::clone(&self.0.places.lock());
+        let changed = self.metadata().peek(|view| {
+            let region = || cluster::read(view).map_or_else(String::new, |row| row.region);
+            let row = places::read(view);
+            (row != known.row).then(|| Arc::new(Places::read(row, &region())))
+        });
+        let Some(changed) = changed else { return known };
+        *self.0.places.lock() = Arc::clone(&changed);
+        changed
+    }
+
+    /// Which node a client is best served a blob by. Asks those that may be nearer whether they are there, if they have
+    /// not said so a moment ago.
+    pub async fn nearest(&self, client: IpAddr, content: &BlobContent) -> Nearest {
+        let places = self.places();
+        let directory = self.transfer().directory();
+        let own = self.transfer().node();
+        let zone = places.zone(client).cloned();
+        let here =
+            |why: Why, zone: Option<ZoneName>| Nearest { choice: Choice::Here(why), candidates: Vec::new(), zone };
+        let Some(own_zone) = directory.node(own).map(|seat| &seat.zone) else { return here(Why::NoPlace, zone) };
+        let bytes_min = places.row.redirect_bytes_min;
+        let asked = Asked { zone: zone.as_ref(), own: own_zone, size_bytes: content.info.size_bytes, bytes_min };
+        if let Some(why) = nearest::settled(&asked) {
+            return here(why, zone);
+        }
+        let Some(source) = content.copies() else { return here(Why::NoCopy, zone) };
+        let candidates = self.candidates(source, zone.as_ref()).await;
+        let choice = nearest::choose(&asked, &candidates);
+        Nearest { choice, candidates, zone }
+    }
+
+    /// The nodes of this region; whether they are fit is asked of those of one zone.
+    async fn candidates(&self, source: &BlobSource, zone: Option<&ZoneName>) -> Vec<Candidate> {
+        let directory = self.transfer().directory();
+        let health = self.transfer().peers();
+        let holders: Vec<NodeId> =
+            source.replicas.iter().filter_map(|store| directory.node_of(*store)).map(|seat| seat.id).collect();
+        let looked_at = directory.nodes().map(|seat| {
+            let rtt_us = health.iter().find(|peer| peer.node == seat.id).map_or(u64::MAX, |peer| peer.rtt_us);
+            let (node, is_near, has_copy) = (seat.id, zone == Some(&seat.zone), holders.contains(&seat.id));
+            let candidate = Candidate { node, zone: seat.zone.clone(), has_copy, is_fit: false, rtt_us };
+            async move {
+                let is_fit = is_near && has_copy && self.transfer().answers_now(node).await;
+                Candidate { is_fit, ..candidate }
+            }
+        });
+        futures_util::future::join_all(looked_at).await
+    }
+
+    /// Scheme, host and port by which a client reaches a node; `None` if it is known by no name of its own.
+    pub fn address_of(&self, node: NodeId, client: IpAddr) -> Option<String> {
+        if let Some(url) = self.places().address(node, client) {
+            return Some(url.to_owned());
+        }
+        let own = self.node();
+        self.metadata().peek(|view| {
+            let url = |node: NodeId| node::read(view, node).map(|row| row.public_url);
+            // all of them behind one name: none has an address of its own
+            url(node).filter(|there| url(own).as_ref() != Some(there))
+        })
+    }
+
+    /// By which address a client comes back to this node; nothing that a request says is in it.
+    pub fn own_address(&self, client: IpAddr) -> Option<String> {
+        let own = self.node();
+        if let Some(url) = self.places().address(own, client) {
+            return Some(url.to_owned());
+        }
+        self.metadata().peek(|view| node::read(view, own)).map(|row| row.public_url)
+    }
+
+    /// Whether a permit's repository is this one; a no is confirmed before it is given.
+    pub async fn is_repository(&self, permit: &Permit, id: RepositoryId) -> Result<bool, Refusal> {
+        let look = || self.repository_id(permit) == Some(id);
+        if !look() {
+            self.metadata().ready(Consistency::Linearizable).await?;
+        }
+        Ok(look())
+    }
+
+    /// The internal id of the repository a permit is for.
+    pub fn repository_id(&self, permit: &Permit) -> Option<RepositoryId> {
+        self.metadata().peek(|view| find(view, permit).ok()).map(|(key, _)| key.id)
+    }
+
+    /// This node.
+    pub fn node(&self) -> NodeId {
+        self.transfer().node()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use registry_core::metadata::places::{AddressRow, PlaceRow};
+
+    use super::*;
+
+    // The network that says most of an address counts; other regions have zones of their own.
+    #[test]
+    fn lookups() {
+        let client = |network: &str, region: &str, zone: Option<&str>| PlaceRow {
+            network: network.to_owned(),
+            region: region.to_owned(),
+            zone: zone.map(str::to_owned),
+        };
+        let address =
+            |network: &str, url: &str| AddressRow { node: NodeId(1), network: network.to_owned(), url: url.to_owned() };
+        let row = PlacesRow {
+            clients: vec![
+                client("10.0.0.0/8", "here", Some("a")),
+                client("10.1.0.0/16", "here", Some("b")),
+                client("10.1.1.0/24", "there", Some("a")),
+            ],
+            addresses: vec![address("0.0.0.0/0", "https://out"), address("10.0.0.0/8", "https://in")],
+            redirect_bytes_min: None,
+        };
+        let places = Places::read(row, "here");
+        let zone = |text: &str| places.zone(text.parse().unwrap()).map(ZoneName::as_str);
+        assert_eq!((zone("10.2.0.1"), zone("10.1.2.1"), zone("10.1.1.1")), (Some("a"), Some("b"), None));
+        assert_eq!((zone("192.0.2.1"), zone("::ffff:10.2.0.1")), (None, Some("a")));
+        let reached = |node: u64, text: &str| places.address(NodeId(node), text.parse().unwrap());
+        assert_eq!((reached(1, "10.9.9.9"), reached(1, "192.0.2.1")), (Some("https://in"), Some("https://out")));
+        assert_eq!((reached(2, "10.9.9.9"), reached(1, "::1")), (None, None));
+    }
+}
