@@ -179,6 +179,7 @@ def lag():
 
 def flow():
     settled()
+    rule()  # else the first pull would go to where it comes from
     parts = [noise(64 << 20) for _ in range(a.large // 64)]
     total = sum(map(len, parts))
     before = carried()
@@ -200,6 +201,7 @@ def flow():
     small = len(took) * 64 * 1024
     row("1 GiB flows", seconds=round(result["seconds"], 1), bytes_to_blob_bytes=round((carried() - before) / (total + small), 4), link_used=round(used, 3))
     row("10 small images a second meanwhile", **told(took))
+    rule(readThrough="full")
 
 
 def layers():
@@ -316,6 +318,7 @@ def herd():
 
 def never():
     """Pulls each image whole, by tag and by digest, from the moment it is acknowledged, while leaders die on both sides."""
+    time.sleep(3)  # the other region hears of the rule with the next round of its stream
     settled()
     left, lock, tally, stop = iter(range(a.images)), threading.Lock(), {"pulls": 0, "unavailable": 0, "broken_off": 0}, threading.Event()
     wrong = []

@@ -261,9 +261,14 @@ impl Arrivals {
         at_least: Version,
         depth: usize,
     ) -> BoxFuture<'a, Result<Merged, Problem>> {
-        Box::pin(async move {
+        // what a manifest names has other digests than its own: nobody waits for himself
+        Box::pin(self.in_turn(*digest, async move {
             if depth > WALK_DEPTH_MAX {
                 return Err(Problem::lasting(format!("a chain of more than {WALK_DEPTH_MAX} indexes")));
+            }
+            // its tag's change and its own come side by side
+            if self.has_manifest(permit, digest, at_least) {
+                return Ok(Merged::Superseded);
             }
             let fetched = self.source.manifest(&permit.repository, digest, SILENCE_MAX).await?;
             let Fetched { media_type, content: body, presence } = fetched;
@@ -287,7 +292,7 @@ impl Arrivals {
             let presence = if presence.region == self.source.number { presence } else { at_least };
             let manifest = RemoteManifest { digest: *digest, media_type, body, presence };
             Ok(self.registry.put_remote_manifest(permit, manifest).await?)
-        })
+        }))
     }
 
     /// Mends a difference that nothing explains: a row of ours that our own journal contradicts by the journal, and
@@ -342,17 +347,22 @@ impl Arrivals {
 
     /// Brings a blob into a repository, unless it is there.
     async fn bring_blob(&self, permit: &Permit, blob: &Referenced) -> Result<(), Problem> {
-        let turn = Arc::clone(self.turns.lock().entry(blob.digest).or_default());
-        let brought = {
+        self.in_turn(blob.digest, Box::pin(self.bring_blob_now(permit, blob))).await
+    }
+
+    /// Acts while nobody else does for the same digest. Who waits finds here what the other one brought.
+    async fn in_turn<R>(&self, digest: Digest, act: impl Future<Output = R>) -> R {
+        let turn = Arc::clone(self.turns.lock().entry(digest).or_default());
+        let done = {
             let _mine = turn.lock().await;
-            self.bring_blob_now(permit, blob).await
+            act.await
         };
         let mut turns = self.turns.lock();
         // the map's own and this one: nobody else waits
         if Arc::strong_count(&turn) <= 2 {
-            turns.remove(&blob.digest);
+            turns.remove(&digest);
         }
-        brought
+        done
     }
 
     /// Brings a blob whose copies here are lost.
@@ -443,7 +453,9 @@ impl Arrivals {
         offset: u64,
         failed: &Arc<Mutex<Option<Problem>>>,
     ) -> crate::registry::ByteStream {
-        let opened = over_the_link(Arc::clone(&self.source), permit.repository.clone(), blob.digest, offset);
+        let size_bytes = Some(blob.size_bytes);
+        let opened =
+            over_the_link(Arc::clone(&self.source), permit.repository.clone(), (blob.digest, size_bytes), offset);
         let parts = stream::once(opened).flat_map(|way| match way {
             Ok(way) => way.bytes,
             Err(problem) => stream::iter([Err(problem)]).boxed(),
@@ -454,9 +466,10 @@ impl Arrivals {
     /// The bytes of a blob from its beginning, shared with clients who wait for it.
     async fn shared(&self, permit: &Permit, blob: &Referenced) -> Result<Arc<Flight>, Problem> {
         let (source, repository) = (Arc::clone(&self.source), permit.repository.clone());
-        let (region, digest) = (source.number, blob.digest);
+        let (region, digest, size_bytes) = (source.number, blob.digest, Some(blob.size_bytes));
         let key = FlightKey { region, repository: repository.clone(), digest };
-        let open = move |offset: u64| over_the_link(Arc::clone(&source), repository.clone(), digest, offset);
+        let open =
+            move |offset: u64| over_the_link(Arc::clone(&source), repository.clone(), (digest, size_bytes), offset);
         self.flights.join(&key, open).await
     }
 }

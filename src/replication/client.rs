@@ -12,7 +12,9 @@ use raft::network::transport::{self, Dial, Expect};
 use registry_core::decide::replication::compare::{Register, Sums};
 use registry_core::metadata::peer::PeerRow;
 use registry_core::metadata::region_link::RegionLinkRow;
-use registry_core::vocabulary::limits::{MANIFEST_BYTES_MAX, REGION_RANGES_MAX, TRANSFER_MESSAGE_BYTES_MAX};
+use registry_core::vocabulary::limits::{
+    MANIFEST_BYTES_MAX, PACK_BLOB_BYTES_MAX, REGION_RANGES_MAX, TRANSFER_MESSAGE_BYTES_MAX,
+};
 use registry_core::vocabulary::names::RegionName;
 use registry_core::vocabulary::{Digest, MediaType, RepositoryName, Tag, Version};
 use tokio::sync::Semaphore;
@@ -73,7 +75,10 @@ pub(super) struct Source {
     pub(super) number: u16,
     /// Its name.
     pub(super) region: RegionName,
+    /// Connections for what is small, so that it need not wait behind what is large.
     channels: Vec<Channel>,
+    /// Connections for bytes of large blobs.
+    bulk: Vec<Channel>,
     /// Ranges of its blobs under way: each is held in memory until it is whole.
     ranges: Semaphore,
     /// Bytes of its blobs that came.
@@ -104,17 +109,21 @@ impl Source {
                 .inspect_err(|error| tracing::error!(region = %row.region, addr, %error, "no address of a region"))
                 .ok()
         };
-        let channels = row.endpoints.iter().filter_map(channel).collect();
+        let [channels, bulk] = [(), ()].map(|()| row.endpoints.iter().filter_map(channel).collect());
         let pacer = (link.bytes_per_second > 0).then(|| Pacer::new(link.bytes_per_second));
         let (ranges, at) = (Semaphore::new(REGION_RANGES_MAX), AtomicUsize::new(0));
         let region = row.region.clone();
         let fetched = metrics::counter!("portolan_replication_fetched_bytes_total", "region" => region.to_string());
-        Source { number, region, channels, ranges, fetched, pacer, at }
+        Source { number, region, channels, bulk, ranges, fetched, pacer, at }
     }
 
     fn client(&self) -> Result<RegionClient<Channel>, Problem> {
-        let at = self.at.load(Ordering::Relaxed) % self.channels.len().max(1);
-        let channel = self.channels.get(at).ok_or_else(|| Problem::passing("the region has no address"))?;
+        self.client_of(&self.channels)
+    }
+
+    fn client_of(&self, channels: &[Channel]) -> Result<RegionClient<Channel>, Problem> {
+        let at = self.at.load(Ordering::Relaxed) % channels.len().max(1);
+        let channel = channels.get(at).ok_or_else(|| Problem::passing("the region has no address"))?;
         let client = RegionClient::new(channel.clone());
         Ok(client
             .max_decoding_message_size(TRANSFER_MESSAGE_BYTES_MAX.max(MANIFEST_BYTES_MAX + 64 * 1024))
@@ -175,7 +184,12 @@ impl Source {
         digest: &Digest,
         range: Range<u64>,
     ) -> Result<Bytes, Problem> {
-        let Ok(_turn) = self.ranges.acquire().await else { return Err(Problem::passing("this node stops")) };
+        let is_small = range.end - range.start <= PACK_BLOB_BYTES_MAX as u64;
+        // what is small does not wait behind what is large
+        let turn = if is_small { None } else { Some(self.ranges.acquire().await) };
+        if matches!(turn, Some(Err(_))) {
+            return Err(Problem::passing("this node stops"));
+        }
         let mut last = Problem::passing("nobody was asked");
         for _ in 0..TRIES {
             match self.range_once(name, digest, range.clone()).await {
@@ -195,7 +209,9 @@ impl Source {
             length,
         };
         let silent = || Status::deadline_exceeded("no byte in time");
-        let mut client = self.client().map_err(|problem| Status::unavailable(problem.to_string()))?;
+        let is_small = length <= PACK_BLOB_BYTES_MAX as u64;
+        let client = self.client_of(if is_small { &self.channels } else { &self.bulk });
+        let mut client = client.map_err(|problem| Status::unavailable(problem.to_string()))?;
         let answered = tokio::time::timeout(SILENCE_MAX, client.blob(request)).await.map_err(|_| silent())?;
         let (mut parts, wanted) = (answered?.into_inner(), usize::try_from(length).unwrap_or(usize::MAX));
         let mut bytes = BytesMut::with_capacity(wanted);

@@ -1,13 +1,14 @@
 //! The destination's side of one link: follows the stream, spreads changes over lanes, moves the cursor behind them.
 //!
-//! A repository's changes go through one lane, in order; a lane that waits for a large image, or for a source that does
-//! not answer, holds up its own repositories only. The cursor stands below the oldest change that is not done. What was
+//! A repository's changes go through one lane, deletes in order; a lane that waits for large images, or for a source that
+//! does not answer, holds up its own repositories only. The cursor stands below the oldest change that is not done. What was
 //! received and is not done when the node stops, or another one leads, comes again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use parking_lot::Mutex;
 use registry_core::metadata::cursor::{self, MoveCursor};
 use registry_core::metadata::keys;
@@ -16,7 +17,7 @@ use registry_core::metadata::parked::ParkEvent;
 use registry_core::mutants::{self, Mutant};
 use registry_core::vocabulary::RepositoryName;
 use registry_core::vocabulary::ids::{Lineage, RegistryId};
-use registry_core::vocabulary::limits::{CHANGE_LANES, CHANGES_OPEN_MAX, SUMS_ASKED_MAX};
+use registry_core::vocabulary::limits::{CHANGE_LANES, CHANGES_OPEN_MAX, LANE_AT_ONCE, SUMS_ASKED_MAX};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -479,7 +480,7 @@ fn jittered(pause: Duration) -> Duration {
     half + Duration::from_millis(random::jitter_below(whole_ms(half)))
 }
 
-/// Applies the changes of some repositories, one after the other.
+/// Applies the changes of some repositories.
 pub(super) struct Lane {
     metadata: Metadata,
     source: Arc<Source>,
@@ -488,11 +489,30 @@ pub(super) struct Lane {
 }
 
 impl Lane {
+    /// What is put or set goes side by side, because each costs round trips and rank decides, in whatever order it
+    /// ends. A delete waits for what came before it, and what comes behind waits for the delete: it may concern what is
+    /// not here yet.
     async fn run(self, mut queued: mpsc::UnboundedReceiver<Queued>) {
-        while let Some(Queued { travelling, life, _room }) = queued.recv().await {
-            self.settle(&travelling).await;
-            self.status.done(life, &travelling);
+        let mut under_way = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                Some(()) = under_way.next() => {}
+                next = queued.recv(), if under_way.len() < LANE_AT_ONCE => {
+                    let Some(next) = next else { return };
+                    if next.travelling.change.is_delete() {
+                        while under_way.next().await.is_some() {}
+                        self.finish(next).await;
+                    } else {
+                        under_way.push(self.finish(next));
+                    }
+                }
+            }
         }
+    }
+
+    async fn finish(&self, Queued { travelling, life, _room }: Queued) {
+        self.settle(&travelling).await;
+        self.status.done(life, &travelling);
     }
 
     /// Applies a change, however long it takes, or puts it aside.

@@ -297,7 +297,7 @@ impl Replication {
                         handed_on(inner.transfer.relayed(leader, &wanted)).await
                     }
                     // whoever leads soon will find it here by another way
-                    None => over_the_link(source, of.repository, of.digest, offset).await,
+                    None => over_the_link(source, of.repository, (of.digest, None), offset).await,
                 }
             }
         };
@@ -317,14 +317,17 @@ async fn handed_on(relayed: impl Future<Output = Result<OnItsWay, RelayError>>) 
     Ok(Way { size_bytes, bytes: bytes.map(move |part| part.map_err(problem)).boxed() })
 }
 
-/// The bytes of a source's blob from an offset on, some ranges ahead of who reads.
+/// The bytes of a source's blob, whose size may be known, from an offset on, some ranges ahead of who reads.
 pub(super) async fn over_the_link(
     source: Arc<Source>,
     name: RepositoryName,
-    digest: Digest,
+    (digest, size_bytes): (Digest, Option<u64>),
     offset: u64,
 ) -> Result<Way, Problem> {
-    let size_bytes = source.stat(&name, &digest).await?;
+    let size_bytes = match size_bytes {
+        Some(known) => known,
+        None => source.stat(&name, &digest).await?,
+    };
     let step = usize::try_from(REGION_RANGE_BYTES_MAX).unwrap_or(usize::MAX);
     let starts = (offset..size_bytes).step_by(step);
     let fetch = move |start: u64| {

@@ -79,6 +79,14 @@ impl Change {
         }
     }
 
+    /// Whether it ends something.
+    pub fn is_delete(&self) -> bool {
+        match self {
+            Change::ManifestHere { .. } | Change::TagSet { .. } => false,
+            Change::ManifestGone { .. } | Change::TagGone { .. } => true,
+        }
+    }
+
     /// Whether it says that a manifest is here, by itself or by a tag.
     pub fn names(&self, manifest: &Digest) -> bool {
         match self {

@@ -300,6 +300,8 @@ pub const CHANGES_QUEUED_MAX: usize = 8;
 pub const CHANGES_OPEN_MAX: usize = 10_000;
 /// Lanes in which the changes of one region are applied: a repository's all go into one.
 pub const CHANGE_LANES: usize = 64;
+/// Changes of one lane that are brought side by side.
+pub const LANE_AT_ONCE: usize = 32;
 /// Bytes of a blob that one request of another region asks for.
 pub const REGION_RANGE_BYTES_MAX: u64 = 8 * MIB as u64;
 /// Ranges of one blob that are fetched before they can be written.
