@@ -18,6 +18,7 @@ ap.add_argument("--rows", default="lag,flow,layers,backfill,herd,never")
 ap.add_argument("--seconds", type=int, default=60, help="how long images are pushed for a row")
 ap.add_argument("--region", type=int, default=61, help="second number of the addresses")
 ap.add_argument("--images", type=int, default=10_000, help="images of the backfill")
+ap.add_argument("--kills", type=int, default=3, help="leaders killed during the backfill; 0 gives what one pass costs")
 ap.add_argument("--clients", type=int, default=1000, help="clients of the herd")
 ap.add_argument("--large", type=int, default=1024, help="MiB of the large image")
 ap.add_argument("--keep", action="store_true")
@@ -238,7 +239,7 @@ def backfill():
             break
         if state:
             etas.append(state["eta_seconds"])
-            if kills < 3 and state["settled"] > (kills + 1) * state["total"] / 5:
+            if kills < a.kills and state["settled"] > (kills + 1) * state["total"] / (a.kills + 2):
                 kill(us, leader(us))
                 kills += 1
         if time.time() - began > 3600:
