@@ -1,8 +1,8 @@
 //! The destination's side of one link: follows the stream, spreads changes over lanes, moves the cursor behind them.
 //!
-//! A repository's changes go through one lane, deletes in order; a lane that waits for large images, or for a source that
-//! does not answer, holds up its own repositories only. The cursor stands below the oldest change that is not done. What was
-//! received and is not done when the node stops, or another one leads, comes again.
+//! A repository's changes go through one lane, deletes in order; a lane that waits for large images, or for a source
+//! that does not answer, holds up its own repositories only. The cursor stands below the oldest change that is not
+//! done. What was received and is not done when the node stops, or another one leads, comes again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
