@@ -92,6 +92,11 @@ fn t15_links_to_the_nearest_node() {
     let forged = forged.header("X-Forwarded-For", "127.77.2.9").header("Forwarded", "for=127.77.2.9");
     assert_eq!(forged.send().status, 200);
 
+    // who does not follow is not sent
+    let crane = http::request("GET", &format!("{}{path}", cluster.node(1))).key(&cluster.key());
+    let crane = crane.header("User-Agent", "crane/v1 go-containerregistry/v1").try_send_by(&client(2)).unwrap();
+    assert_eq!(crane.status, 200);
+
     // T15: another blob, repository, node or a changed link
     let location = sent_on(&cluster, 1, 2, &path).header("location").to_owned();
     let other = |from: &str, to: &str| follow(&location.replace(from, to), 2).status;

@@ -5,8 +5,8 @@
 //! trusted-proxy rule, and no header of its own (T20).
 
 use axum::body::Body;
-use axum::http::header::{CACHE_CONTROL, HeaderValue, LOCATION};
-use axum::http::{Response, StatusCode};
+use axum::http::header::{CACHE_CONTROL, HeaderValue, LOCATION, USER_AGENT};
+use axum::http::{HeaderMap, Response, StatusCode};
 use registry_core::decide::nearest::Choice;
 use registry_core::decide::permit::Permit;
 use registry_core::vocabulary::limits::RETRY_AFTER_MS;
@@ -22,6 +22,16 @@ use crate::registry::{At, BlobContent};
 pub(super) const LINK: &str = "portolan-link";
 /// Its value for a client that was sent back: it is served where it is.
 pub(super) const NONE: &str = "none";
+
+/// Words in the `User-Agent` of clients that do not follow a redirect well, and are served where they are:
+/// `go-containerregistry` (crane, cosign, ko, kaniko) refuses one to a private address, which a node's mostly is.
+const SERVED_THROUGH: &[&str] = &["go-containerregistry"];
+
+fn is_served_through(headers: &HeaderMap) -> bool {
+    let agent = headers.get(USER_AGENT).map(HeaderValue::as_bytes).unwrap_or_default();
+    let names = |word: &&str| agent.windows(word.len()).any(|part| part == word.as_bytes());
+    SERVED_THROUGH.iter().any(names)
+}
 
 /// A redirect; what it says holds for a minute and for one client.
 fn to(location: String) -> Response<Body> {
@@ -44,6 +54,10 @@ pub(super) async fn redirect(
     content: &BlobContent,
 ) -> Option<Response<Body>> {
     let (registry, client) = (exchange.registry(), exchange.info.client());
+    if is_served_through(&exchange.parts.headers) {
+        metrics::counter!("portolan_nearest_decisions_total", "reason" => "client").increment(1);
+        return None;
+    }
     let nearest = registry.nearest(client, content).await;
     let (reason, location) = match nearest.choice {
         Choice::Here(why) => (why.as_str(), None),
@@ -113,6 +127,17 @@ pub(super) async fn follow(exchange: &Exchange<'_>, name: &str, text: &str, link
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // Clients are known by a word anywhere in what they call themselves.
+    #[test]
+    fn agents() {
+        let agent = |text: &'static str| HeaderMap::from_iter([(USER_AGENT, HeaderValue::from_static(text))]);
+        assert!(is_served_through(&agent("crane/v0.21.0 (linux; amd64) go-containerregistry/v0.21.0")));
+        for text in ["docker/28.0.0 go/go1.24", "", "go-container"] {
+            assert!(!is_served_through(&agent(text)), "{text}");
+        }
+        assert!(!is_served_through(&HeaderMap::new()));
+    }
 
     // https is never left, http may be.
     #[test]
