@@ -1,4 +1,4 @@
-# What tests/compose/run.sh is made of: tools, the cluster, the balancers, images. Sourced, never run.
+# What the tests of compose files are made of: tools, the nodes, the balancers, images. Sourced, never run.
 
 say() { printf '%s %s\n' "$(date +%H:%M:%S)" "$*"; }
 fail() { say "FAILED: $*" >&2; exit 1; }
@@ -42,11 +42,11 @@ install_compose2() {
   rm -rf "$build"
 }
 
-## The cluster. `compose` is the version under test, with this test's project and ports.
+## The nodes. `compose` is the version under test, with this test's file, project and ports.
 compose() {
   case $version in
-    1) docker-compose -p "$project" -f "$here/docker-compose.yml" "${override[@]}" "$@" ;;
-    2) "$compose2" -p "$project" -f "$here/docker-compose.yml" "${override[@]}" "$@" ;;
+    1) docker-compose -p "$project" -f "$file" "${override[@]}" "$@" ;;
+    2) "$compose2" -p "$project" -f "$file" "${override[@]}" "$@" ;;
   esac
 }
 container() { docker ps -aq --filter "label=com.docker.compose.project=$project" --filter "label=com.docker.compose.service=$1" | head -1; }
@@ -56,7 +56,7 @@ port_of() { case $1 in node-a) echo $((base + 1)) ;; node-b) echo $((base + 2)) 
 at() { echo "127.0.0.1:$(port_of "$1")"; }
 is_healthy() { [ "$(docker inspect -f '{{.State.Health.Status}}' "$(container "$1")")" = healthy ]; }
 wait_healthy() { local node; for node in "${@:-node-a node-b node-c}"; do for node in $node; do until_ok 90 "$node is healthy" is_healthy "$node"; done; done; }
-has_formed() { [ "$(docker inspect -f '{{.State.Status}} {{.State.ExitCode}}' "$(container form)")" = "exited 0" ]; }
+has_formed() { [ "$(docker inspect -f '{{.State.Status}} {{.State.ExitCode}}' "$(container "${1:-form}")")" = "exited 0" ]; }
 kill_node() { say "  kill -9 $1"; docker kill -s KILL "$(container "$1")" >/dev/null; killed=$1; }
 start_node() { docker start "$(container "$1")" >/dev/null; wait_healthy "$1"; }
 
@@ -66,11 +66,11 @@ up() {
   wait_healthy
 }
 
-log_in() {
-  local place key_id
-  key_id=$(portolan_in node-a cluster first-key -o json | jq -r .user)
+log_in() { # NODE ADDRESS…: by the first key, as the node shows it
+  local node=$1 place key_id; shift
+  key_id=$(portolan_in "$node" cluster first-key -o json | jq -r .user)
   for place in "$@"; do
-    portolan_in node-a cluster first-key --bare | docker login -u "$key_id" --password-stdin "$place" >"$work/login.log" 2>&1 ||
+    portolan_in "$node" cluster first-key --bare | docker login -u "$key_id" --password-stdin "$place" >"$work/login.log" 2>&1 ||
       { cat "$work/login.log"; fail "login at $place"; }
   done
 }

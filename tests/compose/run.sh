@@ -14,7 +14,7 @@ export DOCKER_CLI_HINTS=false COMPOSE_PROJECT_NAME=
 # shellcheck source=lib.sh
 . "$here/tests/compose/lib.sh"
 work=$(mktemp -d); export DOCKER_CONFIG=$work/docker; mkdir -p "$DOCKER_CONFIG"
-haproxy='' nginx='' project='' version='' hosts='' override=()
+file=$here/docker-compose.yml haproxy='' nginx='' project='' version='' hosts='' override=()
 # what the host's connections to published ports come from: gateways of docker's networks
 trusted=172.16.0.0/12,192.168.0.0/16
 
@@ -46,7 +46,7 @@ bring_up() {
   [ "$(docker port "$(container node-a)" | grep -vc '127.0.0.1')" = 0 ] || fail "a port is open beyond loopback"
   docker logs "$(container prepare)" >"$work/prepare.log" 2>&1; grep -q kept "$work/prepare.log" || fail "the second up prepared anew"
   start_haproxy; start_nginx
-  log_in "$(at node-a)" "$(at node-b)" "$(at node-c)" "$(at balancer)"
+  log_in node-a "$(at node-a)" "$(at node-b)" "$(at node-c)" "$(at balancer)"
 }
 
 ## docker pushes to one node, pulls from the others by tag and by digest.
@@ -239,7 +239,7 @@ over_tls() {
     cat "$work/login.log"; fail "docker trusts an unknown authority"
   fi
   mkdir -p "/etc/docker/certs.d/$hosts:7400"; docker cp "$(container node-a):/certs/ca.pem" "/etc/docker/certs.d/$hosts:7400/ca.crt" >/dev/null
-  log_in "$hosts:7400"; docker push -q "$image" >/dev/null || fail "push over TLS"
+  log_in node-a "$hosts:7400"; docker push -q "$image" >/dev/null || fail "push over TLS"
   forget_images "$image"; docker pull -q "$image" >/dev/null || fail "pull over TLS"
   forget_images "$image"; unset PORTOLAN_PUBLIC_INSECURE PORTOLAN_PUBLIC_NAME
   say "  TLS with the prepared certificates"
@@ -257,7 +257,7 @@ balancer_in_compose() {
   up
   until_ok 30 "the balancer answers" answers_401 balancer
   printf 'inside' >"$work/hello"; tar -c -C "$work" hello | docker import - "$image" >/dev/null
-  log_in "$(at balancer)"; docker push -q "$image" >/dev/null || fail "push through the balancer in a container"
+  log_in node-a "$(at balancer)"; docker push -q "$image" >/dev/null || fail "push through the balancer in a container"
   kill_node node-b; forget_images "$image"; docker pull -q "$image" >/dev/null || fail "pull while a node is down"
   start_node node-b
   node_logs; grep -q '"client":"172.30.74.1","peer":"172.30.74.10' "$work/nodes.log" || fail "the nodes do not believe the balancer"
