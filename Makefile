@@ -67,6 +67,7 @@ test-clients: build
 ## test-compose: docker-compose.yml with both versions of compose and both balancers, nodes killed; about ten minutes
 test-compose: build
 	tests/compose/run.sh
+	tests/compose/two-regions.sh
 
 ## test-ops: unit, alert rules, board and runbooks; three drills, ARGS=--all does all, ARGS=--check starts nothing
 test-ops: build
