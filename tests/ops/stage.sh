@@ -214,7 +214,7 @@ await() {
   local alert=$1 state=$2 until=$((SECONDS + ${3:-120}))
   while [ $SECONDS -lt $until ]; do
     case $state in
-      firing) alerts | grep -q " $alert - " && return ;;
+      firing) alerts >"$stage/alerts.now" && grep -q " $alert - " "$stage/alerts.now" && return ;;
       gone) alerts >"$stage/alerts.now" && ! grep -q " $alert - " "$stage/alerts.now" && return ;;
     esac
     sleep 1
