@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use registry_core::decide::permit::Permit;
-use registry_core::metadata::blob::{self, DropUse};
+use registry_core::metadata::blob::{self, BlobRow, DropUse};
 use registry_core::metadata::link::{self, LinkRow, TouchLink, Unlink};
 use registry_core::metadata::repository::{self, RepositoryKey};
 use registry_core::metadata::tables::TablesRead;
@@ -99,6 +99,11 @@ impl BlobContent {
     }
 }
 
+/// The copies of a blob, as its row records them.
+pub(super) fn source(digest: &Digest, row: BlobRow) -> BlobSource {
+    BlobSource { key: BlobKey::new(*digest, row.generation), size_bytes: row.size_bytes, replicas: row.stores }
+}
+
 /// A link with what it stands on.
 struct Held {
     repository: RepositoryKey,
@@ -114,8 +119,7 @@ fn held(tables: &impl TablesRead, revision: Revision, permit: &Permit, digest: &
     let unknown = || Refusal::BlobUnknown { digest: *digest };
     let link = link::read(tables, &repository, digest).ok_or_else(unknown)?;
     let row = blob::read(tables, digest).filter(|row| !row.stores.is_empty()).ok_or_else(unknown)?;
-    let source =
-        BlobSource { key: BlobKey::new(*digest, row.generation), size_bytes: row.size_bytes, replicas: row.stores };
+    let source = source(digest, row);
     let is_referenced = manifest::holder(tables, &repository, digest).is_some();
     let age_ticks = clock::read(tables).tick.saturating_sub(link.touched_tick);
     Ok(Held { repository, link, source, is_referenced, age_ticks, revision })
@@ -161,9 +165,7 @@ impl Registry {
             blob::read(view, digest)
         });
         let row = row.ok_or_else(unknown)?;
-        let key = BlobKey::new(*digest, row.generation);
-        let source = BlobSource { key, size_bytes: row.size_bytes, replicas: row.stores };
-        self.transfer().read(source, MANIFEST_BYTES_MAX).await.map_err(|error| refusal(&error))
+        self.transfer().read(source(digest, row), MANIFEST_BYTES_MAX).await.map_err(|error| refusal(&error))
     }
 
     /// Takes a blob from a repository. Refused while a manifest of it names the blob.

@@ -16,10 +16,8 @@ use registry_core::metadata::blob::{self, BlobRow, BlobState};
 use registry_core::vocabulary::ids::RegistryId;
 use registry_core::vocabulary::{Digest, Reference, Refusal, RepositoryName};
 
-use super::blobs::{BlobContent, BlobInfo};
+use super::blobs::{BlobContent, BlobInfo, source};
 use super::{At, Consistency, ManifestInfo, Registry, StoredManifest};
-use crate::blob::store::BlobKey;
-use crate::blob::transfer::BlobSource;
 use crate::metadata::revision;
 
 /// A blob of another region.
@@ -60,11 +58,6 @@ pub trait Elsewhere: Debug + Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Option<Arc<dyn RemoteBlob>>, Refusal>>;
 }
 
-/// Whether something is not here, as far as the caller may know.
-fn is_absent(refusal: &Refusal) -> bool {
-    matches!(refusal, Refusal::ManifestUnknown { .. } | Refusal::BlobUnknown { .. } | Refusal::RepositoryUnknown { .. })
-}
-
 impl Registry {
     /// Pulls fall through to other regions from now on.
     pub fn set_elsewhere(&self, elsewhere: Arc<dyn Elsewhere>) {
@@ -80,7 +73,7 @@ impl Registry {
         consistency: Consistency,
     ) -> Result<At<StoredManifest>, Refusal> {
         match self.manifest(permit, reference, consistency).await {
-            Err(refusal) if is_absent(&refusal) => self.manifest_elsewhere(permit, reference, refusal).await,
+            Err(refusal) if refusal.is_unknown() => self.manifest_elsewhere(permit, reference, refusal).await,
             found => found,
         }
     }
@@ -93,7 +86,7 @@ impl Registry {
         consistency: Consistency,
     ) -> Result<At<ManifestInfo>, Refusal> {
         match self.stat_manifest(permit, reference, consistency).await {
-            Err(refusal) if is_absent(&refusal) => {
+            Err(refusal) if refusal.is_unknown() => {
                 let found = self.manifest_elsewhere(permit, reference, refusal).await?;
                 Ok(At { value: found.value.info, revision: found.revision })
             }
@@ -117,7 +110,7 @@ impl Registry {
         let Some(value) = elsewhere.manifest(&permit.repository, reference).await? else {
             // it may have arrived while it was asked for there
             return match self.manifest(permit, reference, Consistency::Linearizable).await {
-                Err(later) if is_absent(&later) => Err(refusal),
+                Err(later) if later.is_unknown() => Err(refusal),
                 found => found,
             };
         };
@@ -127,7 +120,7 @@ impl Registry {
     /// A blob to be read, from another region if it has not arrived from there.
     pub async fn pull_blob(&self, permit: &Permit, digest: &Digest) -> Result<At<BlobContent>, Refusal> {
         let refusal = match self.open_blob(permit, digest).await {
-            Err(refusal) if is_absent(&refusal) => refusal,
+            Err(refusal) if refusal.is_unknown() => refusal,
             found => return found,
         };
         let Some(elsewhere) = self.elsewhere_for(permit) else { return Err(refusal) };
@@ -137,9 +130,7 @@ impl Registry {
         if let Some(row) = copies
             && elsewhere.holds(&permit.repository, digest).await?
         {
-            let key = BlobKey::new(*digest, row.generation);
-            let source = BlobSource { key, size_bytes: row.size_bytes, replicas: row.stores };
-            let value = BlobContent::of_copies(*digest, source, self.transfer().clone());
+            let value = BlobContent::of_copies(*digest, source(digest, row), self.transfer().clone());
             return Ok(At { value, revision: self.metadata().peek(revision) });
         }
         if let Some(remote) = elsewhere.blob(&permit.repository, digest).await? {
@@ -147,7 +138,7 @@ impl Registry {
             return Ok(At { value: BlobContent::of_remote(info, remote), revision: self.metadata().peek(revision) });
         }
         match self.open_blob(permit, digest).await {
-            Err(later) if is_absent(&later) => Err(refusal),
+            Err(later) if later.is_unknown() => Err(refusal),
             found => found,
         }
     }

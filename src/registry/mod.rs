@@ -111,7 +111,7 @@ impl Registry {
 }
 
 /// No quorum, no holder or no room now: come back.
-fn unavailable() -> Refusal {
+pub(crate) fn unavailable() -> Refusal {
     Refusal::Unavailable { retry_after_ms: RETRY_AFTER_MS }
 }
 

@@ -11,13 +11,13 @@ use registry_core::decide::policy;
 use registry_core::metadata::places::{AddressRow, PlaceRow, PlacesRow};
 use registry_core::vocabulary::ids::NodeId;
 use registry_core::vocabulary::manifest::ContentKind;
-use registry_core::vocabulary::{Digest, ParsedManifest, Reference, Refusal};
+use registry_core::vocabulary::{Digest, ParsedManifest, Refusal};
 use serde::{Deserialize, Serialize};
 
 use super::answer;
 use super::error::Failure;
 use super::exchange::{Document, Exchange};
-use super::repositories::parse_name;
+use super::repositories::{parse_name, parse_reference};
 use crate::auth::Action;
 use crate::registry::{Consistency, Nearest};
 
@@ -157,7 +157,7 @@ pub(super) async fn explain(
     let permitted = exchange.auth().permit(&caller, Action::Pull, caller.registry(), &name);
     let permit = exchange.looked(&caller, "nearest.explain", name.as_str(), permitted)?;
     let Query(Wish { client, reference }) = query.map_err(|error| Failure::Body(error.body_text()))?;
-    let parsed = Reference::parse(&reference).map_err(|_| Failure::Body("reference: a tag or a digest".to_owned()))?;
+    let parsed = parse_reference(&reference)?;
     let registry = &exchange.admin().registry;
     let found = registry.manifest(&permit, &parsed, Consistency::Linearizable).await?;
     let parsed = ParsedManifest::parse(&found.value.bytes, Some(&found.value.info.media_type));
@@ -181,10 +181,10 @@ pub(super) async fn explain(
 }
 
 fn told(digest: &Digest, bytes: u64, own: NodeId, nearest: &Nearest, address: Option<String>) -> BlobDocument {
-    let (node, reason) = match nearest.choice {
-        Choice::Here(why) => (own, why.as_str()),
-        Choice::There(_) if address.is_none() => (own, "no_address"),
-        Choice::There(node) => (node, "zone"),
+    let reason = nearest.choice.reason(address.is_some());
+    let node = match nearest.choice {
+        Choice::There(node) if address.is_some() => node,
+        Choice::There(_) | Choice::Here(_) => own,
     };
     let candidates = nearest.candidates.iter().map(Into::into).collect();
     BlobDocument { digest: digest.to_string(), bytes, served_by: node.to_string(), reason, address, candidates }

@@ -5,18 +5,19 @@ use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query};
 use axum::http::{Response, StatusCode};
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use registry_core::decide::policy;
 use registry_core::decide::replication::compare::{Record, Register};
 use registry_core::metadata::backfill::BackfillRow;
 use registry_core::metadata::conflict::Conflict;
 use registry_core::vocabulary::names::RegionName;
-use registry_core::vocabulary::{Digest, Reference, Refusal, RepositoryName, Version};
+use registry_core::vocabulary::{Digest, Reference, Refusal, RepositoryName};
 use serde::{Deserialize, Serialize};
 
 use super::answer;
 use super::error::Failure;
 use super::exchange::{Document, Exchange};
-use super::repositories::parse_name;
+use super::repositories::{parse_name, parse_reference};
 use crate::auth::Action;
 use crate::cluster::{Direction, ExportPage, ExportPlace};
 use crate::ground::clock::{Clock as _, SystemClock};
@@ -131,7 +132,7 @@ pub(super) async fn image(
     let permitted = exchange.auth().permit(&caller, Action::List, caller.registry(), &name);
     let permit = exchange.looked(&caller, "replication.image", name.as_str(), permitted)?;
     let Query(ImageWish { reference }) = query.map_err(|error| Failure::Body(error.body_text()))?;
-    let parsed = Reference::parse(&reference).map_err(|_| Failure::Body("reference: a tag or a digest".to_owned()))?;
+    let parsed = parse_reference(&reference)?;
     let admin = exchange.admin();
     let found = admin.registry.stat_manifest(&permit, &parsed, Consistency::Linearizable).await?;
     let digest = found.value.digest;
@@ -183,15 +184,8 @@ impl From<&Conflict> for ConflictDocument {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digits = text.as_bytes().chunks(2);
-    let digit = |digit: u8| char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let byte = |pair: &[u8]| Some(digit(pair[0])? * 16 + digit(pair[1])?);
-    if text.len().is_multiple_of(2) { digits.map(byte).collect() } else { None }
+    HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok()
 }
 
 /// `GET /v1/replication/conflicts`: settings of tags that were lost to those of another region.
@@ -202,7 +196,7 @@ pub(super) async fn conflicts(exchange: Exchange, query: Result<Query<AfterWish>
     let after = after.map(|text| unhex(&text).ok_or_else(bad)).transpose()?;
     let found = exchange.admin().cluster.conflicts(after.as_deref(), CONFLICTS_LISTED);
     let is_full = found.len() == CONFLICTS_LISTED;
-    let after = found.last().filter(|_| is_full).map(|last| hex(&last.key));
+    let after = found.last().filter(|_| is_full).map(|last| HEXLOWER.encode(&last.key));
     let document = ConflictsDocument { conflicts: found.iter().map(Into::into).collect(), after };
     Ok(answer::json(StatusCode::OK, &document))
 }
@@ -227,12 +221,11 @@ struct RecordDocument {
 
 impl From<&(Register, Record)> for RecordDocument {
     fn from((register, record): &(Register, Record)) -> RecordDocument {
-        let version = |Version { home_epoch, hlc, region }: Version| format!("{home_epoch}.{hlc}.{region}");
         RecordDocument {
             tag: register.named().0.map(ToString::to_string),
             digest: record.digest.to_string(),
-            version: version(record.version),
-            base: version(record.base),
+            version: record.version.to_string(),
+            base: record.base.to_string(),
         }
     }
 }
@@ -258,7 +251,7 @@ impl From<ExportPage> for ExportDocument {
         let ExportPage { origin, index, repository, since, records, rest } = page;
         let place = |ExportPlace { repository, register }| PlaceDocument {
             repository: repository.to_string(),
-            register: register.map(|register: Register| hex(&register.key())),
+            register: register.map(|register: Register| HEXLOWER.encode(&register.key())),
         };
         ExportDocument {
             origin,
@@ -305,7 +298,7 @@ mod tests {
     #[test]
     fn keys_there_and_back() {
         for bytes in [&[][..], &[0, 255, 16]] {
-            assert_eq!(unhex(&hex(bytes)).as_deref(), Some(bytes));
+            assert_eq!(unhex(&HEXLOWER.encode(bytes)).as_deref(), Some(bytes));
         }
         for text in ["0", "zz", "+1", "ä0"] {
             assert_eq!(unhex(text), None, "{text}");

@@ -9,7 +9,7 @@ use registry_core::decide::quota::Limits;
 use registry_core::decide::tag_move::{Mutability, TagFilter, TagFilterError, TagFilters};
 use registry_core::metadata::repository::Settings;
 use registry_core::vocabulary::limits::{PAGE_ENTRIES_DEFAULT, PAGE_ENTRIES_MAX};
-use registry_core::vocabulary::{Refusal, RepositoryName};
+use registry_core::vocabulary::{Reference, Refusal, RepositoryName};
 use serde::{Deserialize, Serialize};
 
 use super::answer;
@@ -108,6 +108,10 @@ impl From<&RepositoryInfo> for RepositoryDocument {
 
 pub(super) fn parse_name(text: &str) -> Result<RepositoryName, Failure> {
     RepositoryName::parse(text).map_err(|error| Refusal::NameInvalid { detail: error.to_string() }.into())
+}
+
+pub(super) fn parse_reference(text: &str) -> Result<Reference, Failure> {
+    Reference::parse(text).map_err(|_| Failure::Body("reference: a tag or a digest".to_owned()))
 }
 
 fn shown(status: StatusCode, found: &At<RepositoryInfo>) -> Response<Body> {

@@ -59,22 +59,22 @@ pub(super) async fn redirect(
         return None;
     }
     let nearest = registry.nearest(client, content).await;
-    let (reason, location) = match nearest.choice {
-        Choice::Here(why) => (why.as_str(), None),
+    let location = match nearest.choice {
+        Choice::Here(_) => None,
         Choice::There(node) => {
             let origin = exchange.info.origin();
             let ways = registry.address_of(node, client).zip(registry.own_address(client));
             let ways = ways.filter(|(url, back)| is_as_safe(&origin, url) && is_as_safe(&origin, back));
-            let location = ways.and_then(|(url, back)| {
+            ways.and_then(|(url, back)| {
                 let repository = registry.repository_id(permit)?;
                 let digest = content.info.digest;
                 let link = Link { repository, digest, node, client, back };
                 let link = exchange.auth().link(caller, &permit.repository, link)?;
                 Some(format!("{url}{}?{LINK}={link}", path(&permit.repository, &digest)))
-            });
-            (if location.is_some() { "zone" } else { "no_address" }, location)
+            })
         }
     };
+    let reason = nearest.choice.reason(location.is_some());
     metrics::counter!("portolan_nearest_decisions_total", "reason" => reason).increment(1);
     location.map(to)
 }

@@ -74,6 +74,17 @@ pub enum Choice {
     There(NodeId),
 }
 
+impl Choice {
+    /// Its name in metrics and explanations; `is_reached`: the client knows a way to the other node.
+    pub fn reason(self, is_reached: bool) -> &'static str {
+        match self {
+            Choice::Here(why) => why.as_str(),
+            Choice::There(_) if is_reached => "zone",
+            Choice::There(_) => "no_address",
+        }
+    }
+}
+
 /// What can be said before any node is looked at; `None` if one may be nearer.
 pub fn settled(asked: &Asked<'_>) -> Option<Why> {
     match (asked.bytes_min, asked.zone) {

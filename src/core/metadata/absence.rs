@@ -84,9 +84,7 @@ pub(super) fn stage(tables: &impl TablesRead, node: NodeId) -> Option<Stage> {
 
 /// A node is gone for good, or of another life: nobody waits for it.
 pub(super) fn forget(tables: &mut impl Tables, node: NodeId) {
-    if tables.contains(&keys::absence(node)) {
-        tables.delete(keys::absence(node));
-    }
+    tables.delete_present(keys::absence(node));
 }
 
 /// The leader has counted another span, or has heard the node. `before` makes a late or repeated one harmless.

@@ -70,10 +70,7 @@ pub fn filled(tables: &impl TablesRead, number: u16, lineage: Lineage) -> u64 {
 
 /// A region is forgotten.
 pub(super) fn forget(tables: &mut impl Tables, number: u16) {
-    let key = keys::backfill(number);
-    if tables.contains(&key) {
-        tables.delete(key);
-    }
+    tables.delete_present(keys::backfill(number));
 }
 
 /// A walk begins, has come further, or has ended.

@@ -41,11 +41,8 @@ pub fn of_destination(tables: &impl TablesRead, number: u16) -> Option<CursorRow
 
 /// A region is forgotten.
 pub(super) fn forget(tables: &mut impl Tables, number: u16) {
-    for key in [keys::source_cursor(number), keys::destination_cursor(number)] {
-        if tables.contains(&key) {
-            tables.delete(key);
-        }
-    }
+    tables.delete_present(keys::source_cursor(number));
+    tables.delete_present(keys::destination_cursor(number));
 }
 
 /// Everything up to an index of a region's log has been applied here, or was seen not to concern this region.

@@ -46,8 +46,5 @@ pub(super) fn put(tables: &mut impl Tables, repository: &RepositoryKey, tag: &Ta
 
 /// A tag is here again, or was deleted since.
 pub(super) fn forget(tables: &mut impl Tables, repository: &RepositoryKey, tag: &Tag) {
-    let key = keys::tag_ended(repository.slot(), repository.id, tag);
-    if tables.contains(&key) {
-        tables.delete(key);
-    }
+    tables.delete_present(keys::tag_ended(repository.slot(), repository.id, tag));
 }

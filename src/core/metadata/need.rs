@@ -75,10 +75,7 @@ pub(crate) fn forget(tables: &mut impl Tables, digest: &Digest) {
     while let Some((key, _)) = tables.range(&from, &end, 1).pop() {
         let (zone, _) = keys::need_in(&key).expect("a need key holds a zone and a digest");
         from = after_prefix(&keys::needs(keys::digest_slot(digest), zone, None));
-        let own = keys::need(zone, digest);
-        if tables.contains(&own) {
-            tables.delete(own);
-        }
+        tables.delete_present(keys::need(zone, digest));
     }
 }
 

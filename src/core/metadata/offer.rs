@@ -24,6 +24,22 @@ pub struct OfferRow(pub Vec<SentRow>);
 
 impl Stored for OfferRow {}
 
+impl OfferRow {
+    /// Whether a repository is among what the region sends.
+    pub fn covers(&self, name: &RepositoryName) -> bool {
+        self.covering(name).next().is_some()
+    }
+
+    /// How much of a repository the region serves before it has arrived.
+    pub fn read_through(&self, name: &RepositoryName) -> ReadThrough {
+        self.covering(name).map(|sent| sent.read_through).max().unwrap_or_default()
+    }
+
+    fn covering(&self, name: &RepositoryName) -> impl Iterator<Item = &SentRow> {
+        self.0.iter().filter(move |sent| sent.covers(name))
+    }
+}
+
 /// What a region sends here, as it said last.
 pub fn read(tables: &impl TablesRead, number: u16) -> OfferRow {
     tables.get(&keys::offer(number)).map_or(OfferRow::default(), |bytes| codec::row(&bytes))
@@ -31,20 +47,13 @@ pub fn read(tables: &impl TablesRead, number: u16) -> OfferRow {
 
 /// The regions that would serve what has not arrived of a repository, and how much of it.
 pub fn reading_through(tables: &impl TablesRead, name: &RepositoryName) -> Vec<(u16, ReadThrough)> {
-    let of_region = |number: u16| {
-        let OfferRow(sent) = read(tables, number);
-        let widest = sent.iter().filter(|sent| sent.covers(name)).map(|sent| sent.read_through).max();
-        widest.filter(|widest| *widest != ReadThrough::Off).map(|widest| (number, widest))
-    };
-    peer::list(tables).into_iter().filter_map(|(number, _)| of_region(number)).collect()
+    let widest = peer::list(tables).into_iter().map(|(number, _)| (number, read(tables, number).read_through(name)));
+    widest.filter(|(_, widest)| *widest != ReadThrough::Off).collect()
 }
 
 /// A region is forgotten.
 pub(super) fn forget(tables: &mut impl Tables, number: u16) {
-    let key = keys::offer(number);
-    if tables.contains(&key) {
-        tables.delete(key);
-    }
+    tables.delete_present(keys::offer(number));
 }
 
 /// A region has said what it sends.

@@ -29,10 +29,7 @@ pub fn read(tables: &impl TablesRead, number: u16) -> RegionLinkRow {
 
 /// A region is forgotten.
 pub(super) fn forget(tables: &mut impl Tables, number: u16) {
-    let key = keys::region_link(number);
-    if tables.contains(&key) {
-        tables.delete(key);
-    }
+    tables.delete_present(keys::region_link(number));
 }
 
 /// Changes what is wanted of a link.

@@ -119,7 +119,7 @@ pub struct SentRow {
 impl SentRow {
     /// Whether a repository of this name is among it.
     pub fn covers(&self, name: &RepositoryName) -> bool {
-        self.filters.is_empty() || self.filters.iter().any(|filter| filter.matches(name))
+        rules::covers(&self.filters, name)
     }
 }
 

@@ -40,6 +40,13 @@ pub trait Tables: TablesRead {
 
     /// Removes the row under `key`, if any.
     fn delete(&mut self, key: Vec<u8>);
+
+    /// Removes the row under `key`, and writes nothing where there is none.
+    fn delete_present(&mut self, key: Vec<u8>) {
+        if self.contains(&key) {
+            self.delete(key);
+        }
+    }
 }
 
 impl<T: TablesRead + ?Sized> TablesRead for &T {

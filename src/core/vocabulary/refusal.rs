@@ -373,6 +373,14 @@ stored_enum! {
 }
 
 impl Refusal {
+    /// Whether something is not here, as far as the caller may know.
+    pub fn is_unknown(&self) -> bool {
+        matches!(
+            self,
+            Refusal::RepositoryUnknown { .. } | Refusal::ManifestUnknown { .. } | Refusal::BlobUnknown { .. }
+        )
+    }
+
     /// [`Refusal::ManifestReferencesUnknown`] with bounded lists.
     pub fn references_unknown(
         blobs: impl IntoIterator<Item = Digest>,

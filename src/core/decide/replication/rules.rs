@@ -90,14 +90,18 @@ pub struct Rule {
 impl Rule {
     /// Whether it copies repositories of this name to a region.
     pub fn sends(&self, name: &RepositoryName, region: &RegionName) -> bool {
-        let matches = self.filters.is_empty() || self.filters.iter().any(|filter| filter.matches(name));
-        matches && self.reaches(region)
+        covers(&self.filters, name) && self.reaches(region)
     }
 
     /// Whether it copies anything to a region.
     pub fn reaches(&self, region: &RegionName) -> bool {
         self.destinations.iter().any(|to| to.region == *region)
     }
+}
+
+/// Whether filters let a repository of this name through: all do if there is none.
+pub fn covers(filters: &[Prefix], name: &RepositoryName) -> bool {
+    filters.is_empty() || filters.iter().any(|filter| filter.matches(name))
 }
 
 /// Checks the rules of a registry against ECR's limits, and that nothing is copied to where it is.
