@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use registry_core::decide::permit::Permit;
 use registry_core::decide::replication::compare::{Drift, Record, Register, There};
 use registry_core::decide::replication::rank::Rank;
+use registry_core::decide::replication::rules::ReadThrough;
 use registry_core::decide::tag_move::TagRights;
 use registry_core::metadata::outbox::Change;
 use registry_core::metadata::register::{self, MendTag};
@@ -170,7 +171,7 @@ impl Arrivals {
         let permit = self.permit(name);
         match change {
             // unless the rule says otherwise, what is deleted there stays here
-            Change::ManifestGone { .. } | Change::TagGone { .. } if !travelling.acts => Ok(Arrived::Noted),
+            deleted if deleted.is_delete() && !travelling.acts => Ok(Arrived::Noted),
             Change::ManifestGone { digest, version } => {
                 self.drop_register(&permit, &Register::Manifest(*digest), (*version, None)).await
             }
@@ -384,8 +385,8 @@ impl Arrivals {
 
     async fn fetch_blob(&self, permit: &Permit, blob: &Referenced) -> Result<(), Problem> {
         // clients may be waiting for what their region's rules let through: it comes once for them and for this
-        let through = self.metadata.peek(|view| offer::reading_through(view, &permit.repository));
-        let is_awaited = through.iter().any(|(number, _)| *number == self.source.number);
+        let offer = self.metadata.peek(|view| offer::read(view, self.source.number));
+        let is_awaited = offer.read_through(&permit.repository) != ReadThrough::Off;
         let shared = if is_awaited { Some(self.shared(permit, blob).await) } else { None };
         if matches!(shared, Some(Err(Problem::Moved))) {
             return Err(Problem::Moved);

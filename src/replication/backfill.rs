@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use futures_util::stream::{self, Stream, StreamExt as _};
 use registry_core::metadata::backfill::{self, BackfillRow, MoveBackfill, Place};
-use registry_core::metadata::outbox::Change;
 use registry_core::vocabulary::RepositoryName;
 use registry_core::vocabulary::ids::Lineage;
 use registry_core::vocabulary::limits::BACKFILL_AT_ONCE;
@@ -75,12 +74,14 @@ impl Backfiller {
     /// Walks to the end, from where the last one stood.
     async fn walk(&self, lineage: Lineage, rule: u64) -> Result<(), Problem> {
         let region = &self.source.region;
-        let mut row = match self.present().filter(|row| (row.lineage, row.rule) == (lineage, rule)) {
-            Some(row) => row,
+        let (mut row, replies) = match self.present().filter(|row| (row.lineage, row.rule) == (lineage, rule)) {
+            Some(row) => {
+                let (_, replies) = self.ask(&row).await?;
+                (row, replies)
+            }
             None => self.begin(lineage, rule).await?,
         };
         tracing::info!(%region, settled = row.settled, total = row.total, "what was before a rule is taken over");
-        let replies = self.ask(&row).await?.1;
         let settled = steps(replies).map(|step| self.settle(step)).buffered(BACKFILL_AT_ONCE);
         let mut settled = std::pin::pin!(settled);
         let (mut noted, mut is_over) = (Instant::now(), false);
@@ -106,16 +107,18 @@ impl Backfiller {
         Ok(())
     }
 
-    /// The first note of a walk, with how much there is.
-    async fn begin(&self, lineage: Lineage, rule: u64) -> Result<BackfillRow, Problem> {
+    /// The first note of a walk, with how much there is, and all of it.
+    async fn begin(&self, lineage: Lineage, rule: u64) -> Result<(BackfillRow, Replies<BackfillReply>), Problem> {
         let done = self.metadata.peek(|view| backfill::filled(view, self.source.number, lineage));
         let (began_at_ms, ended_at_ms) = (0, None);
         let row = BackfillRow { lineage, rule, done, at: None, settled: 0, total: 0, began_at_ms, ended_at_ms };
-        let (total, _) = self.ask(&row).await?;
-        self.note(BackfillRow { total, ..row }).await
+        let (total, replies) = self.ask(&row).await?;
+        let row = BackfillRow { total, ..row };
+        self.note(row.clone()).await?;
+        Ok((row, replies))
     }
 
-    /// The source's answer from where a walk stands: how much there is, and the rest of it.
+    /// The source's answer from where a walk stands: how much there is if it begins, and the rest of it.
     async fn ask(&self, row: &BackfillRow) -> Result<(u64, Replies<BackfillReply>), Problem> {
         let after = row.at.as_ref().map(place_asked).transpose()?;
         // a node that has not applied the rule would have nothing to tell
@@ -128,17 +131,16 @@ impl Backfiller {
         }
     }
 
-    /// Notes where the walk stands; what is noted now.
-    async fn note(&self, row: BackfillRow) -> Result<BackfillRow, Problem> {
+    /// Notes where the walk stands.
+    async fn note(&self, row: BackfillRow) -> Result<(), Problem> {
         let before = self.present();
         // whoever led meanwhile may have come further
         if before.as_ref().is_some_and(|before| before.rule > row.rule && before.lineage == row.lineage) {
             return Err(Problem::passing("another node is at work"));
         }
-        let note = MoveBackfill { source: self.source.number, before, row: row.clone() };
+        let note = MoveBackfill { source: self.source.number, before, row };
         let proposed = self.metadata.propose(&principal(&self.source.region), vec![note.into()]).await;
-        proposed.map_err(|error| Problem::passing(error.to_string()))?;
-        Ok(self.present().unwrap_or(row))
+        proposed.map(drop).map_err(|error| Problem::passing(error.to_string()))
     }
 
     /// Makes a record true, however long that takes; the place behind it, and whether it was one. `None` at the end.
@@ -182,12 +184,10 @@ fn steps(replies: Replies<BackfillReply>) -> impl Stream<Item = Result<Step, Pro
 fn taken_apart(reply: BackfillReply) -> Result<Vec<Result<Step, Problem>>, Problem> {
     let record = |change| {
         let travelling = Travelling::try_from(change)?;
-        match travelling.change {
-            Change::ManifestHere { .. } | Change::TagSet { .. } => Ok(Step::Record(travelling)),
-            Change::ManifestGone { .. } | Change::TagGone { .. } => {
-                Err(Problem::lasting("the other region sends a delete as what it holds"))
-            }
+        if travelling.change.is_delete() {
+            return Err(Problem::lasting("the other region sends a delete as what it holds"));
         }
+        Ok(Step::Record(travelling))
     };
     let mut steps: Vec<_> = reply.changes.into_iter().map(record).collect();
     if !reply.ended.is_empty() {

@@ -19,7 +19,7 @@ use registry_core::vocabulary::names::RegionName;
 use registry_core::vocabulary::{Digest, MediaType, RepositoryName, Tag, Version};
 use tokio::sync::Semaphore;
 use tonic::transport::Channel;
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Response, Status, Streaming};
 
 use super::arrive::Problem;
 use super::peers::client_files;
@@ -36,6 +36,8 @@ const COMPARED_MAX: Duration = Duration::from_secs(60);
 pub(super) const ASKED_MAX: Duration = Duration::from_secs(4);
 /// Nodes asked for one thing before it is tried later.
 const TRIES: usize = 3;
+
+type Client = RegionClient<Channel>;
 
 /// A manifest as the source has it now.
 #[derive(Clone, Debug)]
@@ -54,14 +56,26 @@ pub(super) struct Seen {
     pub(super) filled: u64,
 }
 
+const SILENT: &str = "no answer in time";
+
 fn silent() -> Problem {
-    Problem::passing("no answer in time")
+    Problem::passing(SILENT)
+}
+
+fn late() -> Status {
+    Status::deadline_exceeded(SILENT)
 }
 
 /// Replies that come one after the other.
 pub(super) struct Replies<R>(Streaming<R>);
 
 impl<R> Replies<R> {
+    /// Waits until they begin.
+    async fn begun(asked: impl Future<Output = Result<Response<Streaming<R>>, Status>>) -> Result<Replies<R>, Problem> {
+        let answered = tokio::time::timeout(COMPARED_MAX, asked).await;
+        Ok(Replies(answered.map_err(|_| silent())??.into_inner()))
+    }
+
     /// The next one; `None` after the last.
     pub(super) async fn next(&mut self) -> Result<Option<R>, Problem> {
         let next = tokio::time::timeout(COMPARED_MAX, self.0.message()).await;
@@ -117,11 +131,11 @@ impl Source {
         Source { number, region, channels, bulk, ranges, fetched, pacer, at }
     }
 
-    fn client(&self) -> Result<RegionClient<Channel>, Problem> {
+    fn client(&self) -> Result<Client, Problem> {
         self.client_of(&self.channels)
     }
 
-    fn client_of(&self, channels: &[Channel]) -> Result<RegionClient<Channel>, Problem> {
+    fn client_of(&self, channels: &[Channel]) -> Result<Client, Problem> {
         let at = self.at.load(Ordering::Relaxed) % channels.len().max(1);
         let channel = channels.get(at).ok_or_else(|| Problem::passing("the region has no address"))?;
         let client = RegionClient::new(channel.clone());
@@ -140,7 +154,7 @@ impl Source {
         let mut client = self.client()?;
         let request = proto::ChangesRequest { lineage, after };
         let answered = tokio::time::timeout(SILENCE_MAX, client.changes(request)).await;
-        let answered = answered.map_err(|_| Problem::passing("no answer in time"))?;
+        let answered = answered.map_err(|_| silent())?;
         Ok(answered.map_err(|status| Problem::of_stream(&status))?.into_inner())
     }
 
@@ -148,8 +162,24 @@ impl Source {
     pub(super) async fn note(&self, lineage: u64, index: u64) -> Result<(), Problem> {
         let mut client = self.client()?;
         let answered = tokio::time::timeout(SILENCE_MAX, client.note(proto::NoteRequest { lineage, index })).await;
-        answered.map_err(|_| Problem::passing("no answer in time"))??;
+        answered.map_err(|_| silent())??;
         Ok(())
+    }
+
+    /// Asks one of its nodes after the other, until one answers or no other one is worth it.
+    async fn ask<R, A>(&self, patience: Duration, ask: impl Fn(Client) -> A) -> Result<R, Problem>
+    where
+        A: Future<Output = Result<Response<R>, Status>>,
+    {
+        let mut last = Problem::passing("nobody was asked");
+        for _ in 0..TRIES {
+            let answered = tokio::time::timeout(patience, ask(self.client()?)).await;
+            match answered.unwrap_or_else(|_| Err(late())) {
+                Ok(reply) => return Ok(reply.into_inner()),
+                Err(status) => last = self.tried(status)?,
+            }
+        }
+        Err(last)
     }
 
     /// A manifest as it has it now. Its bytes are not verified here.
@@ -160,21 +190,14 @@ impl Source {
         patience: Duration,
     ) -> Result<Fetched, Problem> {
         let request = proto::ManifestRequest { repository: name.to_string(), digest: digest.to_string() };
-        let mut last = Problem::passing("nobody was asked");
-        for _ in 0..TRIES {
-            let mut client = self.client()?;
-            let answered = tokio::time::timeout(patience, client.manifest(request.clone())).await;
-            match answered.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time"))) {
-                Ok(reply) => {
-                    let proto::ManifestReply { media_type, content, presence } = reply.into_inner();
-                    let media_type = MediaType::parse(&media_type);
-                    let media_type = media_type.map_err(|_| Problem::lasting("the source names no media type"))?;
-                    return Ok(Fetched { media_type, content, presence: wire::version(presence)? });
-                }
-                Err(status) => last = self.tried(status)?,
-            }
-        }
-        Err(last)
+        let ask = |mut client: Client| {
+            let request = request.clone();
+            async move { client.manifest(request).await }
+        };
+        let proto::ManifestReply { media_type, content, presence } = self.ask(patience, ask).await?;
+        let media_type = MediaType::parse(&media_type);
+        let media_type = media_type.map_err(|_| Problem::lasting("the source names no media type"))?;
+        Ok(Fetched { media_type, content, presence: wire::version(presence)? })
     }
 
     /// Bytes of a blob; as many as asked for, or an error. Waits while many are under way.
@@ -237,9 +260,7 @@ impl Source {
     ) -> Result<Replies<proto::SumsReply>, Problem> {
         let repositories = names.iter().map(ToString::to_string).collect();
         let request = proto::SumsRequest { repositories, applied, filled };
-        let mut client = self.client()?;
-        let answered = tokio::time::timeout(COMPARED_MAX, client.sums(request)).await;
-        Ok(Replies(answered.map_err(|_| silent())??.into_inner()))
+        Replies::begun(self.client()?.sums(request)).await
     }
 
     /// Its records of a repository where its sums differ from ours.
@@ -278,9 +299,7 @@ impl Source {
     }
 
     async fn records(&self, request: proto::RecordsRequest) -> Result<Replies<proto::RecordsReply>, Problem> {
-        let mut client = self.client()?;
-        let answered = tokio::time::timeout(COMPARED_MAX, client.records(request)).await;
-        Ok(Replies(answered.map_err(|_| silent())??.into_inner()))
+        Replies::begun(self.client()?.records(request)).await
     }
 
     /// What its rules younger than index `done` have copied of what was before them, behind a place.
@@ -290,10 +309,7 @@ impl Source {
         after: Option<proto::Place>,
         applied: u64,
     ) -> Result<Replies<proto::BackfillReply>, Problem> {
-        let mut client = self.client()?;
-        let answered = client.backfill(proto::BackfillRequest { done, after, applied });
-        let answered = tokio::time::timeout(COMPARED_MAX, answered).await;
-        Ok(Replies(answered.map_err(|_| silent())??.into_inner()))
+        Replies::begun(self.client()?.backfill(proto::BackfillRequest { done, after, applied })).await
     }
 
     /// What has become there of a manifest that was sent; one of its nodes is asked.
@@ -306,23 +322,18 @@ impl Source {
         let mut client = self.client()?;
         let request = proto::ArrivalRequest { repository: name.to_string(), digest: digest.to_string() };
         let answered = tokio::time::timeout(patience, client.arrival(request)).await;
-        let answered = answered.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")));
+        let answered = answered.unwrap_or_else(|_| Err(late()));
         Ok(answered.inspect_err(|_| self.turn())?.into_inner())
     }
 
     /// The size of a blob, bytes.
     pub(super) async fn stat(&self, name: &RepositoryName, digest: &Digest) -> Result<u64, Problem> {
         let request = proto::StatRequest { repository: name.to_string(), digest: digest.to_string() };
-        let mut last = Problem::passing("nobody was asked");
-        for _ in 0..TRIES {
-            let mut client = self.client()?;
-            let answered = tokio::time::timeout(ASKED_MAX, client.stat(request.clone())).await;
-            match answered.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time"))) {
-                Ok(reply) => return Ok(reply.into_inner().size_bytes),
-                Err(status) => last = self.tried(status)?,
-            }
-        }
-        Err(last)
+        let ask = |mut client: Client| {
+            let request = request.clone();
+            async move { client.stat(request).await }
+        };
+        Ok(self.ask(ASKED_MAX, ask).await?.size_bytes)
     }
 
     /// What a tag names there now, with version and base.
@@ -332,19 +343,12 @@ impl Source {
         tag: &Tag,
     ) -> Result<(Digest, Version, Version), Problem> {
         let request = proto::ResolveRequest { repository: name.to_string(), tag: tag.to_string() };
-        let mut last = Problem::passing("nobody was asked");
-        for _ in 0..TRIES {
-            let mut client = self.client()?;
-            let answered = tokio::time::timeout(ASKED_MAX, client.resolve(request.clone())).await;
-            match answered.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time"))) {
-                Ok(reply) => {
-                    let proto::ResolveReply { digest, version, base } = reply.into_inner();
-                    return Ok((wire::digest(&digest)?, wire::version(version)?, wire::version(base)?));
-                }
-                Err(status) => last = self.tried(status)?,
-            }
-        }
-        Err(last)
+        let ask = |mut client: Client| {
+            let request = request.clone();
+            async move { client.resolve(request).await }
+        };
+        let proto::ResolveReply { digest, version, base } = self.ask(ASKED_MAX, ask).await?;
+        Ok((wire::digest(&digest)?, wire::version(version)?, wire::version(base)?))
     }
 
     /// What a failure of one node means: another one is worth asking, or not.

@@ -31,7 +31,9 @@ struct Page {
 impl Account {
     /// Sends what the rules younger than index `done` have copied, behind a place.
     pub(super) async fn backfill(self, done: u64, mut after: Option<After>, sink: Sink<BackfillReply>) {
-        let begun = self.blocking(move |own| own.backfill_begun(done)).await;
+        // how much there is concerns only who begins: counting reads all of it
+        let is_begun = after.is_some();
+        let begun = self.blocking(move |own| own.backfill_begun(done, is_begun)).await;
         if sink.send(begun).await.is_err() {
             return;
         }
@@ -54,18 +56,23 @@ impl Account {
         }
     }
 
-    fn backfill_begun(&self, done: u64) -> BackfillReply {
+    /// The first message of a walk; of one that goes on, without a total.
+    fn backfill_begun(&self, done: u64, is_begun: bool) -> BackfillReply {
+        let total = if is_begun { 0 } else { self.backfill_total(done) };
+        let lineage = self.metadata.peek(|view| cluster::read(view).map_or(0, |row| row.lineage.0));
+        BackfillReply { lineage, total, ..BackfillReply::default() }
+    }
+
+    fn backfill_total(&self, done: u64) -> u64 {
         let (mut total, mut after) = (0, None::<RepositoryName>);
         loop {
             let names = self.backfilled(done, after.as_ref(), SUMS_PER_MESSAGE);
-            let Some(last) = names.last() else { break };
+            let Some(last) = names.last() else { return total };
             after = Some(last.clone());
             // a view for each few, so that none is held for long
             total +=
                 self.metadata.peek(|view| names.iter().map(|name| self.backfill_count(view, done, name)).sum::<u64>());
         }
-        let lineage = self.metadata.peek(|view| cluster::read(view).map_or(0, |row| row.lineage.0));
-        BackfillReply { lineage, total, ..BackfillReply::default() }
     }
 
     /// Repositories behind one that a rule younger than `done` covers.

@@ -83,11 +83,7 @@ struct Service {
 /// What a refusal of the registry is to another region.
 fn status(refusal: &Refusal) -> Status {
     let told = refusal.to_string();
-    let is_absent = matches!(
-        refusal,
-        Refusal::RepositoryUnknown { .. } | Refusal::ManifestUnknown { .. } | Refusal::BlobUnknown { .. }
-    );
-    if is_absent {
+    if refusal.is_unknown() {
         Status::not_found(told)
     } else if is_passing(refusal) {
         Status::unavailable(told)
@@ -281,7 +277,7 @@ impl Region for Service {
         let (name, digest) = (wire::repository(&name)?, wire::digest(&digest)?);
         let (state, reason) = self.peers.metadata().peek(|view| {
             let found = repository::find(view, RegistryId::DEFAULT, &name).map(|(key, _)| key);
-            let is_its = || offer::read(view, caller.number).0.iter().any(|sent| sent.covers(&name));
+            let is_its = || offer::read(view, caller.number).covers(&name);
             let is_here = |key| manifest::read(view, key, &digest).is_some();
             if is_its() && found.as_ref().is_some_and(is_here) {
                 return (State::Here, String::new());

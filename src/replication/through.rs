@@ -18,7 +18,7 @@ use registry_core::decide::replication::rank::Rank;
 use registry_core::decide::replication::rules::ReadThrough;
 use registry_core::metadata::{gone, offer, remote, repository};
 use registry_core::vocabulary::ids::RegistryId;
-use registry_core::vocabulary::limits::{REGION_RANGE_BYTES_MAX, REGION_RANGES_AHEAD, RETRY_AFTER_MS};
+use registry_core::vocabulary::limits::{REGION_RANGE_BYTES_MAX, REGION_RANGES_AHEAD};
 use registry_core::vocabulary::{Digest, Reference, Refusal, RepositoryName, Tag, Version};
 
 use super::arrive::Problem;
@@ -26,7 +26,7 @@ use super::client::{ASKED_MAX, Fetched, Source};
 use super::flight::{Flight, FlightKey, Way};
 use super::{Inner, Replication};
 use crate::blob::transfer::{OnItsWay, Relay, RelayError, Relayed};
-use crate::registry::{Elsewhere, ManifestInfo, RemoteBlob, StoredManifest};
+use crate::registry::{Elsewhere, ManifestInfo, RemoteBlob, StoredManifest, unavailable};
 
 /// How often a tag is followed whose manifest goes meanwhile.
 const MOVES_MAX: usize = 3;
@@ -82,10 +82,6 @@ impl std::fmt::Debug for Through {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.write_str("Through")
     }
-}
-
-fn unavailable() -> Refusal {
-    Refusal::Unavailable { retry_after_ms: RETRY_AFTER_MS }
 }
 
 fn told(source: &Source, name: &RepositoryName, problem: &Problem) {
