@@ -5,9 +5,8 @@ use std::process::Command;
 use registry_core::vocabulary::Digest;
 use serde_json::{Value, json};
 
-use crate::regions::{PATIENCE, admin, arrives, introduce, link_state, set_rule_with, start, tag, told};
+use crate::regions::{PATIENCE, admin, arrives, link_state, linked, set_rule_with, start, tag, told};
 use crate::support::image::{large, manifest, push};
-use crate::support::link::Link;
 use crate::support::{Cluster, run, wait};
 
 /// Images that lie there before there is a rule.
@@ -31,9 +30,7 @@ fn backfill(cluster: &Cluster) -> Value {
 #[test]
 fn r14_what_was_before_a_rule() {
     let (eu, us) = (start(116, "eu", 1), start(117, "us", 1));
-    let link = Link::default();
-    introduce(&eu, &us, &link);
-    introduce(&us, &eu, &link);
+    let link = linked(&eu, &us);
     for number in 0..BEFORE {
         push(&eu, 1, "team/app", &format!("v{number}"), &large(number));
     }
@@ -100,9 +97,7 @@ fn equal(eu: &Cluster, us: &Cluster) -> (bool, String) {
 #[test]
 fn links_are_paused() {
     let (eu, us) = (start(118, "eu", 1), start(119, "us", 1));
-    let link = Link::default();
-    introduce(&eu, &us, &link);
-    introduce(&us, &eu, &link);
+    let _link = linked(&eu, &us);
     set_rule_with(&eu, "us", "team/", &json!({}));
     push(&eu, 1, "team/app", "v1", b"one");
     arrives(&us, 1, "team/app", "v1", b"one");

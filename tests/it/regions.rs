@@ -44,6 +44,14 @@ pub(crate) fn introduce(source: &Cluster, destination: &Cluster, link: &Link) {
     told(destination, "POST", "/v1/regions", &card);
 }
 
+/// Makes two regions known to each other, behind one link.
+pub(crate) fn linked(one: &Cluster, other: &Cluster) -> Link {
+    let link = Link::default();
+    introduce(one, other, &link);
+    introduce(other, one, &link);
+    link
+}
+
 pub(crate) fn set_rule(source: &Cluster, to: &str, prefix: &str) {
     set_rule_with(source, to, prefix, &json!({}));
 }
@@ -101,10 +109,8 @@ pub(crate) fn delete(cluster: &Cluster, repository: &str, tag: &str) {
 #[test]
 fn what_a_rule_covers_is_copied() {
     let (eu, us) = (start(100, "eu", 1), start(101, "us", 1));
-    let link = Link::default();
     push(&eu, 1, "team/app", "before", b"before the rule");
-    introduce(&eu, &us, &link);
-    introduce(&us, &eu, &link);
+    let _link = linked(&eu, &us);
     set_rule(&eu, "us", "team/");
 
     push(&eu, 1, "team/app", "small", b"a small layer");
@@ -157,8 +163,8 @@ fn what_a_rule_covers_is_copied() {
     // the manifest, and the tag that names it
     wait("the changes are put aside", PATIENCE, || link_state(&us, "eu")["followed"]["parked"] == 2);
     wait("that is told where it was pushed", PATIENCE, || status("team/full", "v1") == us_is("FAILED"));
-    let state = link_state(&us, "eu");
-    assert_eq!((&state["followed"]["connected"], &state["followed"]["open"]), (&json!(true), &json!(0)), "{state}");
+    let followed = || link_state(&us, "eu")["followed"].clone();
+    wait("nothing is open", PATIENCE, || followed()["connected"] == true && followed()["open"] == 0);
     // the cursors meet: of what was made there all is applied here, and known there to be so
     wait("the source hears of it", PATIENCE, || {
         let (taken, given) = (link_state(&us, "eu"), link_state(&eu, "us"));
@@ -179,9 +185,7 @@ fn what_a_rule_covers_is_copied() {
 #[test]
 fn r10_the_link_is_cut_and_leaders_die() {
     let (eu, us) = (start(102, "eu", 3), start(103, "us", 3));
-    let link = Link::default();
-    introduce(&eu, &us, &link);
-    introduce(&us, &eu, &link);
+    let link = linked(&eu, &us);
     set_rule(&eu, "us", "team/");
     push(&eu, 1, "team/app", "v0", b"layer 0");
     arrives(&us, 2, "team/app", "v0", b"layer 0");
@@ -218,9 +222,7 @@ fn r10_the_link_is_cut_and_leaders_die() {
 #[test]
 fn r9_both_ways() {
     let (eu, us) = (start(104, "eu", 1), start(105, "us", 1));
-    let link = Link::default();
-    introduce(&eu, &us, &link);
-    introduce(&us, &eu, &link);
+    let link = linked(&eu, &us);
     set_rule(&eu, "us", "team/");
     set_rule(&us, "eu", "team/");
     push(&eu, 1, "team/app", "eu", b"from eu");
@@ -250,8 +252,8 @@ fn r9_both_ways() {
     }
     let told = || [link_state(&eu, "us"), link_state(&us, "eu")].map(|state| state["followed"].clone());
     let applied = || told().map(|followed| [followed["applied"].clone(), followed["open"].clone()]);
+    wait("nothing is open", PATIENCE, || applied().map(|[_, open]| open) == [json!(0), json!(0)]);
     let before = applied();
-    assert_eq!(before.clone().map(|[_, open]| open), [json!(0), json!(0)]);
     std::thread::sleep(Duration::from_secs(3));
     assert_eq!(applied(), before, "nothing goes round");
 }

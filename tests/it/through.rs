@@ -3,9 +3,8 @@
 use registry_core::vocabulary::Digest;
 use serde_json::json;
 
-use crate::regions::{PATIENCE, admin, arrives, delete, introduce, link_state, set_rule_with, start, told};
+use crate::regions::{PATIENCE, admin, arrives, delete, link_state, linked, set_rule_with, start, told};
 use crate::support::image::{MANIFEST, large, manifest, push};
-use crate::support::link::Link;
 use crate::support::{Cluster, http, wait};
 
 fn get(cluster: &Cluster, node: u8, path: &str) -> http::Answer {
@@ -48,9 +47,7 @@ fn pulls_whole(cluster: &Cluster, node: u8, repository: &str, reference: &str, l
 #[test]
 fn r11_pulls_fall_through() {
     let (eu, us) = (start(120, "eu", 3), start(121, "us", 3));
-    let link = Link::default();
-    introduce(&eu, &us, &link);
-    introduce(&us, &eu, &link);
+    let link = linked(&eu, &us);
     set_rule_with(&eu, "us", "team/", &json!({ "readThrough": "full" }));
     push(&eu, 1, "team/app", "v0", b"arrives by itself");
     arrived(&us, "team/app", "v0", b"arrives by itself");
@@ -127,9 +124,7 @@ fn r11_pulls_fall_through() {
 #[test]
 fn r19_many_want_what_is_not_here() {
     let (eu, us) = (start(122, "eu", 1), start(123, "us", 3));
-    let link = Link::default();
-    introduce(&eu, &us, &link);
-    introduce(&us, &eu, &link);
+    let link = linked(&eu, &us);
     set_rule_with(&eu, "us", "team/", &json!({ "readThrough": "full" }));
     push(&eu, 1, "team/app", "v0", b"arrives by itself");
     arrived(&us, "team/app", "v0", b"arrives by itself");
