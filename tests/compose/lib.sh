@@ -1,5 +1,23 @@
 # What the tests of compose files are made of: tools, the nodes, the balancers, images. Sourced, never run.
 
+cache=${PORTOLAN_CACHE:-$HOME/.cache/portolan}
+binary=${PORTOLAN:-${CARGO_TARGET_DIR:-$cache/target}/debug/portolan}
+tools=$cache/tools/bin
+export DOCKER_CLI_HINTS=false COMPOSE_PROJECT_NAME=; unset COMPOSE_FILE
+work=$(mktemp -d); export DOCKER_CONFIG=$work/docker; mkdir -p "$DOCKER_CONFIG"
+project='' version='' override=()
+
+# The last project goes, unless KEEP=1; a failed one's last words are shown first
+leave() { # EXIT-CODE
+  local code=$1
+  if [ -n "$project" ]; then
+    [ $code = 0 ] || compose logs --tail 200 2>/dev/null | grep -v '"level":"INFO"' | tail -40 | cut -c1-300 || true
+    [ "${KEEP:-0}" = 1 ] || compose down -v --remove-orphans >/dev/null 2>&1 || true
+  fi
+  [ "${KEEP:-0}" = 1 ] || rm -rf "$work"
+  exit $code
+}
+
 say() { printf '%s %s\n' "$(date +%H:%M:%S)" "$*"; }
 fail() { say "FAILED: $*" >&2; exit 1; }
 

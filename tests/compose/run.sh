@@ -7,14 +7,10 @@
 #   cluster running
 set -euo pipefail
 here=$(cd "$(dirname "$0")/../.." && pwd)
-cache=${PORTOLAN_CACHE:-$HOME/.cache/portolan}
-binary=${PORTOLAN:-${CARGO_TARGET_DIR:-$cache/target}/debug/portolan}
-tools=$cache/tools/bin; mib=${MIB:-500}; base=${BASE_PORT:-22410}; layers=5
-export DOCKER_CLI_HINTS=false COMPOSE_PROJECT_NAME=
+mib=${MIB:-500}; base=${BASE_PORT:-22410}; layers=5
 # shellcheck source=lib.sh
 . "$here/tests/compose/lib.sh"
-work=$(mktemp -d); export DOCKER_CONFIG=$work/docker; mkdir -p "$DOCKER_CONFIG"
-file=$here/docker-compose.yml haproxy='' nginx='' project='' version='' hosts='' override=()
+file=$here/docker-compose.yml haproxy='' nginx='' hosts=''
 # what the host's connections to published ports come from: gateways of docker's networks
 trusted=172.16.0.0/12,192.168.0.0/16
 
@@ -23,12 +19,7 @@ clean_up() {
   [ -z "$haproxy" ] || kill "$haproxy" 2>/dev/null || true
   [ -z "$nginx" ] || kill "$nginx" 2>/dev/null || true
   [ -z "$hosts" ] || { sed -i "/ $hosts\$/d" /etc/hosts; rm -rf "/etc/docker/certs.d/$hosts:7400"; }
-  if [ -n "$project" ]; then
-    [ $code = 0 ] || compose logs --tail 200 2>/dev/null | grep -v '"level":"INFO"' | tail -40 | cut -c1-300 || true
-    [ "${KEEP:-0}" = 1 ] || compose down -v --remove-orphans >/dev/null 2>&1 || true
-  fi
-  [ "${KEEP:-0}" = 1 ] || rm -rf "$work"
-  exit $code
+  leave $code
 }
 trap clean_up EXIT
 

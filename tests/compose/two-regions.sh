@@ -7,26 +7,13 @@
 #   SIZES="full small" for one of them, KEEP=1 leaves the last regions running
 set -euo pipefail
 here=$(cd "$(dirname "$0")/../.." && pwd)
-cache=${PORTOLAN_CACHE:-$HOME/.cache/portolan}
-binary=${PORTOLAN:-${CARGO_TARGET_DIR:-$cache/target}/debug/portolan}
-tools=$cache/tools/bin; base=${BASE_PORT:-22430}
-export DOCKER_CLI_HINTS=false COMPOSE_PROJECT_NAME=; unset COMPOSE_FILE
+base=${BASE_PORT:-22430}
 # shellcheck source=lib.sh
 . "$here/tests/compose/lib.sh"
-work=$(mktemp -d); export DOCKER_CONFIG=$work/docker; mkdir -p "$DOCKER_CONFIG"
 file=$here/deploy/compose/two-regions.yml haproxy_image=portolan-test-haproxy:2
-project='' version='' size='' balancers='' override=()
+size='' balancers=''
 
-clean_up() {
-  local code=$?
-  if [ -n "$project" ]; then
-    [ $code = 0 ] || compose logs --tail 200 2>/dev/null | grep -v '"level":"INFO"' | tail -40 | cut -c1-300 || true
-    [ "${KEEP:-0}" = 1 ] || compose down -v --remove-orphans >/dev/null 2>&1 || true
-  fi
-  [ "${KEEP:-0}" = 1 ] || rm -rf "$work"
-  exit $code
-}
-trap clean_up EXIT
+trap 'leave $?' EXIT
 
 nodes() { # REGION
   if [ "$1 $size" = "us small" ]; then echo us-a; else echo "$1-a $1-b $1-c"; fi
