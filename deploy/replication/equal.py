@@ -5,8 +5,9 @@
     portolan replication export eu --direction from > b.jsonl     # in us, about what it has of eu's making
     equal.py a.jsonl b.jsonl
 
-Equal means: each tag and each manifest that eu made and sends, us has with the same digest and the same version; and
-us has nothing of eu's making, since the rule stands, that eu does not have. What us has set, or deleted, by itself
+Equal means: each tag and each manifest that eu sends, us has with the same digest and the same version; and us has
+nothing of eu's making, since the rule stands, that eu does not have. Where eu sends on what other regions made, us may
+have more of theirs, which came another way. What us has set, or deleted, by itself
 since wins by the rules of conflicts and is told by `portolan replication report`; here it shows as missing. Prints
 what differs and a checksum of both sides. Ends with 0 when they are equal, 1 when not, 2 when a file is no export."""
 import hashlib
@@ -15,7 +16,7 @@ import sys
 
 
 def read(path):
-    """Header, and records by repository: {name: (since, {register: (digest, version, base)})}."""
+    """Header, and records by repository: {name: ((since, others_since), {register: (digest, version, base)})}."""
     header, repositories, ended = None, {}, None
     with open(path, encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
@@ -32,7 +33,8 @@ def read(path):
                     raise ValueError(f"{path}:{number}: {name} stands twice")
                 records[name] = record
             else:
-                repositories.setdefault(entry["repository"], (entry["since"], {}))
+                since = (entry["since"], entry.get("others_since"))
+                repositories.setdefault(entry["repository"], (since, {}))
     if header is None or ended is None:
         raise ValueError(f"{path}: no whole export: it has no beginning or no end")
     return header, repositories, ended
@@ -42,6 +44,13 @@ def hlc(version):
     """Hybrid logical time and region of a version, which is written `epoch.time.region`."""
     _, time, region = version.split(".")
     return int(time), int(region)
+
+
+def is_sent(record, since, origin):
+    """Whether a record is newer than the rule that sends it, of the source's making or of another region's."""
+    time, region = hlc(record[1])
+    own, others = since
+    return time > own if region == origin else others is not None and time > others
 
 
 def checksum(repositories):
@@ -67,11 +76,11 @@ def main():
     differing, compared, same_there, same_here = [], 0, {}, {}
     for repository, (since, records) in sorted(there.items()):
         of_here = here.get(repository, (0, {}))[1]
-        in_scope = {name: record for name, record in of_here.items() if hlc(record[1])[0] > since}
+        in_scope = {name: record for name, record in of_here.items() if is_sent(record, since, sent["origin"])}
         for name in sorted(records.keys() | in_scope.keys()):
             left, right = records.get(name), in_scope.get(name)
             compared += 1
-            if left == right:
+            if left == right or (left is None and hlc(right[1])[1] != sent["origin"]):
                 continue
             kind = "missing" if right is None else "extra" if left is None else "different"
             differing.append(f"{kind}: {repository} {name}: there {left}, here {right}")

@@ -40,6 +40,15 @@ enum RegionCommand {
         /// Its name.
         region: String,
     },
+    /// Take over from a region that is lost: what it had sent and has not arrived is absent then, not late. Says first what
+    /// is here, and does nothing without --accept-loss. `region resume` ends it when the region comes back.
+    TakeOver {
+        /// Its name.
+        region: String,
+        /// What is not here may be lost for good.
+        #[arg(long)]
+        accept_loss: bool,
+    },
     /// Say how fast bytes of blobs are taken from a region.
     Limit {
         /// Its name.
@@ -54,7 +63,7 @@ enum RegionCommand {
     },
 }
 
-const COLUMNS: [Column; 12] = [
+const COLUMNS: [Column; 14] = [
     ("region", "region"),
     ("number", "number"),
     ("connected", "followed.connected"),
@@ -63,7 +72,9 @@ const COLUMNS: [Column; 12] = [
     ("put aside", "followed.parked"),
     ("taken to", "taken.index"),
     ("given to", "given.index"),
+    ("complete until", "complete_until"),
     ("paused", "paused"),
+    ("taken over", "taken_over.at"),
     ("backfill", "backfill.settled"),
     ("of", "backfill.total"),
     ("problem", "followed.problem"),
@@ -94,6 +105,16 @@ pub(super) async fn run(arguments: RegionArguments, printer: Printer) -> Result<
         RegionCommand::Resume { region } => {
             set(&client, &region, &json!({ "paused": false })).await?;
             printer.done("what the region sends is taken again")
+        }
+        RegionCommand::TakeOver { region, accept_loss } => {
+            let path = format!("{PATH}/{}/take-over", part(&region));
+            client.call(Method::POST, &path, Some(&json!({ "accept_loss": accept_loss }))).await?;
+            let known = client.get(PATH).await?;
+            let known = known["regions"].as_array().and_then(|all| all.iter().find(|known| known["region"] == region));
+            let until = known.and_then(|known| known["taken_over"]["complete_until"].as_str()).unwrap_or("unknown");
+            printer.done(&format!(
+                "this region has taken over; what the lost one acknowledged before {until} (its clock) is here"
+            ))
         }
         RegionCommand::Limit { region, bytes_per_second } => {
             set(&client, &region, &json!({ "bytes_per_second": bytes_per_second })).await?;

@@ -204,7 +204,7 @@ async fn export(client: &Client, region: &str, direction: &str) -> Result<(), Cl
         }
         let name = &page["repository"];
         if !name.is_null() && *name != last {
-            line(&json!({ "repository": name, "since": page["since"] }))?;
+            line(&json!({ "repository": name, "since": page["since"], "others_since": page["others_since"] }))?;
             last = name.clone();
         }
         for record in page["records"].as_array().map_or(&[][..], Vec::as_slice) {

@@ -1,8 +1,8 @@
 //! The records that two regions should both have, read from the rows, for whoever wants to compare them himself.
 
-use registry_core::decide::replication::compare::{Record, Register, Scope};
+use registry_core::decide::replication::compare::{Record, Register, Scope, Since};
 use registry_core::metadata::tables::TablesRead;
-use registry_core::metadata::{cluster, register, replication_rules, repository};
+use registry_core::metadata::{cluster, offer, register, replication_rules, repository};
 use registry_core::vocabulary::RepositoryName;
 use registry_core::vocabulary::ids::RegistryId;
 use registry_core::vocabulary::names::RegionName;
@@ -15,9 +15,9 @@ const PAGE_RECORDS: usize = 2000;
 /// Which way the records go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
-    /// Made here, and sent to the region by a rule.
+    /// Sent to the region by a rule: made here, or also elsewhere where the rule says so.
     To,
-    /// Made in the region, as they are here.
+    /// What the region sends, as it is here.
     From,
 }
 
@@ -33,14 +33,14 @@ pub struct ExportPlace {
 /// Some records of one repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExportPage {
-    /// Number of the region that made the records.
+    /// Number of the region that sends the records.
     pub origin: u16,
     /// Index of this cluster's log that they were read at.
     pub index: u64,
     /// The repository; `None` when there are no more.
     pub repository: Option<RepositoryName>,
-    /// Hybrid logical time that they are newer than.
-    pub since: u64,
+    /// Hybrid logical times that they are newer than.
+    pub since: Since,
     /// The records, manifests before tags.
     pub records: Vec<(Register, Record)>,
     /// Where the next page begins; `None` after the last.
@@ -53,17 +53,17 @@ impl Cluster {
         let number = self.region_number(region)?;
         Some(self.metadata.peek(|view| {
             let own = cluster::read(view).map_or(0, |row| row.region_number);
-            let origin = if direction == Direction::To { own } else { number };
-            let none =
-                ExportPage { origin, index: view.index(), repository: None, since: 0, records: vec![], rest: None };
-            let scope = |name: &RepositoryName| scope(view, name, region, (direction, origin));
+            let (source, destination) = if direction == Direction::To { (own, number) } else { (number, own) };
+            let (origin, index, since) = (source, view.index(), Since::default());
+            let none = ExportPage { origin, index, repository: None, since, records: vec![], rest: None };
+            let scope = |name: &RepositoryName| scope(view, name, (direction, region), (source, destination));
             let within = after.filter(|after| after.register.is_some()).map(|after| after.repository.clone());
             let behind = after.map(|after| after.repository.as_str());
             let next = || repository::list(view, RegistryId::DEFAULT, behind, 1, |name| scope(name).is_some()).pop();
             let Some(name) = within.clone().or_else(next) else { return none };
             let found = repository::find(view, RegistryId::DEFAULT, &name).zip(scope(&name));
             let register = after.filter(|_| within.is_some()).and_then(|after| after.register.as_ref());
-            let (since, (records, rest)) = found.map_or((0, (vec![], None)), |((key, _), scope)| {
+            let (since, (records, rest)) = found.map_or((since, (vec![], None)), |((key, _), scope)| {
                 (scope.since, register::page(view, &key, &scope, register, PAGE_RECORDS))
             });
             let rest = Some(ExportPlace { repository: name.clone(), register: rest });
@@ -76,11 +76,14 @@ impl Cluster {
 fn scope(
     tables: &impl TablesRead,
     name: &RepositoryName,
-    region: &RegionName,
-    (direction, origin): (Direction, u16),
+    (direction, region): (Direction, &RegionName),
+    (source, destination): (u16, u16),
 ) -> Option<Scope> {
-    match direction {
-        Direction::To => replication_rules::read(tables, RegistryId::DEFAULT).scope(name, region, origin, u64::MAX),
-        Direction::From => Some(Scope { origin, since: 0 }),
+    if direction == Direction::To {
+        let rules = replication_rules::read(tables, RegistryId::DEFAULT);
+        return rules.scope(name, region, (source, destination), u64::MAX);
     }
+    let is_transitive = offer::read(tables, source).is_transitive(name);
+    let since = Since { own: 0, others: is_transitive.then_some(0) };
+    Some(Scope { source, destination, since })
 }

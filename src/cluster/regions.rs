@@ -12,7 +12,7 @@ use registry_core::metadata::node::{self, NodeState};
 use registry_core::metadata::parked::{self, ParkedId, ParkedRow};
 use registry_core::metadata::peer::{self, DeletePeer, PeerRow, PutPeer};
 use registry_core::metadata::places::{self, PlacesRow, PutPlaces};
-use registry_core::metadata::region_link::{self, RegionLinkRow, SetRegionLink};
+use registry_core::metadata::region_link::{self, RegionLinkRow, SetRegionLink, TakeOverRegion};
 use registry_core::metadata::replication_rules::{self, PutReplicationRules, RulesRow};
 use registry_core::vocabulary::Refusal;
 use registry_core::vocabulary::ids::{ClusterId, RegistryId, Revision};
@@ -141,6 +141,19 @@ impl Cluster {
         let Some(number) = self.region_number(region) else { return Ok(None) };
         let set = SetRegionLink { number, is_paused, bytes_per_second };
         Ok(Some(self.metadata.propose(principal, vec![set.into()]).await?.revision))
+    }
+
+    /// Takes over from a region that is lost; `None` if it is not known. `complete_ms`: up to which time of its clock this
+    /// node knows that everything is here.
+    pub async fn take_over_region(
+        &self,
+        principal: &str,
+        region: &RegionName,
+        complete_ms: u64,
+    ) -> Result<Option<Revision>, Refusal> {
+        let Some(number) = self.region_number(region) else { return Ok(None) };
+        let take_over = TakeOverRegion { number, complete_ms };
+        Ok(Some(self.metadata.propose(principal, vec![take_over.into()]).await?.revision))
     }
 
     /// Up to `limit` settings of tags that were lost to those of other regions, behind a key of the same listing.

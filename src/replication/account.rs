@@ -2,7 +2,7 @@
 //!
 //! Nothing that the stream noted is looked at: what it lost shows here.
 
-use registry_core::decide::replication::compare::{BUCKETS, Register, Scope, Sums, There};
+use registry_core::decide::replication::compare::{BUCKETS, Register, Scope, Since, Sums, There};
 use registry_core::metadata::register::{self, MendTag};
 use registry_core::metadata::repository::{self, RepositoryKey};
 use registry_core::metadata::tables::TablesRead;
@@ -65,8 +65,8 @@ impl Account {
     /// A repository as it is now; `None` if no rule sends it to the caller.
     fn sent(&self, tables: &impl TablesRead, name: &RepositoryName) -> Option<Sent> {
         let registry = RegistryId::DEFAULT;
-        let origin = cluster::read(tables)?.region_number;
-        let scope = replication_rules::read(tables, registry).scope(name, &self.caller.region, origin, self.filled)?;
+        let numbers = (cluster::read(tables)?.region_number, self.caller.number);
+        let scope = replication_rules::read(tables, registry).scope(name, &self.caller.region, numbers, self.filled)?;
         Some((repository::find(tables, registry, name)?.0, scope))
     }
 
@@ -119,8 +119,9 @@ impl Account {
                 let sum = register::sums(view, &key, &scope).whole();
                 let rules = replication_rules::read(view, RegistryId::DEFAULT);
                 let deletes_since = rules.deletes_since(name, &self.caller.region);
-                let (repository, since, sum) = (name.to_string(), scope.since, Some(sum.into()));
-                Some(RepositorySum { repository, since, sum, deletes_since })
+                let Since { own: since, others: others_since } = scope.since;
+                let (repository, sum) = (name.to_string(), Some(sum.into()));
+                Some(RepositorySum { repository, since, sum, deletes_since, others_since })
             };
             let lineage = cluster::read(view).map_or(0, |row| row.lineage.0);
             SumsReply { repositories: names.iter().filter_map(sum).collect(), lineage, index: view.index() }
@@ -128,7 +129,7 @@ impl Account {
     }
 
     /// The records of a repository in all buckets whose sums differ from the caller's.
-    pub(super) async fn differing(self, name: RepositoryName, since: u64, sums: Sums, sink: Sink<RecordsReply>) {
+    pub(super) async fn differing(self, name: RepositoryName, since: Since, sums: Sums, sink: Sink<RecordsReply>) {
         let (mut after, mut differing) = (None::<Register>, None::<[bool; BUCKETS]>);
         loop {
             let (named, sums, from, known) = (name.clone(), sums.clone(), after.take(), differing);
@@ -159,7 +160,7 @@ impl Account {
     fn records_behind(
         &self,
         name: &RepositoryName,
-        since: u64,
+        since: Since,
         sums: &Sums,
         known: Option<[bool; BUCKETS]>,
         after: Option<&Register>,
@@ -187,7 +188,7 @@ impl Account {
     pub(super) async fn asked(
         self,
         name: RepositoryName,
-        since: u64,
+        since: Since,
         registers: Vec<Register>,
     ) -> Result<RecordsReply, Status> {
         let named = name.clone();
@@ -208,7 +209,7 @@ impl Account {
     }
 
     /// The same records are compared on both sides, or none.
-    fn in_scope(&self, tables: &impl TablesRead, name: &RepositoryName, since: u64) -> Result<Sent, Status> {
+    fn in_scope(&self, tables: &impl TablesRead, name: &RepositoryName, since: Since) -> Result<Sent, Status> {
         let sent = self.sent(tables, name);
         let sent = sent.ok_or_else(|| Status::permission_denied("no rule sends that repository to the caller"))?;
         match sent.1.since == since {

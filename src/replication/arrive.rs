@@ -17,7 +17,7 @@ use registry_core::decide::replication::rules::ReadThrough;
 use registry_core::decide::tag_move::TagRights;
 use registry_core::metadata::outbox::Change;
 use registry_core::metadata::register::{self, MendTag};
-use registry_core::metadata::{backfill, conflict, manifest, offer, remote, repository};
+use registry_core::metadata::{backfill, cluster, conflict, manifest, offer, remote, repository};
 use registry_core::vocabulary::ids::RegistryId;
 use registry_core::vocabulary::limits::{PACK_BLOB_BYTES_MAX, WALK_DEPTH_MAX};
 use registry_core::vocabulary::manifest::{ContentKind, ParsedManifest, Referenced};
@@ -163,9 +163,9 @@ impl Arrivals {
     /// Makes a change true.
     pub(super) async fn apply(&self, travelling: &Travelling) -> Result<Arrived, Problem> {
         let Travelling { repository: name, change, .. } = travelling;
-        if change.version().region != self.source.number {
-            let told =
-                format!("a change of region {} came from region {}", change.version().region, self.source.number);
+        let made_by = change.version().region;
+        if !self.may_tell(name, made_by) {
+            let told = format!("a change of region {made_by} came from region {}", self.source.number);
             return Err(Problem::Lasting(told));
         }
         let permit = self.permit(name);
@@ -191,6 +191,16 @@ impl Arrivals {
                 moved(self.set_tag(&permit, tag, digest, setting).await)
             }
         }
+    }
+
+    /// Whether the source may say what a region made: itself, or by a rule that sends on another one's, never ours.
+    fn may_tell(&self, name: &RepositoryName, made_by: u16) -> bool {
+        let number = self.source.number;
+        made_by == number
+            || self.metadata.peek(|view| {
+                let is_own = cluster::read(view).is_none_or(|row| row.region_number == made_by);
+                !is_own && offer::read(view, number).is_transitive(name)
+            })
     }
 
     /// Follows a delete.
@@ -290,7 +300,7 @@ impl Arrivals {
                 }
             }
             // what the source itself has from elsewhere is here by its own word
-            let presence = if presence.region == self.source.number { presence } else { at_least };
+            let presence = if self.may_tell(&permit.repository, presence.region) { presence } else { at_least };
             let manifest = RemoteManifest { digest: *digest, media_type, body, presence };
             Ok(self.registry.put_remote_manifest(permit, manifest).await?)
         }))

@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use metrics::Counter;
 use raft::TlsSource;
 use raft::network::transport::{self, Dial, Expect};
-use registry_core::decide::replication::compare::{Register, Sums};
+use registry_core::decide::replication::compare::{Register, Since, Sums};
 use registry_core::metadata::peer::PeerRow;
 use registry_core::metadata::region_link::RegionLinkRow;
 use registry_core::vocabulary::limits::{
@@ -267,26 +267,28 @@ impl Source {
     pub(super) async fn differing(
         &self,
         name: &RepositoryName,
-        since: u64,
+        since: Since,
         Seen { applied, filled }: Seen,
         sums: &Sums,
     ) -> Result<Replies<proto::RecordsReply>, Problem> {
         let sums = sums.iter().map(|sum| (*sum).into()).collect();
         let (repository, asked) = (name.to_string(), Vec::new());
-        self.records(proto::RecordsRequest { repository, since, sums, asked, applied, filled }).await
+        let Since { own: since, others: others_since } = since;
+        self.records(proto::RecordsRequest { repository, since, sums, asked, applied, filled, others_since }).await
     }
 
     /// What it knows of registers of a repository, in their order; and the index of its log at which it does.
     pub(super) async fn asked(
         &self,
         name: &RepositoryName,
-        since: u64,
+        since: Since,
         Seen { applied, filled }: Seen,
         registers: &[Register],
     ) -> Result<(u64, Vec<Told>), Problem> {
         let asked = registers.iter().map(Into::into).collect();
         let (repository, sums) = (name.to_string(), Vec::new());
-        let request = proto::RecordsRequest { repository, since, sums, asked, applied, filled };
+        let Since { own: since, others: others_since } = since;
+        let request = proto::RecordsRequest { repository, since, sums, asked, applied, filled, others_since };
         let reply = self.records(request).await?.next().await?;
         let reply = reply.ok_or_else(|| Problem::passing("the other region answered nothing"))?;
         let told = reply.records.into_iter().map(Told::try_from).collect::<Result<Vec<_>, _>>()?;

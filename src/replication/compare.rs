@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
 use parking_lot::Mutex;
-use registry_core::decide::replication::compare::{Drift, Here, Register, Scope, Sums, There, Verdict, judge};
+use registry_core::decide::replication::compare::{Drift, Here, Register, Scope, Since, Sums, There, Verdict, judge};
 use registry_core::decide::replication::rank::Rank;
 use registry_core::metadata::register;
 use registry_core::metadata::repository::{self, RepositoryKey};
-use registry_core::metadata::{backfill, cursor, parked};
+use registry_core::metadata::{backfill, cluster, cursor, parked};
 use registry_core::mutants::{self, Mutant};
 use registry_core::vocabulary::ids::{Lineage, RegistryId};
 use registry_core::vocabulary::limits::{DRIFTS_TOLD_MAX, PARKED_MAX, RECORDS_PER_MESSAGE, SUSPECTS_MAX};
@@ -312,7 +312,9 @@ impl Comparer {
     async fn compare_repository(&self, there: &RepositorySum, index: u64) -> Result<(), Problem> {
         let name = wire::repository(&there.repository)?;
         let sum = wire::sum(there.sum.as_ref().ok_or_else(|| Problem::lasting("a sum is missing"))?)?;
-        let scope = Scope { origin: self.source.number, since: there.since };
+        let since = Since { own: there.since, others: there.others_since };
+        let destination = self.metadata.peek(|view| cluster::read(view).map_or(0, |row| row.region_number));
+        let scope = Scope { source: self.source.number, destination, since };
         let compared = Compared { name, scope, deletes_since: there.deletes_since, count: sum.count };
         let mut own = self.own_sums(&compared).await?;
         let mut is_behind = false;
@@ -471,7 +473,7 @@ impl Comparer {
                 let absent = Here { record: None, rank: Rank::NEVER, target_gone: None, is_parked };
                 let here = |key| register::here(view, key, &told.register, target.as_ref(), is_parked);
                 let here = key.map_or(absent, here);
-                let verdict = judge(&told.there, &here, compared.deletes_since);
+                let verdict = judge(source, &told.there, &here, compared.deletes_since);
                 Suspect { told, here, verdict }
             };
             told.into_iter().map(judged).collect()

@@ -3,7 +3,7 @@
 //! Repositories come by name, the records of each from the newest to the oldest, so that what people pull is there
 //! first. What was made after the rule comes by the stream.
 
-use registry_core::decide::replication::compare::{Record, Register, Scope};
+use registry_core::decide::replication::compare::{Record, Register, Scope, Since};
 use registry_core::metadata::tables::TablesRead;
 use registry_core::metadata::{clock, cluster, register, replication_rules, repository};
 use registry_core::vocabulary::ids::RegistryId;
@@ -93,9 +93,11 @@ impl Account {
         name: &RepositoryName,
     ) -> Option<(repository::RepositoryKey, Scope, u64)> {
         let registry = RegistryId::DEFAULT;
-        let until = replication_rules::read(tables, registry).fills(name, &self.caller.region, done)?;
-        let origin = cluster::read(tables)?.region_number;
-        Some((repository::find(tables, registry, name)?.0, Scope { origin, since: 0 }, until))
+        let fill = replication_rules::read(tables, registry).fills(name, &self.caller.region, done)?;
+        let since = Since { own: 0, others: fill.is_transitive.then_some(0) };
+        let source = cluster::read(tables)?.region_number;
+        let scope = Scope { source, destination: self.caller.number, since };
+        Some((repository::find(tables, registry, name)?.0, scope, fill.until))
     }
 
     fn backfill_count(&self, tables: &impl TablesRead, done: u64, name: &RepositoryName) -> u64 {

@@ -49,7 +49,7 @@ struct Sent {
 
 impl Replication {
     /// What has become of an image, region by region; `None` if there is no such image here. One that came from another
-    /// region, or that was pushed before the rule and is not copied for that, is sent nowhere.
+    /// region, or that was pushed before the rule, is sent nowhere unless a rule says so.
     pub async fn image(&self, name: &RepositoryName, digest: &Digest) -> Option<Vec<ImageStatus>> {
         let sent = self.image_sent(name, digest)?;
         let asked = sent.into_iter().map(|sent| self.image_in(sent, name, digest));
@@ -60,22 +60,19 @@ impl Replication {
         self.0.metadata.peek(|view| {
             let (key, _) = repository::find(view, RegistryId::DEFAULT, name)?;
             let presence = manifest::read(view, &key, digest)?.presence;
-            let origin = cluster::read(view).map_or(0, |row| row.region_number);
+            let own = cluster::read(view).map_or(0, |row| row.region_number);
             let rules = replication_rules::read(view, RegistryId::DEFAULT);
             let destinations = rules.0.iter().flat_map(|standing| &standing.rule.destinations);
             let mut regions: Vec<RegionName> = destinations.map(|to| to.region.clone()).collect();
             regions.sort_unstable();
             regions.dedup();
-            let is_sent = |region: &RegionName| {
+            let sent = |region: RegionName| {
+                let number = peer::named(view, &region).map(|(number, _)| number);
                 // whether what was before a rule has arrived is for the region to say
-                let scope = rules.scope(name, region, origin, u64::MAX);
-                scope.is_some_and(|scope| presence.region == scope.origin && presence.hlc > scope.since)
+                let scope = rules.scope(name, &region, (own, number.unwrap_or(own)), u64::MAX)?;
+                scope.covers_version(presence).then_some(Sent { region, number })
             };
-            let sent = regions.into_iter().filter(is_sent);
-            Some(
-                sent.map(|region| Sent { number: peer::named(view, &region).map(|(number, _)| number), region })
-                    .collect(),
-            )
+            Some(regions.into_iter().filter_map(sent).collect())
         })
     }
 

@@ -77,6 +77,11 @@ impl SourceState {
     pub fn lag_ms(&self) -> u64 {
         self.oldest_at_ms.map_or(0, |at_ms| self.source_now_ms.saturating_sub(at_ms))
     }
+
+    /// All that the source acknowledged before this time of its clock is here, or put aside; zero before it has spoken.
+    pub fn complete_ms(&self) -> u64 {
+        self.oldest_at_ms.map_or(self.source_now_ms, |at_ms| at_ms.min(self.source_now_ms))
+    }
 }
 
 /// What is told of a link while it is followed.
@@ -195,14 +200,10 @@ impl SourceStatus {
         let mut told = self.0.lock();
         *told = Told { through: index, life: told.life + 1, changed: Some(BTreeSet::new()), ..Told::default() };
     }
-
-    /// Everything up to here is done.
-    fn watermark(&self) -> u64 {
-        self.0.lock().watermark()
-    }
 }
 
 impl Told {
+    /// Everything up to here is done.
     fn watermark(&self) -> u64 {
         self.open.first_key_value().map_or(self.through, |(first, _)| first.saturating_sub(1).min(self.through))
     }
@@ -329,7 +330,8 @@ impl Receiver {
     /// What the stream lost comes from a comparison, and the stream goes on from where that began.
     async fn close_gap(&self, committed: &mut Committed) -> Result<(), Problem> {
         let (lineage, index) = self.comparer().resync().await?;
-        let to = MoveCursor { source: self.source.number, before: committed.present, lineage, index };
+        let (source, before, complete_ms) = (self.source.number, committed.present, 0);
+        let to = MoveCursor { source, before, lineage, index, complete_ms };
         let moved = self.metadata.propose(&principal(&self.source.region), vec![to.into()]).await;
         moved.map_err(|error| Problem::passing(error.to_string()))?;
         *committed = Committed { present: Some((lineage, index)), at: Instant::now(), applied: 0 };
@@ -439,7 +441,7 @@ impl Receiver {
 
     /// The first cursor: from now on this life of the source's log counts.
     async fn begin_cursor(&self, lineage: Lineage, committed: &mut Committed) -> Result<(), Problem> {
-        let begin = MoveCursor { source: self.source.number, before: None, lineage, index: 0 };
+        let begin = MoveCursor { source: self.source.number, before: None, lineage, index: 0, complete_ms: 0 };
         let proposed = self.metadata.propose(&principal(&self.source.region), vec![begin.into()]).await;
         if let Err(error) = proposed {
             committed.present = None;
@@ -452,14 +454,15 @@ impl Receiver {
     async fn commit(&self, committed: &mut Committed) {
         let Some((lineage, index)) = committed.present else { return };
         let early = mutants::is_on(Mutant::EarlyCursor);
-        let watermark = if early { self.status.0.lock().through } else { self.status.watermark() };
-        let applied = self.status.0.lock().state.applied;
+        let state = self.status.state();
+        let watermark = if early { state.received_index } else { state.applied_index };
+        let (applied, complete_ms) = (state.applied, state.complete_ms());
         let pause = if applied == committed.applied { COMMIT_IDLE } else { COMMIT_EVERY };
         if watermark <= index || committed.at.elapsed() < pause {
             return;
         }
-        let before = committed.present;
-        let to = MoveCursor { source: self.source.number, before, lineage, index: watermark };
+        let (source, before) = (self.source.number, committed.present);
+        let to = MoveCursor { source, before, lineage, index: watermark, complete_ms };
         match self.metadata.propose(&principal(&self.source.region), vec![to.into()]).await {
             Ok(_) => {
                 *committed = Committed { present: Some((lineage, watermark)), at: Instant::now(), applied };
@@ -578,23 +581,23 @@ mod tests {
     fn r10_the_cursor_never_runs_ahead() {
         let status = SourceStatus::default();
         status.restart(3);
-        assert_eq!(status.watermark(), 3);
+        assert_eq!(status.state().applied_index, 3);
         let life = [5, 7, 7, 9].map(|index| status.begin(&travelling(index)))[0];
-        assert_eq!(status.watermark(), 3, "the round is not over: something below 5 may come");
+        assert_eq!(status.state().applied_index, 3, "the round is not over: something below 5 may come");
         status.through(12, 200);
-        assert_eq!(status.watermark(), 4);
+        assert_eq!(status.state().applied_index, 4);
         status.done(life, &travelling(7));
         status.done(life, &travelling(9));
-        assert_eq!(status.watermark(), 4);
+        assert_eq!(status.state().applied_index, 4);
         let name = RepositoryName::parse("r").unwrap();
         let applied = |index| status.has_applied(&name, index);
         assert_eq!((applied(4), applied(5), applied(13)), (Some(true), Some(false), None));
         status.done(life, &travelling(5));
-        assert_eq!(status.watermark(), 6);
+        assert_eq!(status.state().applied_index, 6);
         let state = status.state();
         assert_eq!((state.open, state.oldest_at_ms, state.lag_ms()), (1, Some(70), 130));
         status.done(life, &travelling(7));
-        assert_eq!(status.watermark(), 12);
+        assert_eq!(status.state().applied_index, 12);
         assert_eq!(status.state().lag_ms(), 0);
     }
 
@@ -608,9 +611,9 @@ mod tests {
         let new = status.begin(&travelling(9));
         status.through(12, 200);
         status.done(old, &travelling(9));
-        assert_eq!(status.watermark(), 8);
+        assert_eq!(status.state().applied_index, 8);
         status.done(new, &travelling(9));
-        assert_eq!(status.watermark(), 12);
+        assert_eq!(status.state().applied_index, 12);
         assert_eq!(status.take_changed().map(|changed| changed.len()), Some(1));
         assert_eq!(status.take_changed().map(|changed| changed.len()), Some(0));
     }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::stream::{BoxStream, StreamExt as _};
 use raft::network::transport::{self, PeerInfo};
 use registry_core::decide::permit::Permit;
-use registry_core::decide::replication::compare::{BUCKETS, Register, Sums};
+use registry_core::decide::replication::compare::{BUCKETS, Register, Since, Sums};
 use registry_core::decide::replication::rules::ReadThrough;
 use registry_core::decide::tag_move::TagRights;
 use registry_core::metadata::cursor::NoteDestination;
@@ -231,7 +231,9 @@ impl Region for Service {
 
     async fn records(&self, request: Request<proto::RecordsRequest>) -> Result<Response<Self::RecordsStream>, Status> {
         let (account, turn) = self.comparing(&request, &self.records, request.get_ref().filled)?;
-        let proto::RecordsRequest { repository: name, since, sums, asked, applied, .. } = request.into_inner();
+        let request = request.into_inner();
+        let proto::RecordsRequest { repository: name, since, sums, asked, applied, others_since, .. } = request;
+        let since = Since { own: since, others: others_since };
         account.catch_up(applied).await?;
         let name = wire::repository(&name)?;
         let (sink, stream) = mpsc::channel(REPLIES_QUEUED);

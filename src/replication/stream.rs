@@ -132,6 +132,8 @@ impl Stream {
         is_all: bool,
         sink: &mpsc::Sender<Result<ChangesReply, Status>>,
     ) -> Result<(), ()> {
+        // before what it lets through
+        self.tell_offer(sink).await?;
         // slots are marked before an index counts as applied, so that the marks of now cover all up to it; of what was
         // applied before the process began, or came with a copy of the state, there are none
         let (replaced, marked) = self.metadata.watch().outbox_since(self.after);
@@ -155,11 +157,20 @@ impl Stream {
         if is_all {
             self.whole = Some(replaced);
         }
-        let (now_ms, offer) = self.metadata.peek(|view| (clock::read(view).now_ms, self.offer(view)));
-        let offer = (self.offered.as_ref() != Some(&offer)).then_some(offer);
-        self.offered = offer.clone().or(self.offered.take());
+        let now_ms = self.metadata.peek(|view| clock::read(view).now_ms);
         let (through, lineage) = (up_to, self.lineage.0);
-        let reply = ChangesReply { through, lineage, now_ms, offer, ..ChangesReply::default() };
+        let reply = ChangesReply { through, lineage, now_ms, ..ChangesReply::default() };
+        sink.send(Ok(reply)).await.map_err(drop)
+    }
+
+    /// Says what rules send to the caller, if it was told otherwise.
+    async fn tell_offer(&mut self, sink: &mpsc::Sender<Result<ChangesReply, Status>>) -> Result<(), ()> {
+        let offer = self.metadata.peek(|view| self.offer(view));
+        if self.offered.as_ref() == Some(&offer) {
+            return Ok(());
+        }
+        self.offered = Some(offer.clone());
+        let reply = ChangesReply { lineage: self.lineage.0, offer: Some(offer), ..ChangesReply::default() };
         sink.send(Ok(reply)).await.map_err(drop)
     }
 
@@ -181,11 +192,13 @@ impl Stream {
         let mut rules: BTreeMap<RegistryId, RulesRow> = BTreeMap::new();
         let own = cluster::read(tables).map(|row| row.region_number);
         let travelling = |event: Event| {
-            // made elsewhere: no chains; what came from the caller has no business there either
-            let is_own = Some(event.row.change.version().region) == own;
+            let made_by = event.row.change.version().region;
+            let is_own = Some(made_by) == own;
             let (key, row) = repository::by_id(tables, slot, event.repository)?;
             let rules = rules.entry(key.registry).or_insert_with(|| replication_rules::read(tables, key.registry));
-            let is_sent = is_own && !row.deleted && rules.sends(&key.name, &self.caller.region, event.index);
+            let is_ruled = rules.sends(&key.name, &self.caller.region, (event.index, is_own));
+            // what came from the caller has no business there
+            let is_sent = is_ruled && !row.deleted && made_by != self.caller.number;
             let acts = rules.deletes(&key.name, &self.caller.region, event.index);
             let (index, repository) = (event.index, key.name);
             let outbox::OutboxRow { change, at_ms } = event.row;

@@ -138,20 +138,21 @@ impl Travelling {
 }
 
 impl From<&SentRow> for proto::Sent {
-    fn from(SentRow { filters, read_through }: &SentRow) -> proto::Sent {
+    fn from(SentRow { filters, read_through, transitive }: &SentRow) -> proto::Sent {
         let read_through = match read_through {
             ReadThrough::Off => 0,
             ReadThrough::Digest => 1,
             ReadThrough::Full => 2,
         };
-        proto::Sent { filters: filters.iter().map(ToString::to_string).collect(), read_through }
+        let filters = filters.iter().map(ToString::to_string).collect();
+        proto::Sent { filters, read_through, transitive: *transitive }
     }
 }
 
 impl TryFrom<proto::Sent> for SentRow {
     type Error = Status;
 
-    fn try_from(proto::Sent { filters, read_through }: proto::Sent) -> Result<SentRow, Status> {
+    fn try_from(proto::Sent { filters, read_through, transitive }: proto::Sent) -> Result<SentRow, Status> {
         let filter = |text: &String| Prefix::parse(text).map_err(|_| malformed("filter"));
         let read_through = match read_through {
             0 => ReadThrough::Off,
@@ -159,7 +160,7 @@ impl TryFrom<proto::Sent> for SentRow {
             2 => ReadThrough::Full,
             _ => return Err(malformed("read-through")),
         };
-        Ok(SentRow { filters: filters.iter().map(filter).collect::<Result<_, _>>()?, read_through })
+        Ok(SentRow { filters: filters.iter().map(filter).collect::<Result<_, _>>()?, read_through, transitive })
     }
 }
 
@@ -336,11 +337,12 @@ mod tests {
     #[test]
     fn offers_and_places_there_and_back() {
         for read_through in [ReadThrough::Off, ReadThrough::Digest, ReadThrough::Full] {
-            let sent = SentRow { filters: vec![Prefix::parse("team/").unwrap()], read_through };
+            let transitive = read_through == ReadThrough::Full;
+            let sent = SentRow { filters: vec![Prefix::parse("team/").unwrap()], read_through, transitive };
             assert_eq!(SentRow::try_from(proto::Sent::from(&sent)).unwrap(), sent);
         }
         for bad in [(vec!["A".to_owned()], 0), (vec![], 3)] {
-            assert!(SentRow::try_from(proto::Sent { filters: bad.0, read_through: bad.1 }).is_err());
+            assert!(SentRow::try_from(proto::Sent { filters: bad.0, read_through: bad.1, transitive: false }).is_err());
         }
         let version = Version { home_epoch: 0, hlc: 300, region: 2 };
         let register = Register::Tag(Tag::parse("v1").unwrap());

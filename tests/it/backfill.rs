@@ -13,7 +13,7 @@ use crate::support::{Cluster, run, wait};
 const BEFORE: u32 = 24;
 const LAYER_BYTES: u64 = 100_000;
 
-fn cli(cluster: &Cluster, words: &[&str]) -> (i32, String) {
+pub(crate) fn cli(cluster: &Cluster, words: &[&str]) -> (i32, String) {
     let (admin, key) = (cluster.admin(cluster.leader().unwrap_or(1)), cluster.key_file());
     let first = words.iter().take(1).copied();
     let connection = ["--admin", &admin, "--credentials-file", key.to_str().unwrap()];
@@ -68,15 +68,15 @@ fn r14_what_was_before_a_rule() {
     let report = admin(&us, "GET", "/v1/replication/report").settled().json();
     let last = &report["regions"][0]["last"];
     assert_eq!((&last["records"], &last["differences"]), (&json!(total + 2), &json!(0)), "{last}");
-    assert!(equal(&eu, &us).0, "{}", equal(&eu, &us).1);
+    assert!(equal(&eu, "eu", &us, "us").0, "{}", equal(&eu, "eu", &us, "us").1);
     // and the script sees what is not equal
     assert_eq!(admin(&us, "DELETE", "/v1/repositories/team/app?force=true").settled().status, 200);
-    let (is_equal, text) = equal(&eu, &us);
+    let (is_equal, text) = equal(&eu, "eu", &us, "us");
     assert!(!is_equal && text.contains("missing: team/app tag v0"), "{text}");
 }
 
-/// What `deploy/replication/equal.py` says of two regions' exports.
-fn equal(eu: &Cluster, us: &Cluster) -> (bool, String) {
+/// What `deploy/replication/equal.py` says of what one region sends, and the other has of it.
+pub(crate) fn equal(source: &Cluster, source_name: &str, destination: &Cluster, name: &str) -> (bool, String) {
     let dir = tempfile::tempdir().unwrap();
     let export = |cluster: &Cluster, region: &str, direction: &str| {
         let (status, text) = cli(cluster, &["replication", "export", region, "--direction", direction]);
@@ -85,7 +85,7 @@ fn equal(eu: &Cluster, us: &Cluster) -> (bool, String) {
         std::fs::write(&path, text).unwrap();
         path
     };
-    let files = [export(eu, "us", "to"), export(us, "eu", "from")];
+    let files = [export(source, name, "to"), export(destination, source_name, "from")];
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/replication/equal.py");
     let output = Command::new("python3").arg(script).args(files).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);

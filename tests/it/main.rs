@@ -22,6 +22,7 @@ mod scrub;
 mod security;
 mod server;
 mod support;
+mod takeover;
 mod through;
 mod traces;
 mod wire;

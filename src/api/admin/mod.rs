@@ -24,7 +24,7 @@
 //! | `/v1/backups`, `/v1/backups/{id}`, `…/files/{number}` | POST / DELETE / GET |
 //! | `/v1/registry` | GET, PATCH |
 //! | `/v1/history/{name}` | GET |
-//! | `/v1/regions`, `/v1/regions/{region}`, `/v1/regions/own/card` | GET, POST / PATCH, DELETE / GET |
+//! | `/v1/regions`, `/v1/regions/{region}`, `…/take-over`, `/v1/regions/own/card` | GET, POST / PATCH, DELETE / POST / GET |
 //! | `/v1/replication/rules`, `…/report`, `…/compare/{region}` | GET, PUT / GET / POST |
 //! | `/v1/replication/parked/{region}`, `…/retry` | GET / POST |
 //! | `/v1/replication/images/{name}`, `…/conflicts`, `…/export/{region}` | GET |
@@ -142,6 +142,7 @@ impl Admin {
             .route("/v1/regions", get(regions::list).post(regions::add))
             .route("/v1/regions/own/card", get(regions::card))
             .route("/v1/regions/{region}", delete(regions::remove).patch(replication::set_link))
+            .route("/v1/regions/{region}/take-over", post(regions::take_over))
             .route("/v1/replication/rules", get(regions::rules).put(regions::set_rules))
             .route("/v1/replication/report", get(comparisons::report))
             .route("/v1/replication/compare/{region}", post(comparisons::compare))

@@ -6,6 +6,7 @@ use axum::http::{Response, StatusCode};
 use registry_core::decide::policy;
 use registry_core::decide::replication::rules::{Destination, Prefix, ReadThrough, Rule};
 use registry_core::metadata::cursor::CursorRow;
+use registry_core::metadata::region_link::TakenOver;
 use registry_core::vocabulary::Refusal;
 use registry_core::vocabulary::ids::{ClusterId, RegistryId};
 use registry_core::vocabulary::names::RegionName;
@@ -60,7 +61,7 @@ struct CursorDocument {
 }
 
 impl From<CursorRow> for CursorDocument {
-    fn from(CursorRow { lineage, index, at_ms }: CursorRow) -> CursorDocument {
+    fn from(CursorRow { lineage, index, at_ms, .. }: CursorRow) -> CursorDocument {
         CursorDocument { lineage: lineage.to_string(), index, at: answer::time(at_ms) }
     }
 }
@@ -106,10 +107,44 @@ struct RegionDocument {
     taken: Option<CursorDocument>,
     given: Option<CursorDocument>,
     followed: Option<FollowedDocument>,
+    /// All that the region acknowledged before this time of its clock is here, but for what was put aside.
+    complete_until: Option<String>,
     paused: bool,
+    taken_over: Option<TakenOverDocument>,
     /// Zero for as many as there can be.
     bytes_per_second: u64,
     backfill: Option<BackfillDocument>,
+}
+
+/// What was here of a region when this one took over from it.
+#[derive(Serialize)]
+struct TakenOverDocument {
+    at: String,
+    lineage: Option<String>,
+    index: Option<u64>,
+    complete_until: Option<String>,
+}
+
+impl From<TakenOver> for TakenOverDocument {
+    fn from(TakenOver { at_ms, applied, complete_ms }: TakenOver) -> TakenOverDocument {
+        TakenOverDocument {
+            at: answer::time(at_ms),
+            lineage: applied.map(|(lineage, _)| lineage.to_string()),
+            index: applied.map(|(_, index)| index),
+            complete_until: known_time(complete_ms),
+        }
+    }
+}
+
+/// A time that may not be known, which is zero then.
+fn known_time(ms: u64) -> Option<String> {
+    (ms > 0).then(|| answer::time(ms))
+}
+
+/// All that a region acknowledged before this time of its clock, milliseconds since 1970, is here: by the state, and by
+/// what this node knows beyond it. Zero where nothing is known.
+fn complete_ms(taken: Option<&CursorRow>, followed: Option<&SourceState>) -> u64 {
+    taken.map_or(0, |row| row.complete_ms).max(followed.map_or(0, SourceState::complete_ms))
 }
 
 #[derive(Serialize)]
@@ -122,18 +157,23 @@ pub(super) async fn list(exchange: Exchange) -> Answer {
     exchange.administrator(policy::Action::ReadCluster, "region.list").await?;
     let admin = exchange.admin();
     let mut states: std::collections::BTreeMap<u16, SourceState> = admin.links.states().into_iter().collect();
-    let document = |KnownRegion { number, row, taken, given, link, backfill }| RegionDocument {
-        region: row.region.to_string(),
-        number,
-        cluster: row.cluster.to_string(),
-        endpoints: row.endpoints,
-        added_at: answer::time(row.added_at_ms),
-        taken: taken.map(Into::into),
-        given: given.map(Into::into),
-        followed: states.remove(&number).map(Into::into),
-        paused: link.is_paused,
-        bytes_per_second: link.bytes_per_second,
-        backfill: backfill.map(Into::into),
+    let document = |KnownRegion { number, row, taken, given, link, backfill }| {
+        let followed = states.remove(&number);
+        RegionDocument {
+            region: row.region.to_string(),
+            number,
+            cluster: row.cluster.to_string(),
+            endpoints: row.endpoints,
+            added_at: answer::time(row.added_at_ms),
+            complete_until: known_time(complete_ms(taken.as_ref(), followed.as_ref())),
+            taken: taken.map(Into::into),
+            given: given.map(Into::into),
+            followed: followed.map(Into::into),
+            paused: link.is_paused,
+            taken_over: link.taken_over.map(Into::into),
+            bytes_per_second: link.bytes_per_second,
+            backfill: backfill.map(Into::into),
+        }
     };
     let regions = admin.cluster.regions().into_iter().map(document).collect();
     Ok(answer::json(StatusCode::OK, &RegionsDocument { regions }))
@@ -174,6 +214,64 @@ pub(super) async fn remove(exchange: Exchange, Path(region): Path<String>) -> An
     Ok(answer::changed(revision.await?))
 }
 
+/// Whether who asks knows what taking over may cost.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TakeOverDocument {
+    #[serde(default)]
+    accept_loss: bool,
+}
+
+/// `POST /v1/regions/{region}/take-over`: this region takes over from one that is lost.
+pub(super) async fn take_over(
+    exchange: Exchange,
+    Path(region): Path<String>,
+    Document(wish): Document<TakeOverDocument>,
+) -> Answer {
+    let revision = exchange.change("region.take-over", &region, async |auth, caller| {
+        auth.permit_admin(caller, policy::Action::ManageCluster)?;
+        let TakeOverDocument { accept_loss } = wish?;
+        let name = RegionName::parse(&region).map_err(|_| Failure::NotFound)?;
+        let admin = exchange.admin();
+        let known = admin.cluster.regions().into_iter().find(|known| known.row.region == name);
+        let known = known.ok_or(Failure::NotFound)?;
+        let followed = admin.links.states().into_iter().find(|(number, _)| *number == known.number);
+        let followed = followed.map(|(_, state)| state);
+        let complete_ms = complete_ms(known.taken.as_ref(), followed.as_ref());
+        may_take_over(&name, complete_ms, followed.as_ref(), accept_loss)?;
+        admin.cluster.take_over_region(caller.name(), &name, complete_ms).await?.ok_or(Failure::NotFound)
+    });
+    Ok(answer::changed(revision.await?))
+}
+
+/// Who takes over from a region that answers, or does not know what may be lost, is told so.
+fn may_take_over(
+    region: &RegionName,
+    complete_ms: u64,
+    followed: Option<&SourceState>,
+    accept_loss: bool,
+) -> Result<(), Failure> {
+    if followed.is_some_and(|state| state.is_connected) {
+        return Err(Failure::Conflict(format!(
+            "region '{region}' answers, so it is not lost: to move clients while both live, let them use this region's \
+             name; to take nothing from it for a while, 'portolan region pause {region}'"
+        )));
+    }
+    if accept_loss {
+        return Ok(());
+    }
+    let here = match known_time(complete_ms) {
+        Some(until) => {
+            format!("What '{region}' acknowledged before {until} (its clock) is here, but for changes put aside")
+        }
+        None => format!("How much of what '{region}' acknowledged is here is not known"),
+    };
+    Err(Failure::Conflict(format!(
+        "{here}; what it acknowledged later, and what no rule sends, is lost unless it comes back. Clients that ask for \
+         that are told that it does not exist. If it is lost for good, say accept_loss (--accept-loss)"
+    )))
+}
+
 /// Rules in the shape of ECR's `ReplicationConfiguration`.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -193,6 +291,8 @@ struct RuleDocument {
     backfill: Option<SwitchDocument>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     read_through: Option<ThroughDocument>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    transitive: Option<SwitchDocument>,
 }
 
 /// What of what has not arrived a client there gets.
@@ -249,6 +349,7 @@ impl From<&Rule> for RuleDocument {
             delete_replication: rule.deletes.then_some(SwitchDocument { enabled: true }),
             backfill: rule.backfill.then_some(SwitchDocument { enabled: true }),
             read_through,
+            transitive: rule.transitive.then_some(SwitchDocument { enabled: true }),
         }
     }
 }
@@ -275,6 +376,7 @@ impl TryFrom<RuleDocument> for Rule {
                 Some(ThroughDocument::Digest) => ReadThrough::Digest,
                 Some(ThroughDocument::Full) => ReadThrough::Full,
             },
+            transitive: document.transitive.is_some_and(|switch| switch.enabled),
         })
     }
 }

@@ -242,6 +242,8 @@ struct ExportDocument {
     index: u64,
     repository: Option<String>,
     since: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    others_since: Option<u64>,
     records: Vec<RecordDocument>,
     rest: Option<PlaceDocument>,
 }
@@ -257,7 +259,8 @@ impl From<ExportPage> for ExportDocument {
             origin,
             index,
             repository: repository.as_ref().map(RepositoryName::to_string),
-            since,
+            since: since.own,
+            others_since: since.others,
             records: records.iter().map(Into::into).collect(),
             rest: rest.map(place),
         }

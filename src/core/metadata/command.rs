@@ -160,6 +160,7 @@ commands! {
     154 SetRegionLink(region_link::SetRegionLink),
     155 NoteOffer(offer::NoteOffer),
     156 PutPlaces(places::PutPlaces),
+    157 TakeOverRegion(region_link::TakeOverRegion),
 }
 
 impl Command {
@@ -250,6 +251,7 @@ impl Command {
             | Command::SetRegionLink(_)
             | Command::NoteOffer(_)
             | Command::PutPlaces(_)
+            | Command::TakeOverRegion(_)
             | Command::DropRemoteManifest(_)
             | Command::DropRemoteTag(_) => false,
         }

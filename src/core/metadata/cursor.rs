@@ -25,6 +25,9 @@ pub struct CursorRow {
     pub index: u64,
     /// When it got there, replicated milliseconds since 1970, of this cluster.
     pub at_ms: u64,
+    /// Of a source: all that it acknowledged before this time of its own clock, milliseconds since 1970, is here. Zero
+    /// where that is not known.
+    pub complete_ms: u64,
 }
 
 impl Stored for CursorRow {}
@@ -56,6 +59,8 @@ pub struct MoveCursor {
     pub lineage: Lineage,
     /// The index.
     pub index: u64,
+    /// Up to which time of its clock that is everything; see [`CursorRow`].
+    pub complete_ms: u64,
 }
 
 impl Apply for MoveCursor {
@@ -67,7 +72,8 @@ impl Apply for MoveCursor {
         if peer::read(tables, self.source).is_none() {
             return Err(Refusal::Changed);
         }
-        let present = of_source(tables, self.source).map(|row| (row.lineage, row.index));
+        let row = of_source(tables, self.source);
+        let present = row.map(|row| (row.lineage, row.index));
         if present == Some((self.lineage, self.index)) {
             return Ok(Reply::Unchanged);
         }
@@ -75,7 +81,10 @@ impl Apply for MoveCursor {
         if present != self.before || is_back {
             return Err(Refusal::Changed);
         }
-        let row = CursorRow { lineage: self.lineage, index: self.index, at_ms: context.clock.now_ms };
+        let MoveCursor { lineage, index, .. } = self;
+        // what is here stays, whatever becomes of the source's log
+        let complete_ms = row.map_or(0, |row| row.complete_ms).max(self.complete_ms);
+        let row = CursorRow { lineage, index, at_ms: context.clock.now_ms, complete_ms };
         tables.put(keys::source_cursor(self.source), codec::encode(&row));
         Ok(Reply::Done)
     }
@@ -106,7 +115,8 @@ impl Apply for NoteDestination {
         if present.is_some_and(|row| row.index >= self.index) {
             return Ok(Reply::Unchanged);
         }
-        let row = CursorRow { lineage: self.lineage, index: self.index, at_ms: context.clock.now_ms };
+        let (at_ms, complete_ms) = (context.clock.now_ms, 0);
+        let row = CursorRow { lineage: self.lineage, index: self.index, at_ms, complete_ms };
         tables.put(keys::destination_cursor(self.number), codec::encode(&row));
         Ok(Reply::Done)
     }
@@ -133,6 +143,7 @@ mod tests {
             before: before.map(|(lineage, index)| (Lineage(lineage), index)),
             lineage: Lineage(lineage),
             index,
+            complete_ms: index * 10,
         };
         world.ok(to(None, 7, 10));
         assert_eq!(world.ok(to(None, 7, 10)), Reply::Unchanged);
@@ -141,7 +152,7 @@ mod tests {
         world.ok(to(Some((7, 10)), 7, 20));
         world.ok(to(Some((7, 20)), 8, 3));
         let row = of_source(&world.tables, 2).unwrap();
-        assert_eq!((row.lineage, row.index), (Lineage(8), 3));
+        assert_eq!((row.lineage, row.index, row.complete_ms), (Lineage(8), 3, 200), "what was here stays");
         assert_eq!(world.refused(MoveCursor { source: 3, ..to(None, 1, 1) }), Refusal::Changed);
         world.ok(DeletePeer { number: 2 });
         assert_eq!(of_source(&world.tables, 2), None);

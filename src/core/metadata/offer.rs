@@ -9,10 +9,10 @@ use super::apply::Context;
 use super::codec::{self, Stored};
 use super::command::Apply;
 use super::keys::{self, SYSTEM, Slot};
-use super::peer;
 use super::replication_rules::SentRow;
 use super::reply::Reply;
 use super::tables::{Tables, TablesRead};
+use super::{peer, region_link};
 use crate::decide::replication::rules::ReadThrough;
 use crate::vocabulary::limits::{REPLICATION_FILTERS_MAX, REPLICATION_RULES_MAX};
 use crate::vocabulary::refusal::Refusal;
@@ -33,6 +33,11 @@ impl OfferRow {
     /// How much of a repository the region serves before it has arrived.
     pub fn read_through(&self, name: &RepositoryName) -> ReadThrough {
         self.covering(name).map(|sent| sent.read_through).max().unwrap_or_default()
+    }
+
+    /// Whether the region sends on what it has of a repository from other regions.
+    pub fn is_transitive(&self, name: &RepositoryName) -> bool {
+        self.covering(name).any(|sent| sent.transitive)
     }
 
     fn covering(&self, name: &RepositoryName) -> impl Iterator<Item = &SentRow> {
@@ -72,7 +77,8 @@ impl Apply for NoteOffer {
 
     fn apply<T: Tables>(self, _: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
         let NoteOffer { number, offer } = self;
-        if peer::read(tables, number).is_none() {
+        let is_lost = region_link::read(tables, number).taken_over.is_some();
+        if peer::read(tables, number).is_none() || is_lost {
             return Err(Refusal::Changed);
         }
         let is_long = offer.0.iter().any(|sent| sent.filters.len() > REPLICATION_FILTERS_MAX);
@@ -100,7 +106,7 @@ mod tests {
 
     fn sent(filters: &[&str], read_through: ReadThrough) -> SentRow {
         let filters = filters.iter().map(|text| Prefix::parse(text).unwrap()).collect();
-        SentRow { filters, read_through }
+        SentRow { filters, read_through, transitive: false }
     }
 
     // The widest of a region's rules counts, none where it sends nothing; what it takes back is gone.
@@ -114,6 +120,9 @@ mod tests {
         assert_eq!(world.ok(note(2, &[])), Reply::Unchanged);
         world.ok(note(2, &[sent(&["team/"], ReadThrough::Digest), sent(&["team/app"], ReadThrough::Full)]));
         world.ok(note(3, &[sent(&[], ReadThrough::Off)]));
+        let on = OfferRow(vec![SentRow { transitive: true, ..sent(&["team/"], ReadThrough::Off) }]);
+        let is_on = |name: &str| on.is_transitive(&repository_key(name, 1).name);
+        assert!(is_on("team/app") && !is_on("other"));
         let through = |world: &World, name: &str| reading_through(&world.tables, &repository_key(name, 1).name);
         assert_eq!(through(&world, "team/app"), [(2, ReadThrough::Full)]);
         assert_eq!(through(&world, "team/other"), [(2, ReadThrough::Digest)]);

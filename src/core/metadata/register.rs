@@ -309,11 +309,12 @@ impl Apply for MendTag {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decide::replication::compare::Since;
     use crate::metadata::manifest::{DeleteManifest, PutManifest};
     use crate::metadata::tag::DeleteTag;
     use crate::metadata::testing::{World, manifest, peer, tag_key, tags};
 
-    const SCOPE: Scope = Scope { origin: 1, since: 0 };
+    const SCOPE: Scope = Scope { source: 1, destination: 2, since: Since { own: 0, others: None } };
 
     fn world() -> (World, RepositoryKey) {
         let mut world = World::cluster();
@@ -355,9 +356,9 @@ mod tests {
             }
             assert_eq!(found, all, "pages of {limit}");
         }
-        let late = Scope { since: all[0].1.version.hlc, ..SCOPE };
+        let late = Scope { since: Since { own: all[0].1.version.hlc, others: None }, ..SCOPE };
         assert!(page(&world.tables, &repository, &late, None, 99).0.len() < all.len());
-        assert_eq!(page(&world.tables, &repository, &Scope { origin: 2, ..SCOPE }, None, 99).0, []);
+        assert_eq!(page(&world.tables, &repository, &Scope { source: 2, ..SCOPE }, None, 99).0, []);
     }
 
     // From the newest to the oldest, in pages of any size, each record once.
@@ -381,7 +382,7 @@ mod tests {
             }
             assert_eq!(found, all, "pages of {limit}");
         }
-        assert_eq!(newest(&world.tables, &repository, (&Scope { origin: 2, ..SCOPE }, until), None, 9), []);
+        assert_eq!(newest(&world.tables, &repository, (&Scope { source: 2, ..SCOPE }, until), None, 9), []);
         let counted = |until: u64| count(&world.tables, &repository, &SCOPE, until);
         let newest = all[0].1.version.hlc;
         let older = all.iter().filter(|(_, record)| record.version.hlc < newest).count() as u64;
@@ -400,7 +401,7 @@ mod tests {
         for register in [&of_tag, &of_manifest] {
             let record = record(&world.tables, &repository, register).unwrap();
             assert_eq!(ask(&world, register), There::Sent(record));
-            let late = Scope { since: u64::MAX, ..SCOPE };
+            let late = Scope { since: Since { own: u64::MAX, others: None }, ..SCOPE };
             assert_eq!(there(&world.tables, &repository, &late, register), There::Apart(record));
         }
         world.ok(DeleteTag { repository: repository.clone(), tag: tag(), expected: None });

@@ -10,7 +10,7 @@ use super::reply::Reply;
 use super::tables::{Tables, TablesRead};
 use super::upgrade::{self, LEVEL_3};
 use super::{clock, cluster, peer};
-use crate::decide::replication::compare::Scope;
+use crate::decide::replication::compare::{Scope, Since};
 use crate::decide::replication::rules::{self, Prefix, ReadThrough, Rule};
 use crate::vocabulary::ids::RegistryId;
 use crate::vocabulary::limits::CLOCK_AHEAD_MS_MAX;
@@ -41,9 +41,11 @@ fn hlc_of(since_ms: u64) -> u64 {
 }
 
 impl RulesRow {
-    /// Whether a change of a repository, made at a log index, is sent to a region.
-    pub fn sends(&self, name: &RepositoryName, region: &RegionName, index: u64) -> bool {
-        self.0.iter().any(|standing| standing.since_index < index && standing.rule.sends(name, region))
+    /// Whether a change of a repository, made at a log index, is sent to a region; `is_own`: this region made it, it did
+    /// not come from another one.
+    pub fn sends(&self, name: &RepositoryName, region: &RegionName, (index, is_own): (u64, bool)) -> bool {
+        let mut sending = self.sending(name, region);
+        sending.any(|standing| standing.since_index < index && (is_own || standing.rule.transitive))
     }
 
     /// Whether a delete in a repository, made at a log index, is to be followed in a region.
@@ -70,15 +72,24 @@ impl RulesRow {
         self.0.iter().filter(move |standing| standing.rule.sends(name, region))
     }
 
-    /// Which records of a repository are to be equal in a region: those that this one, of number `origin`, made since
-    /// the oldest rule that sends them there, or all of them once the region has what a rule up to index `filled` has
-    /// copied of what there was before. `None` if no rule sends it there.
-    pub fn scope(&self, name: &RepositoryName, region: &RegionName, origin: u16, filled: u64) -> Option<Scope> {
+    /// Which records of a repository are to be equal in a region: those that this one made, or has from others where a
+    /// rule sends that on, since the oldest rule that sends them there; or all of them once the region has what a rule
+    /// up to index `filled` has copied of what there was before. `None` if no rule sends it there. The numbers are those
+    /// of this region and of that one.
+    pub fn scope(
+        &self,
+        name: &RepositoryName,
+        region: &RegionName,
+        (source, destination): (u16, u16),
+        filled: u64,
+    ) -> Option<Scope> {
         let since = |standing: &StandingRule| match standing.rule.backfill && standing.since_index <= filled {
             true => 0,
             false => hlc_of(standing.since_ms),
         };
-        Some(Scope { origin, since: self.sending(name, region).map(since).min()? })
+        let own = self.sending(name, region).map(since).min()?;
+        let others = self.sending(name, region).filter(|standing| standing.rule.transitive).map(since).min();
+        Some(Scope { source, destination, since: Since { own, others } })
     }
 
     /// Log index of the youngest rule that has what was before it copied to a region; zero if there is none.
@@ -87,13 +98,14 @@ impl RulesRow {
         asking.map(|standing| standing.since_index).max().unwrap_or(0)
     }
 
-    /// Up to which hybrid logical time a rule younger than index `filled` has what was before it copied of a repository
-    /// to a region; `None` if none does.
-    pub fn fills(&self, name: &RepositoryName, region: &RegionName, filled: u64) -> Option<u64> {
+    /// What a rule younger than index `filled` has copied to a region of what was before it in a repository; `None` if
+    /// none does.
+    pub fn fills(&self, name: &RepositoryName, region: &RegionName, filled: u64) -> Option<Fill> {
         let is_asking = |standing: &&StandingRule| standing.rule.backfill && standing.since_index > filled;
-        let asking = self.sending(name, region).filter(is_asking);
+        let asking = || self.sending(name, region).filter(is_asking);
         // a slot's time may be ahead of the clock; what comes twice does no harm
-        asking.map(|standing| hlc_of(standing.since_ms.saturating_add(CLOCK_AHEAD_MS_MAX))).max()
+        let until = asking().map(|standing| hlc_of(standing.since_ms.saturating_add(CLOCK_AHEAD_MS_MAX))).max()?;
+        Some(Fill { until, is_transitive: asking().any(|standing| standing.rule.transitive) })
     }
 
     /// What a region is sent, as it is told: beginnings of names, none for all, and what it may fetch for a client.
@@ -102,9 +114,19 @@ impl RulesRow {
         let sent = |standing: &StandingRule| SentRow {
             filters: standing.rule.filters.clone(),
             read_through: standing.rule.read_through,
+            transitive: standing.rule.transitive,
         };
         reaching.map(sent).collect()
     }
+}
+
+/// What of before a rule is copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fill {
+    /// Up to which hybrid logical time.
+    pub until: u64,
+    /// Also what came from other regions.
+    pub is_transitive: bool,
 }
 
 /// What another region sends, by one of its rules.
@@ -114,6 +136,8 @@ pub struct SentRow {
     pub filters: Vec<Prefix>,
     /// What may be fetched for a client before it has arrived.
     pub read_through: ReadThrough,
+    /// What that region has from others is among it.
+    pub transitive: bool,
 }
 
 impl SentRow {
@@ -188,8 +212,9 @@ mod tests {
         let registry = RegistryId::DEFAULT;
         let region = RegionName::parse(to).unwrap();
         let filters = vec![Prefix::parse(filter).unwrap()];
-        let (backfill, read_through) = (false, ReadThrough::Off);
-        Rule { destinations: vec![Destination { region, registry }], filters, deletes: false, backfill, read_through }
+        let destinations = vec![Destination { region, registry }];
+        let read_through = ReadThrough::Off;
+        Rule { destinations, filters, deletes: false, backfill: false, read_through, transitive: false }
     }
 
     fn put(rules: &[Rule]) -> PutReplicationRules {
@@ -213,8 +238,10 @@ mod tests {
         let row = read(&world.tables, RegistryId::DEFAULT);
         let eu = RegionName::parse("eu").unwrap();
         let (team, prod) = (repository_key("team/app", 1).name, repository_key("prod/app", 1).name);
-        assert!(row.sends(&team, &eu, first + 1) && !row.sends(&team, &eu, first));
-        assert!(row.sends(&prod, &eu, second + 1) && !row.sends(&prod, &eu, second));
+        let sends = |name, index| row.sends(name, &eu, (index, true));
+        assert!(sends(&team, first + 1) && !sends(&team, first));
+        assert!(sends(&prod, second + 1) && !sends(&prod, second));
+        assert!(!row.sends(&team, &eu, (first + 1, false)), "what came from elsewhere is not sent on");
         assert!(row.serves(&prod, &eu) && !row.serves(&repository_key("other", 1).name, &eu));
         // what there was before counts once the region has it
         let filling = Rule { backfill: true, ..rule("eu", "prod/") };
@@ -224,10 +251,17 @@ mod tests {
         assert_eq!((row.backfill(&eu), row.backfill(&RegionName::parse("us").unwrap())), (third, 0));
         let fills = |name: &RepositoryName, filled: u64| row.fills(name, &eu, filled).is_some();
         assert!(fills(&prod, second) && !fills(&prod, third) && !fills(&team, 0));
-        let since = |name: &RepositoryName, filled: u64| row.scope(name, &eu, 1, filled).unwrap().since;
+        let since = |name: &RepositoryName, filled: u64| row.scope(name, &eu, (1, 2), filled).unwrap().since.own;
         assert!(since(&prod, second) > since(&team, second) && since(&team, third) > 0);
         assert_eq!(since(&prod, third), 0);
         assert_eq!(row.sent(&eu).iter().filter(|sent| sent.covers(&prod)).count(), 1);
+        // one that sends on does so from its own beginning
+        let on = Rule { transitive: true, ..rule("eu", "team/") };
+        world.ok(put(&[rule("eu", "team/"), on]));
+        let row = read(&world.tables, RegistryId::DEFAULT);
+        assert!(row.sends(&team, &eu, (world.index + 1, false)) && !row.sends(&team, &eu, (world.index, false)));
+        let since = row.scope(&team, &eu, (1, 2), 0).unwrap().since;
+        assert!(since.others.is_some_and(|others| others > since.own));
         world.ok(put(&[]));
         assert_eq!(read(&world.tables, RegistryId::DEFAULT), RulesRow::default());
         assert!(matches!(world.refused(put(&[rule("here", "team/")])), Refusal::ParameterInvalid { .. }));

@@ -237,13 +237,13 @@ impl World {
         let (tag, version) = (tags(&["sent"]).remove(0), Version::default());
         let (change, repository) = (Change::TagGone { tag, version, previous: version }, repository.name.clone());
         self.ok(ParkEvent { source: 2, index: 299, repository, change, reason: "no room".to_owned() });
-        self.ok(MoveCursor { source: 2, before: None, lineage: Lineage(7), index: 300 });
+        self.ok(MoveCursor { source: 2, before: None, lineage: Lineage(7), index: 300, complete_ms: 70_000 });
         let (lineage, at) = (Lineage(7), None);
         let row =
             BackfillRow { lineage, rule: 290, done: 0, at, settled: 1, total: 2, began_at_ms: 0, ended_at_ms: None };
         self.ok(MoveBackfill { source: 2, before: None, row });
         self.ok(SetRegionLink { number: 2, is_paused: Some(true), bytes_per_second: Some(1 << 20) });
-        let offer = OfferRow(vec![SentRow { filters: vec![], read_through: ReadThrough::Full }]);
+        let offer = OfferRow(vec![SentRow { filters: vec![], read_through: ReadThrough::Full, transitive: true }]);
         self.ok(NoteOffer { number: 2, offer });
         let place = PlaceRow { network: "10.0.0.0/8".to_owned(), region: "here".to_owned(), zone: None };
         let places = PlacesRow { clients: vec![place], addresses: vec![], redirect_bytes_min: Some(1 << 20) };
@@ -405,6 +405,7 @@ pub fn sends_all(region: &str) -> PutReplicationRules {
             deletes: true,
             backfill: false,
             read_through: ReadThrough::Off,
+            transitive: false,
         }],
     }
 }

@@ -206,6 +206,7 @@ fn u9_administration() {
         ("PUT", "/v1/places".into(), r#"{"clients":[{"network":"x","region":"a"}]}"#, "refused", "places.set"),
         ("PATCH", "/v1/regions/nowhere".into(), r#"{"paused":true}"#, "refused", "region.set"),
         ("POST", "/v1/replication/parked/u9/retry".into(), r#"{"after":"x"}"#, "refused", "replication.retry"),
+        ("POST", "/v1/regions/u9/take-over".into(), "{}", "refused", "region.take-over"),
         ("DELETE", "/v1/regions/u9".into(), "", "accepted", "region.remove"),
         ("DELETE", "/v1/regions/u9".into(), "", "refused", "region.remove"),
         ("POST", "/v1/backups".into(), "", "accepted", "backup.create"),

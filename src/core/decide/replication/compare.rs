@@ -79,19 +79,39 @@ impl Record {
     }
 }
 
-/// Which records are compared: those that one region made since a time.
+/// Hybrid logical times of the rules that send records: those up to them came before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Since {
+    /// Of what the source made itself.
+    pub own: u64,
+    /// Of what it has from other regions; `None`: no rule sends that on.
+    pub others: Option<u64>,
+}
+
+/// Which records are compared: those that a source sends to a destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scope {
-    /// The region that made them.
-    pub origin: u16,
-    /// Hybrid logical time of the rule: records up to it came before.
-    pub since: u64,
+    /// The source's number.
+    pub source: u16,
+    /// The destination's number: what it made itself is not sent back to it.
+    pub destination: u16,
+    /// Since when.
+    pub since: Since,
 }
 
 impl Scope {
     /// Whether a record is compared.
     pub fn covers(&self, record: &Record) -> bool {
-        record.version.region == self.origin && record.version.hlc > self.since
+        self.covers_version(record.version)
+    }
+
+    /// Whether a record of this version is compared.
+    pub fn covers_version(&self, version: Version) -> bool {
+        let Version { hlc, region, .. } = version;
+        match region == self.source {
+            true => hlc > self.since.own,
+            false => region != self.destination && self.since.others.is_some_and(|since| hlc > since),
+        }
     }
 }
 
@@ -231,6 +251,8 @@ pub enum Verdict {
     KeptHere,
     /// What is at the source now came from another region, or before the rule, and is not sent on.
     NotChained,
+    /// The destination has a record of a third region, from there or by another way than the source.
+    CameElsewhere,
     /// The destination has a record of the source that ranks above what the source has: the source has lost some.
     Ahead,
     /// Nothing explains it.
@@ -247,16 +269,17 @@ impl Verdict {
             Verdict::Parked => "parked",
             Verdict::KeptHere => "kept_here",
             Verdict::NotChained => "not_chained",
+            Verdict::CameElsewhere => "came_elsewhere",
             Verdict::Ahead => "ahead",
             Verdict::Drift(drift) => drift.as_str(),
         }
     }
 }
 
-/// Says why a register is here what it is, beside what it is there.
+/// Says why a register is here what it is, beside what it is at a source.
 ///
-/// `deletes_since`: deletes of the source that were made after this hybrid logical time are followed.
-pub fn judge(there: &There, here: &Here, deletes_since: Option<u64>) -> Verdict {
+/// `deletes_since`: deletes at the source that were made after this hybrid logical time are followed.
+pub fn judge(source: u16, there: &There, here: &Here, deletes_since: Option<u64>) -> Verdict {
     match (there, &here.record) {
         (There::Sent(sent), Some(record)) if sent == record => Verdict::Same,
         (There::Sent(sent), Some(record)) if sent.version == record.version => Verdict::Drift(Drift::Different),
@@ -284,6 +307,7 @@ pub fn judge(there: &There, here: &Here, deletes_since: Option<u64>) -> Verdict 
             }
         }
         (There::Cleaned, Some(_)) => Verdict::KeptHere,
+        (_, Some(record)) if record.version.region != source => Verdict::CameElsewhere,
         (There::Apart(_) | There::Gone(_), Some(_)) => Verdict::Ahead,
         (There::Never, Some(_)) => Verdict::Drift(Drift::Extra),
     }
@@ -337,7 +361,12 @@ mod tests {
             (There::Cleaned, here(Some(one), None), Verdict::KeptHere),
             (There::Never, here(Some(one), None), Verdict::Drift(Drift::Extra)),
             (There::Never, here(None, None), Verdict::Same),
+            (There::Never, here(Some(other), None), Verdict::CameElsewhere),
+            (There::Apart(one), here(Some(other), None), Verdict::CameElsewhere),
+            (There::Gone(version(9, 1)), here(Some(other), None), Verdict::CameElsewhere),
+            (There::Gone(version(16, 1)), here(Some(other), None), Verdict::KeptHere),
         ];
+        let judge = |there: &There, here: &Here, deletes_since| judge(1, there, here, deletes_since);
         for (there, here, verdict) in cases {
             assert_eq!(judge(&there, &here, None), verdict, "{there:?} {here:?}");
         }
@@ -382,8 +411,12 @@ mod tests {
     // What the rule does not send is not compared.
     #[test]
     fn scopes() {
-        let scope = Scope { origin: 1, since: 10 };
+        let scope = Scope { source: 1, destination: 2, since: Since { own: 10, others: None } };
         assert!(scope.covers(&record(b"1", 11, 1)));
-        assert!(!scope.covers(&record(b"1", 10, 1)) && !scope.covers(&record(b"1", 11, 2)));
+        assert!(!scope.covers(&record(b"1", 10, 1)) && !scope.covers(&record(b"1", 11, 3)));
+        let on = Scope { since: Since { own: 10, others: Some(5) }, ..scope };
+        assert!(on.covers(&record(b"1", 11, 1)) && on.covers(&record(b"1", 6, 3)));
+        assert!(!on.covers(&record(b"1", 5, 3)) && !on.covers(&record(b"1", 9, 1)));
+        assert!(!on.covers(&record(b"1", 11, 2)), "what the destination made does not come back");
     }
 }

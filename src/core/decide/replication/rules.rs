@@ -85,6 +85,8 @@ pub struct Rule {
     pub backfill: bool,
     /// What a client there gets of what has not arrived.
     pub read_through: ReadThrough,
+    /// What came here from other regions is sent on, but for what the destination made itself. ECR sends nothing on.
+    pub transitive: bool,
 }
 
 impl Rule {
@@ -150,7 +152,7 @@ mod tests {
         let to = to.iter().map(|text| Destination { region: region(text), registry: RegistryId::DEFAULT });
         let filters = filters.iter().map(|text| Prefix::parse(text).unwrap()).collect();
         let read_through = ReadThrough::Off;
-        Rule { destinations: to.collect(), filters, deletes: false, backfill: false, read_through }
+        Rule { destinations: to.collect(), filters, deletes: false, backfill: false, read_through, transitive: false }
     }
 
     // ECR's own pattern: whole parts begin with a letter or digit, the last one may be cut off anywhere.

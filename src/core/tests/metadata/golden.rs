@@ -28,7 +28,7 @@ use registry_core::metadata::principal::{
     DeleteKey, DeletePolicy, DeleteUser, KeyRow, PutKey, PutPolicy, PutUser, SetKeyEnabled, SetUserEnabled, UserKind,
 };
 use registry_core::metadata::quota::{GrantShare, RecallShares, SetRegistryQuota};
-use registry_core::metadata::region_link::SetRegionLink;
+use registry_core::metadata::region_link::{SetRegionLink, TakeOverRegion};
 use registry_core::metadata::register::MendTag;
 use registry_core::metadata::remote::{DropRemoteManifest, DropRemoteTag, PutRemoteManifest, SetRemoteTag};
 use registry_core::metadata::replica::{ConfirmCopy, DropReplica, FenceCopy};
@@ -223,9 +223,9 @@ fn region_commands() -> Vec<Command> {
     let region = RegionName::parse("there").unwrap();
     let to = Destination { region, registry: REGISTRY };
     let filters = vec![Prefix::parse("team/").unwrap()];
-    let sent = SentRow { filters: filters.clone(), read_through: ReadThrough::Digest };
-    let read_through = ReadThrough::Full;
-    let rule = Rule { destinations: vec![to], filters, deletes: true, backfill: true, read_through };
+    let sent = SentRow { filters: filters.clone(), read_through: ReadThrough::Digest, transitive: true };
+    let (destinations, read_through) = (vec![to], ReadThrough::Full);
+    let rule = Rule { destinations, filters, deletes: true, backfill: true, read_through, transitive: true };
     let zone = Some("zone-a".to_owned());
     let client = PlaceRow { network: "10.0.0.0/8".into(), region: "here".into(), zone };
     let address = AddressRow { node: NodeId(5), network: "::/0".into(), url: "https://h:7400".into() };
@@ -248,7 +248,7 @@ fn region_commands() -> Vec<Command> {
         testing::peer(2, "there").into(),
         DeletePeer { number: 2 }.into(),
         PutReplicationRules { registry: REGISTRY, rules: vec![rule] }.into(),
-        MoveCursor { source: 2, before, lineage: Lineage(9), index: 300 }.into(),
+        MoveCursor { source: 2, before, lineage: Lineage(9), index: 300, complete_ms: 70_000 }.into(),
         NoteDestination { number: 2, lineage: Lineage(9), index: 300 }.into(),
         TrimOutbox { slot: 300, registry: REGISTRY }.into(),
         PutRemoteManifest { put: testing::manifest(&key(), b"manifest bytes"), presence: version }.into(),
@@ -270,6 +270,7 @@ fn region_commands() -> Vec<Command> {
         SetRegionLink { number: 2, is_paused: Some(true), bytes_per_second: Some(70_000) }.into(),
         NoteOffer { number: 2, offer: OfferRow(vec![sent]) }.into(),
         PutPlaces { places }.into(),
+        TakeOverRegion { number: 2, complete_ms: 70_000 }.into(),
     ]
 }
 

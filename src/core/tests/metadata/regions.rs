@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use registry_core::decide::replication::compare::{Register, Scope, Verdict, judge};
+use registry_core::decide::replication::compare::{Register, Scope, Since, Verdict, judge};
 use registry_core::decide::tag_move::Mutability;
 use registry_core::metadata::cluster::{FEATURE_LEVEL, InitCluster};
 use registry_core::metadata::command::Command;
@@ -121,7 +121,8 @@ fn settle(regions: &mut [Region; 2]) {
 
 /// Why each register of one region that the other has a record of is there as it is; and whether their sums are equal.
 fn compare(source: &Region, destination: &Region) -> (Vec<Verdict>, bool) {
-    let scope = Scope { origin: source.number, since: 0 };
+    let since = Since::default();
+    let scope = Scope { source: source.number, destination: destination.number, since };
     let all = |region: &Region| register::page(&region.world.tables, &region.repository, &scope, None, usize::MAX).0;
     let (sent, taken) = (all(source), all(destination));
     let targets = sent.iter().map(|(register, record)| (register, Some(record.digest)));
@@ -130,7 +131,7 @@ fn compare(source: &Region, destination: &Region) -> (Vec<Verdict>, bool) {
     let verdict = |(register, target): (&Register, Option<Digest>)| {
         let there = register::there(&source.world.tables, &source.repository, &scope, register);
         let (tables, repository) = (&destination.world.tables, &destination.repository);
-        judge(&there, &register::here(tables, repository, register, target.as_ref(), false), Some(0))
+        judge(source.number, &there, &register::here(tables, repository, register, target.as_ref(), false), Some(0))
     };
     let sums = |region: &Region| register::sums(&region.world.tables, &region.repository, &scope);
     (registers.into_iter().map(verdict).collect(), sums(source) == sums(destination))
