@@ -54,9 +54,10 @@ sim: tools
 conformance: build
 	tests/conformance/run.sh
 
-## clients: real clients that install in a few minutes
+## clients: real clients that install in a few minutes, and sent to a nearer node also over HTTPS
 clients: build
 	tests/clients/run.sh --quick
+	TLS=1 tests/clients/run.sh nearest
 
 ## test-clients: every real client, each pushing to one node and pulling from another; over HTTP, HTTPS, and with Basic
 test-clients: build

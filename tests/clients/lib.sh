@@ -23,6 +23,12 @@ check() {
 # finish: a file that never gets here has failed, whatever its checks said.
 finish() { touch "$WORK/finished"; }
 
+# ends PID: what a client's file starts ends with it.
+started=()
+ends() { started+=("$1"); }
+end() { [ ${#started[@]} = 0 ] || { kill "${started[@]}"; wait "${started[@]}"; } 2>/dev/null; }
+trap end EXIT
+
 secret() { cat "$SECRET_FILE"; }
 
 # fails [TEXT] -- COMMAND...: the command must fail, and say TEXT if one is given.

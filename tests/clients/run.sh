@@ -4,6 +4,7 @@
 #   tests/clients/run.sh --quick      those that install in a few minutes, all but cosign; part of `make test`
 #   tests/clients/run.sh --all        all of them
 #   tests/clients/run.sh crane helm   these
+# Two of them are several clients: `mirrors` (containerd with two regions) and `nearest` (clients sent to another node).
 # PORTOLAN=binary, REGION and PORT=where the nodes listen (127.REGION.x.1:PORT), SETTINGS="auth.challenge=basic …"=settings
 # of every node, TLS=1 for HTTPS with an authority of its own. Installs what is missing, as root.
 set -euo pipefail
@@ -11,7 +12,7 @@ here=$(cd "$(dirname "$0")" && pwd); root=$(cd "$here/../.." && pwd)
 cache=${PORTOLAN_CACHE:-$HOME/.cache/portolan}
 export PORTOLAN=${PORTOLAN:-${CARGO_TARGET_DIR:-$cache/target}/debug/portolan}
 region=${REGION:-61} port=${PORT:-23400}
-quick=(docker podman skopeo buildah ctr crane oras regctl helm notation)
+quick=(docker podman skopeo buildah ctr crane oras regctl helm notation mirrors nearest)
 all=("${quick[@]}" cosign)
 case ${1:---all} in
   --quick) clients=("${quick[@]}");;
@@ -27,7 +28,10 @@ done
 tools=$cache/tools/bin; mkdir -p "$tools"
 # a Docker daemon that is started here is stopped here
 has_docker=; ! docker info >/dev/null 2>&1 || has_docker=1
-"$here/install.sh" "$tools" --only="$(IFS=,; echo "${clients[*]},skopeo,jq,curl")"
+needed=("${clients[@]}" skopeo jq curl)
+case " ${clients[*]} " in *' mirrors '*) needed+=(ctr);; esac
+case " ${clients[*]} " in *' nearest '*) needed+=(docker podman ctr crane oras regctl ip);; esac
+"$here/install.sh" "$tools" --only="$(IFS=,; echo "${needed[*]}")"
 export PATH=$tools:$PATH
 
 # Sample images, made once without a network and kept outside the clone; keyed by what makes them.
@@ -43,6 +47,7 @@ work=$(mktemp -d); : >"$work/dev.log"
 # the nodes share this machine's disk with everything else on it: how full that is says nothing about clients
 settings=(--set blobs.full_percent=97 --set blobs.refuse_percent=98 --set blobs.urgent_percent=99)
 for setting in ${SETTINGS:-}; do settings+=(--set "$setting"); done
+export NODE_SETTINGS="${settings[*]}"
 "$PORTOLAN" dev --dir "$work/dev" --region "$region" --port "$port" "${settings[@]}" >"$work/dev.log" 2>&1 &
 nodes=($!)
 end_nodes() { kill -INT "${nodes[@]}" 2>/dev/null || true; wait "${nodes[@]}" 2>/dev/null || true; }

@@ -104,13 +104,22 @@ fn t15_links_to_the_nearest_node() {
     assert_eq!(other(&digest.to_string(), &Digest::sha256(b"{}").to_string()), 403);
     assert_eq!(other(&cluster.node(2), &cluster.node(3)), 403);
     assert_eq!(follow(&format!("{location}A"), 2).status, 403);
-    // another client is sent back to show who it is, and is served there then
+    // another client is sent back, and has to show who it is there; one that has another address there is served
     let back = follow(&location, 3);
     let home = back.header("location").to_owned();
-    assert_eq!((back.status, &home), (307, &format!("{}{path}?portolan-link=none", cluster.node(1))));
-    let served = http::request("GET", &home).key(&cluster.key()).try_send_by(&client(3)).unwrap();
-    assert_eq!((served.status, served.body == layer), (200, true));
     let link = location.split_once("portolan-link=").unwrap().1;
+    assert_eq!((back.status, &home), (307, &format!("{}{path}?portolan-link={link}", cluster.node(1))));
+    let served = follow(&home, 2);
+    assert_eq!((served.status, served.body == layer), (200, true));
+    let bare = follow(&home, 3);
+    assert_eq!(
+        (bare.status, bare.header("location")),
+        (307, &*format!("{}{path}?portolan-link=none", cluster.node(1)))
+    );
+    let asked = bare.header("location").to_owned();
+    assert_eq!(follow(&asked, 3).status, 401);
+    let served = http::request("GET", &asked).key(&cluster.key()).try_send_by(&client(3)).unwrap();
+    assert_eq!((served.status, served.body == layer), (200, true));
     let manifest = format!("{}/v2/team/app/manifests/v1?portolan-link={link}", cluster.node(2));
     assert_eq!(follow(&manifest, 2).status, 401, "it is for blobs only");
     assert_eq!(http::request("DELETE", &location).try_send_by(&client(2)).unwrap().status, 401);

@@ -93,17 +93,17 @@ pub(super) enum Followed {
 }
 
 /// Looks at a link: it must be of this path and this node, and who follows it must be allowed to, now and here.
-pub(super) async fn follow(exchange: &Exchange<'_>, name: &str, text: &str, link: &str) -> Result<Followed, Failure> {
+pub(super) async fn follow(exchange: &Exchange<'_>, name: &str, text: &str, sealed: &str) -> Result<Followed, Failure> {
     let denied = || Failure::from(Refusal::Denied { detail: "the link is not for this, or not any more".to_owned() });
     let name = RepositoryName::parse(name).map_err(|_| denied())?;
     let digest = exchange::digest(text)?;
-    let sent_back = |link: &Link| {
-        let back = format!("{}{}?{LINK}={NONE}", link.back, path(&name, &digest));
+    let sent_back = |link: &Link, right: &str| {
+        let back = format!("{}{}?{LINK}={right}", link.back, path(&name, &digest));
         is_as_safe(&exchange.info.origin(), &link.back).then(|| Followed::Back(to(back)))
     };
-    let (caller, link) = match exchange.auth().follow(link, &exchange.evidence()).await {
+    let (caller, link) = match exchange.auth().follow(sealed, &exchange.evidence()).await {
         Ok(followed) => followed,
-        Err(NoLink::Expired(link)) if link.digest == digest => return sent_back(&link).ok_or_else(denied),
+        Err(NoLink::Expired(link)) if link.digest == digest => return sent_back(&link, NONE).ok_or_else(denied),
         Err(NoLink::Expired(_) | NoLink::Foreign) => return Err(denied()),
         Err(NoLink::Unavailable) => return Err(Refusal::Unavailable { retry_after_ms: RETRY_AFTER_MS }.into()),
     };
@@ -113,13 +113,16 @@ pub(super) async fn follow(exchange: &Exchange<'_>, name: &str, text: &str, link
         drop(exchange.refused(&caller, "blob.get", name.as_str(), refused));
         denied()
     })?;
-    let is_here = link.digest == digest && link.node == registry.node();
+    // where the client was before the link holds as well: for one that has another address elsewhere and comes back
+    let is_back = registry.own_address(link.client).as_ref() == Some(&link.back);
+    let is_here = link.digest == digest && (is_back || link.node == registry.node());
     if !is_here || !registry.is_repository(&permit, link.repository).await? {
         return Err(denied());
     }
-    // one that it was not made for shows its credential there; so does who has another address here
+    // many clients don't show their credential again where they are sent back to, so that the link goes with them; one
+    // that it was not made for has to
     if link.client != exchange.info.client() {
-        return sent_back(&link).ok_or_else(denied);
+        return sent_back(&link, if is_back { NONE } else { sealed }).ok_or_else(denied);
     }
     Ok(Followed::Here(registry.pull_blob(&permit, &digest).await?, digest))
 }

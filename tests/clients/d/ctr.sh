@@ -1,17 +1,5 @@
 # containerd by ctr: whole-body uploads, a mirror whose requests carry ?ns=, manifests by digest.
-cat >config.toml <<T
-version = 2
-root = "$WORK/root"
-state = "$WORK/state"
-disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.aufs"]
-[grpc]
-address = "$WORK/containerd.sock"
-T
-containerd --config config.toml >containerd.log 2>&1 &
-containerd=$!
-trap 'kill $containerd; wait $containerd' EXIT
-ctr() { command ctr -a "$WORK/containerd.sock" "$@"; }
-for _ in $(seq 100); do ctr version >/dev/null 2>&1 && break; sleep 0.1; done
+. "$HERE/containerd.sh"
 
 # at 127.x ctr speaks HTTP unless a hosts.toml says otherwise
 reach=("${plain[@]}")
@@ -22,8 +10,6 @@ fi
 # ctr has no login and asks a terminal for a password: it gets it with each command
 pull() { ctr images pull "${reach[@]}" --user "$KEY_ID:$(secret)" --snapshotter native "$@"; }
 push() { ctr images push "${reach[@]}" --user "$KEY_ID:$(secret)" "$@"; }
-digest_of() { ctr images ls "name==$1" | awk 'NR == 2 {print $3}'; }
-forget() { ctr images rm --sync "$@"; }
 
 import() {
   tar -C "$IMAGES/busybox" -cf busybox.tar .
