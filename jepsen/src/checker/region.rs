@@ -57,7 +57,7 @@ pub(super) fn check(events: &[Event]) -> Verdict {
     problems.extend(steps_back(events, &writes, &order));
     problems.extend(broken_images(events));
     problems.extend(comparisons(events, order.has_losses()));
-    let (aside, left) = set_aside(events);
+    let (aside, left) = set_aside(events, &order);
     problems.extend(left);
     let all = || writes.values().flatten();
     let figures = json!({

@@ -13,6 +13,10 @@ use crate::history::{Act, Event, Kind};
 
 /// Two operations this far apart have an order that everybody must see, nanoseconds.
 const APART: i64 = 50_000_000;
+/// How far a change may be ahead of a region's clocks before that one puts it aside, nanoseconds.
+const AHEAD_MAX: i64 = 300_000_000_000;
+/// How long changes may take to the other region, behind a link that was cut and calls that are repeated ever less often.
+const ARRIVES_MAX: i64 = 45_000_000_000;
 
 /// When a region took a write.
 #[derive(Clone, Copy, Debug)]
@@ -100,9 +104,14 @@ impl<'a> Order<'a> {
 
     /// The latest time that any clock has shown.
     fn most(&self, time: u64) -> i64 {
-        let all = self.skews.values().flatten().filter(|skew| skew.from <= time);
-        let shown = all.map(|skew| signed(skew.to.min(time)) + skew.off.1);
-        shown.max().unwrap_or(0).max(signed(time))
+        self.skews.keys().map(|region| self.most_in(region, time)).max().unwrap_or(0).max(signed(time))
+    }
+
+    /// The latest time that a region's clocks have shown.
+    fn most_in(&self, region: &str, time: u64) -> i64 {
+        let skews = self.skews.get(region).map_or(&[][..], Vec::as_slice);
+        let past = skews.iter().filter(|skew| skew.from <= time);
+        past.map(|skew| signed(skew.to.min(time)) + skew.off.1).max().unwrap_or(0).max(signed(time))
     }
 }
 
@@ -163,7 +172,7 @@ fn losses(events: &[Event]) -> BTreeMap<&str, Vec<Loss>> {
 }
 
 /// What is still put aside at the end, and changes of a clock that was too far ahead of which nothing was.
-pub(super) fn set_aside(events: &[Event]) -> (Value, Vec<String>) {
+pub(super) fn set_aside(events: &[Event], order: &Order<'_>) -> (Value, Vec<String>) {
     let mut problems = Vec::new();
     let mut last: BTreeMap<&str, &Event> = BTreeMap::new();
     let (mut most, mut settled) = (BTreeMap::<&str, u64>::new(), 0);
@@ -181,20 +190,32 @@ pub(super) fn set_aside(events: &[Event]) -> (Value, Vec<String>) {
             None => problems.push(format!("{region} does not tell what it has put aside: {}", event.value)),
         }
     }
-    let far =
-        nemesis(events, Act::Inject).filter(|event| event.kind == Kind::Info && event.value["outcome"] == "installed");
-    for event in far.filter(|event| event.value["kind"] == "clock-far-ahead") {
-        let fast = event.value["regions"][0].as_str().unwrap_or_default();
+    let far = nemesis(events, Act::Inject).filter(|event| event.value["kind"] == "clock-far-ahead");
+    for event in far.filter(|event| event.kind == Kind::Info && has_to_show(events, order, event)) {
+        let (fast, off) = (&event.value["regions"][0], &event.value["offset_s"]);
         let is_seen = nemesis(events, Act::Parked).any(|seen| {
             let count = seen.value["count"].as_u64().unwrap_or(0);
-            seen.time > event.time && seen.value["region"] != fast && count > 0
+            seen.time > event.time && seen.value["region"] != *fast && count > 0
         });
         if !is_seen {
-            let off = &event.value["offset_s"];
             problems.push(format!("the clocks of {fast} were {off} s ahead, and nothing of it was put aside"));
         }
     }
     (serde_json::json!({"most": most, "settled": settled}), problems)
+}
+
+/// Whether something that a region put while its clocks were far ahead must have come to the other region too early,
+/// by that one's clocks.
+fn has_to_show(events: &[Event], order: &Order<'_>, far: &Event) -> bool {
+    let fast = far.value["regions"][0].as_str().unwrap_or_default();
+    let other = if fast == "r1" { "r2" } else { "r1" };
+    let is_end = |event: &&Event| event.kind == Kind::Invoke && event.value["fault"] == far.value["fault"];
+    let end = nemesis(events, Act::Heal).find(is_end).map_or(u64::MAX, |event| event.time);
+    let ahead = |time: u64| order.least(fast, time) - order.most_in(other, time);
+    pairs(events, &[Act::RegionPut]).iter().any(|pair| {
+        let is_its = region(pair.invoke) == fast && (far.time..end).contains(&pair.invoke.time);
+        is_its && pair.is_ok() && ahead(pair.invoke.time) > AHEAD_MAX + ARRIVES_MAX
+    })
 }
 
 #[cfg(test)]
@@ -211,8 +232,7 @@ mod tests {
     }
 
     fn skew(from: f64, to: f64, region: &str, offset_s: i64) -> Vec<Line<'static>> {
-        let value =
-            |outcome| json!({"kind": "clock-ahead", "regions": [region], "offset_s": offset_s, "outcome": outcome});
+        let value = |outcome| json!({"fault": 1, "kind": "clock-ahead", "regions": [region], "offset_s": offset_s, "outcome": outcome});
         vec![
             told(from, Kind::Invoke, Act::Inject, value("")),
             told(from + 1.0, Kind::Info, Act::Inject, value("installed")),
@@ -279,22 +299,33 @@ mod tests {
         assert!(order.may_be_lost(&moment("r1", 12), "r:t", None), "nobody sees a delete");
     }
 
-    // What is left aside, and a clock that was too far ahead without anything that was put aside, are problems.
+    // What is left aside, and a clock that was too far ahead without anything that was put aside, are problems; not
+    // where the other region's clocks were ahead as well, or nothing was put.
     #[test]
     fn aside() {
-        let far = |outcome| json!({"kind": "clock-far-ahead", "regions": ["r1"], "offset_s": 330, "outcome": outcome});
+        let far = |outcome| json!({"fault": 2, "kind": "clock-far-ahead", "regions": ["r1"], "offset_s": 360, "outcome": outcome});
         let parked = |at, region: &str, count: u64| {
             told(at, Kind::Info, Act::Parked, json!({"region": region, "count": count, "settled": 3}))
         };
-        let problems = |lines: &[Line<'_>]| set_aside(&history(lines)).1.join("; ");
-        let inject = told(1.0, Kind::Info, Act::Inject, far("installed"));
-        let good = [inject.clone(), parked(5.0, "r2", 7), parked(9.0, "r2", 0)];
-        assert_eq!(problems(&good), "");
-        assert_eq!(set_aside(&history(&good)).0, json!({"most": {"r2": 7}, "settled": 6}));
-        assert!(problems(&good[..2]).contains("r2 has put 7 changes aside at the end"));
-        assert!(problems(&[inject.clone(), parked(9.0, "r2", 0)]).contains("330 s ahead, and nothing"));
-        assert!(problems(&[inject, parked(5.0, "r1", 7), parked(9.0, "r1", 0)]).contains("and nothing"));
-        assert_eq!(problems(&[told(1.0, Kind::Info, Act::Inject, far("skipped"))]), "");
+        let put = |at: f64, kind| (at, Some(1), kind, Act::RegionPut, "r:t", "r1/a-1", Value::Null);
+        let of = |lines: &[Line<'_>]| {
+            let events = history(lines);
+            let (figures, problems) = set_aside(&events, &Order::of(&events));
+            (figures, problems.join("; "))
+        };
+        let problems = |lines: &[Line<'_>]| of(lines).1;
+        let inject = told(11.0, Kind::Info, Act::Inject, far("installed"));
+        let writes = [put(12.0, Kind::Invoke), put(12.1, Kind::Ok)];
+        let with = |more: &[Line<'static>]| [&[inject.clone()][..], &writes, more].concat();
+        let good = with(&[parked(15.0, "r2", 7), parked(19.0, "r2", 0)]);
+        assert_eq!(of(&good), (json!({"most": {"r2": 7}, "settled": 6}), String::new()));
+        assert!(problems(&good[..4]).contains("r2 has put 7 changes aside at the end"));
+        assert!(problems(&with(&[parked(19.0, "r2", 0)])).contains("360 s ahead, and nothing"));
+        assert!(problems(&with(&[parked(15.0, "r1", 7), parked(19.0, "r1", 0)])).contains("and nothing"));
+        assert_eq!(problems(&[inject.clone()]), "");
+        let other = skew(1.0, 8.0, "r2", 100);
+        assert_eq!(problems(&[&other[..], &with(&[])].concat()), "", "the other one has seen 109");
+        assert_eq!(problems(&[&[told(11.0, Kind::Info, Act::Inject, far("skipped"))][..], &writes].concat()), "");
         let silent = told(9.0, Kind::Info, Act::Parked, json!({"region": "r2", "count": null}));
         assert!(problems(&[silent]).contains("does not tell"));
     }

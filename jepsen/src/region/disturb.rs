@@ -152,8 +152,9 @@ impl<'a> Nemesis<'a> {
 
     /// Sets the clocks of a region wrong; they stay so while other faults come.
     async fn skew(&mut self, trouble: Trouble, about: Value) -> Result<(), Fault> {
-        let is_same = |skew: &Skew| skew.trouble.at == trouble.at;
-        if let Some(before) = self.skews.iter().position(is_same) {
+        // one that is far ahead of another that is ahead as well shows nothing
+        let is_over = |skew: &Skew| skew.trouble.at == trouble.at || trouble.kind == Kind::ClockFarAhead;
+        while let Some(before) = self.skews.iter().position(is_over) {
             let before = self.skews.swap_remove(before);
             self.right(before).await?;
         }

@@ -149,7 +149,7 @@ impl Deck {
         let offset_s = match kind {
             Kind::ClockAhead => random.i64(2..AHEAD_MAX_S - 60),
             Kind::ClockBehind => -random.i64(2..AHEAD_MAX_S - 60),
-            Kind::ClockFarAhead => random.i64(AHEAD_MAX_S + 20..AHEAD_MAX_S + 50),
+            Kind::ClockFarAhead => random.i64(AHEAD_MAX_S + 60..AHEAD_MAX_S + 90),
             _ => 0,
         };
         let window = Duration::from_millis(random.u64(lasts_ms));
