@@ -15,7 +15,7 @@ use crate::history::{Act, Event, Kind};
 const APART: i64 = 50_000_000;
 /// How far a change may be ahead of a region's clocks before that one puts it aside, nanoseconds.
 const AHEAD_MAX: i64 = 300_000_000_000;
-/// How long changes may take to the other region, behind a link that was cut and calls that are repeated ever less often.
+/// How long changes may take to the other region, behind a link that was cut and calls repeated ever less often.
 const ARRIVES_MAX: i64 = 45_000_000_000;
 
 /// When a region took a write.
@@ -85,8 +85,8 @@ impl<'a> Order<'a> {
         !self.losses.is_empty()
     }
 
-    /// Whether what a region acknowledged may be gone: the backup need not hold it, and the other region is not known to
-    /// have got it.
+    /// Whether what a region acknowledged may be gone: the backup need not hold it, and the other region is not known
+    /// to have got it.
     pub(super) fn may_be_lost(&self, moment: &Moment<'_>, key: &str, digest: Option<&str>) -> bool {
         let losses = self.losses.get(moment.region).map_or(&[][..], Vec::as_slice);
         let is_beyond = |loss: &Loss| moment.ended > loss.backup && moment.began < loss.to;
@@ -232,7 +232,8 @@ mod tests {
     }
 
     fn skew(from: f64, to: f64, region: &str, offset_s: i64) -> Vec<Line<'static>> {
-        let value = |outcome| json!({"fault": 1, "kind": "clock-ahead", "regions": [region], "offset_s": offset_s, "outcome": outcome});
+        let about = json!({"fault": 1, "kind": "clock-ahead", "regions": [region], "offset_s": offset_s});
+        let value = |outcome: &str| crate::nemesis::merged(about.clone(), json!({"outcome": outcome}));
         vec![
             told(from, Kind::Invoke, Act::Inject, value("")),
             told(from + 1.0, Kind::Info, Act::Inject, value("installed")),
@@ -245,8 +246,8 @@ mod tests {
         Moment { region, began: began_s * S, ended: began_s * S + 1 }
     }
 
-    // With right clocks the later one wins. A clock that is ahead wins for as long as it is ahead of the right time, and
-    // nothing is known of writes that it may rank above; in its own region order stays.
+    // With right clocks the later one wins. A clock that is ahead wins for as long as it is ahead of the right time,
+    // and nothing is known of writes that it may rank above; in its own region order stays.
     #[test]
     fn clocks() {
         let right = Order::default();
@@ -303,7 +304,10 @@ mod tests {
     // where the other region's clocks were ahead as well, or nothing was put.
     #[test]
     fn aside() {
-        let far = |outcome| json!({"fault": 2, "kind": "clock-far-ahead", "regions": ["r1"], "offset_s": 360, "outcome": outcome});
+        let far = |outcome| {
+            let kind = "clock-far-ahead";
+            json!({"fault": 2, "kind": kind, "regions": ["r1"], "offset_s": 360, "outcome": outcome})
+        };
         let parked = |at, region: &str, count: u64| {
             told(at, Kind::Info, Act::Parked, json!({"region": region, "count": count, "settled": 3}))
         };

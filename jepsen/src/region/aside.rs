@@ -31,14 +31,24 @@ pub(super) async fn look(regions: &[Region], recorder: &Recorder, at: usize) -> 
     count > 0
 }
 
+/// How long what was put aside is tried again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// All together.
+    pub(super) all: Duration,
+    /// Without one that was taken.
+    pub(super) idle: Duration,
+}
+
 /// Has a region try again what it has put aside, as an operator would, until nothing is or the patience is over.
-pub(super) async fn retry(regions: &[Region], recorder: &Recorder, at: usize, patience: Duration) -> Result<(), Fault> {
+pub(super) async fn retry(regions: &[Region], recorder: &Recorder, at: usize, patience: Patience) -> Result<(), Fault> {
     let (began, cluster) = (Instant::now(), &regions[at].cluster);
+    let mut progress = began;
     let path = format!("/v1/replication/parked/{}/retry", name(2 - at));
     let (mut settled, mut after, mut last) = (0, Value::Null, Value::Null);
     loop {
         let count = put_aside(regions, at).await.map(|(count, _)| count);
-        if count == Some(0) || began.elapsed() > patience {
+        if count == Some(0) || began.elapsed() > patience.all || progress.elapsed() > patience.idle {
             let value = json!({"region": region_name(at), "count": count, "settled": settled, "last": last});
             recorder.note(Note::nemesis(Act::Parked, None, value));
             return Ok(());
@@ -46,7 +56,11 @@ pub(super) async fn retry(regions: &[Region], recorder: &Recorder, at: usize, pa
         let (leader, _) = cluster.wait_leader(LEADER_MAX).await?;
         match cluster.admin().act(&cluster.seats()[leader], &path, &json!({"after": after})).await {
             Ok(retried) => {
-                settled += retried["settled"].as_u64().unwrap_or(0);
+                let taken = retried["settled"].as_u64().unwrap_or(0);
+                settled += taken;
+                if taken > 0 {
+                    progress = Instant::now();
+                }
                 last = retried["failed"].get(0).cloned().unwrap_or_default();
                 after = retried["rest"].clone();
                 if after.is_null() && !last.is_null() {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::aside::Patience;
 use super::link::{Link, State};
 use super::trouble::{AHEAD_MAX_S, Deck, Kind, Trouble};
 use super::{LEADER_MAX, Region, aside, region_name};
@@ -19,7 +20,7 @@ const CLOCK_SEEN: Duration = Duration::from_millis(1500);
 /// Runs that are shorter have no restore: it takes half a minute.
 const RESTORE_MIN: Duration = Duration::from_secs(180);
 /// How long changes that were put aside are tried again while the load goes on.
-const RETRY_MAX: Duration = Duration::from_secs(30);
+const RETRY: Patience = Patience { all: Duration::from_secs(30), idle: Duration::from_secs(30) };
 
 /// A clock that is wrong.
 struct Skew {
@@ -210,7 +211,7 @@ impl<'a> Nemesis<'a> {
                 aside.is_seen |= aside::look(self.regions, self.recorder, aside.at).await;
             }
             if is_due && aside.is_seen {
-                aside::retry(self.regions, self.recorder, aside.at, RETRY_MAX).await?;
+                aside::retry(self.regions, self.recorder, aside.at, RETRY).await?;
             } else {
                 left.push(aside);
             }

@@ -26,12 +26,15 @@ use crate::options::RunOptions;
 use crate::run::concluded;
 use crate::workload::Shared;
 use crate::workload::nodes::Nodes;
+use aside::Patience;
 use disturb::Nemesis;
 use link::Link;
 use load::{Field, Place};
 
 /// How long the regions may take to be equal when everything is up again.
 const EQUAL_MAX: Duration = Duration::from_secs(420);
+/// How long they may take what they have put aside: some ten a second on a busy machine.
+const RETRY: Patience = Patience { all: Duration::from_secs(1800), idle: Duration::from_secs(120) };
 const LEADER_MAX: Duration = Duration::from_secs(60);
 const FINISH_MAX: Duration = Duration::from_secs(120);
 /// Own tags read at the end, from each region.
@@ -175,7 +178,7 @@ async fn finish(regions: &mut [Region], shared: &Arc<Shared>) -> Result<(), Faul
         shared.recorder.note(Note::nemesis(Act::Converge, None, value));
     }
     for at in 0..regions.len() {
-        aside::retry(regions, &shared.recorder, at, EQUAL_MAX).await?;
+        aside::retry(regions, &shared.recorder, at, RETRY).await?;
     }
     let began = Instant::now();
     let mut reports = Vec::new();
