@@ -36,7 +36,8 @@ pub(crate) enum Workload {
     /// of 0 to 2 s drawn from the seed.
     Gc,
     /// Two regions that copy to each other; for --minutes, which is part of it, links break one way or both, leaders
-    /// die, a region's clock is wrong, and in runs of three minutes and more a region is restored from a backup.
+    /// die, a region's clocks are wrong; in runs of three minutes and more they are far ahead as well, and a region is
+    /// restored from a backup.
     Region,
     /// `push-set`, `tag-register`, `blob-bytes` and `listing` side by side, in shares drawn from the seed.
     Mixed,

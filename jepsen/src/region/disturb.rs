@@ -17,8 +17,8 @@ use crate::workload::Shared;
 
 /// A node looks at the time it is to show once a second.
 const CLOCK_SEEN: Duration = Duration::from_millis(1500);
-/// Runs that are shorter have no restore: it takes half a minute.
-const RESTORE_MIN: Duration = Duration::from_secs(180);
+/// Shorter runs have neither a restore nor clocks far ahead: it takes minutes until all is well again.
+const LONG_MIN: Duration = Duration::from_secs(180);
 /// How long changes that were put aside are tried again while the load goes on.
 const RETRY: Patience = Patience { all: Duration::from_secs(30), idle: Duration::from_secs(30) };
 
@@ -104,10 +104,10 @@ impl<'a> Nemesis<'a> {
     /// Why a fault can't be had.
     fn why_not(&self, kind: Kind) -> Option<String> {
         match kind {
-            _ if kind.sets_clocks() => self.regions[0].cluster.no_clocks(),
-            Kind::Restore if self.lasts < RESTORE_MIN => {
-                Some(format!("the run is shorter than {} s", RESTORE_MIN.as_secs()))
+            Kind::Restore | Kind::ClockFarAhead if self.lasts < LONG_MIN => {
+                Some(format!("the run is shorter than {} s", LONG_MIN.as_secs()))
             }
+            _ if kind.sets_clocks() => self.regions[0].cluster.no_clocks(),
             _ => None,
         }
     }
