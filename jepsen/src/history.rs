@@ -133,6 +133,12 @@ pub(crate) enum Act {
     RegionFinal,
     /// A blob that images of a repository name is read there when everything is over.
     RegionBlob,
+    /// Nemesis: a backup of a region is made.
+    Backup,
+    /// Nemesis: all nodes of a region are lost.
+    Lose,
+    /// Nemesis: what a region has put aside of the other one's changes was looked at, or tried again.
+    Parked,
     /// Nemesis: both regions have compared with each other.
     Compared,
     /// Nemesis: a cycle of collection ended.

@@ -11,6 +11,7 @@ use crate::checker::{Collected, Demands};
 use crate::cluster::{Plan, Record, bucket, built_binary};
 use crate::fault::{Fault, told};
 use crate::nemesis::{self, CutPlan, FaultKind, KillPlan, MixPlan, Target, UpgradePlan};
+use crate::region;
 use crate::workload::crew;
 
 /// What clients do.
@@ -34,7 +35,9 @@ pub(crate) enum Workload {
     /// Images that share blobs are pushed, untagged and deleted while collection runs as fast as it can, with a grace
     /// of 0 to 2 s drawn from the seed.
     Gc,
-    /// Two regions that copy to each other; links and leaders break for --minutes, which is part of it.
+    /// Two regions that copy to each other; for --minutes, which is part of it, links break one way or both, leaders
+    /// die, a region's clocks are wrong; in runs of three minutes and more they are far ahead as well, and a region is
+    /// restored from a backup.
     Region,
     /// `push-set`, `tag-register`, `blob-bytes` and `listing` side by side, in shares drawn from the seed.
     Mixed,
@@ -101,7 +104,8 @@ pub(crate) struct RunOptions {
     #[arg(long, default_value_t = 20)]
     #[serde(default)]
     pub(crate) cuts: u32,
-    /// The faults of `mix`, or groups of them (partition, bitrot, disk), with commas; left out: drawn from the seed.
+    /// The faults of `mix`, or groups of them (partition, bitrot, disk), with commas; left out: drawn from the seed. Of
+    /// the workload `region`: its own, left out: all.
     #[arg(long, value_delimiter = ',', value_name = "FAULT")]
     #[serde(default)]
     pub(crate) only: Vec<String>,
@@ -200,7 +204,7 @@ impl RunOptions {
             settings: self.settings(),
             dir: dir.to_owned(),
             volume_mb: self.needs_volumes().then_some(self.volume_mb),
-            sets_clocks: self.mix_kinds().contains(&FaultKind::Clock),
+            sets_clocks: self.workload == Workload::Region || self.mix_kinds().contains(&FaultKind::Clock),
             has_bucket: self.blobs == Blobs::S3,
         };
         if plan.has_bucket {
@@ -243,7 +247,11 @@ impl RunOptions {
 
     /// What is wrong with the options as a whole.
     pub(crate) fn refuse_nonsense(&self) -> Result<(), Fault> {
-        let only = nemesis::parse(&self.only)?;
+        let is_region = self.workload == Workload::Region;
+        if is_region {
+            region::refuse_unknown(&self.only)?;
+        }
+        let only = if is_region { Vec::new() } else { nemesis::parse(&self.only)? };
         if self.nemesis != Nemesis::Mix && (!only.is_empty() || self.may_hit_all) {
             return Err(Fault::new("--only and --unsafe are for --nemesis mix"));
         }

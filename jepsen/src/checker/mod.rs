@@ -17,6 +17,7 @@ mod pulls;
 #[cfg(test)]
 mod recorded;
 mod region;
+mod region_order;
 mod register;
 mod repeats;
 mod resume;
@@ -111,7 +112,13 @@ pub(crate) fn judge_all(dir: &Path, events: &[Event], demands: &Demands) -> Vec<
 /// The judges that need nothing but the history.
 fn judge(events: &[Event], demands: &Demands) -> Vec<Verdict> {
     if events.iter().any(|event| region::ACTS.contains(&event.f)) {
-        return vec![coverage::check(events, demands), region::check(events)];
+        let mut verdicts = vec![coverage::check(events, demands)];
+        // histories of before clocks and restores do not number their faults
+        if nemesis(events, Act::Inject).any(|event| event.value["kind"].is_string()) {
+            verdicts.push(faults::check(events, demands));
+        }
+        verdicts.push(region::check(events));
+        return verdicts;
     }
     let mut verdicts = vec![
         coverage::check(events, demands),

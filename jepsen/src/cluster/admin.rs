@@ -12,6 +12,8 @@ use crate::workload::client::{Credential, http};
 const ASK_MAX: Duration = Duration::from_secs(3);
 /// How long for an act.
 const ACT_MAX: Duration = Duration::from_secs(15);
+/// How long for an act of many steps.
+const LONG_ACT_MAX: Duration = Duration::from_secs(60);
 /// How long for a word about its health.
 const HEALTH_MAX: Duration = Duration::from_millis(500);
 
@@ -82,6 +84,17 @@ impl Admin {
     pub(crate) async fn document(&self, seat: &Seat, path: &str) -> Result<Value, String> {
         let request = self.credential.sign(self.http.get(format!("http://{}{path}", seat.admin)));
         let answer = request.send().await.map_err(|error| error.to_string())?;
+        let status = answer.status();
+        if !status.is_success() {
+            return Err(format!("{status} {}", answer.text().await.unwrap_or_default()));
+        }
+        answer.json().await.map_err(|error| error.to_string())
+    }
+
+    /// Has a node do what a path stands for, and takes the document that it answers with; why not, if it does not.
+    pub(crate) async fn act(&self, seat: &Seat, path: &str, body: &Value) -> Result<Value, String> {
+        let request = self.credential.sign(self.http.post(format!("http://{}{path}", seat.admin)).json(body));
+        let answer = request.timeout(LONG_ACT_MAX).send().await.map_err(|error| error.to_string())?;
         let status = answer.status();
         if !status.is_success() {
             return Err(format!("{status} {}", answer.text().await.unwrap_or_default()));

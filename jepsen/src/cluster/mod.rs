@@ -13,6 +13,7 @@ mod made;
 mod process;
 mod record;
 mod rejoin;
+mod restore;
 mod supervisor;
 mod tools;
 mod volume;

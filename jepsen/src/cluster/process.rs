@@ -23,9 +23,9 @@ pub(super) struct Node {
     pub(super) id: String,
     pub(super) data: PathBuf,
     pub(super) log: PathBuf,
-    config: PathBuf,
+    pub(super) config: PathBuf,
     binary: PathBuf,
-    settings: Vec<String>,
+    pub(super) settings: Vec<String>,
     /// File that tells the node how wrong its clock is; none for a right one.
     pub(super) clock: Option<Clock>,
     /// Control group that its process goes to.

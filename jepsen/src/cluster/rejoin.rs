@@ -26,6 +26,16 @@ impl Cluster {
         self.empty(at)?;
         self.renew_certificate(at)?;
         self.spawn(at)?;
+        self.join_new(at, through).await?;
+        if self.nodes[at].id == old {
+            return Err(Fault::new(format!("node {} came back under its old id {old}", self.nodes[at].seat.name)));
+        }
+        Ok(())
+    }
+
+    /// Has a node that runs without any state join through another one; back when it is ready and votes.
+    pub(super) async fn join_new(&mut self, at: usize, through: usize) -> Result<(), Fault> {
+        let (admin, other) = (self.admin.clone(), self.nodes[through].seat.clone());
         let (seat, seeds) = (self.nodes[at].seat.clone(), vec![raft_address(&other)]);
         let join = || async {
             let Err(why) = admin.join(&seat, &seeds).await else { return Ok(()) };
@@ -36,9 +46,6 @@ impl Cluster {
         self.wait_ready(at).await?;
         self.learn_id(at).await?;
         let new = self.nodes[at].id.clone();
-        if new == old {
-            return Err(Fault::new(format!("node {} came back under its old id {old}", seat.name)));
-        }
         let vote = || async { if admin.votes(&other, &new).await { Ok(()) } else { Err("it does not".to_owned()) } };
         repeated(&format!("node {new} ({}) does not vote", seat.name), vote).await
     }
@@ -58,7 +65,7 @@ impl Cluster {
     }
 
     /// A certificate with an id that nobody had, in place of the old one.
-    fn renew_certificate(&mut self, at: usize) -> Result<(), Fault> {
+    pub(super) fn renew_certificate(&mut self, at: usize) -> Result<(), Fault> {
         let node = &self.nodes[at];
         let authority = self.plan.data().join("certs");
         // `certs node` keeps the id of a certificate that it finds under a name

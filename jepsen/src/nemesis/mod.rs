@@ -27,6 +27,7 @@ pub(crate) use kill_node::{KillPlan, Target, kill_nodes};
 pub(crate) use kind::{FaultKind, parse};
 pub(crate) use mix::{MixPlan, mix};
 pub(crate) use power_cut::{CutPlan, cut_power};
+pub(crate) use primitive::merged;
 pub(crate) use schedule::{kinds, schedule};
 pub(crate) use upgrade::{NAME as UPGRADE, UpgradePlan, upgrade};
 

@@ -335,7 +335,7 @@ fn told(about: Value, outcome: &Outcome) -> Value {
 }
 
 /// Two objects in one; nothing is no object.
-pub(super) fn merged(mut one: Value, other: Value) -> Value {
+pub(crate) fn merged(mut one: Value, other: Value) -> Value {
     if let (Value::Object(one), Value::Object(other)) = (&mut one, other) {
         one.extend(other.into_iter().filter(|(_, value)| !value.is_null()));
     }

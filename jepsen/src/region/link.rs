@@ -1,4 +1,5 @@
-//! The link from one region's nodes to another's doors: a proxy for each door, which can be cut, or hang.
+//! The link from one region's nodes to another's doors: a proxy for each door, which can be cut, or hang, both ways or
+//! one way only.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,6 +20,27 @@ pub(crate) enum State {
     Cut,
     /// Nothing goes through, and nobody is told: as where packets are dropped.
     Hangs,
+    /// So it is towards who was called only: no request arrives.
+    LosesRequests,
+    /// So it is towards who called only: requests arrive, and no answer comes back.
+    LosesAnswers,
+}
+
+/// Which way bytes go.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    There,
+    Back,
+}
+
+impl State {
+    /// Whether bytes that go this way have to wait.
+    fn holds(self, way: Way) -> bool {
+        match (self, way) {
+            (State::Hangs, _) | (State::LosesRequests, Way::There) | (State::LosesAnswers, Way::Back) => true,
+            (State::Up | State::Cut | State::LosesRequests | State::LosesAnswers, _) => false,
+        }
+    }
 }
 
 /// One direction: who connects, connects through it.
@@ -58,20 +80,19 @@ async fn carry(client: TcpStream, target: SocketAddr, mut state: watch::Receiver
     // a node that does not run refuses, and so does its end of the link
     let Ok(server) = TcpStream::connect(target).await else { return };
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
-    let there = copy(from_client, to_server, state.clone());
-    let back = copy(from_server, to_client, state.clone());
+    let there = copy(from_client, to_server, Way::There, state.clone());
+    let back = copy(from_server, to_client, Way::Back, state.clone());
     tokio::select! {
         _ = state.wait_for(|state| *state == State::Cut) => {}
         () = async { tokio::join!(there, back); } => {}
     }
 }
 
-/// Carries bytes one way; while the link hangs, they wait.
-async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut state: watch::Receiver<State>) {
+/// Carries bytes one way; while the link hangs that way, they wait.
+async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, way: Way, mut state: watch::Receiver<State>) {
     let mut buffer = vec![0; 64 << 10];
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
-        if state.wait_for(|state| *state != State::Hangs).await.is_err() || to.write_all(&buffer[..read]).await.is_err()
-        {
+        if state.wait_for(|state| !state.holds(way)).await.is_err() || to.write_all(&buffer[..read]).await.is_err() {
             return;
         }
     }
@@ -84,9 +105,8 @@ mod tests {
 
     use super::*;
 
-    // Bytes go through while it is up, wait while it hangs, and the connection ends when it is cut.
-    #[tokio::test]
-    async fn states() {
+    /// Says what it hears; where it is.
+    async fn echo() -> SocketAddr {
         let echo = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let target = echo.local_addr().unwrap();
         tokio::spawn(async move {
@@ -95,6 +115,39 @@ mod tests {
                 tokio::spawn(async move { tokio::io::copy(&mut from, &mut to).await });
             }
         });
+        target
+    }
+
+    // One way only: what is asked does not arrive, or arrives and is not answered; the other way goes on.
+    #[tokio::test]
+    async fn one_way() {
+        let server = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let link = Link::new();
+        let mut client = TcpStream::connect(link.to(server.local_addr().unwrap()).await.unwrap()).await.unwrap();
+        let (mut accepted, _) = server.accept().await.unwrap();
+        let mut byte = [0];
+        for (state, arrives) in [(State::LosesRequests, [false, true]), (State::LosesAnswers, [true, false])] {
+            link.set(state);
+            client.write_all(b"q").await.unwrap();
+            accepted.write_all(b"a").await.unwrap();
+            let patience = Duration::from_millis(100);
+            let asked = tokio::time::timeout(patience, accepted.read_exact(&mut byte)).await.is_ok();
+            let answered = tokio::time::timeout(patience, client.read_exact(&mut byte)).await.is_ok();
+            assert_eq!([asked, answered], arrives, "{state:?}");
+            link.set(State::Up);
+            if !asked {
+                accepted.read_exact(&mut byte).await.unwrap();
+            }
+            if !answered {
+                client.read_exact(&mut byte).await.unwrap();
+            }
+        }
+    }
+
+    // Bytes go through while it is up, wait while it hangs, and the connection ends when it is cut.
+    #[tokio::test]
+    async fn states() {
+        let target = echo().await;
         let link = Link::new();
         let mut stream = TcpStream::connect(link.to(target).await.unwrap()).await.unwrap();
         let mut byte = [0];

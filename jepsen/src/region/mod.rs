@@ -1,11 +1,15 @@
 //! `region`: two regions of three zones that copy everything to each other, deletes too. Tags are put, moved and
-//! deleted in both at once, while links between them are cut, one way or both, or hang, and leaders die on both sides.
-//! Then the links are up, and both must come to the same by themselves.
+//! deleted in both at once, while links between them are cut or hang, both ways or one, leaders die on both sides, a
+//! region's clocks are wrong, and a region is restored from a backup. Then all is well again, and both must come to the
+//! same by themselves.
 //!
-//! Start at [`play`]; the judge is `checker::region`.
+//! Start at [`play`]; `trouble` says what goes wrong, `disturb` does it; the judge is `checker::region`.
 
+mod aside;
+mod disturb;
 mod link;
 mod load;
+mod trouble;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,18 +22,19 @@ use tokio::task::JoinSet;
 use crate::cluster::{Cluster, Plan, Record, Seat, panics};
 use crate::fault::{Fault, told};
 use crate::history::{Act, Actor, Note, Recorder};
-use crate::nemesis;
 use crate::options::RunOptions;
 use crate::run::concluded;
 use crate::workload::Shared;
 use crate::workload::nodes::Nodes;
-use link::{Link, State};
+use aside::Patience;
+use disturb::Nemesis;
+use link::Link;
 use load::{Field, Place};
 
-/// Between two faults, at least.
-const UP: Duration = Duration::from_secs(3);
 /// How long the regions may take to be equal when everything is up again.
 const EQUAL_MAX: Duration = Duration::from_secs(420);
+/// How long they may take what they have put aside: some ten a second on a busy machine.
+const RETRY: Patience = Patience { all: Duration::from_secs(1800), idle: Duration::from_secs(120) };
 const LEADER_MAX: Duration = Duration::from_secs(60);
 const FINISH_MAX: Duration = Duration::from_secs(120);
 /// Own tags read at the end, from each region.
@@ -41,49 +46,6 @@ const FINAL: usize = 1 << 40;
 struct Region {
     cluster: Cluster,
     place: Place,
-}
-
-/// What goes wrong.
-#[derive(Clone, Copy, Debug)]
-enum Trouble {
-    /// Both links.
-    CutBoth,
-    /// The one that brings changes to a region.
-    CutOne(usize),
-    HangOne(usize),
-    /// The leader of a region dies, and returns.
-    KillLeader(usize),
-    KillBoth,
-}
-
-impl Trouble {
-    fn draw(random: &mut fastrand::Rng) -> Trouble {
-        let one = random.usize(0..2);
-        match random.u8(0..10) {
-            0..2 => Trouble::CutBoth,
-            2..4 => Trouble::CutOne(one),
-            4..5 => Trouble::HangOne(one),
-            5..8 => Trouble::KillLeader(one),
-            _ => Trouble::KillBoth,
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Trouble::CutBoth => "cut-links",
-            Trouble::CutOne(_) => "cut-one-link",
-            Trouble::HangOne(_) => "hang-one-link",
-            Trouble::KillLeader(_) => "kill-leader",
-            Trouble::KillBoth => "kill-both-leaders",
-        }
-    }
-
-    fn regions(self) -> Vec<usize> {
-        match self {
-            Trouble::CutBoth | Trouble::KillBoth => vec![0, 1],
-            Trouble::CutOne(one) | Trouble::HangOne(one) | Trouble::KillLeader(one) => vec![one],
-        }
-    }
 }
 
 /// Everything between an empty directory and a whole history.
@@ -122,10 +84,20 @@ fn name(number: usize) -> String {
     format!("region-{number}")
 }
 
+/// As histories name a region.
+fn region_name(at: usize) -> String {
+    format!("r{}", at + 1)
+}
+
 fn of_region(plan: &Plan, number: u8) -> Plan {
     let mut settings = plan.settings.clone();
     settings.push(format!("node.region={}", name(number.into())));
     Plan { region: plan.region + number - 1, dir: plan.dir.join(name(number.into())), settings, ..plan.clone() }
+}
+
+/// What is wrong with names of faults of two regions.
+pub(crate) fn refuse_unknown(names: &[String]) -> Result<(), Fault> {
+    trouble::parse(names).map(drop)
 }
 
 /// Where everything of both regions' nodes lies.
@@ -183,7 +155,8 @@ async fn perform(
         let actor = Actor::new(&shared.recorder, number, clients);
         tasks.spawn(load::run(Arc::clone(shared), place, actor, number));
     }
-    let ended = disturb(options, regions, links, shared).await;
+    let plan = (options.duration(), trouble::parse(&options.only)?);
+    let ended = Nemesis::new(plan, regions, links, shared).disturb().await;
     shared.recorder.note(Note::nemesis(Act::Load, None, Value::Null));
     shared.end();
     let finished = tokio::time::timeout(FINISH_MAX, async {
@@ -197,54 +170,15 @@ async fn perform(
     finish(regions, shared).await
 }
 
-/// Breaks links and kills leaders until the time is over; everything is up then.
-async fn disturb(
-    options: &RunOptions,
-    regions: &mut [Region],
-    links: &[Link; 2],
-    shared: &Shared,
-) -> Result<(), Fault> {
-    let (began, mut random) = (Instant::now(), fastrand::Rng::with_seed(shared.seed));
-    let recorder = &shared.recorder;
-    while began.elapsed() < options.duration() {
-        tokio::time::sleep(UP + Duration::from_millis(random.u64(0..4000))).await;
-        let trouble = Trouble::draw(&mut random);
-        let window = Duration::from_millis(random.u64(2000..15_000));
-        let told = json!({"fault": trouble.name(), "regions": trouble.regions()});
-        recorder.note(Note::nemesis_begins(Act::Inject, None, told.clone()));
-        println!("{:4} s: {} for {} ms", began.elapsed().as_secs(), told, window.as_millis());
-        let mut victims = Vec::new();
-        match trouble {
-            Trouble::CutBoth => links.iter().for_each(|link| link.set(State::Cut)),
-            Trouble::CutOne(one) => links[one].set(State::Cut),
-            Trouble::HangOne(one) => links[one].set(State::Hangs),
-            Trouble::KillLeader(_) | Trouble::KillBoth => {
-                for at in trouble.regions() {
-                    let cluster = &mut regions[at].cluster;
-                    let (leader, _) = cluster.wait_leader(LEADER_MAX).await?;
-                    nemesis::kill(cluster, recorder, leader).await?;
-                    victims.push((at, leader));
-                }
-            }
-        }
-        recorder.note(Note::nemesis(Act::Inject, None, told.clone()));
-        tokio::time::sleep(window).await;
-        recorder.note(Note::nemesis_begins(Act::Heal, None, told.clone()));
-        links.iter().for_each(|link| link.set(State::Up));
-        for (at, victim) in victims {
-            nemesis::restart(&mut regions[at].cluster, recorder, victim).await?;
-        }
-        recorder.note(Note::nemesis(Act::Heal, None, told));
-    }
-    Ok(())
-}
-
 /// Waits until each region has found itself equal to the other, and reads everything from both.
 async fn finish(regions: &mut [Region], shared: &Arc<Shared>) -> Result<(), Fault> {
     for region in regions.iter() {
         let applied = region.cluster.wait_converged(EQUAL_MAX).await?;
         let value = json!({"applied": applied, "suspects": region.cluster.suspects().await});
         shared.recorder.note(Note::nemesis(Act::Converge, None, value));
+    }
+    for at in 0..regions.len() {
+        aside::retry(regions, &shared.recorder, at, RETRY).await?;
     }
     let began = Instant::now();
     let mut reports = Vec::new();
