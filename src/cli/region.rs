@@ -40,8 +40,8 @@ enum RegionCommand {
         /// Its name.
         region: String,
     },
-    /// Take over from a region that is lost: what it had sent and has not arrived is absent then, not late. Says first what
-    /// is here, and does nothing without --accept-loss. `region resume` ends it when the region comes back.
+    /// Take over from a region that is lost: what it would have sent and has not arrived is absent then, not late. Does
+    /// nothing without --accept-loss, but for saying what is here. `region resume` ends it when the region comes back.
     TakeOver {
         /// Its name.
         region: String,

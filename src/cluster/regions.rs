@@ -143,8 +143,8 @@ impl Cluster {
         Ok(Some(self.metadata.propose(principal, vec![set.into()]).await?.revision))
     }
 
-    /// Takes over from a region that is lost; `None` if it is not known. `complete_ms`: up to which time of its clock this
-    /// node knows that everything is here.
+    /// Takes over from a region that is lost; `None` if it is not known. `complete_ms`: up to which time of its clock
+    /// this node knows that everything is here.
     pub async fn take_over_region(
         &self,
         principal: &str,

@@ -43,8 +43,8 @@ fn settled(cluster: &Cluster, region: &str) -> bool {
     followed["connected"] == true && followed["open"] == 0
 }
 
-// R9: three regions in a ring, each of which sends on what it has from the one before: everything comes everywhere, once,
-// and each pair is equal. Where the rule does not send on, it does not.
+// R9: three regions in a ring, each of which sends on what it has from the one before: everything comes everywhere,
+// once, and each pair is equal. Where the rule does not send on, it does not.
 #[test]
 fn r9_what_came_from_elsewhere_is_sent_on() {
     let ring = [start(140, "eu", 1), start(141, "us", 1), start(142, "ap", 1)];
@@ -154,8 +154,8 @@ fn take_over(us: &Cluster) {
     assert_eq!(pulled(us, &format!("v{ARRIVED}")), 404);
 }
 
-// Promotion, and the region comes back with its disks: what it had acknowledged and not sent arrives after all, what was
-// pushed meanwhile goes there, and both are equal.
+// Promotion, and the region comes back with its disks: what it had acknowledged and not sent arrives after all, what
+// was pushed meanwhile goes there, and both are equal.
 #[test]
 fn a_region_that_comes_back_loses_nothing() {
     let Lost { eu, us, link } = lost([143, 144]);

@@ -164,9 +164,12 @@ fn explain(key: &str, digest: Option<&str>, writes: &[Write<'_>], order: &Order<
     }
 }
 
+/// What each life of a region has shown of a key, and when it was read.
+type Seen<'h> = BTreeMap<(&'h str, usize, &'h str), Vec<(u64, &'h str)>>;
+
 /// Reads of one region, in one life of it, that show an older put than a read before them.
 fn steps_back(events: &[Event], writes: &BTreeMap<&str, Vec<Write<'_>>>, order: &Order<'_>) -> Vec<String> {
-    let mut seen: BTreeMap<(&str, usize, &str), Vec<(u64, &str)>> = BTreeMap::new();
+    let mut seen = Seen::new();
     let mut problems = Vec::new();
     for pair in pairs(events, &[Act::RegionGet]) {
         let Some(end) = pair.end.filter(|end| end.kind == Kind::Ok) else { continue };

@@ -326,7 +326,7 @@ mod tests {
         assert!(problems(&good[..4]).contains("r2 has put 7 changes aside at the end"));
         assert!(problems(&with(&[parked(19.0, "r2", 0)])).contains("360 s ahead, and nothing"));
         assert!(problems(&with(&[parked(15.0, "r1", 7), parked(19.0, "r1", 0)])).contains("and nothing"));
-        assert_eq!(problems(&[inject.clone()]), "");
+        assert_eq!(problems(std::slice::from_ref(&inject)), "");
         let other = skew(1.0, 8.0, "r2", 100);
         assert_eq!(problems(&[&other[..], &with(&[])].concat()), "", "the other one has seen 109");
         assert_eq!(problems(&[&[told(11.0, Kind::Info, Act::Inject, far("skipped"))][..], &writes].concat()), "");

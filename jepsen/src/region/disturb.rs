@@ -103,13 +103,10 @@ impl<'a> Nemesis<'a> {
 
     /// Why a fault can't be had.
     fn why_not(&self, kind: Kind) -> Option<String> {
-        match kind {
-            Kind::Restore | Kind::ClockFarAhead if self.lasts < LONG_MIN => {
-                Some(format!("the run is shorter than {} s", LONG_MIN.as_secs()))
-            }
-            _ if kind.sets_clocks() => self.regions[0].cluster.no_clocks(),
-            _ => None,
+        if matches!(kind, Kind::Restore | Kind::ClockFarAhead) && self.lasts < LONG_MIN {
+            return Some(format!("the run is shorter than {} s", LONG_MIN.as_secs()));
         }
+        if kind.sets_clocks() { self.regions[0].cluster.no_clocks() } else { None }
     }
 
     async fn make(&mut self, trouble: Trouble, about: Value) -> Result<(), Fault> {

@@ -109,10 +109,8 @@ pub(super) struct Trouble {
 impl Trouble {
     /// The regions it is about.
     pub(super) fn regions(&self) -> Vec<usize> {
-        match self.kind {
-            Kind::CutLinks | Kind::KillBothLeaders => vec![0, 1],
-            _ => vec![self.at],
-        }
+        let is_of_both = matches!(self.kind, Kind::CutLinks | Kind::KillBothLeaders);
+        if is_of_both { vec![0, 1] } else { vec![self.at] }
     }
 }
 
@@ -144,14 +142,20 @@ impl Deck {
             Kind::ClockFarAhead => 10_000..20_000,
             // from the backup to the loss
             Kind::Restore => 2000..8000,
-            _ => 2000..15_000,
+            Kind::CutLinks
+            | Kind::CutOneLink
+            | Kind::HangOneLink
+            | Kind::LoseRequests
+            | Kind::LoseAnswers
+            | Kind::KillLeader
+            | Kind::KillBothLeaders => 2000..15_000,
         };
-        let offset_s = match kind {
-            Kind::ClockAhead => random.i64(2..AHEAD_MAX_S - 60),
-            Kind::ClockBehind => -random.i64(2..AHEAD_MAX_S - 60),
-            Kind::ClockFarAhead => random.i64(AHEAD_MAX_S + 60..AHEAD_MAX_S + 90),
-            _ => 0,
-        };
+        let mut offset_s = 0;
+        if kind == Kind::ClockFarAhead {
+            offset_s = random.i64(AHEAD_MAX_S + 60..AHEAD_MAX_S + 90);
+        } else if kind.sets_clocks() {
+            offset_s = random.i64(2..AHEAD_MAX_S - 60) * if kind == Kind::ClockBehind { -1 } else { 1 };
+        }
         let window = Duration::from_millis(random.u64(lasts_ms));
         Trouble { kind, at: random.usize(0..2), window, offset_s, is_apart: random.bool() }
     }
@@ -178,13 +182,10 @@ mod tests {
             assert_eq!(all, drawn(seed));
             assert!(DECK.iter().all(|kind| all.iter().any(|trouble| trouble.kind == *kind)));
             for trouble in all {
-                let is_right = match trouble.kind {
-                    Kind::ClockAhead => (1..AHEAD_MAX_S).contains(&trouble.offset_s),
-                    Kind::ClockBehind => (1..AHEAD_MAX_S).contains(&-trouble.offset_s),
-                    Kind::ClockFarAhead => trouble.offset_s > AHEAD_MAX_S,
-                    _ => trouble.offset_s == 0,
-                };
-                assert!(is_right, "{trouble:?}");
+                let (is_near, offset_s) = (|offset_s| (1..AHEAD_MAX_S).contains(&offset_s), trouble.offset_s);
+                assert_eq!(is_near(offset_s), trouble.kind == Kind::ClockAhead, "{trouble:?}");
+                assert_eq!(is_near(-offset_s), trouble.kind == Kind::ClockBehind, "{trouble:?}");
+                assert_eq!(offset_s > AHEAD_MAX_S, trouble.kind == Kind::ClockFarAhead, "{trouble:?}");
             }
         }
         assert_ne!(drawn(1), drawn(2));

@@ -24,7 +24,8 @@
 //! | `/v1/backups`, `/v1/backups/{id}`, `…/files/{number}` | POST / DELETE / GET |
 //! | `/v1/registry` | GET, PATCH |
 //! | `/v1/history/{name}` | GET |
-//! | `/v1/regions`, `/v1/regions/{region}`, `…/take-over`, `/v1/regions/own/card` | GET, POST / PATCH, DELETE / POST / GET |
+//! | `/v1/regions`, `/v1/regions/{region}`, `/v1/regions/own/card` | GET, POST / PATCH, DELETE / GET |
+//! | `/v1/regions/{region}/take-over` | POST |
 //! | `/v1/replication/rules`, `…/report`, `…/compare/{region}` | GET, PUT / GET / POST |
 //! | `/v1/replication/parked/{region}`, `…/retry` | GET / POST |
 //! | `/v1/replication/images/{name}`, `…/conflicts`, `…/export/{region}` | GET |

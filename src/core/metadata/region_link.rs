@@ -146,7 +146,8 @@ mod tests {
         assert_eq!(read(&world.tables, 2), RegionLinkRow::default());
     }
 
-    // What was here is written down once; what the lost region would send is not waited for, until it is followed again.
+    // What was here is written down once; what the lost region would send is not waited for, until it is followed
+    // again.
     #[test]
     fn taking_over() {
         let mut world = World::cluster();

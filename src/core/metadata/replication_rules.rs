@@ -41,8 +41,8 @@ fn hlc_of(since_ms: u64) -> u64 {
 }
 
 impl RulesRow {
-    /// Whether a change of a repository, made at a log index, is sent to a region; `is_own`: this region made it, it did
-    /// not come from another one.
+    /// Whether a change of a repository, made at a log index, is sent to a region; `is_own`: this region made it, it
+    /// did not come from another one.
     pub fn sends(&self, name: &RepositoryName, region: &RegionName, (index, is_own): (u64, bool)) -> bool {
         let mut sending = self.sending(name, region);
         sending.any(|standing| standing.since_index < index && (is_own || standing.rule.transitive))
@@ -74,8 +74,8 @@ impl RulesRow {
 
     /// Which records of a repository are to be equal in a region: those that this one made, or has from others where a
     /// rule sends that on, since the oldest rule that sends them there; or all of them once the region has what a rule
-    /// up to index `filled` has copied of what there was before. `None` if no rule sends it there. The numbers are those
-    /// of this region and of that one.
+    /// up to index `filled` has copied of what there was before. `None` if no rule sends it there. The numbers are
+    /// those of this region and of that one.
     pub fn scope(
         &self,
         name: &RepositoryName,
