@@ -1,6 +1,7 @@
 //! The composition root: the only place that builds the parts of a node and joins them. Everything here is order.
 
 mod blobs;
+mod clocks;
 mod closing;
 mod gauges;
 mod join;
@@ -25,7 +26,7 @@ use crate::blob::store::{BlobStore, OpenError, fs};
 use crate::blob::transfer::Transfer;
 use crate::cluster::identity::Claim;
 use crate::cluster::registration::Seat;
-use crate::cluster::{Cluster, Founding, FoundingError, RegionDoor, feed};
+use crate::cluster::{Clocks, Cluster, Founding, FoundingError, RegionDoor, feed};
 pub use crate::cluster::{Identity, IdentityError};
 use crate::config::{Challenge, Settings};
 use crate::config::{Door, sections::TlsSection};
@@ -120,6 +121,7 @@ pub(crate) struct Parts {
     pub(crate) metadata: Metadata,
     pub(crate) store: Arc<dyn BlobStore>,
     pub(crate) transfer: Transfer,
+    pub(crate) clocks: Clocks,
     pub(crate) registry: Registry,
     pub(crate) auth: Auth,
     pub(crate) cluster: Cluster,
@@ -238,7 +240,8 @@ async fn assemble(settings: Settings, shutdown: Shutdown, databases: &Databases)
     let blobs::Opened { store, bucket } = blobs::open(&settings, &identity, store_is_known || had_volume).await?;
     let watch = Arc::new(Watch::default());
     let machine = Arc::new(MetadataMachine::new(state.clone(), watch.clone()));
-    let group = Group::start(group_config(&settings, &identity, pems.clone()), machine).await?;
+    let clocks = Clocks::new(Arc::new(SystemClock));
+    let group = Group::start(group_config(&settings, &identity, pems.clone(), &clocks), machine).await?;
     databases.opened(&group, &state);
     if let Some(bucket) = bucket {
         let group = group.clone();
@@ -251,7 +254,8 @@ async fn assemble(settings: Settings, shutdown: Shutdown, databases: &Databases)
     let transfer = blobs::start_transfer(&settings, &identity, pems, Arc::clone(&store), &metadata).await?;
     let (seat, traffic) = (seat(&settings, &identity), Traffic::default());
     let registry = Registry::new(metadata.clone(), transfer.clone());
-    let cluster = Cluster::new(metadata.clone(), identity.node, settings.node.data_dir.join(".held-backups"));
+    let backups_dir = settings.node.data_dir.join(".held-backups");
+    let cluster = Cluster::new(metadata.clone(), identity.node, clocks.clone(), backups_dir);
     let door = settings
         .listen
         .region
@@ -280,6 +284,7 @@ async fn assemble(settings: Settings, shutdown: Shutdown, databases: &Databases)
         metadata,
         store,
         transfer,
+        clocks,
         seat,
         metrics,
         shutdown,
@@ -351,12 +356,19 @@ pub(crate) fn tls_source(pems: Arc<Reloading<NodePems>>) -> TlsSource {
     })
 }
 
-fn group_config(settings: &Settings, identity: &Identity, pems: Option<Arc<Reloading<NodePems>>>) -> GroupConfig {
+fn group_config(
+    settings: &Settings,
+    identity: &Identity,
+    pems: Option<Arc<Reloading<NodePems>>>,
+    clocks: &Clocks,
+) -> GroupConfig {
     let Identity { cluster, lineage, node, .. } = identity;
     let listen = settings.listen_address(Door::Raft);
     let mut config = GroupConfig::new(cluster.0, lineage.0, node.0, settings.raft_dir(), listen);
     config.bind_source = settings.node.bind_source;
     config.tls = pems.map(tls_source);
+    let clocks = clocks.clone();
+    config.clock = Arc::new(move || clocks.stamp_ms());
     config.timing = raft::Timing {
         heartbeat_ms: clock::whole_ms(settings.raft.heartbeat),
         election_min_ms: clock::whole_ms(settings.raft.election_min),
@@ -401,11 +413,12 @@ fn auth_settings(settings: &Settings) -> auth::Settings {
 }
 
 fn start_jobs(parts: &Arc<Parts>) {
-    let Parts { metadata, transfer, identity, seat, driver, shutdown, .. } = &**parts;
+    let Parts { metadata, transfer, clocks, identity, seat, driver, shutdown, .. } = &**parts;
     let principal = Cluster::principal(identity.node);
     let stores: Arc<[StoreId]> = Arc::from([identity.store]);
     tokio::spawn(seat.clone().keep(metadata.clone(), shutdown.clone()));
     tokio::spawn(room::keep(metadata.clone(), transfer.clone(), shutdown.clone()));
+    tokio::spawn(clocks::keep(metadata.clone(), transfer.clone(), clocks.clone(), shutdown.clone()));
     let directory = transfer.clone();
     tokio::spawn(feed::feed(metadata.clone(), shutdown.clone(), move |nodes, topology| {
         blobs::set_directory(&directory, nodes, &topology);

@@ -4,6 +4,7 @@
 //! an operator may ask and do.
 
 pub mod backup;
+mod clocks;
 mod export;
 pub mod feed;
 pub mod founding;
@@ -15,6 +16,7 @@ pub mod registration;
 mod status;
 mod upgrade;
 
+pub use clocks::{Clocks, Look};
 pub use export::{Direction, ExportPage, ExportPlace};
 pub use founding::{Founded, Founding, FoundingError};
 pub use healing::{Healing, Patient};
@@ -36,6 +38,7 @@ use crate::metadata::Metadata;
 pub struct Cluster {
     metadata: Metadata,
     node: NodeId,
+    clocks: Clocks,
     reachable_since: Instant,
     backups: Arc<backup::Backups>,
     healing: Arc<healing::Counted>,
@@ -54,9 +57,10 @@ pub struct KnownElsewhere(pub NodeId);
 
 impl Cluster {
     /// As seen from this node. Backups are made below `backups_dir`, on the file system of the state.
-    pub fn new(metadata: Metadata, node: NodeId, backups_dir: PathBuf) -> Cluster {
+    pub fn new(metadata: Metadata, node: NodeId, clocks: Clocks, backups_dir: PathBuf) -> Cluster {
         let backups = Arc::new(backup::Backups::new(backups_dir));
-        Cluster { metadata, node, reachable_since: Instant::now(), backups, healing: Arc::default(), region_door: None }
+        let (reachable_since, healing) = (Instant::now(), Arc::default());
+        Cluster { metadata, node, clocks, reachable_since, backups, healing, region_door: None }
     }
 
     /// This node answers other regions.

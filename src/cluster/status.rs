@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use registry_core::decide::clock_skew;
 use registry_core::decide::placement::{WriteRule, write_rule};
 use registry_core::decide::voters::Standing;
 use registry_core::metadata::cluster::{self, ClusterRow};
@@ -38,6 +39,9 @@ pub struct NodeStatus {
     pub matched_index: Option<u64>,
     /// It has told the asked node lately that it has lost what it had acknowledged, and does not vote.
     pub is_suspect: bool,
+    /// By how much its clock is ahead of the median of the voters' clocks, milliseconds; `None` if the asked node does
+    /// not know.
+    pub clock_ahead_ms: Option<i64>,
     /// Its volumes.
     pub stores: Vec<StoreStatus>,
 }
@@ -69,6 +73,8 @@ pub struct ClusterStatus {
     pub suspicion: Option<String>,
     /// The cluster knows this node as somebody further on, and its data directory knows nothing: it was emptied.
     pub is_emptied: bool,
+    /// How this node's clock stands to those of the voters.
+    pub clock: clock_skew::Standing,
     /// Every node and member, by id.
     pub nodes: Vec<NodeStatus>,
     /// What 201 needs, and what of three zones is missing.
@@ -103,6 +109,7 @@ impl Cluster {
         ids.extend(rows.keys());
         ids.sort_unstable();
         ids.dedup();
+        let clocks = self.clocks.look();
         let nodes = ids.into_iter().map(|id| NodeStatus {
             id,
             row: rows.remove(&id),
@@ -110,6 +117,7 @@ impl Cluster {
             is_member: group.members.iter().any(|member| member.node_id == id.0),
             matched_index: group.matched.get(&id.0).copied().flatten(),
             is_suspect: is_suspect(&group, id),
+            clock_ahead_ms: clocks.ahead_ms.get(&id).copied(),
             stores: of_node(&stores, id),
         });
         ClusterStatus {
@@ -124,6 +132,7 @@ impl Cluster {
             is_fresh: self.metadata.group().confirmed_age_ms() <= LATELY_MS,
             suspicion: group.suspicion.map(|suspicion| suspicion.to_string()),
             is_emptied: group.emptied,
+            clock: clocks.standing,
             nodes: nodes.collect(),
             write_rule: rule,
         }

@@ -7,6 +7,7 @@ use std::fmt::Debug;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use registry_core::decide::clock_skew::Reading;
 use rustix::time::{ClockId, clock_gettime};
 
 /// Where time comes from; a test hands in a [`ManualClock`].
@@ -42,6 +43,14 @@ fn kernel_ms(clock: ClockId) -> u64 {
     let at = clock_gettime(clock);
     let seconds = u64::try_from(at.tv_sec).unwrap_or(0);
     seconds * 1000 + u64::try_from(at.tv_nsec / 1_000_000).unwrap_or(0)
+}
+
+/// What a wall clock shows less the time since boot, milliseconds: stays the same while the clock is right, whenever it
+/// is asked. Time that passes between the questions makes it wrong by half of that at most.
+pub fn epoch_ms(clock: &dyn Clock) -> i64 {
+    let before_ms = clock.boot_ms();
+    let wall_ms = clock.wall_ms();
+    Reading::of_answer(wall_ms, before_ms, clock.boot_ms()).epoch_ms
 }
 
 /// A duration in whole milliseconds, at most what fits.

@@ -34,6 +34,8 @@ pub const METRICS: &[Metric] = &[
     (Gauge, "portolan_cluster_nodes", &[], "Registered nodes, without removed ones."),
     (Gauge, "portolan_cluster_zones", &[], "Zones of those nodes: failure domains."),
     (Gauge, "portolan_cluster_voters", &[], "Nodes that vote."),
+    (Gauge, "portolan_clock_offset_seconds", &[], "This node's clock less the median of the voters' clocks."),
+    (Gauge, "portolan_clock_judged", &[], "1 when that is known: a majority of the voters was heard and agrees."),
     (Gauge, "portolan_state_diverged", &[], "1 when this node's state differs from that of the others; it stops then."),
     (Counter, "portolan_reloads_total", &["name", "result"], "Files that changed on disk, by what became of it."),
     (Gauge, "portolan_tls_not_after_seconds", &["name"], "When the certificate in use ends, as Unix time."),

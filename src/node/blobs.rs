@@ -111,6 +111,7 @@ pub(super) async fn start_transfer(
         listen: settings.listen_address(Door::Blob),
         bind_source: settings.node.bind_source,
         tls: pems.map(super::tls_source),
+        clock: Arc::new(SystemClock),
         settings: transfer::Settings {
             repair_bytes_per_second: u64::from(settings.repair.mib_per_s) << 20,
             ..transfer::Settings::default()

@@ -21,13 +21,19 @@ fn heir(metadata: &Metadata, transfer: &Transfer) -> Option<NodeId> {
     let leadership = metadata.leadership();
     let own = leadership.leader.filter(|_| leadership.is_leader)?;
     let peers = transfer.peers();
-    let is_pressed =
-        |peer: &PeerHealth| peer.log_is_short || peer.stores.iter().any(|store| store.pressure >= Pressure::Urgent);
     let voters = metadata.voters();
-    let may_lead =
-        |peer: &&PeerHealth| peer.node != own && peer.is_reachable && !is_pressed(peer) && voters.contains(&peer.node);
     let leader = peers.iter().find(|peer| peer.node == own)?;
-    is_pressed(leader).then(|| peers.iter().find(may_lead).map(|peer| peer.node)).flatten()
+    let heir = || peers.iter().find(|peer| may_lead(peer, own, &voters)).map(|peer| peer.node);
+    is_pressed(leader).then(heir).flatten()
+}
+
+fn is_pressed(peer: &PeerHealth) -> bool {
+    peer.log_is_short || peer.stores.iter().any(|store| store.pressure >= Pressure::Urgent)
+}
+
+/// Whether another node of these voters can be handed leadership.
+pub(super) fn may_lead(peer: &PeerHealth, own: NodeId, voters: &[NodeId]) -> bool {
+    peer.node != own && peer.is_reachable && !is_pressed(peer) && voters.contains(&peer.node)
 }
 
 /// Looks until shutdown.

@@ -80,7 +80,8 @@ impl SimulatedNode {
         let World { cluster, node, zone, store, metadata, wire, clock, patience } = world;
         let listen = SocketAddr::from(([127, 0, 0, 1], 1));
         let settings = transfer::Settings::default();
-        let config = transfer::Config { cluster, node, listen, bind_source: None, tls: None, settings };
+        let told = Arc::clone(&clock);
+        let config = transfer::Config { cluster, node, listen, bind_source: None, tls: None, clock: told, settings };
         let (epochs, observer) = blobs::asked_and_told(&metadata, node);
         let transfer = Transfer::simulated(config, vec![Arc::clone(&store)], epochs, observer, wire);
         let registry = Registry::new(metadata.clone(), transfer.clone());

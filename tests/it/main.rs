@@ -3,6 +3,7 @@
 mod backfill;
 mod bench;
 mod check;
+mod clocks;
 mod cluster;
 mod consensus;
 mod drift;

@@ -14,7 +14,7 @@ use crate::support::{Cluster, wait};
 const KIB: u64 = 1024;
 
 /// Clients of each zone have networks of their own; blobs from 64 KiB on are worth a second request.
-fn say_places(cluster: &Cluster) {
+pub(crate) fn say_places(cluster: &Cluster) {
     let zone =
         |zone: &str, number: u8| json!({ "network": format!("127.77.{number}.0/24"), "region": "dev", "zone": zone });
     let clients: Vec<Value> = [("a", 1), ("b", 2), ("c", 3)].map(|(name, at)| zone(name, at)).into();

@@ -31,6 +31,8 @@ struct StatusDocument {
     admitted: bool,
     /// What this node has lost, and until when it does not vote.
     suspicion: Option<String>,
+    /// How its clock stands to the voters' ones.
+    clock: &'static str,
     nodes: Vec<NodeDocument>,
     write_rule: RuleDocument,
 }
@@ -65,6 +67,8 @@ struct NodeDocument {
     member: bool,
     leads: bool,
     matched_index: Option<u64>,
+    /// Of its clock over the median of the voters' clocks; `null` if the asked node does not know.
+    clock_ahead_ms: Option<i64>,
     stores: Vec<StoreDocument>,
 }
 
@@ -106,6 +110,7 @@ fn node_document(node: NodeStatus, leader: Option<NodeId>) -> NodeDocument {
         member: node.is_member,
         leads: leader == Some(node.id),
         matched_index: node.matched_index,
+        clock_ahead_ms: node.clock_ahead_ms,
         stores: node.stores.into_iter().map(store).collect(),
     }
 }
@@ -137,6 +142,7 @@ fn status_document(status: ClusterStatus) -> StatusDocument {
         last_log_index: status.last_log_index,
         admitted: status.is_admitted,
         suspicion: status.suspicion,
+        clock: status.clock.as_str(),
         nodes: status.nodes.into_iter().map(|node| node_document(node, leader)).collect(),
         write_rule: RuleDocument { zones: rule.zones, nodes: rule.nodes, copies: rule.copies, degradation },
     }

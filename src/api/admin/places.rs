@@ -113,6 +113,7 @@ struct CandidateDocument {
     zone: String,
     copy: bool,
     fit: bool,
+    on_time: bool,
     rtt_us: u64,
 }
 
@@ -123,6 +124,7 @@ impl From<&Candidate> for CandidateDocument {
             zone: candidate.zone.to_string(),
             copy: candidate.has_copy,
             fit: candidate.is_fit,
+            on_time: candidate.is_on_time,
             rtt_us: candidate.rtt_us,
         }
     }

@@ -21,6 +21,9 @@ pub struct PeerHealth {
     pub stores: Vec<StoreHealth>,
     /// The volume of its log is nearly full, as it told last.
     pub log_is_short: bool,
+    /// Its wall clock's time less this node's time since boot, milliseconds; `None` if that was not heard lately, or
+    /// too slowly to say anything.
+    pub clock_epoch_ms: Option<i64>,
 }
 
 /// How full a store is.

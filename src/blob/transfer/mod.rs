@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::interceptor::InterceptedService;
 
 use super::store::{BlobKey, BlobStore};
+use crate::ground::Clock;
 use crate::ground::pacer::Pacer;
 
 pub mod body;
@@ -91,6 +92,8 @@ pub struct Config {
     pub bind_source: Option<IpAddr>,
     /// This node's certificate and the authorities to trust; `None` only on loopback.
     pub tls: Option<TlsSource>,
+    /// This node's clocks: the others are told what its wall clock shows.
+    pub clock: Arc<dyn Clock>,
     /// What an operator tunes.
     pub settings: Settings,
 }

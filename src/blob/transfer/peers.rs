@@ -7,16 +7,18 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use registry_core::decide::clock_skew::Reading;
 use registry_core::decide::placement::{StorePlace, StoreState, Topology};
 use registry_core::vocabulary::ids::{ClusterId, NodeId, StoreId};
-use registry_core::vocabulary::limits::TRANSFER_MESSAGE_BYTES_MAX;
+use registry_core::vocabulary::limits::{CLOCK_READING_AGE_MS_MAX, TRANSFER_MESSAGE_BYTES_MAX};
 use tokio::time::Instant;
 use tonic::Status;
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 
 use crate::blob::store::Pressure;
-use crate::ground::traces;
+use crate::ground::clock::epoch_ms;
+use crate::ground::{Clock, traces};
 
 use super::link::{Dialer, Link};
 #[cfg(feature = "sim")]
@@ -66,6 +68,24 @@ struct Gauge {
     stores: Vec<StoreHealth>,
     log_is_short: bool,
     is_closing: bool,
+    /// The last reading of its clock that counts, and when it was made on this node's time since boot.
+    clock: Option<(Reading, u64)>,
+}
+
+impl Gauge {
+    /// Notes what its clock showed between two moments. A slow answer leaves the reading before it: that is still good.
+    fn note_clock(&mut self, wall_ms: u64, asked_ms: u64, answered_ms: u64) {
+        let reading = Reading::of_answer(wall_ms, asked_ms, answered_ms);
+        // one of before 0.3.0 says nothing
+        if wall_ms != 0 && reading.counts() {
+            self.clock = Some((reading, answered_ms));
+        }
+    }
+
+    fn clock_epoch_ms(&self, now_ms: u64) -> Option<i64> {
+        let fresh = self.clock.filter(|(_, at_ms)| now_ms.saturating_sub(*at_ms) < CLOCK_READING_AGE_MS_MAX);
+        fresh.map(|(reading, _)| reading.epoch_ms)
+    }
 }
 
 impl Peer {
@@ -111,6 +131,7 @@ impl Peer {
 pub(super) struct Peers {
     pub(super) cluster: ClusterId,
     pub(super) node: NodeId,
+    pub(super) clock: Arc<dyn Clock>,
     dialer: Dialer,
     #[cfg(feature = "sim")]
     wire: Option<Arc<dyn Wire>>,
@@ -127,6 +148,7 @@ impl Peers {
         Peers {
             cluster: config.cluster,
             node: config.node,
+            clock: Arc::clone(&config.clock),
             dialer: Dialer { cluster: config.cluster, bind_source: config.bind_source, tls: config.tls.clone() },
             #[cfg(feature = "sim")]
             wire: None,
@@ -232,7 +254,7 @@ impl Peers {
         }
         if !is_now {
             // one that is slow to say so is not fit
-            let _: Option<()> = tokio::time::timeout(RECENT, ping(&peer)).await.ok();
+            let _: Option<()> = tokio::time::timeout(RECENT, ping(&peer, &*self.clock)).await.ok();
         }
         let gauge = peer.gauge.lock();
         is_recent(&gauge) && !gauge.is_closing
@@ -290,6 +312,7 @@ impl Peers {
     pub(super) fn health(&self) -> Vec<PeerHealth> {
         let peers = self.peers.load();
         let directory = self.directory.load();
+        let now_ms = self.clock.boot_ms();
         let health = |node| match peers.get(&node) {
             None => PeerHealth {
                 node,
@@ -298,6 +321,7 @@ impl Peers {
                 error_share: 0.0,
                 stores: self.own(),
                 log_is_short: self.is_log_short(),
+                clock_epoch_ms: (node == self.node).then(|| epoch_ms(&*self.clock)),
             },
             Some(peer) => {
                 let gauge = peer.gauge.lock();
@@ -308,6 +332,7 @@ impl Peers {
                     error_share: gauge.error_share,
                     stores: gauge.stores.clone(),
                     log_is_short: gauge.log_is_short,
+                    clock_epoch_ms: gauge.clock_epoch_ms(now_ms),
                 }
             }
         };
@@ -317,7 +342,7 @@ impl Peers {
     /// Pings every peer once, all at once, and waits for the answers at most [`PING_DEADLINE`].
     pub(super) async fn ping_all(&self) {
         let peers = self.peers.load_full();
-        futures_util::future::join_all(peers.values().map(|peer| ping(peer))).await;
+        futures_util::future::join_all(peers.values().map(|peer| ping(peer, &*self.clock))).await;
     }
 }
 
@@ -326,10 +351,11 @@ const RECENT: Duration = Duration::from_millis(150);
 /// A ping without an answer by then has failed.
 const PING_DEADLINE: Duration = Duration::from_secs(1);
 
-async fn ping(peer: &Peer) {
-    let began = Instant::now();
+async fn ping(peer: &Peer, clock: &dyn Clock) {
+    let (began, asked_ms) = (Instant::now(), clock.boot_ms());
     let mut client = peer.control();
     let result = peer.call(PING_DEADLINE, client.ping(proto::PingRequest {})).await;
+    let answered_ms = clock.boot_ms();
     let mut gauge = peer.gauge.lock();
     match result {
         Ok(reply) => {
@@ -339,6 +365,7 @@ async fn ping(peer: &Peer) {
             gauge.stores = reply.stores.iter().map(wire::store_health).collect();
             gauge.log_is_short = reply.log_is_short;
             gauge.is_closing = reply.is_closing;
+            gauge.note_clock(reply.wall_ms, asked_ms, answered_ms);
         }
         Err(error) => tracing::debug!(node = %peer.node, %error, "no answer to a ping"),
     }

@@ -69,7 +69,8 @@ impl Blob for Service {
     async fn ping(&self, _request: Request<proto::PingRequest>) -> Result<Response<proto::PingReply>, Status> {
         let stores = self.holder.peers.own().iter().map(wire::store_usage).collect();
         let (log_is_short, is_closing) = (self.holder.peers.is_log_short(), self.holder.peers.is_closing());
-        Ok(Response::new(proto::PingReply { stores, log_is_short, is_closing }))
+        let wall_ms = self.holder.peers.clock.wall_ms();
+        Ok(Response::new(proto::PingReply { stores, log_is_short, is_closing, wall_ms }))
     }
 
     async fn begin(&self, request: Request<proto::BeginRequest>) -> Result<Response<proto::Staged>, Status> {

@@ -1,7 +1,8 @@
 //! Which node a client gets the bytes of a blob from: the one it asked, or one in its own zone.
 //!
-//! Pure: who is where, who answers and who has a copy is known before. A node that does not answer now, or that takes
-//! no more, is never chosen; in doubt the node that was asked serves. Source: consensus-and-faults §6.6.
+//! Pure: who is where, who answers and who has a copy is known before. A node that does not answer now, that takes no
+//! more, or whose clock is off is never chosen; in doubt the node that was asked serves. Source: consensus-and-faults
+//! §6.6.
 
 use crate::vocabulary::ids::NodeId;
 use crate::vocabulary::names::ZoneName;
@@ -17,6 +18,8 @@ pub struct Candidate {
     pub has_copy: bool,
     /// It answers, and goes on for now.
     pub is_fit: bool,
+    /// Its clock is not known to differ from that of the node that was asked by more than a link bears.
+    pub is_on_time: bool,
     /// Round trip to it, microseconds.
     pub rtt_us: u64,
 }
@@ -49,6 +52,8 @@ pub enum Why {
     NoCopy,
     /// None of those that have one answers now.
     Unfit,
+    /// Those that do have a clock that is off: what a link to them says about time would be judged by another one.
+    Clock,
 }
 
 impl Why {
@@ -61,6 +66,7 @@ impl Why {
             Why::OwnZone => "own_zone",
             Why::NoCopy => "no_copy",
             Why::Unfit => "unfit",
+            Why::Clock => "clock",
         }
     }
 }
@@ -102,9 +108,10 @@ pub fn choose(asked: &Asked<'_>, candidates: &[Candidate]) -> Choice {
         return Choice::Here(why);
     }
     let near = candidates.iter().filter(|one| asked.zone == Some(&one.zone) && one.has_copy);
-    let fit = near.clone().filter(|one| one.is_fit).min_by_key(|one| (one.rtt_us, one.node));
-    match fit {
+    let fit = near.clone().filter(|one| one.is_fit);
+    match fit.clone().filter(|one| one.is_on_time).min_by_key(|one| (one.rtt_us, one.node)) {
         Some(one) => Choice::There(one.node),
+        None if fit.count() > 0 => Choice::Here(Why::Clock),
         None if near.count() == 0 => Choice::Here(Why::NoCopy),
         None => Choice::Here(Why::Unfit),
     }
@@ -119,7 +126,7 @@ mod tests {
     }
 
     fn candidate(node: u64, name: &str, has_copy: bool, is_fit: bool, rtt_us: u64) -> Candidate {
-        Candidate { node: NodeId(node), zone: zone(name), has_copy, is_fit, rtt_us }
+        Candidate { node: NodeId(node), zone: zone(name), has_copy, is_fit, is_on_time: true, rtt_us }
     }
 
     // A nearer node is chosen if the client's place is known, the blob is worth it, and the node has it and answers.
@@ -143,5 +150,15 @@ mod tests {
         assert_eq!(choose(&asked, &all[..1]), Choice::Here(Why::NoCopy));
         assert_eq!(choose(&asked, &all[4..]), Choice::Here(Why::NoCopy));
         assert_eq!(choose(&asked, &all[3..]), Choice::Here(Why::Unfit));
+        // one whose clock is off stands back behind one that is further away, and nobody is sent to it
+        let mut off = all.clone();
+        off[2].is_on_time = false;
+        assert_eq!(choose(&asked, &off), Choice::There(NodeId(2)));
+        off[1].is_on_time = false;
+        assert_eq!(choose(&asked, &off), Choice::Here(Why::Clock));
+        off[1].is_fit = false;
+        assert_eq!(choose(&asked, &off), Choice::Here(Why::Clock));
+        off[2].is_fit = false;
+        assert_eq!(choose(&asked, &off), Choice::Here(Why::Unfit));
     }
 }

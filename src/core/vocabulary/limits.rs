@@ -181,6 +181,13 @@ pub const OUTCOME_TAGS_MAX: usize = 4096;
 pub const STALE_MAX_MS: u64 = 60_000;
 /// Largest message between nodes in bytes.
 pub const RPC_MESSAGE_BYTES_MAX: usize = 64 * MIB;
+/// How far a node's clock may be off the median of the voters' clocks, in milliseconds: beyond that changes are not
+/// stamped by it, and a node ahead does not lead. Clients are not sent to a node whose clock differs by more, either.
+pub const CLOCK_SKEW_MS_MAX: u64 = 500;
+/// How wrong a reading of another node's clock may be and still count, in milliseconds.
+pub const CLOCK_READING_ERROR_MS_MAX: u64 = 100;
+/// How old the reading of another node's clock may be, in milliseconds: ten pings.
+pub const CLOCK_READING_AGE_MS_MAX: u64 = 5_000;
 /// Digests in one batch of replica confirmations.
 pub const CONFIRM_BATCH_MAX: usize = 1000;
 
@@ -388,6 +395,8 @@ const _: () = {
     assert!(REPLICAS_DURABLE_MIN <= REPLICAS_TARGET);
     assert!(UPLOAD_IDLE_MS < UPLOAD_LIFETIME_MS);
     assert!(QUOTA_GRANTS_MAX + 8 <= PROPOSAL_COMMANDS_MAX);
+    assert!(CLOCK_READING_ERROR_MS_MAX < CLOCK_SKEW_MS_MAX && CLOCK_SKEW_MS_MAX < CLOCK_AHEAD_MS_MAX);
+    assert!(CLOCK_SKEW_MS_MAX < LINK_LIFETIME_MS && CLOCK_SKEW_MS_MAX < TOKEN_SKEW_MS);
     assert!(WATERMARK_FULL_PERCENT < WATERMARK_REFUSE_PERCENT);
     assert!(WATERMARK_REFUSE_PERCENT < WATERMARK_URGENT_PERCENT && WATERMARK_URGENT_PERCENT < 100);
     // Remembered request ids outlive everything that can be queued at once.

@@ -231,6 +231,15 @@ impl Cluster {
 
     /// The same, with more words on its command line.
     pub(crate) fn spawn_node_by(&self, n: u8, words: &[&str]) {
+        self.spawn(n, words, &[]);
+    }
+
+    /// Starts node `n` again without waiting, with variables of its own in its environment.
+    pub(crate) fn spawn_node_in(&self, n: u8, environment: &[(&str, &str)]) {
+        self.spawn(n, &[], environment);
+    }
+
+    fn spawn(&self, n: u8, words: &[&str], environment: &[(&str, &str)]) {
         assert_eq!(self.pid(n), None, "node {n} runs");
         let log =
             std::fs::OpenOptions::new().append(true).create(true).open(self.node_dir(n).join("node.log")).unwrap();
@@ -239,7 +248,12 @@ impl Cluster {
         for setting in &self.settings {
             command.arg("--set").arg(setting);
         }
-        let command = command.args(words).stdin(Stdio::piped()).stdout(log.try_clone().unwrap()).stderr(log);
+        let command = command
+            .args(words)
+            .envs(environment.iter().copied())
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
         self.restarted.lock().unwrap().push(command.spawn().unwrap());
     }
 

@@ -23,6 +23,7 @@ use tokio::sync::mpsc;
 use crate::blob::store::fs::{FsStore, Identity};
 use crate::blob::store::memory::{MemoryDisk, MemoryStore};
 use crate::blob::store::{BlobKey, BlobStore, Options};
+use crate::ground::SystemClock;
 
 use super::*;
 
@@ -103,9 +104,9 @@ impl Node {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let store = self.open_store().await;
         let settings = Settings { ping_interval_ms: 50, progress_timeout_ms: 1000, ..Settings::default() };
-        let config =
-            Config { cluster: CLUSTER, node: self.id, listen: self.address, bind_source: None, tls: None, settings };
-        let config = Config { bind_source: Some(self.address.ip()), ..config };
+        let (listen, bind_source) = (self.address, Some(self.address.ip()));
+        let clock = Arc::new(SystemClock);
+        let config = Config { cluster: CLUSTER, node: self.id, listen, bind_source, tls: None, clock, settings };
         let (stores, epochs) = (vec![Arc::clone(&store)], Arc::clone(epochs) as Arc<dyn EpochSource>);
         let faults = Arc::clone(&self.faults) as Arc<dyn Observer>;
         let starting = runtime.spawn(async move { Transfer::start(config, stores, epochs, faults).await });
@@ -237,7 +238,8 @@ pub(super) async fn memory_node(
     let store = MemoryStore::open(disk, StoreId(number * 10), Options::new(Arc::new(|| 0)));
     let settings = Settings { ping_interval_ms: 50, progress_timeout_ms: 1000, ..Settings::default() };
     let listen = format!("127.0.9.{}:{port}", 100 + number).parse().unwrap();
-    let config = Config { cluster: CLUSTER, node: NodeId(number), listen, bind_source: None, tls, settings };
+    let clock = Arc::new(SystemClock);
+    let config = Config { cluster: CLUSTER, node: NodeId(number), listen, bind_source: None, tls, clock, settings };
     let epochs = Arc::clone(epochs) as Arc<dyn EpochSource>;
     let store: Arc<dyn BlobStore> = Arc::new(store);
     // the listener of the life before may take a moment to go

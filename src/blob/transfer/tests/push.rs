@@ -235,6 +235,7 @@ async fn strangers() {
         listen: "127.0.9.9:0".parse().unwrap(),
         bind_source: None,
         tls: None,
+        clock: Arc::new(SystemClock),
         settings: Settings::default(),
     };
     let stranger = Transfer::start(config, Vec::new(), Arc::new(Epochs::default()), Arc::new(Faults::default()));
