@@ -110,7 +110,7 @@ impl Identity {
                 let cluster = claim.cluster.unwrap_or_else(random::cluster_id);
                 let identity = Identity {
                     cluster,
-                    lineage: first_lineage(cluster),
+                    lineage: Lineage::first(cluster),
                     node: claim.node.unwrap_or_else(random::node_id),
                     store: claim.store.unwrap_or_else(random::store_id),
                 };
@@ -133,12 +133,6 @@ impl Identity {
             Err(error) => Err(IdentityError::Io { path, error }),
         }
     }
-}
-
-/// The first life of every cluster's log is named after the cluster, so that a joiner knows it without asking.
-pub fn first_lineage(cluster: ClusterId) -> Lineage {
-    let folded = (cluster.0 >> 64) ^ (cluster.0 & u128::from(u64::MAX));
-    Lineage(u64::try_from(folded).unwrap_or(0).max(1))
 }
 
 fn render(identity: &Identity) -> String {

@@ -30,6 +30,8 @@ pub(super) struct Account {
     pub(super) caller: Caller,
     /// What rules up to this index ask for of what was before them, the caller has.
     filled: u64,
+    /// It asks for the records that it made itself: it may have lost some of them.
+    own: bool,
 }
 
 /// Where replies go.
@@ -39,8 +41,8 @@ pub(super) type Sink<R> = mpsc::Sender<Result<R, Status>>;
 type Sent = (RepositoryKey, Scope);
 
 impl Account {
-    pub(super) fn new(metadata: Metadata, caller: Caller, filled: u64) -> Account {
-        Account { metadata, caller, filled }
+    pub(super) fn new(metadata: Metadata, caller: Caller, filled: u64, own: bool) -> Account {
+        Account { metadata, caller, filled, own }
     }
 
     /// Waits until this node has applied what the caller has: one that is behind would deny what it sent before.
@@ -67,6 +69,12 @@ impl Account {
         let registry = RegistryId::DEFAULT;
         let numbers = (cluster::read(tables)?.region_number, self.caller.number);
         let scope = replication_rules::read(tables, registry).scope(name, &self.caller.region, numbers, self.filled)?;
+        let Scope { source, destination, since } = scope;
+        let since_own = Since { own: since.own, others: None };
+        let scope = match self.own {
+            true => Scope { source: destination, destination: source, since: since_own },
+            false => scope,
+        };
         Some((repository::find(tables, registry, name)?.0, scope))
     }
 

@@ -54,6 +54,8 @@ pub(super) struct Seen {
     pub(super) applied: u64,
     /// Index of the youngest rule whose backfill is done.
     pub(super) filled: u64,
+    /// This region's own records are meant, which the source has from here.
+    pub(super) own: bool,
 }
 
 const SILENT: &str = "no answer in time";
@@ -256,10 +258,10 @@ impl Source {
     pub(super) async fn sums(
         &self,
         names: &[RepositoryName],
-        Seen { applied, filled }: Seen,
+        Seen { applied, filled, own }: Seen,
     ) -> Result<Replies<proto::SumsReply>, Problem> {
         let repositories = names.iter().map(ToString::to_string).collect();
-        let request = proto::SumsRequest { repositories, applied, filled };
+        let request = proto::SumsRequest { repositories, applied, filled, own };
         Replies::begun(self.client()?.sums(request)).await
     }
 
@@ -268,13 +270,14 @@ impl Source {
         &self,
         name: &RepositoryName,
         since: Since,
-        Seen { applied, filled }: Seen,
+        Seen { applied, filled, own }: Seen,
         sums: &Sums,
     ) -> Result<Replies<proto::RecordsReply>, Problem> {
         let sums = sums.iter().map(|sum| (*sum).into()).collect();
         let (repository, asked) = (name.to_string(), Vec::new());
         let Since { own: since, others: others_since } = since;
-        self.records(proto::RecordsRequest { repository, since, sums, asked, applied, filled, others_since }).await
+        let request = proto::RecordsRequest { repository, since, sums, asked, applied, filled, others_since, own };
+        self.records(request).await
     }
 
     /// What it knows of registers of a repository, in their order; and the index of its log at which it does.
@@ -282,13 +285,13 @@ impl Source {
         &self,
         name: &RepositoryName,
         since: Since,
-        Seen { applied, filled }: Seen,
+        Seen { applied, filled, own }: Seen,
         registers: &[Register],
     ) -> Result<(u64, Vec<Told>), Problem> {
         let asked = registers.iter().map(Into::into).collect();
         let (repository, sums) = (name.to_string(), Vec::new());
         let Since { own: since, others: others_since } = since;
-        let request = proto::RecordsRequest { repository, since, sums, asked, applied, filled, others_since };
+        let request = proto::RecordsRequest { repository, since, sums, asked, applied, filled, others_since, own };
         let reply = self.records(request).await?.next().await?;
         let reply = reply.ok_or_else(|| Problem::passing("the other region answered nothing"))?;
         let told = reply.records.into_iter().map(Told::try_from).collect::<Result<Vec<_>, _>>()?;

@@ -4,6 +4,9 @@
 //! same two records, the second after everything up to the first was applied: so a busy repository is compared too.
 //! Repairs are ordinary arrivals, by rank, so that none undoes a newer change or a delete that was made here. Source:
 //! consensus-and-faults §6.5.
+//!
+//! A region whose log has begun another life (it was restored, or went on without a majority) may have lost what it had
+//! acknowledged and sent. It compares its own records as well, and takes back what the source still has of them.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -11,7 +14,9 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
 use parking_lot::Mutex;
-use registry_core::decide::replication::compare::{Drift, Here, Register, Scope, Since, Sums, There, Verdict, judge};
+use registry_core::decide::replication::compare::{
+    Drift, Here, Record, Register, Scope, Since, Sums, There, Verdict, judge,
+};
 use registry_core::decide::replication::rank::Rank;
 use registry_core::metadata::register;
 use registry_core::metadata::repository::{self, RepositoryKey};
@@ -228,7 +233,7 @@ impl Comparer {
     async fn compare(&self, names: &[RepositoryName], is_whole: bool) -> bool {
         let _turn = self.comparisons.turn.lock().await;
         self.comparisons.state.lock().last = Some(ComparisonReport { is_whole, ..self.begun() });
-        let ended = self.compare_named(names).await;
+        let ended = self.compare_both(names, is_whole).await;
         self.ended(ended.as_ref().err());
         ended.is_ok()
     }
@@ -277,7 +282,7 @@ impl Comparer {
         tracing::warn!(%region, "the stream of changes has a gap: what it lost is taken from a comparison");
         let report = ComparisonReport { is_whole: true, is_resync: true, ..self.begun() };
         self.comparisons.state.lock().last = Some(report);
-        let ended = self.compare_named(&[]).await;
+        let ended = self.compare_named(&[], self.source.number).await;
         self.ended(ended.as_ref().err());
         let (lineage, index) = ended?.ok_or_else(|| Problem::passing("the other region told no index"))?;
         // what can't be brought at all stays told, and must not keep the rest away
@@ -288,9 +293,20 @@ impl Comparer {
         }
     }
 
-    /// Compares; the life of the source's log, and its index when it began.
-    async fn compare_named(&self, names: &[RepositoryName]) -> Result<Option<(u64, u64)>, Problem> {
-        let mut replies = self.source.sums(names, self.seen()).await?;
+    /// Compares what the source made, and with all of that what this region made, if it may have lost some.
+    async fn compare_both(&self, names: &[RepositoryName], is_whole: bool) -> Result<(), Problem> {
+        self.compare_named(names, self.source.number).await?;
+        let own = self.metadata.peek(|view| cluster::read(view));
+        let is_set_back = |row: &cluster::ClusterRow| row.lineage != Lineage::first(row.cluster);
+        match own.filter(is_set_back) {
+            Some(own) if is_whole => self.compare_named(names, own.region_number).await.map(drop),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Compares what a region made, the source or this one; the life of the source's log, and its index when it began.
+    async fn compare_named(&self, names: &[RepositoryName], origin: u16) -> Result<Option<(u64, u64)>, Problem> {
+        let mut replies = self.source.sums(names, self.seen(origin)).await?;
         let mut began = None;
         while let Some(reply) = replies.next().await? {
             began.get_or_insert((reply.lineage, reply.index));
@@ -299,7 +315,7 @@ impl Comparer {
                 report.index = reply.index;
             });
             for there in reply.repositories {
-                match Box::pin(self.compare_repository(&there, reply.index)).await {
+                match Box::pin(self.compare_repository(&there, reply.index, origin)).await {
                     // it was deleted there meanwhile, or is not sent any more
                     Ok(()) | Err(Problem::Moved) => {}
                     Err(problem) => return Err(problem),
@@ -309,12 +325,12 @@ impl Comparer {
         Ok(began)
     }
 
-    async fn compare_repository(&self, there: &RepositorySum, index: u64) -> Result<(), Problem> {
+    async fn compare_repository(&self, there: &RepositorySum, index: u64, origin: u16) -> Result<(), Problem> {
         let name = wire::repository(&there.repository)?;
         let sum = wire::sum(there.sum.as_ref().ok_or_else(|| Problem::lasting("a sum is missing"))?)?;
         let since = Since { own: there.since, others: there.others_since };
-        let destination = self.metadata.peek(|view| cluster::read(view).map_or(0, |row| row.region_number));
-        let scope = Scope { source: self.source.number, destination, since };
+        let destination = if origin == self.source.number { self.own_number() } else { self.source.number };
+        let scope = Scope { source: origin, destination, since };
         let compared = Compared { name, scope, deletes_since: there.deletes_since, count: sum.count };
         let mut own = self.own_sums(&compared).await?;
         let mut is_behind = false;
@@ -324,9 +340,12 @@ impl Comparer {
         }
         let is_equal = own.whole() == sum || mutants::is_on(Mutant::SkipCompare);
         self.tell(|report| {
-            report.repositories += 1;
-            report.records += sum.count;
-            report.equal += u64::from(is_equal);
+            // each is counted once
+            if !self.is_own(&compared) {
+                report.repositories += 1;
+                report.records += sum.count;
+                report.equal += u64::from(is_equal);
+            }
             report.behind += u64::from(!is_equal && is_behind);
         });
         if !is_equal && !is_behind {
@@ -379,21 +398,35 @@ impl Comparer {
         self.read(compared, sums).await
     }
 
-    /// What of the source's log is here. Behind a gap no index is of any use: it may be of another life of the log.
-    fn seen(&self) -> Seen {
+    fn own_number(&self) -> u16 {
+        self.metadata.peek(|view| cluster::read(view).map_or(0, |row| row.region_number))
+    }
+
+    /// Whether this region's own records are compared.
+    fn is_own(&self, compared: &Compared) -> bool {
+        compared.scope.source != self.source.number
+    }
+
+    /// What of the source's log is here, where records of a region are asked for. Behind a gap no index is of any use:
+    /// it may be of another life of the log.
+    fn seen(&self, origin: u16) -> Seen {
         let state = self.status.state();
         let number = self.source.number;
         let filled = self.metadata.peek(|view| {
             let lineage = cursor::of_source(view, number).map(|row| row.lineage);
             lineage.map_or(0, |lineage| backfill::filled(view, number, lineage))
         });
-        if state.has_gap { Seen { applied: 0, filled: 0 } } else { Seen { applied: state.applied_index, filled } }
+        let own = origin != self.source.number;
+        match state.has_gap {
+            true => Seen { applied: 0, filled: 0, own },
+            false => Seen { applied: state.applied_index, filled, own },
+        }
     }
 
     /// Everything that differs without an explanation, at an index of the source's log.
     async fn suspects(&self, compared: &Compared, own: &Sums) -> Result<(u64, Vec<Suspect>), Problem> {
         let Compared { name, scope, count, .. } = compared;
-        let seen = self.seen();
+        let seen = self.seen(scope.source);
         let mut replies = self.source.differing(name, scope.since, seen, own).await?;
         let (mut index, mut suspects) = (0, Vec::new());
         let (mut differing, mut sent) = (BTreeSet::new(), HashSet::new());
@@ -460,8 +493,10 @@ impl Comparer {
     }
 
     async fn judged(&self, compared: &Compared, told: Vec<Told>) -> Result<Vec<Suspect>, Problem> {
-        let source = self.source.number;
+        let (source, is_own) = (self.source.number, self.is_own(compared));
         self.read(compared, move |view, key, compared| {
+            let created_at_ms =
+                repository::find(view, RegistryId::DEFAULT, &compared.name).map(|(_, row)| row.created_at_ms);
             let parked: BTreeSet<Register> = parked::list(view, source, None, PARKED_MAX)
                 .into_iter()
                 .filter(|(_, row)| row.repository == compared.name)
@@ -473,7 +508,8 @@ impl Comparer {
                 let absent = Here { record: None, rank: Rank::NEVER, target_gone: None, is_parked };
                 let here = |key| register::here(view, key, &told.register, target.as_ref(), is_parked);
                 let here = key.map_or(absent, here);
-                let verdict = judge(source, &told.there, &here, compared.deletes_since);
+                let verdict = judge(compared.scope.source, &told.there, &here, compared.deletes_since);
+                let verdict = if is_own { of_own(verdict, &told.there, created_at_ms) } else { verdict };
                 Suspect { told, here, verdict }
             };
             told.into_iter().map(judged).collect()
@@ -493,7 +529,7 @@ impl Comparer {
         }
         for first in suspects.chunks(RECORDS_PER_MESSAGE) {
             let registers: Vec<Register> = first.iter().map(|suspect| suspect.told.register.clone()).collect();
-            let (_, told) = self.source.asked(name, scope.since, self.seen(), &registers).await?;
+            let (_, told) = self.source.asked(name, scope.since, self.seen(scope.source), &registers).await?;
             let second = self.judged(compared, told).await?;
             let is_same = |first: &Suspect, second: &Suspect| {
                 (&first.told, &first.here, first.verdict) == (&second.told, &second.here, second.verdict)
@@ -586,6 +622,19 @@ impl Comparer {
     }
 }
 
+/// What a verdict is where both records are of this region's making.
+fn of_own(verdict: Verdict, there: &There, created_at_ms: Option<u64>) -> Verdict {
+    // what is of a repository that was deleted here went with it, whatever has its name now
+    let is_of_this =
+        |record: &Record| created_at_ms.is_some_and(|at_ms| record.version.hlc >= at_ms.saturating_mul(1000));
+    match (verdict, there) {
+        (Verdict::Drift(_), There::Sent(record)) if !is_of_this(record) => Verdict::DeletedHere,
+        // the source may not have heard of it yet
+        (Verdict::Ahead, _) | (Verdict::Drift(Drift::Extra), There::Never) => Verdict::WonHere,
+        (verdict, _) => verdict,
+    }
+}
+
 /// Why a difference of a kind can't be mended from here.
 pub(super) fn unmendable(drift: Drift) -> Problem {
     Problem::lasting(match drift {
@@ -595,4 +644,28 @@ pub(super) fn unmendable(drift: Drift) -> Problem {
         Drift::Different => "both regions' rows agree with their journals: look into it",
         Drift::Missing | Drift::Stale => "it changed meanwhile",
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use registry_core::vocabulary::Version;
+
+    use super::*;
+
+    // Of its own records a region takes back what it lacks and what was deleted, nothing of a repository that it has
+    // deleted, and nothing that the other region has not heard of is a difference.
+    #[test]
+    fn own_records() {
+        let version = Version { home_epoch: 0, hlc: 5_000_000, region: 1 };
+        let record = Record { digest: Digest::sha256(b"1"), version, base: version };
+        let (sent, missing, extra) =
+            (There::Sent(record), Verdict::Drift(Drift::Missing), Verdict::Drift(Drift::Extra));
+        assert_eq!(of_own(missing, &sent, Some(4000)), missing);
+        assert_eq!(of_own(missing, &sent, Some(5001)), Verdict::DeletedHere);
+        assert_eq!(of_own(missing, &sent, None), Verdict::DeletedHere);
+        assert_eq!(of_own(extra, &There::Gone(version), Some(4000)), extra);
+        assert_eq!(of_own(extra, &There::Never, Some(4000)), Verdict::WonHere);
+        assert_eq!(of_own(Verdict::Ahead, &There::Apart(record), Some(4000)), Verdict::WonHere);
+        assert_eq!(of_own(Verdict::WonHere, &sent, Some(4000)), Verdict::WonHere);
+    }
 }

@@ -98,12 +98,12 @@ impl Service {
         &self,
         request: &Request<T>,
         turns: &Arc<Semaphore>,
-        filled: u64,
+        (filled, own): (u64, bool),
     ) -> Result<(Account, OwnedSemaphorePermit), Status> {
         let caller = self.caller(request)?;
         let turn = Arc::clone(turns).try_acquire_owned();
         let turn = turn.map_err(|_| Status::resource_exhausted("this node tells as much as it may; ask again"))?;
-        Ok((Account::new(self.peers.metadata().clone(), caller, filled), turn))
+        Ok((Account::new(self.peers.metadata().clone(), caller, filled, own), turn))
     }
 
     fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
@@ -212,7 +212,8 @@ impl Region for Service {
     type SumsStream = ReceiverStream<Result<proto::SumsReply, Status>>;
 
     async fn sums(&self, request: Request<proto::SumsRequest>) -> Result<Response<Self::SumsStream>, Status> {
-        let (account, turn) = self.comparing(&request, &self.sums, request.get_ref().filled)?;
+        let asked = (request.get_ref().filled, request.get_ref().own);
+        let (account, turn) = self.comparing(&request, &self.sums, asked)?;
         let proto::SumsRequest { repositories: names, applied, .. } = request.into_inner();
         account.catch_up(applied).await?;
         if names.len() > SUMS_ASKED_MAX {
@@ -230,7 +231,8 @@ impl Region for Service {
     type RecordsStream = ReceiverStream<Result<proto::RecordsReply, Status>>;
 
     async fn records(&self, request: Request<proto::RecordsRequest>) -> Result<Response<Self::RecordsStream>, Status> {
-        let (account, turn) = self.comparing(&request, &self.records, request.get_ref().filled)?;
+        let own = (request.get_ref().filled, request.get_ref().own);
+        let (account, turn) = self.comparing(&request, &self.records, own)?;
         let request = request.into_inner();
         let proto::RecordsRequest { repository: name, since, sums, asked, applied, others_since, .. } = request;
         let since = Since { own: since, others: others_since };
@@ -260,7 +262,7 @@ impl Region for Service {
         &self,
         request: Request<proto::BackfillRequest>,
     ) -> Result<Response<Self::BackfillStream>, Status> {
-        let (account, turn) = self.comparing(&request, &self.backfills, 0)?;
+        let (account, turn) = self.comparing(&request, &self.backfills, (0, false))?;
         let proto::BackfillRequest { done, after, applied } = request.into_inner();
         account.catch_up(applied).await?;
         let after = after.map(wire::place).transpose()?;

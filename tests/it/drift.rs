@@ -87,7 +87,7 @@ fn report(cluster: &Cluster, region: &str) -> Value {
 }
 
 /// Kind and tag, or kind alone, of everything that was found.
-fn found(report: &Value) -> Vec<String> {
+pub(crate) fn found(report: &Value) -> Vec<String> {
     let all = report["found"].as_array().unwrap();
     assert!(all.iter().all(|found| found["repaired"] == true), "{report:#}");
     let told = |found: &Value| format!("{} {}", found["kind"].as_str().unwrap(), found["tag"].as_str().unwrap_or("-"));
@@ -96,7 +96,7 @@ fn found(report: &Value) -> Vec<String> {
     told
 }
 
-fn verify(cluster: &Cluster, region: &str) -> Value {
+pub(crate) fn verify(cluster: &Cluster, region: &str) -> Value {
     wait("the region is followed", PATIENCE, || link_state(cluster, region)["followed"]["connected"] == true);
     let (status, text) = replication(cluster, &["verify", region]);
     assert_eq!(status, 0, "{text}");

@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use registry_core::vocabulary::Digest;
-use serde_json::Value;
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::drift::{found, verify};
+use crate::regions::{arrives, delete, linked, set_rule_with, start, tag};
 use crate::support::image::{self, MANIFEST};
-use crate::support::{Cluster, http, portolan, run};
+use crate::support::{Cluster, http, portolan, run, wait};
 
 const REPOSITORY: &str = "it/recovery";
 
@@ -311,6 +313,62 @@ fn a_restore_tells_its_loss_window() {
     assert!(first_lost > 0 && times[first_lost] >= told, "{} was acknowledged before {told}", times[first_lost]);
     let window = *times.last().unwrap() - told;
     println!("{} of {} pushes were lost, of {window}", times.len() - first_lost, times.len());
+}
+
+// A region that was restored takes back from another one what it had sent there since the backup, deletes too. What had
+// not got there is gone, and both are equal.
+#[test]
+fn a_restored_region_takes_back_what_it_had_sent() {
+    let (mut eu, us) = (start(188, "eu", 1), start(189, "us", 1));
+    let link = linked(&eu, &us);
+    let deletes = json!({ "deleteReplication": { "enabled": true } });
+    set_rule_with(&eu, "us", "it/", &deletes);
+    set_rule_with(&us, "eu", "it/", &deletes);
+    for name in ["kept", "moved", "deleted"] {
+        push(&eu, 1, name, name.as_bytes());
+        arrives(&us, 1, REPOSITORY, name, name.as_bytes());
+    }
+    let dir = eu.dir().join("backup").display().to_string();
+    let (admin, credentials) = (eu.admin(1), eu.key_file().display().to_string());
+    let (code, said) = run(&["backup", "create", &dir, "--admin", &admin, "--credentials-file", &credentials]);
+    assert_eq!(code, 0, "{said}");
+
+    push(&eu, 1, "moved", b"after the backup");
+    push(&eu, 1, "new", b"new after the backup");
+    delete(&eu, REPOSITORY, "deleted");
+    arrives(&us, 1, REPOSITORY, "moved", b"after the backup");
+    arrives(&us, 1, REPOSITORY, "new", b"new after the backup");
+    wait("the delete arrives", Duration::from_secs(60), || tag(&us, 1, REPOSITORY, "deleted").is_none());
+    link.cut();
+    push(&eu, 1, "unsent", b"nobody else has it");
+
+    eu.kill_node(1);
+    eu.stop();
+    let (settings, words) = restoring(&eu, &dir);
+    let (code, said) = run(&words.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(code, 0, "{said}");
+    eu.spawn_node_with(1, &settings);
+    eu.wait_node_ready(1);
+    assert_eq!(tag(&eu, 1, REPOSITORY, "new"), None);
+    assert!(tag(&eu, 1, REPOSITORY, "deleted").is_some());
+    link.mend();
+
+    let taken = verify(&eu, "us");
+    let wanted = ["extra deleted", "missing -", "missing -", "missing new", "stale moved"];
+    assert_eq!(found(&taken), wanted, "{taken:#}");
+    for cluster in [&eu, &us] {
+        arrives(cluster, 1, REPOSITORY, "kept", b"kept");
+        arrives(cluster, 1, REPOSITORY, "moved", b"after the backup");
+        arrives(cluster, 1, REPOSITORY, "new", b"new after the backup");
+        assert_eq!(tag(cluster, 1, REPOSITORY, "deleted"), None);
+        assert_eq!(tag(cluster, 1, REPOSITORY, "unsent"), None);
+    }
+    push(&eu, 1, "moved", b"in the new life");
+    arrives(&us, 1, REPOSITORY, "moved", b"in the new life");
+    for (cluster, other) in [(&us, "eu"), (&eu, "us")] {
+        let clean = verify(cluster, other);
+        assert_eq!(clean["clean"], true, "{clean:#}");
+    }
 }
 
 /// One byte of any file of a backup, a file too many, or one that is missing is told.

@@ -45,6 +45,14 @@ id!(
     /// comparable.
     Lineage(u64), 16
 );
+impl Lineage {
+    /// The first life of every cluster's log is named after the cluster, so that a joiner knows it without asking.
+    pub fn first(cluster: ClusterId) -> Lineage {
+        let folded = (cluster.0 >> 64) ^ (cluster.0 & u128::from(u64::MAX));
+        Lineage(u64::try_from(folded).unwrap_or(0).max(1))
+    }
+}
+
 id!(
     /// A node, random, made once with its data directory and never reused.
     NodeId(u64), 16
