@@ -47,7 +47,7 @@ fn settled(cluster: &Cluster, region: &str) -> bool {
 // once, and each pair is equal. Where the rule does not send on, it does not.
 #[test]
 fn r9_what_came_from_elsewhere_is_sent_on() {
-    let ring = [start(140, "eu", 1), start(141, "us", 1), start(142, "ap", 1)];
+    let ring = [start(150, "eu", 1), start(151, "us", 1), start(152, "ap", 1)];
     let names = ["eu", "us", "ap"];
     let links: Vec<Link> = (0..3).map(|at| linked(&ring[at], &ring[(at + 1) % 3])).collect();
     let on = json!({ "transitive": { "enabled": true }, "deleteReplication": { "enabled": true } });
@@ -158,7 +158,7 @@ fn take_over(us: &Cluster) {
 // was pushed meanwhile goes there, and both are equal.
 #[test]
 fn a_region_that_comes_back_loses_nothing() {
-    let Lost { eu, us, link } = lost([143, 144]);
+    let Lost { eu, us, link } = lost([153, 154]);
     take_over(&us);
     link.mend();
     eu.start_node(1);
@@ -178,10 +178,10 @@ fn a_region_that_comes_back_loses_nothing() {
 // on; then both send each other everything again, and are equal.
 #[test]
 fn a_region_is_made_anew() {
-    let Lost { eu, us, .. } = lost([145, 146]);
+    let Lost { eu, us, .. } = lost([155, 156]);
     take_over(&us);
     drop(eu);
-    let anew = start(147, "eu", 1);
+    let anew = start(157, "eu", 1);
     // another cluster can't take the name of one that is known
     let taken = admin(&us, "POST", "/v1/regions").header("Content-Type", "application/json");
     let taken = taken.body(card(&anew).to_string()).settled();
