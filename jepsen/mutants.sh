@@ -23,8 +23,9 @@ run_of() {
     stale-reads) echo --workload tag-register --nemesis kill-any --kills 2 --clients 20 ;;
     ack-at-send) echo --workload mixed --nemesis mix --only isolate-leader --minutes 2.5 --clients 20 --layer-bytes-max 65536 ;;
     drop-change | skip-compare) echo --workload region --minutes 0.4 --clients 12 ;;
-    # a leader has to die while changes wait
-    early-cursor | forget-deletes)
+    # a leader has to die while changes wait, as they do on a long link
+    early-cursor) echo --workload region --minutes 1 --clients 16 --link-delay-ms 400 --only kill-leader,kill-both-leaders ;;
+    forget-deletes)
       echo --workload region --minutes 1 --clients 16 --seed 5 --only cut-links,cut-one-link,hang-one-link,kill-leader,kill-both-leaders ;;
     collect-used) echo --workload gc --clients 12 --minutes 0.5 ;;
     *) echo "mutants.sh: no mutant $1" >&2; exit 2 ;;

@@ -153,6 +153,10 @@ pub(crate) struct RunOptions {
     #[arg(long, default_value_t = 30)]
     #[serde(default)]
     pub(crate) pause_ms: u64,
+    /// How long bytes take from one region to the other, in milliseconds.
+    #[arg(long, default_value_t = 0)]
+    #[serde(default)]
+    pub(crate) link_delay_ms: u64,
     /// Nodes, over three zones.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(3..=9))]
     pub(crate) nodes: u8,

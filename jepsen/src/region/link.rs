@@ -1,13 +1,15 @@
-//! The link from one region's nodes to another's doors: a proxy for each door, which can be cut, or hang, both ways or
-//! one way only.
+//! The link from one region's nodes to another's doors: a proxy for each door, through which bytes take their time, and
+//! which can be cut, or hang, both ways or one way only.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use crate::fault::{Fault, told};
 
@@ -43,15 +45,20 @@ impl State {
     }
 }
 
+/// Pieces of bytes that are on their way, at most.
+const UNDER_WAY: usize = 256;
+
 /// One direction: who connects, connects through it.
 #[derive(Debug)]
 pub(crate) struct Link {
     state: Arc<watch::Sender<State>>,
+    delay: Duration,
 }
 
 impl Link {
-    pub(crate) fn new() -> Link {
-        Link { state: Arc::new(watch::Sender::new(State::Up)) }
+    /// Bytes take so long, each way.
+    pub(crate) fn new(delay: Duration) -> Link {
+        Link { state: Arc::new(watch::Sender::new(State::Up)), delay }
     }
 
     /// From now on it is so.
@@ -63,46 +70,61 @@ impl Link {
     pub(crate) async fn to(&self, target: SocketAddr) -> Result<SocketAddr, Fault> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(told("a link"))?;
         let address = listener.local_addr().map_err(told("a link"))?;
-        let state = Arc::clone(&self.state);
+        let (state, delay) = (Arc::clone(&self.state), self.delay);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(carry(client, target, state.subscribe()));
+                tokio::spawn(carry(client, target, state.subscribe(), delay));
             }
         });
         Ok(address)
     }
 }
 
-async fn carry(client: TcpStream, target: SocketAddr, mut state: watch::Receiver<State>) {
+async fn carry(client: TcpStream, target: SocketAddr, mut state: watch::Receiver<State>, delay: Duration) {
     if *state.borrow() == State::Cut {
         return;
     }
     // a node that does not run refuses, and so does its end of the link
     let Ok(server) = TcpStream::connect(target).await else { return };
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
-    let there = copy(from_client, to_server, Way::There, state.clone());
-    let back = copy(from_server, to_client, Way::Back, state.clone());
+    let there = copy(from_client, to_server, (Way::There, state.clone()), delay);
+    let back = copy(from_server, to_client, (Way::Back, state.clone()), delay);
     tokio::select! {
         _ = state.wait_for(|state| *state == State::Cut) => {}
         () = async { tokio::join!(there, back); } => {}
     }
 }
 
-/// Carries bytes one way; while the link hangs that way, they wait.
-async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, way: Way, mut state: watch::Receiver<State>) {
-    let mut buffer = vec![0; 64 << 10];
-    while let Ok(read @ 1..) = from.read(&mut buffer).await {
-        if state.wait_for(|state| !state.holds(way)).await.is_err() || to.write_all(&buffer[..read]).await.is_err() {
-            return;
+/// Carries bytes one way, each piece as late as the link is long; while it hangs that way, they wait.
+async fn copy(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    (way, mut state): (Way, watch::Receiver<State>),
+    delay: Duration,
+) {
+    let (sink, mut under_way) = mpsc::channel::<(Instant, Vec<u8>)>(UNDER_WAY);
+    let take = async move {
+        let mut buffer = vec![0; 64 << 10];
+        while let Ok(read @ 1..) = from.read(&mut buffer).await {
+            if sink.send((Instant::now() + delay, buffer[..read].to_vec())).await.is_err() {
+                return;
+            }
         }
-    }
-    drop(to.shutdown().await);
+    };
+    let give = async move {
+        while let Some((due, bytes)) = under_way.recv().await {
+            tokio::time::sleep_until(due).await;
+            if state.wait_for(|state| !state.holds(way)).await.is_err() || to.write_all(&bytes).await.is_err() {
+                return;
+            }
+        }
+        drop(to.shutdown().await);
+    };
+    tokio::join!(take, give);
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     /// Says what it hears; where it is.
@@ -122,7 +144,7 @@ mod tests {
     #[tokio::test]
     async fn one_way() {
         let server = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let link = Link::new();
+        let link = Link::new(Duration::ZERO);
         let mut client = TcpStream::connect(link.to(server.local_addr().unwrap()).await.unwrap()).await.unwrap();
         let (mut accepted, _) = server.accept().await.unwrap();
         let mut byte = [0];
@@ -144,11 +166,26 @@ mod tests {
         }
     }
 
+    // They take as long as they are told to, however many there are.
+    #[tokio::test]
+    async fn delays() {
+        let link = Link::new(Duration::from_millis(50));
+        let mut stream = TcpStream::connect(link.to(echo().await).await.unwrap()).await.unwrap();
+        let began = Instant::now();
+        let sent = vec![7; 100_000];
+        stream.write_all(&sent).await.unwrap();
+        let mut back = vec![0; sent.len()];
+        stream.read_exact(&mut back).await.unwrap();
+        assert_eq!(back, sent);
+        let took = began.elapsed();
+        assert!(took >= Duration::from_millis(100), "{took:?}");
+    }
+
     // Bytes go through while it is up, wait while it hangs, and the connection ends when it is cut.
     #[tokio::test]
     async fn states() {
         let target = echo().await;
-        let link = Link::new();
+        let link = Link::new(Duration::ZERO);
         let mut stream = TcpStream::connect(link.to(target).await.unwrap()).await.unwrap();
         let mut byte = [0];
         stream.write_all(b"1").await.unwrap();

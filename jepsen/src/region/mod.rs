@@ -64,7 +64,7 @@ pub(crate) async fn play(options: &RunOptions, plan: &Plan, seed: u64) -> Result
         let nodes = Nodes::new(&cluster.seats(), cluster.admin().credential())?;
         regions.push(Region { cluster, place: Place { region: at + 1, nodes, field: Field::new(seed) } });
     }
-    let links = [Link::new(), Link::new()];
+    let links = [(); 2].map(|()| Link::new(Duration::from_millis(options.link_delay_ms)));
     let [one, two] = &regions[..] else { return Err(Fault::new("there are two regions")) };
     introduce(&two.cluster, &one.cluster, &links[0]).await?;
     introduce(&one.cluster, &two.cluster, &links[1]).await?;
