@@ -24,7 +24,7 @@ run_of() {
     ack-at-send) echo --workload mixed --nemesis mix --only isolate-leader --minutes 2.5 --clients 20 --layer-bytes-max 65536 ;;
     drop-change | skip-compare) echo --workload region --minutes 0.4 --clients 12 ;;
     # a leader has to die while changes wait, as they do on a long link
-    early-cursor) echo --workload region --minutes 1 --clients 16 --link-delay-ms 400 --only kill-leader,kill-both-leaders ;;
+    early-cursor) echo --workload region --minutes 0.6 --clients 12 --link-delay-ms 100 --only kill-leader,kill-both-leaders ;;
     forget-deletes)
       echo --workload region --minutes 1 --clients 16 --seed 5 --only cut-links,cut-one-link,hang-one-link,kill-leader,kill-both-leaders ;;
     collect-used) echo --workload gc --clients 12 --minutes 0.5 ;;

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs deploy/compose/two-regions.yml with both versions of compose. Behind its balancers: cards exchanged and a rule
 # set by command, docker pushes in one region and pulls in the other, `replication verify` says equal; then the leader
-# of each region is killed, and what lies between them is cut. And with small.yml, three nodes and one, no balancers.
+# of each region is killed, what lies between them is cut, and one of them is lost for good, taken over from and made
+# anew (lost.sh). And with small.yml, three nodes and one, no balancers.
 # Needs root, installs what is missing (apt, the Go module proxy), starts dockerd if none runs; pulls no image.
 #   tests/compose/two-regions.sh [1] [2]     which versions of compose; both without. PORTOLAN=binary for the image
 #   SIZES="full small" for one of them, KEEP=1 leaves the last regions running
@@ -10,10 +11,12 @@ here=$(cd "$(dirname "$0")/../.." && pwd)
 base=${BASE_PORT:-22430}
 # shellcheck source=lib.sh
 . "$here/tests/compose/lib.sh"
+# shellcheck source=lost.sh
+. "$here/tests/compose/lost.sh"
 file=$here/deploy/compose/two-regions.yml haproxy_image=portolan-test-haproxy:2
 size='' balancers=''
 
-trap 'leave $?' EXIT
+trap 'code=$?; end_name; leave $code' EXIT
 
 nodes() { # REGION
   if [ "$1 $size" = "us small" ]; then echo us-a; else echo "$1-a $1-b $1-c"; fi
@@ -70,22 +73,23 @@ bring_up() {
   introduce eu us; introduce us eu
   until_ok 30 "eu answers" answers "$(door eu)"; until_ok 30 "us answers" answers "$(door us)"
   log_in eu-a "$(door eu)"; log_in us-a "$(door us)"
-  set_rule
+  set_rule eu us '"backfill": { "enabled": false }'
 }
 introduce() { # REGION TO: as the file says it
   compose exec -T "$1-a" portolan region card </dev/null | compose exec -T "$2-a" portolan region add - >"$work/add" ||
     fail "$2 takes no card"
 }
-set_rule() {
-  compose exec -T eu-a portolan replication set - >"$work/set" <<'RULES' || fail "the rule is not taken"
-{ "rules": [ { "destinations": [ { "region": "us", "registryId": "000000000000" } ],
+set_rule() { # REGION TO MORE: what else the rule says
+  compose exec -T "$1-a" portolan replication set - >"$work/set" <<RULES || fail "the rule is not taken"
+{ "rules": [ { "destinations": [ { "region": "$2", "registryId": "000000000000" } ], $3,
                "repositoryFilters": [ { "filter": "team/", "filterType": "PREFIX_MATCH" } ] } ] }
 RULES
 }
 
 ## docker pushes in eu, waits for it to arrive, and pulls in us what it pushed.
-push_there() { # NAME: pushes team/NAME:1 in eu, twice if need be; docker repeats no manifest by itself
-  local image; image=$(door eu)/team/$1:1
+push_there() { push_to "$(door eu)" "$1"; }
+push_to() { # PLACE NAME: pushes team/NAME:1, twice if need be; docker repeats no manifest by itself
+  local image=$1/team/$2:1; shift
   make_image "$image" 2 2; id_of "$image" >"$work/id"
   docker push -q "$image" >"$work/push.log" 2>&1 || docker push -q "$image" >"$work/push.log" 2>&1 ||
     { cat "$work/push.log"; fail "push of $1"; }
@@ -117,13 +121,21 @@ kill_leader() { # REGION: a client of the balancer goes on
 }
 
 ## Nothing gets from one region to the other, each goes on; then everything arrives by itself.
-cut_wan() {
+disconnect_us() { local node; for node in $(nodes us); do docker network disconnect "${project}_wan" "$(container "$node")"; done; }
+connect_us() {
   local node
-  for node in $(nodes us); do docker network disconnect "${project}_wan" "$(container "$node")"; done
+  for node in $(nodes us); do
+    # compose 2 has done so at an `up`, compose 1 has not
+    docker inspect -f '{{json .NetworkSettings.Networks}}' "$(container "$node")" | grep -q "\"${project}_wan\"" ||
+      docker network connect --alias "$node" "${project}_wan" "$(container "$node")"
+  done
+}
+cut_wan() {
+  disconnect_us
   push_there cut
   sleep 5
   is_there "$(door us)/team/cut:1" >/dev/null 2>&1 && fail "nothing is cut"
-  for node in $(nodes us); do docker network connect --alias "$node" "${project}_wan" "$(container "$node")"; done
+  connect_us
   pull_here cut
 }
 
@@ -143,7 +155,7 @@ scenario() {
   compose down -v --remove-orphans >/dev/null 2>&1 || true
   bring_up
   push_and_pull first; verify
-  if [ "$size" = full ]; then kill_leader eu; kill_leader us; cut_wan; verify; fi
+  if [ "$size" = full ]; then kill_leader eu; kill_leader us; cut_wan; verify; lose_region; fi
   forget_images $(docker image ls --format '{{.Repository}}:{{.Tag}}' | grep "^127.0.0.1:$((base / 100))" || true)
   [ "${KEEP:-0}" = 1 ] || { compose down -v --remove-orphans >/dev/null 2>&1; project=''; }
 }
