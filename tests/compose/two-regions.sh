@@ -105,12 +105,12 @@ pull_here() {
 }
 push_and_pull() { push_there "$1"; pull_here "$1"; }
 
-is_equal() {
-  portolan_in "$(leader us)" replication verify eu -o json >"$work/verify.json" &&
+is_equal() { # REGION OTHER
+  portolan_in "$(leader "$1")" replication verify "$2" -o json >"$work/verify.json" &&
     jq -e '.regions[0].last | .clean and .repositories > 0 and .repositories == .equal' "$work/verify.json"
 }
 verify() {
-  until_ok 120 "both regions are equal" is_equal
+  until_ok 120 "both regions are equal" is_equal us eu
   say "  verify: $(jq -c '.regions[0].last | {repositories, equal, records, differences}' "$work/verify.json")"
 }
 
