@@ -52,7 +52,7 @@ impl Cluster {
     pub fn export(&self, region: &RegionName, direction: Direction, after: Option<&ExportPlace>) -> Option<ExportPage> {
         let number = self.region_number(region)?;
         Some(self.metadata.peek(|view| {
-            let own = cluster::read(view).map_or(0, |row| row.region_number);
+            let own = cluster::region_number(view);
             let (source, destination) = if direction == Direction::To { (own, number) } else { (number, own) };
             let (origin, index, since) = (source, view.index(), Since::default());
             let none = ExportPage { origin, index, repository: None, since, records: vec![], rest: None };

@@ -102,17 +102,18 @@ impl Registry {
     async fn candidates(&self, source: &BlobSource, zone: Option<&ZoneName>) -> Vec<Candidate> {
         let directory = self.transfer().directory();
         let health = self.transfer().peers();
-        let clock_of = |node: NodeId| health.iter().find(|peer| peer.node == node).and_then(|peer| peer.clock_epoch_ms);
-        let own_clock = clock_of(self.node());
-        // one that can't be read says nothing against a node: it answers, or is not chosen
-        let is_on_time =
-            |node| own_clock.zip(clock_of(node)).is_none_or(|(own, there)| !clock_skew::is_off(own, there));
+        let health_of = |node: NodeId| health.iter().find(|peer| peer.node == node);
+        let own_clock = health_of(self.node()).and_then(|peer| peer.clock_epoch_ms);
         let holders: Vec<NodeId> =
             source.replicas.iter().filter_map(|store| directory.node_of(*store)).map(|seat| seat.id).collect();
         let looked_at = directory.nodes().map(|seat| {
-            let rtt_us = health.iter().find(|peer| peer.node == seat.id).map_or(u64::MAX, |peer| peer.rtt_us);
+            let peer = health_of(seat.id);
+            let rtt_us = peer.map_or(u64::MAX, |peer| peer.rtt_us);
+            // a clock that can't be read says nothing against a node: it answers, or is not chosen
+            let clocks = own_clock.zip(peer.and_then(|peer| peer.clock_epoch_ms));
+            let is_on_time = clocks.is_none_or(|(own, there)| !clock_skew::is_off(own, there));
             let (node, is_near, has_copy) = (seat.id, zone == Some(&seat.zone), holders.contains(&seat.id));
-            let (zone, is_on_time) = (seat.zone.clone(), is_on_time(node));
+            let zone = seat.zone.clone();
             let candidate = Candidate { node, zone, has_copy, is_fit: false, is_on_time, rtt_us };
             async move {
                 let is_fit = is_near && has_copy && self.transfer().answers_now(node).await;

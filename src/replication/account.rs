@@ -69,12 +69,7 @@ impl Account {
         let registry = RegistryId::DEFAULT;
         let numbers = (cluster::read(tables)?.region_number, self.caller.number);
         let scope = replication_rules::read(tables, registry).scope(name, &self.caller.region, numbers, self.filled)?;
-        let Scope { source, destination, since } = scope;
-        let since_own = Since { own: since.own, others: None };
-        let scope = match self.own {
-            true => Scope { source: destination, destination: source, since: since_own },
-            false => scope,
-        };
+        let scope = if self.own { scope.turned() } else { scope };
         Some((repository::find(tables, registry, name)?.0, scope))
     }
 

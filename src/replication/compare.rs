@@ -306,6 +306,8 @@ impl Comparer {
 
     /// Compares what a region made, the source or this one; the life of the source's log, and its index when it began.
     async fn compare_named(&self, names: &[RepositoryName], origin: u16) -> Result<Option<(u64, u64)>, Problem> {
+        let own = self.metadata.peek(|view| cluster::region_number(view));
+        let between = (origin, if origin == self.source.number { own } else { self.source.number });
         let mut replies = self.source.sums(names, self.seen(origin)).await?;
         let mut began = None;
         while let Some(reply) = replies.next().await? {
@@ -315,7 +317,7 @@ impl Comparer {
                 report.index = reply.index;
             });
             for there in reply.repositories {
-                match Box::pin(self.compare_repository(&there, reply.index, origin)).await {
+                match Box::pin(self.compare_repository(&there, reply.index, between)).await {
                     // it was deleted there meanwhile, or is not sent any more
                     Ok(()) | Err(Problem::Moved) => {}
                     Err(problem) => return Err(problem),
@@ -325,12 +327,17 @@ impl Comparer {
         Ok(began)
     }
 
-    async fn compare_repository(&self, there: &RepositorySum, index: u64, origin: u16) -> Result<(), Problem> {
+    /// `source`, `destination`: who made the records, and who has them from there.
+    async fn compare_repository(
+        &self,
+        there: &RepositorySum,
+        index: u64,
+        (source, destination): (u16, u16),
+    ) -> Result<(), Problem> {
         let name = wire::repository(&there.repository)?;
         let sum = wire::sum(there.sum.as_ref().ok_or_else(|| Problem::lasting("a sum is missing"))?)?;
         let since = Since { own: there.since, others: there.others_since };
-        let destination = if origin == self.source.number { self.own_number() } else { self.source.number };
-        let scope = Scope { source: origin, destination, since };
+        let scope = Scope { source, destination, since };
         let compared = Compared { name, scope, deletes_since: there.deletes_since, count: sum.count };
         let mut own = self.own_sums(&compared).await?;
         let mut is_behind = false;
@@ -396,10 +403,6 @@ impl Comparer {
             key.map_or_else(Sums::default, |key| register::sums(view, key, &compared.scope))
         };
         self.read(compared, sums).await
-    }
-
-    fn own_number(&self) -> u16 {
-        self.metadata.peek(|view| cluster::read(view).map_or(0, |row| row.region_number))
     }
 
     /// Whether this region's own records are compared.

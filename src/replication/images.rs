@@ -60,7 +60,7 @@ impl Replication {
         self.0.metadata.peek(|view| {
             let (key, _) = repository::find(view, RegistryId::DEFAULT, name)?;
             let presence = manifest::read(view, &key, digest)?.presence;
-            let own = cluster::read(view).map_or(0, |row| row.region_number);
+            let own = cluster::region_number(view);
             let rules = replication_rules::read(view, RegistryId::DEFAULT);
             let destinations = rules.0.iter().flat_map(|standing| &standing.rule.destinations);
             let mut regions: Vec<RegionName> = destinations.map(|to| to.region.clone()).collect();

@@ -57,7 +57,7 @@ pub(super) struct Stream {
 /// From where on a region is sent anything, `None` while no rule names it; and up to where the stream has a gap.
 fn begins(tables: &impl TablesRead, region: &RegionName) -> (Option<u64>, u64) {
     let rules = replication_rules::read(tables, RegistryId::DEFAULT);
-    let standing = rules.0.iter().filter(|standing| standing.rule.destinations.iter().any(|to| to.region == *region));
+    let standing = rules.0.iter().filter(|standing| standing.rule.reaches(region));
     let ruled = standing.map(|standing| standing.since_index).min();
     let trimmed = (0..SLOTS).map(|slot| outbox::trimmed(tables, slot)).max().unwrap_or(0);
     (ruled, trimmed)

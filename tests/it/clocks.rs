@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use registry_core::vocabulary::Timestamp;
 use serde_json::Value;
@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::nearest::say_places;
 use crate::regions::{PATIENCE, admin};
 use crate::support::image::{large, manifest, push, put};
-use crate::support::{Cluster, http, not_tested, wait};
+use crate::support::{Cluster, http, not_tested, now_ms, wait};
 
 const REPOSITORY: &str = "it/clocks";
 /// What is told of a time may be wrong by what clocks are allowed to be, and a little.
@@ -51,10 +51,6 @@ impl WallClock {
         cluster.spawn_node_in(n, &environment);
         cluster.wait_node_ready(n);
     }
-}
-
-fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
 }
 
 /// What node `n` says about the cluster.

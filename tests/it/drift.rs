@@ -13,6 +13,7 @@ use registry_core::vocabulary::{Digest, RepositoryName, Tag, Version};
 use rocksdb::{DB, Direction, IteratorMode, Options};
 use serde_json::{Value, json};
 
+use crate::backfill::cli;
 use crate::regions::{PATIENCE, arrives, delete, link_state, linked, set_rule, set_rule_with, start, tag};
 use crate::support::image::{large, manifest, push};
 use crate::support::{Cluster, run, wait};
@@ -70,16 +71,9 @@ impl TablesRead for Store {
     }
 }
 
-/// Runs `portolan replication …` against the first node; its exit code, and what it says.
-fn replication(cluster: &Cluster, words: &[&str]) -> (i32, String) {
-    let (admin, key) = (cluster.admin(1), cluster.key_file());
-    let connection = ["--admin", &admin, "--credentials-file", key.to_str().unwrap()];
-    run(&[&["replication"], words, &connection].concat())
-}
-
 /// What the last comparison with a region found.
 fn report(cluster: &Cluster, region: &str) -> Value {
-    let (status, text) = replication(cluster, &["report"]);
+    let (status, text) = cli(cluster, &["replication", "report"]);
     assert_eq!(status, 0, "{text}");
     let document: Value = serde_json::from_str(&text).unwrap();
     let regions = document["regions"].as_array().unwrap();
@@ -96,9 +90,10 @@ pub(crate) fn found(report: &Value) -> Vec<String> {
     told
 }
 
+/// Compares everything with a region; what was found.
 pub(crate) fn verify(cluster: &Cluster, region: &str) -> Value {
     wait("the region is followed", PATIENCE, || link_state(cluster, region)["followed"]["connected"] == true);
-    let (status, text) = replication(cluster, &["verify", region]);
+    let (status, text) = cli(cluster, &["replication", "verify", region]);
     assert_eq!(status, 0, "{text}");
     report(cluster, region)
 }

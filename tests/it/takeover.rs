@@ -1,41 +1,27 @@
 //! What came from elsewhere is sent on where a rule says so; a region that is lost for good is taken over from, and
 //! made anew.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use registry_core::vocabulary::Digest;
+use registry_core::vocabulary::{Digest, Timestamp};
 use serde_json::{Value, json};
 
 use crate::backfill::{cli, equal};
+use crate::drift::verify;
 use crate::regions::{PATIENCE, admin, arrives, card, introduce, link_state, linked, set_rule_with, start, tag, told};
-use crate::support::image::{MANIFEST, large, manifest, push};
+use crate::support::image::{large, manifest, push};
 use crate::support::link::Link;
-use crate::support::{Cluster, http, wait};
-
-fn now_ms() -> u64 {
-    u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
-}
+use crate::support::{Cluster, now_ms, wait};
+use crate::through::get;
 
 /// The time that a document names, milliseconds since 1970.
 fn ms_of(time: &Value) -> u64 {
-    let output = std::process::Command::new("date").args(["+%s%3N", "-d", time.as_str().unwrap()]).output().unwrap();
-    String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
+    Timestamp::parse(time.as_str().unwrap()).unwrap().ms()
 }
 
 /// What a pull by tag is answered with.
 fn pulled(cluster: &Cluster, name: &str) -> u16 {
-    let url = format!("{}/v2/team/app/manifests/{name}", cluster.node(1));
-    http::request("GET", &url).key(&cluster.key()).header("Accept", MANIFEST).send().status
-}
-
-/// Compares everything with a region; what was found.
-fn verified(cluster: &Cluster, region: &str) -> Value {
-    wait("the region is followed", PATIENCE, || link_state(cluster, region)["followed"]["connected"] == true);
-    let (status, text) = cli(cluster, &["replication", "verify", region]);
-    assert_eq!(status, 0, "{text}");
-    let report = admin(cluster, "GET", "/v1/replication/report").settled().json();
-    let regions = report["regions"].as_array().unwrap();
-    regions.iter().find(|told| told["region"] == region).expect("the region is known")["last"].clone()
+    get(cluster, 1, &format!("team/app/manifests/{name}")).status
 }
 
 fn settled(cluster: &Cluster, region: &str) -> bool {
@@ -81,7 +67,7 @@ fn r9_what_came_from_elsewhere_is_sent_on() {
     std::thread::sleep(Duration::from_secs(3));
     assert_eq!(applied(), before, "nothing goes round");
     for at in 0..3 {
-        let report = verified(&ring[(at + 1) % 3], names[at]);
+        let report = verify(&ring[(at + 1) % 3], names[at]);
         assert_eq!((&report["clean"], &report["differences"]), (&json!(true), &json!(0)), "{report:#}");
         assert_eq!(report["verdicts"]["ahead"], Value::Null, "{report:#}");
     }
@@ -169,7 +155,7 @@ fn a_region_that_comes_back_loses_nothing() {
     arrives(&eu, 1, "team/app", "since", b"pushed since");
     assert_eq!(link_state(&us, "eu")["taken_over"], Value::Null);
     for (cluster, region) in [(&us, "eu"), (&eu, "us")] {
-        let report = verified(cluster, region);
+        let report = verify(cluster, region);
         assert_eq!((&report["clean"], &report["differences"]), (&json!(true), &json!(0)), "{report:#}");
     }
 }
@@ -205,7 +191,7 @@ fn a_region_is_made_anew() {
     push(&anew, 1, "team/app", "v0", b"moved in the new one");
     arrives(&us, 1, "team/app", "v0", b"moved in the new one");
     for (cluster, region) in [(&us, "eu"), (&anew, "us")] {
-        let report = verified(cluster, region);
+        let report = verify(cluster, region);
         assert_eq!((&report["clean"], &report["differences"]), (&json!(true), &json!(0)), "{report:#}");
     }
     let (is_equal, text) = equal(&us, "us", &anew, "eu");

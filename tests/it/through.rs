@@ -7,7 +7,7 @@ use crate::regions::{PATIENCE, admin, arrives, delete, link_state, linked, set_r
 use crate::support::image::{MANIFEST, large, manifest, push};
 use crate::support::{Cluster, http, wait};
 
-fn get(cluster: &Cluster, node: u8, path: &str) -> http::Answer {
+pub(crate) fn get(cluster: &Cluster, node: u8, path: &str) -> http::Answer {
     let url = format!("{}/v2/{path}", cluster.node(node));
     http::request("GET", &url).key(&cluster.key()).header("Accept", MANIFEST).send()
 }

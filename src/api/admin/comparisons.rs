@@ -9,12 +9,12 @@ use registry_core::decide::policy;
 use registry_core::metadata::outbox::Change;
 use registry_core::metadata::parked::{ParkedId, ParkedRow};
 use registry_core::vocabulary::Refusal;
-use registry_core::vocabulary::names::RegionName;
 use serde::{Deserialize, Serialize};
 
 use super::answer;
 use super::error::Failure;
 use super::exchange::{Document, Exchange, Nothing};
+use super::regions::parse_region;
 use crate::jobs::replicate::{ComparisonReport, ComparisonState, Found, Retried};
 
 type Answer = Result<Response<Body>, Failure>;
@@ -134,7 +134,7 @@ pub(super) async fn report(exchange: Exchange) -> Answer {
 
 /// The number of a region that is known.
 fn number(exchange: &Exchange, region: &str) -> Result<u16, Failure> {
-    let name = RegionName::parse(region).map_err(|_| Failure::NotFound)?;
+    let name = parse_region(region)?;
     exchange.admin().cluster.region_number(&name).ok_or(Failure::NotFound)
 }
 

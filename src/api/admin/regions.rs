@@ -38,6 +38,11 @@ impl From<RegionCard> for CardDocument {
     }
 }
 
+/// The region that a path names; one that can't be a name is not known.
+pub(super) fn parse_region(text: &str) -> Result<RegionName, Failure> {
+    RegionName::parse(text).map_err(|_| Failure::NotFound)
+}
+
 fn invalid(parameter: &str, detail: impl ToString) -> Failure {
     Refusal::ParameterInvalid { parameter: parameter.to_owned(), detail: detail.to_string() }.into()
 }
@@ -208,7 +213,7 @@ pub(super) async fn add(exchange: Exchange, Document(wish): Document<CardDocumen
 pub(super) async fn remove(exchange: Exchange, Path(region): Path<String>) -> Answer {
     let revision = exchange.change("region.remove", &region, async |auth, caller| {
         auth.permit_admin(caller, policy::Action::ManageCluster)?;
-        let name = RegionName::parse(&region).map_err(|_| Failure::NotFound)?;
+        let name = parse_region(&region)?;
         exchange.admin().cluster.remove_region(caller.name(), &name).await?.ok_or(Failure::NotFound)
     });
     Ok(answer::changed(revision.await?))
@@ -231,7 +236,7 @@ pub(super) async fn take_over(
     let revision = exchange.change("region.take-over", &region, async |auth, caller| {
         auth.permit_admin(caller, policy::Action::ManageCluster)?;
         let TakeOverDocument { accept_loss } = wish?;
-        let name = RegionName::parse(&region).map_err(|_| Failure::NotFound)?;
+        let name = parse_region(&region)?;
         let admin = exchange.admin();
         let known = admin.cluster.regions().into_iter().find(|known| known.row.region == name);
         let known = known.ok_or(Failure::NotFound)?;

@@ -10,13 +10,13 @@ use registry_core::decide::policy;
 use registry_core::decide::replication::compare::{Record, Register};
 use registry_core::metadata::backfill::BackfillRow;
 use registry_core::metadata::conflict::Conflict;
-use registry_core::vocabulary::names::RegionName;
 use registry_core::vocabulary::{Digest, Reference, Refusal, RepositoryName};
 use serde::{Deserialize, Serialize};
 
 use super::answer;
 use super::error::Failure;
 use super::exchange::{Document, Exchange};
+use super::regions::parse_region;
 use super::repositories::{parse_name, parse_reference};
 use crate::auth::Action;
 use crate::cluster::{Direction, ExportPage, ExportPlace};
@@ -75,7 +75,7 @@ pub(super) async fn set_link(
     let revision = exchange.change("region.set", &region, async |auth, caller| {
         auth.permit_admin(caller, policy::Action::ManageCluster)?;
         let LinkDocument { paused, bytes_per_second } = wish?;
-        let name = RegionName::parse(&region).map_err(|_| Failure::NotFound)?;
+        let name = parse_region(&region)?;
         let cluster = &exchange.admin().cluster;
         cluster.set_region_link(caller.name(), &name, paused, bytes_per_second).await?.ok_or(Failure::NotFound)
     });
@@ -286,7 +286,7 @@ pub(super) async fn export(
     let register = register.map(|text| unhex(&text).and_then(|key| Register::from_key(&key)).ok_or_else(bad));
     let (register, repository) = (register.transpose()?, repository.map(|text| parse_name(&text)).transpose()?);
     let after = repository.map(|repository| ExportPlace { repository, register });
-    let name = RegionName::parse(&region).map_err(|_| Failure::NotFound)?;
+    let name = parse_region(&region)?;
     let page = exchange.admin().cluster.export(&name, direction, after.as_ref()).ok_or(Failure::NotFound)?;
     Ok(answer::json(StatusCode::OK, &ExportDocument::from(page)))
 }

@@ -48,6 +48,11 @@ pub fn read(tables: &impl TablesRead) -> Option<ClusterRow> {
     tables.get(&keys::system(table::CLUSTER)).map(|bytes| codec::row(&bytes))
 }
 
+/// This region's number in versions; zero before there is a cluster.
+pub fn region_number(tables: &impl TablesRead) -> u16 {
+    read(tables).map_or(0, |row| row.region_number)
+}
+
 /// The first command of a cluster. Refused when there is one already.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct InitCluster {

@@ -24,6 +24,8 @@ pub struct RegionLinkRow {
     pub taken_over: Option<TakenOver>,
 }
 
+impl Stored for RegionLinkRow {}
+
 /// What was here of a region when this one took over from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct TakenOver {
@@ -34,8 +36,6 @@ pub struct TakenOver {
     /// All that it acknowledged before this time of its own clock, milliseconds since 1970.
     pub complete_ms: u64,
 }
-
-impl Stored for RegionLinkRow {}
 
 /// What is wanted of the link to a region.
 pub fn read(tables: &impl TablesRead, number: u16) -> RegionLinkRow {

@@ -23,7 +23,7 @@ pub use crate::vocabulary::version::Version;
 
 /// The next version in a slot.
 pub(crate) fn next_version(tables: &mut impl Tables, slot: Slot, context: &Context<'_>) -> Version {
-    let region = cluster::read(tables).map_or(0, |row| row.region_number);
+    let region = cluster::region_number(tables);
     let now = clock::hlc_at(context.clock.now_ms, context.level);
     Version { home_epoch: 0, hlc: clock::next_hlc(tables, slot, now), region }
 }

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A cluster on 127.`region`.x.x, of three nodes unless said otherwise, ended when dropped; if this process ends first,
 /// the nodes do too.
@@ -278,6 +278,11 @@ fn claim(region: u8) {
 
 fn node_dir(dir: &Path, n: u8) -> PathBuf {
     dir.join("dev/nodes").join(format!("{}-{}", char::from(b'a' + (n - 1) % 3), (n - 1) / 3 + 1))
+}
+
+/// This machine's wall clock, milliseconds since 1970.
+pub(crate) fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
 }
 
 /// Looks again and again until something is so.

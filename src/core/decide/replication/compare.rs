@@ -100,6 +100,13 @@ pub struct Scope {
 }
 
 impl Scope {
+    /// What the destination made of what it covers, since the same time: it sent that to the source, and may have lost
+    /// some.
+    pub fn turned(self) -> Scope {
+        let Scope { source, destination, since } = self;
+        Scope { source: destination, destination: source, since: Since { own: since.own, others: None } }
+    }
+
     /// Whether a record is compared.
     pub fn covers(&self, record: &Record) -> bool {
         self.covers_version(record.version)
@@ -418,5 +425,8 @@ mod tests {
         assert!(on.covers(&record(b"1", 11, 1)) && on.covers(&record(b"1", 6, 3)));
         assert!(!on.covers(&record(b"1", 5, 3)) && !on.covers(&record(b"1", 9, 1)));
         assert!(!on.covers(&record(b"1", 11, 2)), "what the destination made does not come back");
+        let turned = on.turned();
+        assert!(turned.covers(&record(b"1", 11, 2)) && !turned.covers(&record(b"1", 10, 2)));
+        assert!(!turned.covers(&record(b"1", 11, 1)) && !turned.covers(&record(b"1", 11, 3)));
     }
 }
