@@ -144,7 +144,7 @@ impl Mix<'_> {
         }
         self.next_fault += 1;
         let mut primitive = Primitive::new(self.next_fault, entry.kind, nodes, entry.draw, self.plan.is_safe);
-        let outcome = primitive.install(self.cluster, self.recorder).await?;
+        let outcome = primitive.install(self.cluster, self.recorder, &mut self.rotten).await?;
         let names: Vec<&str> = primitive.nodes.iter().map(|at| self.cluster.name(*at)).collect();
         let said = match &outcome {
             Outcome::Installed(_) => format!("{} {}", entry.kind.name(), names.join(" ")),

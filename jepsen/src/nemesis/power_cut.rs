@@ -45,7 +45,7 @@ pub(crate) async fn cut_power(
         let touched = Touched { nodes, taken: BTreeMap::new(), is_safe, fragile: 0, leader };
         let victims = touched.choose(plan.kind, draw).ok_or_else(|| Fault::new("there is no node to cut off"))?;
         let mut primitive = Primitive::new(u64::from(cut), plan.kind, victims, draw, is_safe);
-        if let Outcome::Skipped(why) = primitive.install(cluster, recorder).await? {
+        if let Outcome::Skipped(why) = primitive.install(cluster, recorder, &mut None).await? {
             say(format!("no power can be cut: {why}"));
             return Ok(());
         }

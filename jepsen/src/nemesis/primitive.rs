@@ -64,13 +64,18 @@ impl Primitive {
         (one, json!({"fault": self.number, "kind": self.kind, "nodes": names, "safe": self.is_safe}))
     }
 
-    /// Does it.
-    pub(crate) async fn install(&mut self, cluster: &mut Cluster, recorder: &Recorder) -> Result<Outcome, Fault> {
+    /// Does it. `latent` is damage that nobody has met yet; it is taken when a node meets it in this.
+    pub(crate) async fn install(
+        &mut self,
+        cluster: &mut Cluster,
+        recorder: &Recorder,
+        latent: &mut Option<Primitive>,
+    ) -> Result<Outcome, Fault> {
         let (node, about) = self.note(cluster);
         recorder.note(Note::nemesis_begins(Act::Inject, node.as_deref(), about.clone()));
         let outcome = match self.impossible(cluster) {
             Some(why) => Outcome::Skipped(why),
-            None => self.begin(cluster, recorder).await?,
+            None => self.begin(cluster, recorder, latent).await?,
         };
         recorder.note(Note::nemesis(Act::Inject, node.as_deref(), told(about, &outcome)));
         Ok(outcome)
@@ -134,7 +139,12 @@ impl Primitive {
         }
     }
 
-    async fn begin(&mut self, cluster: &mut Cluster, recorder: &Recorder) -> Result<Outcome, Fault> {
+    async fn begin(
+        &mut self,
+        cluster: &mut Cluster,
+        recorder: &Recorder,
+        latent: &mut Option<Primitive>,
+    ) -> Result<Outcome, Fault> {
         let at = self.nodes[0];
         self.log_mark = cluster.log_mark(at);
         let done = match self.kind {
@@ -160,11 +170,16 @@ impl Primitive {
             }
             FaultKind::TransferLeader => return hand_over(cluster, at).await,
             FaultKind::Restart => {
-                let took = cluster.stop_node(at).await?;
-                super::start(cluster, recorder, at)?;
-                json!({"stop_ms": ms(took)})
+                let stopped = cluster.stop_node(at).await;
+                match or_meets(cluster, recorder, (at, latent), stopped).await? {
+                    Some(took) => {
+                        super::start(cluster, recorder, at)?;
+                        json!({"stop_ms": ms(took)})
+                    }
+                    None => Value::Null,
+                }
             }
-            FaultKind::RestartRolling => self.rolling(cluster, recorder).await?,
+            FaultKind::RestartRolling => self.rolling(cluster, recorder, latent).await?,
             FaultKind::IoError => {
                 cluster.fail_disk(at)?;
                 Value::Null
@@ -190,11 +205,20 @@ impl Primitive {
     }
 
     /// Each node is asked to end and started again, when the one before it is ready.
-    async fn rolling(&self, cluster: &mut Cluster, recorder: &Recorder) -> Result<Value, Fault> {
+    async fn rolling(
+        &self,
+        cluster: &mut Cluster,
+        recorder: &Recorder,
+        latent: &mut Option<Primitive>,
+    ) -> Result<Value, Fault> {
         let mut stops = Vec::new();
         for at in &self.nodes {
-            stops.push(ms(cluster.stop_node(*at).await?));
-            super::restart(cluster, recorder, *at).await?;
+            let stopped = cluster.stop_node(*at).await;
+            if let Some(took) = or_meets(cluster, recorder, (*at, latent), stopped).await? {
+                stops.push(ms(took));
+                let started = super::restart(cluster, recorder, *at).await;
+                or_meets(cluster, recorder, (*at, latent), started).await?;
+            }
             tokio::time::sleep(SEEN).await;
         }
         Ok(json!({"stop_ms": stops.iter().max(), "stops_ms": stops}))
@@ -278,6 +302,26 @@ impl Primitive {
         let rejoined = rejoin(cluster, recorder, at).await?;
         let figures = json!({"reaction": reaction, "ended": ended, "said": last(said), "problem": problem});
         Ok(merged(figures, rejoined))
+    }
+}
+
+/// What a step came to. A node that ended in it because it met damage is back as a new one, and `None` is told.
+///
+/// A node that is asked to end writes what it had in memory, and may come upon the damage then.
+async fn or_meets<T>(
+    cluster: &mut Cluster,
+    recorder: &Recorder,
+    (at, latent): (usize, &mut Option<Primitive>),
+    step: Result<T, Fault>,
+) -> Result<Option<T>, Fault> {
+    let fault = match step {
+        Ok(done) => return Ok(Some(done)),
+        Err(fault) => fault,
+    };
+    let has_ended = cluster.take_ended(at)?.is_some() || !cluster.running().contains(&at);
+    match latent.take_if(|latent| has_ended && latent.nodes.contains(&at)) {
+        Some(latent) => latent.met_later(cluster, recorder, &fault.to_string()).await.map(|()| None),
+        None => Err(fault),
     }
 }
 
