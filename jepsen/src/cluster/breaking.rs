@@ -145,6 +145,12 @@ impl Cluster {
         self.admin.finalize(&self.nodes[at].seat).await
     }
 
+    /// Whether a node's process has ended by itself, and nobody has looked yet.
+    pub(crate) fn has_ended(&mut self, at: usize) -> Result<bool, Fault> {
+        let node = &mut self.nodes[at];
+        Ok(node.is_running() && node.ended()?.is_some())
+    }
+
     /// How a node's process ended, if it did by itself; it does not run any more then.
     pub(crate) fn take_ended(&mut self, at: usize) -> Result<Option<String>, Fault> {
         self.nodes[at].take_ended()

@@ -141,6 +141,7 @@ impl Mix<'_> {
         let Some(nodes) = self.choose(entry) else { return Ok(format!("{}: nobody to hit", entry.kind.name())) };
         for at in &nodes {
             self.look_at(*at).await?;
+            self.bring_back(*at).await?;
         }
         self.next_fault += 1;
         let mut primitive = Primitive::new(self.next_fault, entry.kind, nodes, entry.draw, self.plan.is_safe);
@@ -206,10 +207,21 @@ impl Mix<'_> {
         Ok(())
     }
 
+    /// Heals what has ended a node that had reason to end: nothing can be done to it before it runs again.
+    async fn bring_back(&mut self, at: usize) -> Result<(), Fault> {
+        if !self.cluster.has_ended(at)? {
+            return Ok(());
+        }
+        let ends = |window: &Window| may_end(window) && window.primitive.nodes.contains(&at);
+        while let Some(which) = self.windows.iter().position(ends) {
+            self.heal(which).await?;
+        }
+        Ok(())
+    }
+
     /// Whether a node is ready again, and none has ended that had no reason to.
     async fn look_at(&mut self, at: usize) -> Result<(), Fault> {
         let mut done = self.windows.iter().filter(|window| window.primitive.nodes.contains(&at));
-        let may_end = |window: &Window| matches!(window.primitive.kind, FaultKind::IoError | FaultKind::DiskFull);
         let is_excused = done.clone().any(may_end);
         let is_free = done.next().is_none();
         if is_excused {
@@ -286,6 +298,11 @@ impl Mix<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether a node may end under this fault.
+fn may_end(window: &Window) -> bool {
+    matches!(window.primitive.kind, FaultKind::IoError | FaultKind::DiskFull)
 }
 
 /// Whether a node can't be ready under this fault.
