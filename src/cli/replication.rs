@@ -30,6 +30,10 @@ enum ReplicationCommand {
     Set {
         /// The file with the rules, as `replication rules` prints them; - reads standard input.
         file: PathBuf,
+        /// Set nothing: check the rules, and count what they would copy of what is there now, for each region. Bytes
+        /// of a blob count once for a region.
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Show how far the changes of each region have come, and what comparing with it found last. Ask the leader.
     Status,
@@ -74,8 +78,26 @@ enum ReplicationCommand {
 }
 
 const PATH: &str = "/v1/replication/rules";
+const DRY_RUN: &str = "/v1/replication/dry-run";
+/// Counting reads the rows of all repositories that the rules cover.
+const COUNTING: Duration = Duration::from_secs(15 * 60);
+const TRIED: [Column; 13] = [
+    ("region", "region"),
+    ("repositories", "repositories"),
+    ("begin", "begins"),
+    ("end", "ends"),
+    ("added: manifests", "added.manifests"),
+    ("tags", "added.tags"),
+    ("bytes", "added.bytes"),
+    ("only with backfill: manifests", "onlyWithBackfill.manifests"),
+    ("tags", "onlyWithBackfill.tags"),
+    ("bytes", "onlyWithBackfill.bytes"),
+    ("sent already: manifests", "sentAlready.manifests"),
+    ("tags", "sentAlready.tags"),
+    ("bytes", "sentAlready.bytes"),
+];
 const REPORT: &str = "/v1/replication/report";
-const STATUS: [Column; 9] = [
+const STATUS: [Column; 10] = [
     ("region", "region"),
     ("all equal at", "clean_at"),
     ("last comparison of", "last.of"),
@@ -84,6 +106,7 @@ const STATUS: [Column; 9] = [
     ("equal", "last.equal"),
     ("differences", "last.differences"),
     ("repaired", "last.repaired"),
+    ("blobs hashed", "last.sample.blobs"),
     ("problem", "last.problem"),
 ];
 const PARKED: [Column; 6] = [
@@ -113,7 +136,17 @@ pub(super) async fn run(arguments: ReplicationArguments, printer: Printer) -> Re
     let client = Client::admin(&arguments.connection)?;
     match arguments.command {
         ReplicationCommand::Rules => Printer::new(Format::Json).json(&client.get(PATH).await?),
-        ReplicationCommand::Set { file } => {
+        ReplicationCommand::Set { file, dry_run: true } => {
+            let tried = client.patient(COUNTING).post(DRY_RUN, &read_json(&file)?).await?;
+            printer.list(&tried, "destinations", &TRIED)?;
+            let is_at_most = tried["atMost"] == true && !printer.is_json();
+            if is_at_most {
+                show("there are too many blobs to tell all apart: bytes are at most so many")
+            } else {
+                Ok(())
+            }
+        }
+        ReplicationCommand::Set { file, dry_run: false } => {
             client.call(Method::PUT, PATH, Some(&read_json(&file)?)).await?;
             printer.done("the rules are in force; `portolan region list` shows how far changes have gone")
         }

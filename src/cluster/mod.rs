@@ -5,6 +5,7 @@
 
 pub mod backup;
 mod clocks;
+mod dry_run;
 mod export;
 pub mod feed;
 pub mod founding;
@@ -17,6 +18,7 @@ mod status;
 mod upgrade;
 
 pub use clocks::{Clocks, Look};
+pub use dry_run::RulesTried;
 pub use export::{Direction, ExportPage, ExportPlace};
 pub use founding::{Founded, Founding, FoundingError};
 pub use healing::{Healing, Patient};
@@ -29,6 +31,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use registry_core::vocabulary::ids::NodeId;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::metadata::Metadata;
@@ -43,6 +46,8 @@ pub struct Cluster {
     backups: Arc<backup::Backups>,
     healing: Arc<healing::Counted>,
     region_door: Option<RegionDoor>,
+    /// Counts of what rules would copy.
+    dry_runs: Arc<Semaphore>,
 }
 
 /// A node id is known to a cluster that has told it more than its data directory holds: it was emptied, or is an old
@@ -59,8 +64,8 @@ impl Cluster {
     /// As seen from this node. Backups are made below `backups_dir`, on the file system of the state.
     pub fn new(metadata: Metadata, node: NodeId, clocks: Clocks, backups_dir: PathBuf) -> Cluster {
         let backups = Arc::new(backup::Backups::new(backups_dir));
-        let (reachable_since, healing) = (Instant::now(), Arc::default());
-        Cluster { metadata, node, clocks, reachable_since, backups, healing, region_door: None }
+        let (reachable_since, healing, dry_runs) = (Instant::now(), Arc::default(), Arc::new(Semaphore::new(1)));
+        Cluster { metadata, node, clocks, reachable_since, backups, healing, region_door: None, dry_runs }
     }
 
     /// This node answers other regions.

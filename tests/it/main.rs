@@ -7,6 +7,7 @@ mod clocks;
 mod cluster;
 mod consensus;
 mod drift;
+mod dry_run;
 mod durability;
 mod failover;
 mod form;

@@ -26,7 +26,7 @@
 //! | `/v1/history/{name}` | GET |
 //! | `/v1/regions`, `/v1/regions/{region}`, `/v1/regions/own/card` | GET, POST / PATCH, DELETE / GET |
 //! | `/v1/regions/{region}/take-over` | POST |
-//! | `/v1/replication/rules`, `…/report`, `…/compare/{region}` | GET, PUT / GET / POST |
+//! | `/v1/replication/rules`, `…/dry-run`, `…/report`, `…/compare/{region}` | GET, PUT / POST / GET / POST |
 //! | `/v1/replication/parked/{region}`, `…/retry` | GET / POST |
 //! | `/v1/replication/images/{name}`, `…/conflicts`, `…/export/{region}` | GET |
 //! | `/v1/places`, `/v1/nearest/{name}` | GET, PUT / GET |
@@ -39,6 +39,7 @@ mod backups;
 mod blobs;
 mod cluster;
 mod comparisons;
+mod dry_run;
 mod error;
 mod exchange;
 mod gc;
@@ -145,6 +146,7 @@ impl Admin {
             .route("/v1/regions/{region}", delete(regions::remove).patch(replication::set_link))
             .route("/v1/regions/{region}/take-over", post(regions::take_over))
             .route("/v1/replication/rules", get(regions::rules).put(regions::set_rules))
+            .route("/v1/replication/dry-run", post(dry_run::run))
             .route("/v1/replication/report", get(comparisons::report))
             .route("/v1/replication/compare/{region}", post(comparisons::compare))
             .route("/v1/replication/parked/{region}", get(comparisons::parked))

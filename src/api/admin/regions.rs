@@ -386,6 +386,14 @@ impl TryFrom<RuleDocument> for Rule {
     }
 }
 
+impl TryFrom<RulesDocument> for Vec<Rule> {
+    type Error = Failure;
+
+    fn try_from(document: RulesDocument) -> Result<Vec<Rule>, Failure> {
+        document.rules.into_iter().map(Rule::try_from).collect()
+    }
+}
+
 /// `GET /v1/replication/rules`: the rules of the caller's registry.
 pub(super) async fn rules(exchange: Exchange) -> Answer {
     let caller = exchange.administrator(policy::Action::ReadCluster, "replication.get").await?;
@@ -398,7 +406,7 @@ pub(super) async fn rules(exchange: Exchange) -> Answer {
 pub(super) async fn set_rules(exchange: Exchange, Document(wish): Document<RulesDocument>) -> Answer {
     let revision = exchange.change("replication.set", "", async |auth, caller| {
         auth.permit_admin(caller, policy::Action::ManageCluster)?;
-        let rules = wish?.rules.into_iter().map(Rule::try_from).collect::<Result<Vec<_>, _>>()?;
+        let rules: Vec<Rule> = wish?.try_into()?;
         let cluster = &exchange.admin().cluster;
         Ok(cluster.set_replication_rules(caller.name(), caller.registry(), rules).await?)
     });

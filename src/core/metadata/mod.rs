@@ -16,6 +16,7 @@ pub mod codec;
 pub mod command;
 pub mod conflict;
 pub mod cursor;
+pub mod dry_run;
 pub mod ended;
 pub mod gc;
 pub mod gone;

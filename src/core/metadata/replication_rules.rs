@@ -152,6 +152,35 @@ pub fn read(tables: &impl TablesRead, registry: RegistryId) -> RulesRow {
     tables.get(&keys::replication_rules(registry)).map_or(RulesRow::default(), |bytes| codec::row(&bytes))
 }
 
+/// Whether a registry's rules may be set so now.
+pub(super) fn check(tables: &impl TablesRead, registry: RegistryId, all: &[Rule]) -> Result<(), Refusal> {
+    let invalid =
+        |detail: String| Refusal::ParameterInvalid { parameter: "replicationConfiguration".to_owned(), detail };
+    let here = cluster::read(tables).and_then(|row| RegionName::parse(&row.region).ok());
+    let Some(here) = here else { return Err(invalid("there is no cluster yet".to_owned())) };
+    rules::check(all, (&here, registry))?;
+    if upgrade::read(tables).is_some() {
+        // a slot that is not there yet would not note its changes
+        return Err(invalid("the upgrade is not over yet: set rules again in a minute".to_owned()));
+    }
+    for to in all.iter().flat_map(|rule| &rule.destinations) {
+        if peer::named(tables, &to.region).is_none() {
+            let detail = format!("region '{}' is not known here: make it known first", to.region);
+            return Err(invalid(detail));
+        }
+    }
+    Ok(())
+}
+
+/// Rules as they stand when they are set at a log index and a time: one that was there as it is keeps its beginning.
+pub(super) fn stand(before: &RulesRow, all: Vec<Rule>, (since_index, since_ms): (u64, u64)) -> RulesRow {
+    let stand = |rule: Rule| {
+        let same = before.0.iter().find(|standing| standing.rule == rule).cloned();
+        same.unwrap_or(StandingRule { rule, since_index, since_ms })
+    };
+    RulesRow(all.into_iter().map(stand).collect())
+}
+
 /// Sets all rules of a registry. A rule that was there as it is goes on; one that changed begins anew: a wider filter
 /// does not reach back. Source: ECR `PutReplicationConfiguration`.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -168,28 +197,9 @@ impl Apply for PutReplicationRules {
     }
 
     fn apply<T: Tables>(self, context: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
-        let invalid =
-            |detail: String| Refusal::ParameterInvalid { parameter: "replicationConfiguration".to_owned(), detail };
-        let here = cluster::read(tables).and_then(|row| RegionName::parse(&row.region).ok());
-        let Some(here) = here else { return Err(invalid("there is no cluster yet".to_owned())) };
-        rules::check(&self.rules, (&here, self.registry))?;
-        if upgrade::read(tables).is_some() {
-            // a slot that is not there yet would not note its changes
-            return Err(invalid("the upgrade is not over yet: set rules again in a minute".to_owned()));
-        }
-        for to in self.rules.iter().flat_map(|rule| &rule.destinations) {
-            if peer::named(tables, &to.region).is_none() {
-                let detail = format!("region '{}' is not known here: make it known first", to.region);
-                return Err(invalid(detail));
-            }
-        }
+        check(tables, self.registry, &self.rules)?;
         let before = read(tables, self.registry);
-        let stand = |rule: Rule| {
-            let same = before.0.iter().find(|standing| standing.rule == rule).cloned();
-            let (since_index, since_ms) = (context.index, context.clock.now_ms);
-            same.unwrap_or(StandingRule { rule, since_index, since_ms })
-        };
-        let row = RulesRow(self.rules.into_iter().map(stand).collect());
+        let row = stand(&before, self.rules, (context.index, context.clock.now_ms));
         if row == before {
             return Ok(Reply::Unchanged);
         }

@@ -293,6 +293,10 @@ pub const QUOTA_ROUNDS_MAX: usize = 16;
 pub const REPLICATION_RULES_MAX: usize = 10;
 /// Different destinations of all rules of a registry.
 pub const REPLICATION_DESTINATIONS_MAX: usize = 25;
+/// Repositories that the answer to a dry run of rules lists, those of all destinations together.
+pub const DRY_RUN_LISTED_MAX: usize = 1000;
+/// Blobs that a dry run of rules tells apart, so that each counts once for a destination; about 64 MiB of memory.
+pub const DRY_RUN_BLOBS_MAX: usize = 1_000_000;
 /// Filters of one rule.
 pub const REPLICATION_FILTERS_MAX: usize = 100;
 /// Other regions that a cluster knows.
