@@ -154,6 +154,12 @@ pub const METRICS: &[Metric] = &[
         "Differences from a region found while it is followed.",
     ),
     (
+        Counter,
+        "portolan_replication_sampled_total",
+        &["region", "result"],
+        "Blobs whose copies were hashed here and in the region that sends them, by what was found.",
+    ),
+    (
         Gauge,
         "portolan_replication_last_clean_timestamp_seconds",
         &["region"],

@@ -13,7 +13,9 @@ use tokio::sync::watch;
 use super::driver::{Reconciler, Step, StepFuture};
 use crate::metadata::Metadata;
 use crate::replication::Replication;
-pub use crate::replication::{Arrival, ComparisonReport, ComparisonState, Found, ImageStatus, Retried, SourceState};
+pub use crate::replication::{
+    Arrival, ComparisonReport, ComparisonState, Found, ImageStatus, Retried, SampleReport, SourceState,
+};
 
 /// Slots looked at in one step, and trimmed by one proposal.
 const SLOTS_PER_STEP: Slot = 64;

@@ -1,14 +1,17 @@
-//! Where the copies of a blob lie: for operators, who ask whether enough of them are there.
+//! Where the copies of a blob lie, for operators who ask whether enough of them are there; and whether they are good.
 
 use std::collections::BTreeSet;
 
-use registry_core::metadata::blob::{self, BlobState};
-use registry_core::metadata::{need, node};
+use registry_core::decide::permit::Permit;
+use registry_core::metadata::blob::{self, BlobRow, BlobState, UnconfirmReplica};
+use registry_core::metadata::{link, manifest, need, node};
 use registry_core::vocabulary::ids::{NodeId, StoreId};
 use registry_core::vocabulary::names::ZoneName;
 use registry_core::vocabulary::{Digest, Refusal};
 
-use super::{At, Consistency, Registry};
+use super::{At, Consistency, Registry, find};
+use crate::blob::store::BlobKey;
+use crate::blob::transfer::Verified;
 use crate::metadata::revision;
 
 /// A blob's record, as an operator reads it.
@@ -37,7 +40,69 @@ pub struct CopyPlace {
     pub seat: Option<(NodeId, ZoneName)>,
 }
 
+/// What reading and hashing all copies of a blob came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CheckedCopies {
+    /// Copies whose bytes hash to the digest.
+    pub good: u32,
+    /// Copies that were damaged or not there: they are off their record, and others are made.
+    pub bad: u32,
+    /// Copies that could not be read now.
+    pub unread: u32,
+}
+
+impl CheckedCopies {
+    /// Whether a copy is bad, or none is left at all.
+    pub fn is_bad(&self) -> bool {
+        self.bad > 0 || self.is_lost()
+    }
+
+    /// Whether no copy is left.
+    pub fn is_lost(&self) -> bool {
+        self.good == 0 && self.unread == 0
+    }
+}
+
 impl Registry {
+    /// Has all copies of a blob that a repository holds read and hashed, and takes the bad ones off its record, as the
+    /// nodes' scrub does. `None` if the repository does not hold it, and no manifest of it says that it should.
+    pub async fn check_copies(&self, permit: &Permit, digest: &Digest) -> Result<Option<CheckedCopies>, Refusal> {
+        self.metadata().ready(Consistency::Linearizable).await?;
+        let found = self.metadata().peek(|view| {
+            let (repository, _) = find(view, permit).ok()?;
+            let row = link::read(view, &repository, digest).map(|_| blob::read(view, digest));
+            // without a link, nobody can pull what its manifests name
+            row.or_else(|| manifest::holder(view, &repository, digest).map(|_| None))
+        });
+        let Some(row) = found else { return Ok(None) };
+        let mut checked = CheckedCopies::default();
+        let Some(BlobRow { generation, stores, .. }) = row else { return Ok(Some(checked)) };
+        let mut off = Vec::new();
+        for (store, verified) in self.transfer().verify(BlobKey::new(*digest, generation), &stores).await {
+            match verified {
+                Ok(Verified::Good) => checked.good += 1,
+                Ok(Verified::Bad | Verified::Missing) => off.push(store),
+                Err(error) => {
+                    tracing::debug!(%digest, %store, %error, "a copy could not be hashed");
+                    checked.unread += 1;
+                }
+            }
+        }
+        // what was let go meanwhile is no loss
+        let row = self.metadata().peek(|view| blob::read(view, digest)).filter(|row| row.generation == generation);
+        off.retain(|store| row.as_ref().is_some_and(|row| row.stores.contains(store)));
+        let is_new = |store: &&StoreId| !stores.contains(store);
+        let new = row.as_ref().map_or(0, |row| row.stores.iter().filter(is_new).count());
+        checked.unread += u32::try_from(new).unwrap_or(u32::MAX);
+        checked.bad = u32::try_from(off.len()).unwrap_or(u32::MAX);
+        if off.is_empty() {
+            return Ok(row.map(|_| checked));
+        }
+        let off = off.into_iter().map(|store| UnconfirmReplica { digest: *digest, generation, store }.into());
+        self.metadata().propose(&permit.principal, off.collect()).await?;
+        Ok(Some(checked))
+    }
+
     /// Looks up where the copies of a blob lie. Refuses with `BlobUnknown`.
     pub async fn copies(&self, digest: &Digest, consistency: Consistency) -> Result<At<BlobCopies>, Refusal> {
         let found = self.metadata().read(consistency, |view| {

@@ -35,7 +35,7 @@ use nearest::Places;
 
 pub use blobs::{BlobContent, BlobInfo, MountSource};
 pub use collection::{BlobUses, Collection, Holder, NextStep, RepositoryUse};
-pub use copies::{BlobCopies, CopyPlace};
+pub use copies::{BlobCopies, CheckedCopies, CopyPlace};
 pub use elsewhere::{Elsewhere, RemoteBlob};
 pub use history::TagHistory;
 pub use manifests::{ManifestInfo, ManifestPut, PutManifest, ReferrerInfo, Referrers, StoredManifest};

@@ -31,7 +31,7 @@ use super::principal;
 use super::through::over_the_link;
 use super::wire::{Told, Travelling};
 use crate::metadata::Metadata;
-use crate::registry::{Merged, MountSource, Registry, RemoteManifest, RemoteSetting};
+use crate::registry::{CheckedCopies, Merged, MountSource, Registry, RemoteManifest, RemoteSetting};
 
 /// Beginnings of one blob before it is left for later.
 const BLOB_TRIES: usize = 3;
@@ -379,6 +379,15 @@ impl Arrivals {
     /// Brings a blob whose copies here are lost.
     pub(super) async fn bring_blob_anew(&self, name: &RepositoryName, blob: &Referenced) -> Result<(), Problem> {
         self.fetch_blob(&self.permit(name), blob).await
+    }
+
+    /// Has all copies of a blob here read and hashed. `None` if the repository does not hold it.
+    pub(super) async fn check_copies(
+        &self,
+        name: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<CheckedCopies>, Problem> {
+        Ok(self.registry.check_copies(&self.permit(name), digest).await?)
     }
 
     async fn bring_blob_now(&self, permit: &Permit, blob: &Referenced) -> Result<(), Problem> {

@@ -13,7 +13,7 @@ use registry_core::decide::replication::compare::{Register, Since, Sums};
 use registry_core::metadata::peer::PeerRow;
 use registry_core::metadata::region_link::RegionLinkRow;
 use registry_core::vocabulary::limits::{
-    MANIFEST_BYTES_MAX, PACK_BLOB_BYTES_MAX, REGION_RANGES_MAX, TRANSFER_MESSAGE_BYTES_MAX,
+    MANIFEST_BYTES_MAX, PACK_BLOB_BYTES_MAX, REGION_RANGES_MAX, TRANSFER_MESSAGE_BYTES_MAX, VERIFY_TIMEOUT_MS,
 };
 use registry_core::vocabulary::names::RegionName;
 use registry_core::vocabulary::{Digest, MediaType, RepositoryName, Tag, Version};
@@ -26,6 +26,7 @@ use super::peers::client_files;
 use super::wire::proto::region_client::RegionClient;
 use super::wire::{self, Told, proto};
 use crate::ground::pacer::Pacer;
+use crate::registry::CheckedCopies;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A region that sends no byte for so long is given up; its stream of changes says something every five seconds.
@@ -341,6 +342,27 @@ impl Source {
         Ok(self.ask(ASKED_MAX, ask).await?.size_bytes)
     }
 
+    /// Has all copies of a blob there read and hashed. `None` from a region whose nodes are too old to do so.
+    pub(super) async fn verify(
+        &self,
+        name: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<CheckedCopies>, Problem> {
+        let request = proto::VerifyRequest { repository: name.to_string(), digest: digest.to_string() };
+        let ask = |mut client: Client| {
+            let request = request.clone();
+            async move {
+                match client.verify(request).await {
+                    Ok(reply) => Ok(reply.map(Some)),
+                    Err(status) if status.code() == Code::Unimplemented => Ok(Response::new(None)),
+                    Err(status) => Err(status),
+                }
+            }
+        };
+        let reply = self.ask(Duration::from_millis(VERIFY_TIMEOUT_MS), ask).await?;
+        Ok(reply.map(|proto::VerifyReply { good, bad, unread }| CheckedCopies { good, bad, unread }))
+    }
+
     /// What a tag names there now, with version and base.
     pub(super) async fn resolve(
         &self,
@@ -365,5 +387,40 @@ impl Source {
         );
         let problem = Problem::from(status);
         if is_worth_it { Ok(problem) } else { Err(problem) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    // A region whose nodes do not know how to hash a blob when asked says so, and is no failure; one that does not
+    // answer is.
+    #[tokio::test]
+    async fn old_regions_hash_nothing() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let knows_nothing = transport::server().add_routes(tonic::service::Routes::default());
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(transport::serve(listener, knows_nothing, None, stop.clone().cancelled_owned()));
+        let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect_lazy();
+        let source = Source {
+            number: 2,
+            region: RegionName::parse("eu").unwrap(),
+            channels: vec![channel],
+            bulk: Vec::new(),
+            ranges: Semaphore::new(1),
+            fetched: Counter::noop(),
+            pacer: None,
+            at: AtomicUsize::new(0),
+        };
+        let (name, digest) = (RepositoryName::parse("team/app").unwrap(), Digest::sha256(b"layer"));
+        assert_eq!(source.verify(&name, &digest).await, Ok(None));
+        assert!(matches!(source.stat(&name, &digest).await, Err(Problem::Lasting(_))));
+        stop.cancel();
+        serving.await.unwrap().unwrap();
+        assert!(matches!(source.verify(&name, &digest).await, Err(Problem::Passing(_))));
     }
 }

@@ -32,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use super::arrive::{Arrivals, Problem};
 use super::client::{Seen, Source};
 use super::receive::SourceStatus;
+use super::sample::{Draw, SampleReport};
 use super::wire::proto::RepositorySum;
 use super::wire::{self, Told};
 use crate::ground::clock::{Clock as _, SystemClock};
@@ -65,7 +66,7 @@ pub struct Found {
     pub tag: Option<Tag>,
     /// Of which manifest, or blob.
     pub digest: Option<Digest>,
-    /// Which difference: as [`Drift`] names it, `ahead`, or [`LOST_BLOB`].
+    /// Which difference: as [`Drift`] names it, `ahead`, [`LOST_BLOB`], or what hashing bytes found.
     pub kind: &'static str,
     /// Why it was not repaired; `None` if it was.
     pub left: Option<String>,
@@ -106,6 +107,8 @@ pub struct ComparisonReport {
     pub repaired: u64,
     /// And how many of the others may go away by being tried again.
     pub passing: u64,
+    /// Blobs that were hashed on both sides; `None` where that is not part of it.
+    pub sample: Option<SampleReport>,
     /// Why it broke off.
     pub problem: Option<String>,
 }
@@ -153,8 +156,8 @@ impl Comparisons {
 /// Compares with one source.
 pub(super) struct Comparer {
     metadata: Metadata,
-    source: Arc<Source>,
-    arrivals: Arc<Arrivals>,
+    pub(super) source: Arc<Source>,
+    pub(super) arrivals: Arc<Arrivals>,
     status: Arc<SourceStatus>,
     comparisons: Arc<Comparisons>,
 }
@@ -232,8 +235,13 @@ impl Comparer {
     /// One comparison, told while it is under way; whether it came to its end.
     async fn compare(&self, names: &[RepositoryName], is_whole: bool) -> bool {
         let _turn = self.comparisons.turn.lock().await;
-        self.comparisons.state.lock().last = Some(ComparisonReport { is_whole, ..self.begun() });
-        let ended = self.compare_both(names, is_whole).await;
+        let begun = self.begun();
+        let draw = is_whole.then(|| Draw::new(begun.began_at_ms));
+        self.comparisons.state.lock().last = Some(ComparisonReport { is_whole, ..begun });
+        let ended = self.compare_both(names, draw.as_ref()).await;
+        if let (Ok(()), Some(draw)) = (&ended, &draw) {
+            self.check_bytes(draw).await;
+        }
         self.ended(ended.as_ref().err());
         ended.is_ok()
     }
@@ -265,7 +273,7 @@ impl Comparer {
         }
     }
 
-    fn tell(&self, change: impl FnOnce(&mut ComparisonReport)) {
+    pub(super) fn tell(&self, change: impl FnOnce(&mut ComparisonReport)) {
         if let Some(report) = &mut self.comparisons.state.lock().last {
             change(report);
         }
@@ -282,7 +290,7 @@ impl Comparer {
         tracing::warn!(%region, "the stream of changes has a gap: what it lost is taken from a comparison");
         let report = ComparisonReport { is_whole: true, is_resync: true, ..self.begun() };
         self.comparisons.state.lock().last = Some(report);
-        let ended = self.compare_named(&[], self.source.number).await;
+        let ended = self.compare_named(&[], (self.source.number, None)).await;
         self.ended(ended.as_ref().err());
         let (lineage, index) = ended?.ok_or_else(|| Problem::passing("the other region told no index"))?;
         // what can't be brought at all stays told, and must not keep the rest away
@@ -293,19 +301,25 @@ impl Comparer {
         }
     }
 
-    /// Compares what the source made, and with all of that what this region made, if it may have lost some.
-    async fn compare_both(&self, names: &[RepositoryName], is_whole: bool) -> Result<(), Problem> {
-        self.compare_named(names, self.source.number).await?;
+    /// Compares what the source made, and with all of that, when blobs are drawn as well, what this region made, if it
+    /// may have lost some.
+    async fn compare_both(&self, names: &[RepositoryName], draw: Option<&Draw>) -> Result<(), Problem> {
+        self.compare_named(names, (self.source.number, draw)).await?;
         let own = self.metadata.peek(|view| cluster::read(view));
         let is_set_back = |row: &cluster::ClusterRow| row.lineage != Lineage::first(row.cluster);
         match own.filter(is_set_back) {
-            Some(own) if is_whole => self.compare_named(names, own.region_number).await.map(drop),
+            Some(own) if draw.is_some() => self.compare_named(names, (own.region_number, None)).await.map(drop),
             Some(_) | None => Ok(()),
         }
     }
 
     /// Compares what a region made, the source or this one; the life of the source's log, and its index when it began.
-    async fn compare_named(&self, names: &[RepositoryName], origin: u16) -> Result<Option<(u64, u64)>, Problem> {
+    /// Blobs that are come across are offered to the draw.
+    async fn compare_named(
+        &self,
+        names: &[RepositoryName],
+        (origin, draw): (u16, Option<&Draw>),
+    ) -> Result<Option<(u64, u64)>, Problem> {
         let own = self.metadata.peek(|view| cluster::region_number(view));
         let between = (origin, if origin == self.source.number { own } else { self.source.number });
         let mut replies = self.source.sums(names, self.seen(origin)).await?;
@@ -317,7 +331,7 @@ impl Comparer {
                 report.index = reply.index;
             });
             for there in reply.repositories {
-                match Box::pin(self.compare_repository(&there, reply.index, between)).await {
+                match Box::pin(self.compare_repository(&there, reply.index, (between, draw))).await {
                     // it was deleted there meanwhile, or is not sent any more
                     Ok(()) | Err(Problem::Moved) => {}
                     Err(problem) => return Err(problem),
@@ -332,7 +346,7 @@ impl Comparer {
         &self,
         there: &RepositorySum,
         index: u64,
-        (source, destination): (u16, u16),
+        ((source, destination), draw): ((u16, u16), Option<&Draw>),
     ) -> Result<(), Problem> {
         let name = wire::repository(&there.repository)?;
         let sum = wire::sum(there.sum.as_ref().ok_or_else(|| Problem::lasting("a sum is missing"))?)?;
@@ -362,7 +376,7 @@ impl Comparer {
             self.tell(|report| report.behind += u64::from(is_cut));
             self.settle(&compared, index, suspects).await?;
         }
-        self.mend_blobs(&compared).await
+        self.mend_blobs(&compared, draw).await
     }
 
     /// Waits until everything up to an index of the source's log that concerns a repository was applied; whether it
@@ -574,7 +588,7 @@ impl Comparer {
         self.status.state().has_gap && since_ms.is_none_or(|at_ms| record.version.hlc > at_ms.saturating_mul(1000))
     }
 
-    fn found(&self, found: Found) {
+    pub(super) fn found(&self, found: Found) {
         let (region, repository, kind) = (&self.source.region, &found.repository, found.kind);
         let what = found.tag.as_ref().map(ToString::to_string).or(found.digest.as_ref().map(ToString::to_string));
         let what = what.unwrap_or_default();
@@ -592,12 +606,13 @@ impl Comparer {
         });
     }
 
-    /// Brings the blobs that the source's manifests name here and that have lost all their copies.
-    async fn mend_blobs(&self, compared: &Compared) -> Result<(), Problem> {
+    /// Brings the blobs that the source's manifests name here and that have lost all their copies; the others are
+    /// offered to the draw.
+    async fn mend_blobs(&self, compared: &Compared, draw: Option<&Draw>) -> Result<(), Problem> {
         let name = &compared.name;
         let mut after = None;
         loop {
-            let (lost, rest) = self.lost_blobs(compared, after).await?;
+            let (lost, rest) = self.lost_blobs(compared, after, draw.cloned()).await?;
             for blob in lost {
                 let left = self.arrivals.bring_blob_anew(name, &blob).await.err();
                 // what the source has no longer either is lost, and told
@@ -616,10 +631,16 @@ impl Comparer {
         &self,
         compared: &Compared,
         after: Option<Digest>,
+        draw: Option<Draw>,
     ) -> Result<(Vec<Referenced>, Option<Digest>), Problem> {
         self.read(compared, move |view, key, compared| {
             let Some(key) = key else { return (Vec::new(), None) };
-            register::lost_blobs(view, key, &compared.scope, after.as_ref(), VIEW_MANIFESTS)
+            let see = |blob: &Referenced| {
+                if let Some(draw) = &draw {
+                    draw.offer(&compared.name, blob);
+                }
+            };
+            register::lost_blobs(view, key, &compared.scope, after.as_ref(), VIEW_MANIFESTS, see)
         })
         .await
     }

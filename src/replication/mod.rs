@@ -23,6 +23,7 @@ mod images;
 mod peers;
 mod receive;
 mod retry;
+mod sample;
 mod serve;
 mod stream;
 mod through;
@@ -46,6 +47,7 @@ pub use compare::{ComparisonReport, ComparisonState, Found};
 pub use images::{Arrival, ImageStatus};
 pub use receive::{SourceState, SourceStatus};
 pub use retry::Retried;
+pub use sample::SampleReport;
 
 use crate::blob::transfer::Transfer;
 use crate::ground::Shutdown;

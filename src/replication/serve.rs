@@ -15,7 +15,7 @@ use registry_core::metadata::{gone, manifest, offer, parked, repository, tag};
 use registry_core::vocabulary::ids::{Lineage, RegistryId};
 use registry_core::vocabulary::limits::{
     BACKFILLS_MAX, CHANGES_QUEUED_MAX, COMPARISONS_MAX, PARKED_MAX, RECORDS_PER_MESSAGE, REGION_RANGE_BYTES_MAX,
-    REGION_STREAMS_MAX, SUMS_ASKED_MAX, TRANSFER_MESSAGE_BYTES_MAX,
+    REGION_STREAMS_MAX, SUMS_ASKED_MAX, TRANSFER_MESSAGE_BYTES_MAX, VERIFIES_MAX,
 };
 use registry_core::vocabulary::{Digest, Reference, Refusal, RepositoryName};
 use tokio::net::TcpListener;
@@ -31,7 +31,7 @@ use super::stream::{Asked, Stream};
 use super::wire::proto::region_server::{Region, RegionServer};
 use super::wire::{self, proto};
 use crate::ground::Shutdown;
-use crate::registry::{Consistency, Registry};
+use crate::registry::{CheckedCopies, Consistency, Registry};
 
 /// Between two looks for a first region.
 const LOOK: std::time::Duration = std::time::Duration::from_secs(1);
@@ -52,7 +52,8 @@ pub(super) async fn serve(listener: TcpListener, peers: Arc<Peers>, registry: Re
     let ranges = Arc::new(Semaphore::new(REGION_STREAMS_MAX));
     let [sums, records] = [(), ()].map(|()| Arc::new(Semaphore::new(COMPARISONS_MAX)));
     let backfills = Arc::new(Semaphore::new(BACKFILLS_MAX));
-    let service = Service { peers, registry, ranges, sums, records, backfills };
+    let verifies = Arc::new(Semaphore::new(VERIFIES_MAX));
+    let service = Service { peers, registry, ranges, sums, records, backfills, verifies };
     let service = RegionServer::new(service)
         .max_decoding_message_size(TRANSFER_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(TRANSFER_MESSAGE_BYTES_MAX);
@@ -78,6 +79,8 @@ struct Service {
     records: Arc<Semaphore>,
     /// Walks through what was before a rule.
     backfills: Arc<Semaphore>,
+    /// Blobs whose copies are hashed.
+    verifies: Arc<Semaphore>,
 }
 
 /// What a refusal of the registry is to another region.
@@ -305,6 +308,22 @@ impl Region for Service {
         let permit = self.permit(&caller, &name).await?;
         let found = self.registry.stat_blob(&permit, &digest).await.map_err(|refusal| status(&refusal))?;
         Ok(Response::new(proto::StatReply { size_bytes: found.value.size_bytes }))
+    }
+
+    async fn verify(&self, request: Request<proto::VerifyRequest>) -> Result<Response<proto::VerifyReply>, Status> {
+        let caller = self.caller(&request)?;
+        let proto::VerifyRequest { repository: name, digest } = request.into_inner();
+        let (name, digest): (_, Digest) = (wire::repository(&name)?, wire::digest(&digest)?);
+        let permit = self.permit(&caller, &name).await?;
+        let turn = self.verifies.try_acquire();
+        let _turn = turn.map_err(|_| Status::resource_exhausted("this node hashes as much as it may; ask later"))?;
+        let checked = self.registry.check_copies(&permit, &digest).await.map_err(|refusal| status(&refusal))?;
+        let checked = checked.ok_or_else(|| Status::not_found("the repository does not hold that blob any more"))?;
+        let CheckedCopies { good, bad, unread } = checked;
+        if checked.is_bad() {
+            tracing::error!(repository = %name, %digest, good, bad, "a blob that another region gets has bad copies");
+        }
+        Ok(Response::new(proto::VerifyReply { good, bad, unread }))
     }
 
     async fn resolve(&self, request: Request<proto::ResolveRequest>) -> Result<Response<proto::ResolveReply>, Status> {

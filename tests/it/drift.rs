@@ -14,7 +14,7 @@ use rocksdb::{DB, Direction, IteratorMode, Options};
 use serde_json::{Value, json};
 
 use crate::backfill::cli;
-use crate::regions::{PATIENCE, arrives, delete, link_state, linked, set_rule, set_rule_with, start, tag};
+use crate::regions::{PATIENCE, admin, arrives, delete, link_state, linked, set_rule, set_rule_with, start, tag};
 use crate::support::image::{large, manifest, push};
 use crate::support::{Cluster, run, wait};
 
@@ -72,7 +72,7 @@ impl TablesRead for Store {
 }
 
 /// What the last comparison with a region found.
-fn report(cluster: &Cluster, region: &str) -> Value {
+pub(crate) fn report(cluster: &Cluster, region: &str) -> Value {
     let (status, text) = cli(cluster, &["replication", "report"]);
     assert_eq!(status, 0, "{text}");
     let document: Value = serde_json::from_str(&text).unwrap();
@@ -186,10 +186,14 @@ fn r15_lost_blobs_come_back() {
         }
     }
     assert!(removed > 0, "no file of {lost}");
-    let (admin, key) = (us.admin(1), us.key_file());
-    let scrub = ["scrub", "run", "--admin", &admin, "--credentials-file", key.to_str().unwrap()];
+    let (address, key) = (us.admin(1), us.key_file());
+    let scrub = ["scrub", "run", "--admin", &address, "--credentials-file", key.to_str().unwrap()];
     assert_eq!(run(&scrub).0, 0);
-    wait("the loss is found and mended", PATIENCE, || found(&verify(&us, "eu")) == ["blob_lost -"]);
+    // what hashes blobs would find it before the scrub does
+    let record = || admin(&us, "GET", &format!("/v1/blobs/{lost}")).settled().json();
+    wait("the loss is on record", PATIENCE, || record()["copies"] == json!([]));
+    let mended = verify(&us, "eu");
+    assert_eq!(found(&mended), ["blob_lost -"], "{mended:#}");
     arrives(&us, 1, "team/app", "v1", &large(1));
     assert_eq!(verify(&us, "eu")["clean"], true);
 }

@@ -20,6 +20,7 @@ mod oci_edges;
 mod recovery;
 mod regions;
 mod s3;
+mod sampled;
 mod scrub;
 mod security;
 mod server;

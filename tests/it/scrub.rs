@@ -26,7 +26,7 @@ fn push(cluster: &Cluster, bytes: &[u8]) -> Digest {
 }
 
 /// The file of a large blob on a node, if it is there.
-fn file(cluster: &Cluster, node: u8, digest: &Digest) -> Option<PathBuf> {
+pub(crate) fn file(cluster: &Cluster, node: u8, digest: &Digest) -> Option<PathBuf> {
     let shards = fs::read_dir(cluster.node_dir(node).join("data/blobs/blobs")).unwrap();
     let mut paths = shards.flat_map(|shard| fs::read_dir(shard.unwrap().path()).unwrap()).map(|entry| entry.unwrap());
     let is_it = |name: &str| name.starts_with(&digest.hex()) && !name.ends_with(".sum");

@@ -15,7 +15,7 @@ use super::answer;
 use super::error::Failure;
 use super::exchange::{Document, Exchange, Nothing};
 use super::regions::parse_region;
-use crate::jobs::replicate::{ComparisonReport, ComparisonState, Found, Retried};
+use crate::jobs::replicate::{ComparisonReport, ComparisonState, Found, Retried, SampleReport};
 
 type Answer = Result<Response<Body>, Failure>;
 
@@ -40,6 +40,24 @@ impl From<&Found> for FoundDocument {
     }
 }
 
+/// Blobs that were hashed on both sides.
+#[derive(Serialize)]
+struct SampleDocument {
+    blobs: u64,
+    bytes: u64,
+    bad_here: u64,
+    bad_there: u64,
+    unread: u64,
+    problem: Option<String>,
+}
+
+impl From<&SampleReport> for SampleDocument {
+    fn from(report: &SampleReport) -> SampleDocument {
+        let SampleReport { blobs, bytes, bad_here, bad_there, unread, problem } = report.clone();
+        SampleDocument { blobs, bytes, bad_here, bad_there, unread, problem }
+    }
+}
+
 #[derive(Serialize)]
 struct ReportDocument {
     number: u64,
@@ -56,6 +74,7 @@ struct ReportDocument {
     differences: u64,
     repaired: u64,
     clean: bool,
+    sample: Option<SampleDocument>,
     problem: Option<String>,
     found: Vec<FoundDocument>,
 }
@@ -81,6 +100,7 @@ impl From<&ComparisonReport> for ReportDocument {
             differences: report.drifts,
             repaired: report.repaired,
             clean: report.is_clean(),
+            sample: report.sample.as_ref().map(Into::into),
             problem: report.problem.clone(),
             found: report.found.iter().map(Into::into).collect(),
         }

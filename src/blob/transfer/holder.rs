@@ -12,7 +12,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use registry_core::vocabulary::digest::{Algorithm, Digest};
 use registry_core::vocabulary::ids::{NodeId, StoreId, UploadId};
-use registry_core::vocabulary::limits::{TRANSFER_BATCH_BYTES, UPLOADS_REMEMBERED_MAX, WRITER_WAIT_MS};
+use registry_core::vocabulary::limits::{TRANSFER_BATCH_BYTES, UPLOADS_REMEMBERED_MAX, VERIFIES_MAX, WRITER_WAIT_MS};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
@@ -73,6 +73,8 @@ pub(super) struct Holder {
     appends: Arc<Semaphore>,
     mirrors: Arc<Semaphore>,
     fetches: Arc<Semaphore>,
+    /// Copies that are hashed because somebody asks.
+    pub(super) verifies: Arc<Semaphore>,
     pub(super) reads: Reads,
     pub(super) patience: Duration,
     writer_wait: Duration,
@@ -99,6 +101,7 @@ impl Holder {
             // A backup refuses later than a primary, so that a push that was let in is not broken off for want of room.
             mirrors: Arc::new(Semaphore::new(settings.appends_max * 2)),
             fetches: Arc::new(Semaphore::new(settings.fetches_max)),
+            verifies: Arc::new(Semaphore::new(VERIFIES_MAX)),
             reads: Reads::default(),
             patience: Duration::from_millis(settings.progress_timeout_ms),
             // Whoever opened the stream must still be there to hear that somebody else writes.

@@ -52,6 +52,7 @@ mod shares;
 mod simulated;
 mod source;
 mod upload;
+mod verify;
 mod volumes;
 mod wire;
 mod write;
@@ -75,6 +76,7 @@ pub use relay::{OnItsWay, Relay, RelayError, Relayed};
 #[cfg(feature = "sim")]
 pub use simulated::Wire;
 pub use upload::{Append, Appended, Holders, Mirrored, Placed, Seal, Staged};
+pub use verify::Verified;
 
 /// Shorthand for results of this room.
 pub type TransferResult<T> = Result<T, TransferError>;

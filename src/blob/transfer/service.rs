@@ -144,6 +144,11 @@ impl Blob for Service {
         })
     }
 
+    async fn verify(&self, request: Request<proto::BlobRequest>) -> Result<Response<proto::VerifyReply>, Status> {
+        let (store, key) = wire::blob(request.into_inner())?;
+        answer(self.holder.verify(store, key).await, wire::verify_reply)
+    }
+
     type FetchStream = BoxStream<'static, Result<proto::BlocksReply, Status>>;
 
     async fn fetch(&self, request: Request<proto::FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {

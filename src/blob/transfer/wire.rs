@@ -12,7 +12,7 @@ use tonic::{Code, Status};
 
 use crate::blob::store::{BlobKey, Blocks, Pressure, StoreError};
 
-use super::{Relayed, Staged, StoreHealth, TransferError, TransferResult};
+use super::{Relayed, Staged, StoreHealth, TransferError, TransferResult, Verified};
 
 #[allow(
     unused_qualifications,
@@ -96,6 +96,28 @@ pub(super) fn blob(request: proto::BlobRequest) -> Result<(StoreId, BlobKey), St
 /// Writes which store and which blob.
 pub(super) fn blob_request(store: StoreId, key: &BlobKey) -> proto::BlobRequest {
     proto::BlobRequest { store: store.0, digest: key.digest.to_string(), generation: Some(key.generation.into()) }
+}
+
+/// Writes what a copy was found to be.
+pub(super) fn verify_reply(verified: Verified) -> proto::VerifyReply {
+    use proto::verify_reply::State;
+    let state = match verified {
+        Verified::Good => State::Good,
+        Verified::Bad => State::Bad,
+        Verified::Missing => State::Missing,
+    };
+    proto::VerifyReply { state: state.into() }
+}
+
+/// Reads what a copy was found to be; `None` if it does not say.
+pub(super) fn verified(reply: &proto::VerifyReply) -> Option<Verified> {
+    use proto::verify_reply::State;
+    match reply.state() {
+        State::Good => Some(Verified::Good),
+        State::Bad => Some(Verified::Bad),
+        State::Missing => Some(Verified::Missing),
+        State::Unspecified => None,
+    }
 }
 
 /// Reads what is to be relayed.

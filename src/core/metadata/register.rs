@@ -153,24 +153,31 @@ pub fn sums(tables: &impl TablesRead, repository: &RepositoryKey, scope: &Scope)
 }
 
 /// Blobs without a copy on record, or not linked here, that manifests in a scope name: of up to `limit` manifests
-/// behind `after`; and where the next ones begin.
+/// behind `after`; and where the next ones begin. `see` is shown all others.
 pub fn lost_blobs(
     tables: &impl TablesRead,
     repository: &RepositoryKey,
     scope: &Scope,
     after: Option<&Digest>,
     limit: usize,
+    mut see: impl FnMut(&Referenced),
 ) -> (Vec<Referenced>, Option<Digest>) {
     let rows = manifest::list(tables, repository, after, limit);
     let rest = (rows.len() == limit).then(|| rows.last().map(|(digest, _)| *digest)).flatten();
     let is_lost = |blob: &Referenced| {
-        blob.kind == ContentKind::Blob
-            && (link::read(tables, repository, &blob.digest).is_none()
-                || blob::read(tables, &blob.digest).is_none_or(|row| row.stores.is_empty()))
+        link::read(tables, repository, &blob.digest).is_none()
+            || blob::read(tables, &blob.digest).is_none_or(|row| row.stores.is_empty())
     };
     let in_scope = rows.into_iter().filter(|(digest, row)| !row.sparse && scope.covers(&of_manifest(*digest, row)));
     let named = in_scope.flat_map(|(digest, _)| manifest::references(tables, repository, &digest));
-    let mut lost: Vec<Referenced> = named.filter(is_lost).collect();
+    let mut lost = Vec::new();
+    for blob in named.filter(|named| named.kind == ContentKind::Blob) {
+        if is_lost(&blob) {
+            lost.push(blob);
+        } else {
+            see(&blob);
+        }
+    }
     lost.sort_unstable_by_key(|blob| blob.digest);
     lost.dedup_by_key(|blob| blob.digest);
     (lost, rest)

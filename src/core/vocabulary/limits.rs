@@ -333,6 +333,21 @@ pub const COMPARISONS_MAX: usize = 4;
 pub const SUSPECTS_MAX: usize = 10_000;
 /// Differences that a report lists.
 pub const DRIFTS_TOLD_MAX: usize = 1000;
+/// Of so many blobs that a comparison of all repositories covers, one is read and hashed on both sides
+/// (consensus-and-faults §6.5).
+pub const SAMPLED_ONE_IN: u64 = 10_000;
+/// So many at least, if there are so many.
+pub const SAMPLED_BLOBS_MIN: usize = 8;
+/// And so many at most.
+pub const SAMPLED_BLOBS_MAX: usize = 1000;
+/// Bytes of all of them together; a blob that does not fit any more is left to each region's own scrub.
+pub const SAMPLED_BYTES_MAX: u64 = 16 * 1024 * MIB as u64;
+/// How fast a copy is read for another region's comparison, bytes per second: as a scrub, it may take its time.
+pub const VERIFY_BYTES_PER_SECOND: u64 = 64 * MIB as u64;
+/// Copies that a node hashes at once because somebody asks, and blobs that it has hashed at once for other regions.
+pub const VERIFIES_MAX: usize = 2;
+/// Time for which copies of a blob may be waited for and hashed, in milliseconds.
+pub const VERIFY_TIMEOUT_MS: u64 = 600_000;
 /// Changes of one region that are put aside.
 pub const PARKED_MAX: usize = 10_000;
 /// Longest key of a register: a byte for its kind, and a tag.
@@ -413,6 +428,9 @@ const _: () = {
     assert!(TRANSFER_BATCH_BYTES <= TRANSFER_FRAME_BYTES_MAX && TRANSFER_READ_BYTES <= TRANSFER_FRAME_BYTES_MAX);
     assert!(TRANSFER_READ_BYTES.is_multiple_of(BLOCK_BYTES) && PACK_BLOB_BYTES_MAX <= TRANSFER_FRAME_BYTES_MAX);
     assert!(TRANSFER_FRAME_BYTES_MAX < TRANSFER_MESSAGE_BYTES_MAX);
+    assert!(SAMPLED_BLOBS_MIN <= SAMPLED_BLOBS_MAX);
+    // The largest copy is hashed in time, also behind another one.
+    assert!(2 * 1000 * SAMPLED_BYTES_MAX / VERIFY_BYTES_PER_SECOND < VERIFY_TIMEOUT_MS);
     // All streams of a connection may be full at once without starving each other; HTTP/2 windows are 31 bits wide.
     assert!(TRANSFER_WINDOW_BYTES * TRANSFER_STREAMS_MAX < i32::MAX as usize);
     assert!(PATTERN_BYTES_MAX > REPOSITORY_NAME_BYTES_MAX && PATTERN_BYTES_MAX < POLICY_BYTES_MAX);

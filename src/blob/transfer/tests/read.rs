@@ -213,6 +213,29 @@ async fn repairs() {
     assert!(matches!(again, Err(TransferError::NoCopy { .. })), "the first attempt left nothing in the way: {again:?}");
 }
 
+// Copies that are hashed when asked: a bit that flipped is found on an own disk and on another node's, and the copy set
+// aside; the good ones and those that are not there are told apart.
+#[tokio::test(flavor = "multi_thread")]
+async fn verified_copies() {
+    let region = Region::start(&["a", "b", "c"]).await;
+    let blob = region.push(upload(11), &noise(11, 3_000_000)).await;
+    region.transfer(3).replicate_here(blob.clone(), StoreId(30)).await.unwrap();
+    let stores = [10, 20, 30].map(StoreId);
+    let verify = async |asked| {
+        let told = region.transfer(asked).verify(blob.key, &stores).await;
+        told.into_iter().map(|(_, verified)| verified.unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(verify(2).await, [Verified::Good; 3]);
+    for (flipped, asked) in [(1, 1), (2, 3)] {
+        flip(region.node(flipped), &blob.key, 1_234_567);
+        assert_eq!(verify(asked).await.iter().filter(|found| **found == Verified::Bad).count(), 1);
+        assert_eq!(region.node(flipped).store().stat(&blob.key).unwrap(), None, "set aside");
+    }
+    assert_eq!(verify(1).await, [Verified::Missing, Verified::Missing, Verified::Good]);
+    let unknown = region.transfer(1).verify(blob.key, &[StoreId(99)]).await;
+    assert!(matches!(unknown[..], [(_, Err(TransferError::StoreUnknown(StoreId(99))))]), "{unknown:?}");
+}
+
 // A reader that stops reading holds two buffers, not the blob; one that goes away ends the work for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_reader() {

@@ -7,3 +7,4 @@
 pub mod compare;
 pub mod rank;
 pub mod rules;
+pub mod sample;
