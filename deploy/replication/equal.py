@@ -5,8 +5,8 @@
     portolan replication export eu --direction from > b.jsonl     # in us, about what it has of eu's making
     equal.py a.jsonl b.jsonl
 
-Equal means: each tag and each manifest that eu sends, us has with the same digest and the same version; and us has
-nothing of eu's making, since the rule stands, that eu does not have. Where eu sends on what other regions made, us may
+Equal means: each tag, each manifest and, where a rule sends them, all settings that eu sends, us has with the same
+digest and the same version; and us has nothing of eu's making, since the rule stands, that eu does not have. Where eu sends on what other regions made, us may
 have more of theirs, which came another way. What us has set, or deleted, by itself
 since wins by the rules of conflicts and is told by `portolan replication report`; here it shows as missing. Prints
 what differs and a checksum of both sides. Ends with 0 when they are equal, 1 when not, 2 when a file is no export."""
@@ -15,8 +15,11 @@ import json
 import sys
 
 
+SETTINGS = "settings"
+
+
 def read(path):
-    """Header, and records by repository: {name: ((since, others_since), {register: (digest, version, base)})}."""
+    """Header, and records by repository: {name: ((since, others_since, settings), {register: (digest, version, base)})}."""
     header, repositories, ended = None, {}, None
     with open(path, encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
@@ -27,13 +30,14 @@ def read(path):
                 ended = entry["end"]
             elif "digest" in entry:
                 name = "tag " + entry["tag"] if "tag" in entry else "manifest " + entry["digest"]
+                name = SETTINGS if entry.get("settings") else name
                 record = (entry["digest"], entry["version"], entry["base"])
                 records = repositories[entry["repository"]][1]
                 if name in records:
                     raise ValueError(f"{path}:{number}: {name} stands twice")
                 records[name] = record
             else:
-                since = (entry["since"], entry.get("others_since"))
+                since = (entry["since"], entry.get("others_since"), entry.get("settings", False))
                 repositories.setdefault(entry["repository"], (since, {}))
     if header is None or ended is None:
         raise ValueError(f"{path}: no whole export: it has no beginning or no end")
@@ -46,10 +50,13 @@ def hlc(version):
     return int(time), int(region)
 
 
-def is_sent(record, since, origin):
-    """Whether a record is newer than the rule that sends it, of the source's making or of another region's."""
+def is_sent(name, record, since, origin):
+    """Whether a record is newer than the rule that sends it, of the source's making or of another region's. Settings are
+    sent whenever they were set."""
     time, region = hlc(record[1])
-    own, others = since
+    own, others, settings = since
+    if name == SETTINGS:
+        return settings and (region == origin or others is not None)
     return time > own if region == origin else others is not None and time > others
 
 
@@ -76,7 +83,7 @@ def main():
     differing, compared, same_there, same_here = [], 0, {}, {}
     for repository, (since, records) in sorted(there.items()):
         of_here = here.get(repository, (0, {}))[1]
-        in_scope = {name: record for name, record in of_here.items() if is_sent(record, since, sent["origin"])}
+        in_scope = {name: record for name, record in of_here.items() if is_sent(name, record, since, sent["origin"])}
         for name in sorted(records.keys() | in_scope.keys()):
             left, right = records.get(name), in_scope.get(name)
             compared += 1

@@ -83,7 +83,8 @@ fn scope(
         let rules = replication_rules::read(tables, RegistryId::DEFAULT);
         return rules.scope(name, region, (source, destination), u64::MAX);
     }
-    let is_transitive = offer::read(tables, source).is_transitive(name);
-    let since = Since { own: 0, others: is_transitive.then_some(0) };
+    let offered = offer::read(tables, source);
+    let (others, settings) = (offered.is_transitive(name).then_some(0), offered.sends_settings(name));
+    let since = Since { own: 0, others, settings };
     Some(Scope { source, destination, since })
 }

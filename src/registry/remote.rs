@@ -6,9 +6,11 @@
 use bytes::Bytes;
 use registry_core::decide::permit::Permit;
 use registry_core::metadata::command::Command;
-use registry_core::metadata::remote::{DropRemoteManifest, DropRemoteTag, PutRemoteManifest, SetRemoteTag};
+use registry_core::metadata::remote::{
+    DropRemoteManifest, DropRemoteTag, PutRemoteManifest, PutRemoteSettings, SetRemoteTag,
+};
 use registry_core::metadata::reply::Reply;
-use registry_core::metadata::repository::RepositoryKey;
+use registry_core::metadata::repository::{RepositoryKey, Settings};
 use registry_core::vocabulary::manifest::ParsedManifest;
 use registry_core::vocabulary::{Digest, MediaType, Refusal, Tag, Version};
 
@@ -99,6 +101,18 @@ impl Registry {
         let (repository, _) = self.metadata().peek(|view| find(view, permit))?;
         let drop = DropRemoteManifest { repository: repository.clone(), digest: *digest, version };
         self.merge(permit, &repository, drop.into()).await
+    }
+
+    /// Sets the settings of a repository as they are in another region.
+    pub async fn put_remote_settings(
+        &self,
+        permit: &Permit,
+        settings: &Settings,
+        version: Version,
+    ) -> Result<Merged, Refusal> {
+        let (repository, _) = self.metadata().peek(|view| find(view, permit))?;
+        let put = PutRemoteSettings { repository: repository.clone(), settings: settings.clone(), version };
+        self.merge(permit, &repository, put.into()).await
     }
 
     async fn merge(&self, permit: &Permit, repository: &RepositoryKey, command: Command) -> Result<Merged, Refusal> {

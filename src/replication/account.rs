@@ -6,7 +6,7 @@ use registry_core::decide::replication::compare::{BUCKETS, Register, Scope, Sinc
 use registry_core::metadata::register::{self, MendTag};
 use registry_core::metadata::repository::{self, RepositoryKey};
 use registry_core::metadata::tables::TablesRead;
-use registry_core::metadata::{cluster, replication_rules};
+use registry_core::metadata::{cluster, replication_rules, settings};
 use registry_core::vocabulary::RepositoryName;
 use registry_core::vocabulary::ids::RegistryId;
 use registry_core::vocabulary::limits::{RECORDS_PER_MESSAGE, SUMS_PER_MESSAGE};
@@ -122,9 +122,9 @@ impl Account {
                 let sum = register::sums(view, &key, &scope).whole();
                 let rules = replication_rules::read(view, RegistryId::DEFAULT);
                 let deletes_since = rules.deletes_since(name, &self.caller.region);
-                let Since { own: since, others: others_since } = scope.since;
+                let Since { own: since, others: others_since, settings } = scope.since;
                 let (repository, sum) = (name.to_string(), Some(sum.into()));
-                Some(RepositorySum { repository, since, sum, deletes_since, others_since })
+                Some(RepositorySum { repository, since, sum, deletes_since, others_since, settings })
             };
             let lineage = cluster::read(view).map_or(0, |row| row.lineage.0);
             SumsReply { repositories: names.iter().filter_map(sum).collect(), lineage, index: view.index() }
@@ -178,10 +178,7 @@ impl Account {
             });
             let (records, rest) = register::page(view, &key, &scope, after, VIEW_RECORDS);
             let differs = |(register, _): &(Register, _)| differing[register.bucket()];
-            let told = |(register, record)| {
-                let is_proven = register::is_proven(view, &key, &register);
-                Told { register, there: There::Sent(record), is_proven }
-            };
+            let told = |(register, record)| tell(view, &key, register, There::Sent(record));
             let records = records.into_iter().filter(differs).map(told).collect();
             Ok(RecordsPage { index: view.index(), differing, records, rest })
         })
@@ -195,18 +192,20 @@ impl Account {
         registers: Vec<Register>,
     ) -> Result<RecordsReply, Status> {
         let named = name.clone();
-        let tell = move |own: &Account| {
+        let ask = move |own: &Account| {
             own.metadata.peek(|view| {
                 let (key, scope) = own.in_scope(view, &named, since)?;
+                if !scope.since.settings && registers.contains(&Register::Settings) {
+                    return Err(Status::permission_denied("no rule sends settings of that repository to the caller"));
+                }
                 let told = |register: Register| {
                     let there = register::there(view, &key, &scope, &register);
-                    let is_proven = register::is_proven(view, &key, &register);
-                    Told { register, there, is_proven }
+                    tell(view, &key, register, there)
                 };
                 Ok::<_, Status>((view.index(), registers.into_iter().map(told).collect::<Vec<_>>()))
             })
         };
-        let (index, told) = self.blocking(tell).await??;
+        let (index, told) = self.blocking(ask).await??;
         self.mend(&name, &told).await;
         Ok(RecordsReply { index, buckets: Vec::new(), records: told.iter().map(Into::into).collect() })
     }
@@ -220,6 +219,13 @@ impl Account {
             false => Err(Status::aborted("the rules changed meanwhile: compare again")),
         }
     }
+}
+
+/// What is known of a register; of settings also which they are.
+fn tell(tables: &impl TablesRead, repository: &RepositoryKey, register: Register, there: There) -> Told {
+    let is_proven = register::is_proven(tables, repository, &register);
+    let settings = (register == Register::Settings).then(|| settings::read(tables, repository)).flatten();
+    Told { register, there, is_proven, settings: settings.map(|(settings, _)| settings) }
 }
 
 struct RecordsPage {

@@ -17,6 +17,7 @@ use registry_core::decide::replication::rules::ReadThrough;
 use registry_core::decide::tag_move::TagRights;
 use registry_core::metadata::outbox::Change;
 use registry_core::metadata::register::{self, MendTag};
+use registry_core::metadata::repository::Settings;
 use registry_core::metadata::{backfill, cluster, conflict, manifest, offer, remote, repository};
 use registry_core::vocabulary::ids::RegistryId;
 use registry_core::vocabulary::limits::{PACK_BLOB_BYTES_MAX, WALK_DEPTH_MAX};
@@ -190,7 +191,18 @@ impl Arrivals {
                 let setting = RemoteSetting { version: *version, base: *base, previous };
                 moved(self.set_tag(&permit, tag, digest, setting).await)
             }
+            Change::SettingsSet { settings, version } => self.set_settings(&permit, settings, *version).await,
         }
+    }
+
+    /// Sets what was set there of a repository, if the source says that it sends such things.
+    async fn set_settings(&self, permit: &Permit, settings: &Settings, version: Version) -> Result<Arrived, Problem> {
+        let number = self.source.number;
+        if !self.metadata.peek(|view| offer::read(view, number).sends_settings(&permit.repository)) {
+            return Err(Problem::lasting("settings came of a repository of which the region says that it sends none"));
+        }
+        self.registry.ensure_repository(permit).await?;
+        Ok(self.registry.put_remote_settings(permit, settings, version).await?.into())
     }
 
     /// Whether the source may say what a region made: itself, or by a rule that sends on another one's, never ours.
@@ -219,6 +231,7 @@ impl Arrivals {
         let dropped = match register {
             Register::Manifest(digest) => self.registry.drop_remote_manifest(permit, digest, version).await?,
             Register::Tag(tag) => self.registry.drop_remote_tag(permit, tag, (version, previous)).await?,
+            Register::Settings => return Err(Problem::lasting("settings are not deleted")),
         };
         Ok(dropped.into())
     }
@@ -337,6 +350,8 @@ impl Arrivals {
                 let proposed = self.metadata.propose(&permit.principal, vec![mend.into()]).await;
                 proposed.map_err(|error| Problem::from(Refusal::from(error)))?;
             }
+            // the source's, of the same setting, are what was set
+            (Some((_, false)), Register::Settings) => {}
             (Some(_), register) => match (drift, &told.there) {
                 (Drift::Extra, There::Gone(version)) => {
                     self.drop_register(&permit, register, (*version, None)).await?;
@@ -353,6 +368,10 @@ impl Arrivals {
                 self.set_tag(&permit, tag, &digest, setting).await.map(|_| ())
             }
             Register::Manifest(_) => self.bring_manifest(&permit, &digest, version, 0).await.map(|_| ()),
+            Register::Settings => {
+                let settings = told.settings.as_ref().ok_or_else(|| Problem::lasting("the settings are not told"))?;
+                self.set_settings(&permit, settings, version).await.map(|_| ())
+            }
         }
     }
 

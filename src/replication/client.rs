@@ -276,8 +276,9 @@ impl Source {
     ) -> Result<Replies<proto::RecordsReply>, Problem> {
         let sums = sums.iter().map(|sum| (*sum).into()).collect();
         let (repository, asked) = (name.to_string(), Vec::new());
-        let Since { own: since, others: others_since } = since;
-        let request = proto::RecordsRequest { repository, since, sums, asked, applied, filled, others_since, own };
+        let Since { own: since, others: others_since, settings } = since;
+        let request =
+            proto::RecordsRequest { repository, since, sums, asked, applied, filled, others_since, own, settings };
         self.records(request).await
     }
 
@@ -291,8 +292,9 @@ impl Source {
     ) -> Result<(u64, Vec<Told>), Problem> {
         let asked = registers.iter().map(Into::into).collect();
         let (repository, sums) = (name.to_string(), Vec::new());
-        let Since { own: since, others: others_since } = since;
-        let request = proto::RecordsRequest { repository, since, sums, asked, applied, filled, others_since, own };
+        let Since { own: since, others: others_since, settings } = since;
+        let request =
+            proto::RecordsRequest { repository, since, sums, asked, applied, filled, others_since, own, settings };
         let reply = self.records(request).await?.next().await?;
         let reply = reply.ok_or_else(|| Problem::passing("the other region answered nothing"))?;
         let told = reply.records.into_iter().map(Told::try_from).collect::<Result<Vec<_>, _>>()?;

@@ -64,7 +64,7 @@ pub struct Found {
     pub repository: RepositoryName,
     /// Of which tag.
     pub tag: Option<Tag>,
-    /// Of which manifest, or blob.
+    /// Of which manifest, or blob; where there is neither, of the repository's settings.
     pub digest: Option<Digest>,
     /// Which difference: as [`Drift`] names it, `ahead`, [`LOST_BLOB`], or what hashing bytes found.
     pub kind: &'static str,
@@ -350,7 +350,7 @@ impl Comparer {
     ) -> Result<(), Problem> {
         let name = wire::repository(&there.repository)?;
         let sum = wire::sum(there.sum.as_ref().ok_or_else(|| Problem::lasting("a sum is missing"))?)?;
-        let since = Since { own: there.since, others: there.others_since };
+        let since = Since { own: there.since, others: there.others_since, settings: there.settings };
         let scope = Scope { source, destination, since };
         let compared = Compared { name, scope, deletes_since: there.deletes_since, count: sum.count };
         let mut own = self.own_sums(&compared).await?;
@@ -591,7 +591,7 @@ impl Comparer {
     pub(super) fn found(&self, found: Found) {
         let (region, repository, kind) = (&self.source.region, &found.repository, found.kind);
         let what = found.tag.as_ref().map(ToString::to_string).or(found.digest.as_ref().map(ToString::to_string));
-        let what = what.unwrap_or_default();
+        let what = what.unwrap_or_else(|| "settings".to_owned());
         match &found.left {
             None => tracing::warn!(%region, %repository, what, kind, "a difference was repaired"),
             Some(reason) => tracing::error!(%region, %repository, what, kind, reason, "a difference stays"),

@@ -3,9 +3,10 @@
 //! Repositories come by name, the records of each from the newest to the oldest, so that what people pull is there
 //! first. What was made after the rule comes by the stream.
 
-use registry_core::decide::replication::compare::{Record, Register, Scope, Since};
+use registry_core::decide::replication::compare::{Record, Register, Scope};
+use registry_core::metadata::repository::{self, Settings};
 use registry_core::metadata::tables::TablesRead;
-use registry_core::metadata::{clock, cluster, register, replication_rules, repository};
+use registry_core::metadata::{clock, cluster, register, replication_rules, settings};
 use registry_core::vocabulary::ids::RegistryId;
 use registry_core::vocabulary::limits::{RECORDS_PER_MESSAGE, SUMS_PER_MESSAGE};
 use registry_core::vocabulary::{RepositoryName, Version};
@@ -24,6 +25,8 @@ pub(super) type After = (RepositoryName, Option<(Version, Register)>);
 struct Page {
     name: RepositoryName,
     records: Vec<(Register, Record)>,
+    /// Of the repository.
+    settings: Option<Settings>,
     is_last: bool,
     now_ms: u64,
 }
@@ -94,9 +97,8 @@ impl Account {
     ) -> Option<(repository::RepositoryKey, Scope, u64)> {
         let registry = RegistryId::DEFAULT;
         let fill = replication_rules::read(tables, registry).fills(name, &self.caller.region, done)?;
-        let since = Since { own: 0, others: fill.is_transitive.then_some(0) };
         let source = cluster::read(tables)?.region_number;
-        let scope = Scope { source, destination: self.caller.number, since };
+        let scope = Scope { source, destination: self.caller.number, since: fill.since };
         Some((repository::find(tables, registry, name)?.0, scope, fill.until))
     }
 
@@ -113,11 +115,12 @@ impl Account {
         };
         self.metadata.peek(|view| {
             let now_ms = clock::read(view).now_ms;
-            let empty = Page { name: name.clone(), records: Vec::new(), is_last: true, now_ms };
+            let empty = Page { name: name.clone(), records: Vec::new(), settings: None, is_last: true, now_ms };
             let Some((key, scope, until)) = self.backfill_scope(view, done, &name) else { return Some(empty) };
             let from = within.and_then(|(_, record)| record.as_ref());
             let records = register::newest(view, &key, (&scope, until), from, VIEW_RECORDS);
-            Some(Page { is_last: records.len() < VIEW_RECORDS, records, ..empty })
+            let settings = settings::read(view, &key).map(|(settings, _)| settings);
+            Some(Page { is_last: records.len() < VIEW_RECORDS, records, settings, ..empty })
         })
     }
 }
@@ -125,11 +128,15 @@ impl Account {
 impl Page {
     fn replies(self) -> Vec<BackfillReply> {
         let change = |(register, record): &(Register, Record)| {
-            (&Travelling::stored(self.name.clone(), register.clone(), record, self.now_ms)).into()
+            let record = (register.clone(), record);
+            let stored = Travelling::stored(self.name.clone(), record, self.settings.as_ref(), self.now_ms);
+            stored.map(|stored| (&stored).into())
         };
         let parts = self.records.chunks(RECORDS_PER_MESSAGE);
-        let reply =
-            |part: &[_]| BackfillReply { changes: part.iter().map(change).collect(), ..BackfillReply::default() };
+        let reply = |part: &[_]| BackfillReply {
+            changes: part.iter().filter_map(change).collect(),
+            ..BackfillReply::default()
+        };
         let mut replies: Vec<BackfillReply> = parts.map(reply).collect();
         if self.is_last {
             replies.push(BackfillReply { ended: self.name.to_string(), ..BackfillReply::default() });

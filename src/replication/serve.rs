@@ -237,8 +237,9 @@ impl Region for Service {
         let own = (request.get_ref().filled, request.get_ref().own);
         let (account, turn) = self.comparing(&request, &self.records, own)?;
         let request = request.into_inner();
-        let proto::RecordsRequest { repository: name, since, sums, asked, applied, others_since, .. } = request;
-        let since = Since { own: since, others: others_since };
+        let proto::RecordsRequest { repository: name, since, sums, asked, applied, others_since, settings, .. } =
+            request;
+        let since = Since { own: since, others: others_since, settings };
         account.catch_up(applied).await?;
         let name = wire::repository(&name)?;
         let (sink, stream) = mpsc::channel(REPLIES_QUEUED);

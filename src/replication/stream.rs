@@ -196,7 +196,13 @@ impl Stream {
             let is_own = Some(made_by) == own;
             let (key, row) = repository::by_id(tables, slot, event.repository)?;
             let rules = rules.entry(key.registry).or_insert_with(|| replication_rules::read(tables, key.registry));
-            let is_ruled = rules.sends(&key.name, &self.caller.region, (event.index, is_own));
+            let is_ruled = match &event.row.change {
+                outbox::Change::SettingsSet { .. } => rules.sends_settings(&key.name, &self.caller.region, is_own),
+                outbox::Change::ManifestHere { .. }
+                | outbox::Change::ManifestGone { .. }
+                | outbox::Change::TagSet { .. }
+                | outbox::Change::TagGone { .. } => rules.sends(&key.name, &self.caller.region, (event.index, is_own)),
+            };
             // what came from the caller has no business there
             let is_sent = is_ruled && !row.deleted && made_by != self.caller.number;
             let acts = rules.deletes(&key.name, &self.caller.region, event.index);

@@ -3,9 +3,12 @@
 
 use registry_core::decide::replication::compare::{Record, Register, Sum, There};
 use registry_core::decide::replication::rules::{Prefix, ReadThrough};
+use registry_core::decide::tag_move::{Mutability, TagFilter, TagFilters};
 use registry_core::metadata::offer::OfferRow;
 use registry_core::metadata::outbox::Change;
 use registry_core::metadata::replication_rules::SentRow;
+use registry_core::metadata::repository::Settings;
+use registry_core::metadata::settings;
 use registry_core::vocabulary::{Digest, RepositoryName, Tag, Version};
 use tonic::Status;
 
@@ -85,6 +88,10 @@ impl From<&Travelling> for proto::Change {
                 version: Some((*version).into()),
                 previous: Some((*previous).into()),
             }),
+            Change::SettingsSet { settings, version } => Kind::SettingsSet(proto::SettingsSet {
+                settings: Some(settings.into()),
+                version: Some((*version).into()),
+            }),
         };
         proto::Change {
             index: travelling.index,
@@ -120,6 +127,10 @@ impl TryFrom<proto::Change> for Travelling {
                 version: version(gone.version)?,
                 previous: version(gone.previous)?,
             },
+            Kind::SettingsSet(set) => {
+                let settings = set.settings.ok_or_else(|| malformed("settings"))?;
+                Change::SettingsSet { settings: settings.try_into()?, version: version(set.version)? }
+            }
         };
         Ok(Travelling { index, repository: repository(&name)?, change, at_ms, acts })
     }
@@ -127,32 +138,74 @@ impl TryFrom<proto::Change> for Travelling {
 
 impl Travelling {
     /// A record that was stored before it was to be sent: what it replaced is not known, and no index is its.
-    pub(super) fn stored(repository: RepositoryName, register: Register, record: &Record, at_ms: u64) -> Travelling {
+    /// `settings`: those of the repository, without which a record of them is not sent.
+    pub(super) fn stored(
+        repository: RepositoryName,
+        (register, record): (Register, &Record),
+        settings: Option<&Settings>,
+        at_ms: u64,
+    ) -> Option<Travelling> {
         let Record { digest, version, base } = *record;
         let change = match register {
             Register::Manifest(digest) => Change::ManifestHere { digest, presence: version },
             Register::Tag(tag) => Change::TagSet { tag, digest, version, base, previous: version },
+            Register::Settings => Change::SettingsSet { settings: settings?.clone(), version },
         };
-        Travelling { index: 0, repository, change, at_ms, acts: false }
+        Some(Travelling { index: 0, repository, change, at_ms, acts: false })
+    }
+}
+
+impl From<&Settings> for proto::Settings {
+    fn from(Settings { mutability, sparse }: &Settings) -> proto::Settings {
+        let (immutable, excluded) = match mutability {
+            Mutability::Mutable => (false, None),
+            Mutability::Immutable => (true, None),
+            Mutability::MutableWithExclusion(filters) => (false, Some(filters)),
+            Mutability::ImmutableWithExclusion(filters) => (true, Some(filters)),
+        };
+        let excluded = excluded.into_iter().flat_map(TagFilters::iter).map(ToString::to_string).collect();
+        proto::Settings { immutable, excluded, sparse: *sparse }
+    }
+}
+
+impl TryFrom<proto::Settings> for Settings {
+    type Error = Status;
+
+    fn try_from(proto::Settings { immutable, excluded, sparse }: proto::Settings) -> Result<Settings, Status> {
+        let filters = excluded.iter().map(|text| TagFilter::parse(text)).collect::<Result<Vec<_>, _>>();
+        let filters = filters.map_err(|_| malformed("tag filter"))?;
+        let mutability = match (immutable, filters.is_empty()) {
+            (false, true) => Mutability::Mutable,
+            (true, true) => Mutability::Immutable,
+            (is_immutable, false) => {
+                let filters = TagFilters::new(filters).map_err(|_| malformed("tag filters"))?;
+                match is_immutable {
+                    true => Mutability::ImmutableWithExclusion(filters),
+                    false => Mutability::MutableWithExclusion(filters),
+                }
+            }
+        };
+        Ok(Settings { mutability, sparse })
     }
 }
 
 impl From<&SentRow> for proto::Sent {
-    fn from(SentRow { filters, read_through, transitive }: &SentRow) -> proto::Sent {
+    fn from(SentRow { filters, read_through, transitive, settings }: &SentRow) -> proto::Sent {
         let read_through = match read_through {
             ReadThrough::Off => 0,
             ReadThrough::Digest => 1,
             ReadThrough::Full => 2,
         };
         let filters = filters.iter().map(ToString::to_string).collect();
-        proto::Sent { filters, read_through, transitive: *transitive }
+        proto::Sent { filters, read_through, transitive: *transitive, settings: *settings }
     }
 }
 
 impl TryFrom<proto::Sent> for SentRow {
     type Error = Status;
 
-    fn try_from(proto::Sent { filters, read_through, transitive }: proto::Sent) -> Result<SentRow, Status> {
+    fn try_from(sent: proto::Sent) -> Result<SentRow, Status> {
+        let proto::Sent { filters, read_through, transitive, settings } = sent;
         let filter = |text: &String| Prefix::parse(text).map_err(|_| malformed("filter"));
         let read_through = match read_through {
             0 => ReadThrough::Off,
@@ -160,7 +213,8 @@ impl TryFrom<proto::Sent> for SentRow {
             2 => ReadThrough::Full,
             _ => return Err(malformed("read-through")),
         };
-        Ok(SentRow { filters: filters.iter().map(filter).collect::<Result<_, _>>()?, read_through, transitive })
+        let filters = filters.iter().map(filter).collect::<Result<_, _>>()?;
+        Ok(SentRow { filters, read_through, transitive, settings })
     }
 }
 
@@ -186,6 +240,8 @@ pub(super) struct Told {
     pub(super) there: There,
     /// The row is what that region's own journal says of it.
     pub(super) is_proven: bool,
+    /// The settings of the repository, where they are asked for and some are set.
+    pub(super) settings: Option<Settings>,
 }
 
 impl From<Sum> for proto::Sum {
@@ -205,6 +261,7 @@ impl From<&Register> for proto::Register {
         let name = match register {
             Register::Manifest(digest) => proto::register::Name::Manifest(digest.to_string()),
             Register::Tag(tag) => proto::register::Name::Tag(tag.to_string()),
+            Register::Settings => proto::register::Name::Settings(true),
         };
         proto::Register { name: Some(name) }
     }
@@ -217,12 +274,13 @@ impl TryFrom<proto::Register> for Register {
         match register.name.ok_or_else(|| malformed("register"))? {
             proto::register::Name::Manifest(text) => Ok(Register::Manifest(digest(&text)?)),
             proto::register::Name::Tag(text) => Ok(Register::Tag(tag(&text)?)),
+            proto::register::Name::Settings(_) => Ok(Register::Settings),
         }
     }
 }
 
 impl From<&Told> for proto::Record {
-    fn from(Told { register, there, is_proven }: &Told) -> proto::Record {
+    fn from(Told { register, there, is_proven, settings }: &Told) -> proto::Record {
         use proto::record::State;
         let none = proto::Record {
             register: Some(register.into()),
@@ -231,6 +289,7 @@ impl From<&Told> for proto::Record {
             version: None,
             base: None,
             unproven: !is_proven,
+            settings: settings.as_ref().map(Into::into),
         };
         let of = |record: &Record, state: State| proto::Record {
             state: state.into(),
@@ -257,12 +316,17 @@ impl TryFrom<proto::Record> for Told {
     fn try_from(record: proto::Record) -> Result<Told, Status> {
         use proto::record::State;
         let state = record.state();
-        let proto::Record { register, digest: text, version: of, base, unproven, .. } = record;
+        let proto::Record { register, digest: text, version: of, base, unproven, settings, .. } = record;
         let register = Register::try_from(register.ok_or_else(|| malformed("record"))?)?;
+        let settings = settings.map(Settings::try_from).transpose()?;
         let set = || {
             let named = match &register {
                 Register::Manifest(own) => *own,
                 Register::Tag(_) => digest(&text)?,
+                Register::Settings => {
+                    let settings = settings.as_ref().ok_or_else(|| malformed("settings"))?;
+                    settings::digest(settings)
+                }
             };
             Ok::<Record, Status>(Record { digest: named, version: version(of)?, base: version(base)? })
         };
@@ -273,7 +337,7 @@ impl TryFrom<proto::Record> for Told {
             State::Apart => There::Apart(set()?),
             State::Gone => There::Gone(version(of)?),
         };
-        Ok(Told { register, there, is_proven: !unproven })
+        Ok(Told { register, there, is_proven: !unproven, settings })
     }
 }
 
@@ -289,7 +353,13 @@ mod tests {
             Change::ManifestGone { digest, version },
             Change::TagSet { tag: tag.clone(), digest, version, base: Version::default(), previous: version },
             Change::TagGone { tag, version, previous: Version::default() },
+            Change::SettingsSet { settings: some_settings(), version },
         ]
+    }
+
+    fn some_settings() -> Settings {
+        let filters = TagFilters::new([TagFilter::parse("dev-*").unwrap()]).unwrap();
+        Settings { mutability: Mutability::ImmutableWithExclusion(filters), sparse: true }
     }
 
     fn travelling(change: Change) -> Travelling {
@@ -312,8 +382,38 @@ mod tests {
         let registers = [Register::Tag(Tag::parse("v1").unwrap()), Register::Manifest(digest)];
         let (sent, apart) = (There::Sent(record), There::Apart(record));
         let states = [sent, apart, There::Gone(version), There::Cleaned, There::Never];
-        let of = |register: &Register| states.map(|there| Told { register: register.clone(), there, is_proven: true });
-        registers.iter().flat_map(of).collect()
+        let told =
+            |register: &Register, there| Told { register: register.clone(), there, is_proven: true, settings: None };
+        let mut all: Vec<Told> =
+            registers.iter().flat_map(|register| states.map(|there| told(register, there))).collect();
+        let settings = some_settings();
+        let there = There::Sent(Record { digest: settings::digest(&settings), version, base: version });
+        all.push(Told { settings: Some(settings), ..told(&Register::Settings, there) });
+        all.push(told(&Register::Settings, There::Never));
+        all
+    }
+
+    // Settings of every kind arrive as they were sent; a filter that is none is refused, and so is a record without
+    // the settings that it is of.
+    #[test]
+    fn settings_there_and_back() {
+        let filters = || TagFilters::new([TagFilter::parse("v*").unwrap()]).unwrap();
+        for mutability in [
+            Mutability::Mutable,
+            Mutability::Immutable,
+            Mutability::MutableWithExclusion(filters()),
+            Mutability::ImmutableWithExclusion(filters()),
+        ] {
+            let sent = Settings { mutability, sparse: false };
+            assert_eq!(Settings::try_from(proto::Settings::from(&sent)).unwrap(), sent);
+        }
+        let good = proto::Settings::from(&some_settings());
+        for excluded in [vec!["a b".to_owned()], vec!["v*".to_owned(); 100]] {
+            assert!(Settings::try_from(proto::Settings { excluded, ..good.clone() }).is_err());
+        }
+        let told = told().into_iter().find(|told| told.settings.is_some()).unwrap();
+        let without = proto::Record { settings: None, ..(&told).into() };
+        assert!(Told::try_from(without).is_err());
     }
 
     // Records and sums survive the wire; what is not whole is refused.
@@ -338,11 +438,13 @@ mod tests {
     fn offers_and_places_there_and_back() {
         for read_through in [ReadThrough::Off, ReadThrough::Digest, ReadThrough::Full] {
             let transitive = read_through == ReadThrough::Full;
-            let sent = SentRow { filters: vec![Prefix::parse("team/").unwrap()], read_through, transitive };
+            let (filters, settings) = (vec![Prefix::parse("team/").unwrap()], !transitive);
+            let sent = SentRow { filters, read_through, transitive, settings };
             assert_eq!(SentRow::try_from(proto::Sent::from(&sent)).unwrap(), sent);
         }
         for bad in [(vec!["A".to_owned()], 0), (vec![], 3)] {
-            assert!(SentRow::try_from(proto::Sent { filters: bad.0, read_through: bad.1, transitive: false }).is_err());
+            let bad = proto::Sent { filters: bad.0, read_through: bad.1, transitive: false, settings: false };
+            assert!(SentRow::try_from(bad).is_err());
         }
         let version = Version { home_epoch: 0, hlc: 300, region: 2 };
         let register = Register::Tag(Tag::parse("v1").unwrap());

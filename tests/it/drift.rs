@@ -4,10 +4,10 @@
 use registry_core::metadata::codec;
 use registry_core::metadata::keys;
 use registry_core::metadata::outbox::TrimmedRow;
-use registry_core::metadata::repository::{self, RepositoryKey};
+use registry_core::metadata::repository::{self, RepositoryKey, RepositoryRow, Settings};
 use registry_core::metadata::tables::{Row, TablesRead};
 use registry_core::metadata::tag::TagRow;
-use registry_core::metadata::testing::{changes_prefix, tag_key, trimmed_key};
+use registry_core::metadata::testing::{changes_prefix, repository_row_key, tag_key, trimmed_key};
 use registry_core::vocabulary::ids::RegistryId;
 use registry_core::vocabulary::{Digest, RepositoryName, Tag, Version};
 use rocksdb::{DB, Direction, IteratorMode, Options};
@@ -19,10 +19,10 @@ use crate::support::image::{large, manifest, push};
 use crate::support::{Cluster, run, wait};
 
 /// The state of a stopped node.
-struct Store(DB);
+pub(crate) struct Store(DB);
 
 impl Store {
-    fn open(cluster: &Cluster, node: u8) -> Store {
+    pub(crate) fn open(cluster: &Cluster, node: u8) -> Store {
         let root = cluster.node_dir(node).join("data/state");
         let entries = std::fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().path());
         let mut states: Vec<_> = entries.filter(|path| path.join("CURRENT").exists()).collect();
@@ -32,9 +32,16 @@ impl Store {
         Store(DB::open_cf(&Options::default(), &path, families).unwrap())
     }
 
-    fn repository(&self, name: &str) -> RepositoryKey {
+    pub(crate) fn repository(&self, name: &str) -> RepositoryKey {
         let name = RepositoryName::parse(name).unwrap();
         repository::find(self, RegistryId::DEFAULT, &name).expect("the repository is here").0
+    }
+
+    /// Alters the settings in a repository's row.
+    pub(crate) fn put_settings(&self, repository: &RepositoryKey, settings: Settings) {
+        let key = repository_row_key(repository);
+        let row: RepositoryRow = codec::row(&self.get(&key).expect("the repository is here"));
+        self.0.put(key, codec::encode(&RepositoryRow { settings, ..row })).unwrap();
     }
 
     fn tag_row(&self, repository: &RepositoryKey, tag: &str) -> TagRow {

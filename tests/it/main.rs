@@ -24,6 +24,7 @@ mod sampled;
 mod scrub;
 mod security;
 mod server;
+mod settings;
 mod support;
 mod takeover;
 mod through;

@@ -27,6 +27,9 @@ struct FoundDocument {
     repository: String,
     tag: Option<String>,
     digest: Option<String>,
+    /// It is of the repository's settings.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    settings: bool,
     kind: &'static str,
     repaired: bool,
     reason: Option<String>,
@@ -36,7 +39,8 @@ impl From<&Found> for FoundDocument {
     fn from(Found { repository, tag, digest, kind, left }: &Found) -> FoundDocument {
         let (tag, digest) = (tag.as_ref().map(ToString::to_string), digest.as_ref().map(ToString::to_string));
         let (repository, repaired) = (repository.to_string(), left.is_none());
-        FoundDocument { repository, tag, digest, kind, repaired, reason: left.clone() }
+        let settings = tag.is_none() && digest.is_none();
+        FoundDocument { repository, tag, digest, settings, kind, repaired, reason: left.clone() }
     }
 }
 
@@ -204,6 +208,7 @@ impl ParkedDocument {
             Change::ManifestGone { .. } => "manifest deleted",
             Change::TagSet { .. } => "tag set",
             Change::TagGone { .. } => "tag deleted",
+            Change::SettingsSet { .. } => "settings set",
         };
         let (id, repository) = (id_text(id), row.repository.to_string());
         ParkedDocument { id, repository, change, tag, digest, reason: row.reason.clone(), at: answer::time(row.at_ms) }

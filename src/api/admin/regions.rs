@@ -298,6 +298,8 @@ struct RuleDocument {
     read_through: Option<ThroughDocument>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     transitive: Option<SwitchDocument>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    settings: Option<SwitchDocument>,
 }
 
 /// What of what has not arrived a client there gets.
@@ -355,6 +357,7 @@ impl From<&Rule> for RuleDocument {
             backfill: rule.backfill.then_some(SwitchDocument { enabled: true }),
             read_through,
             transitive: rule.transitive.then_some(SwitchDocument { enabled: true }),
+            settings: rule.settings.then_some(SwitchDocument { enabled: true }),
         }
     }
 }
@@ -382,6 +385,7 @@ impl TryFrom<RuleDocument> for Rule {
                 Some(ThroughDocument::Full) => ReadThrough::Full,
             },
             transitive: document.transitive.is_some_and(|switch| switch.enabled),
+            settings: document.settings.is_some_and(|switch| switch.enabled),
         })
     }
 }

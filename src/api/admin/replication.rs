@@ -214,6 +214,9 @@ pub(super) struct ExportWish {
 struct RecordDocument {
     #[serde(skip_serializing_if = "Option::is_none")]
     tag: Option<String>,
+    /// It is of the repository's settings.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    settings: bool,
     digest: String,
     version: String,
     base: String,
@@ -223,6 +226,7 @@ impl From<&(Register, Record)> for RecordDocument {
     fn from((register, record): &(Register, Record)) -> RecordDocument {
         RecordDocument {
             tag: register.named().0.map(ToString::to_string),
+            settings: *register == Register::Settings,
             digest: record.digest.to_string(),
             version: record.version.to_string(),
             base: record.base.to_string(),
@@ -244,6 +248,7 @@ struct ExportDocument {
     since: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     others_since: Option<u64>,
+    settings: bool,
     records: Vec<RecordDocument>,
     rest: Option<PlaceDocument>,
 }
@@ -261,6 +266,7 @@ impl From<ExportPage> for ExportDocument {
             repository: repository.as_ref().map(RepositoryName::to_string),
             since: since.own,
             others_since: since.others,
+            settings: since.settings,
             records: records.iter().map(Into::into).collect(),
             rest: rest.map(place),
         }

@@ -161,6 +161,7 @@ commands! {
     155 NoteOffer(offer::NoteOffer),
     156 PutPlaces(places::PutPlaces),
     157 TakeOverRegion(region_link::TakeOverRegion),
+    158 PutRemoteSettings(remote::PutRemoteSettings),
 }
 
 impl Command {
@@ -252,6 +253,7 @@ impl Command {
             | Command::NoteOffer(_)
             | Command::PutPlaces(_)
             | Command::TakeOverRegion(_)
+            | Command::PutRemoteSettings(_)
             | Command::DropRemoteManifest(_)
             | Command::DropRemoteTag(_) => false,
         }

@@ -230,7 +230,8 @@ impl DryRun {
     /// The next records of a repository.
     fn count(&mut self, tables: &impl TablesRead, mut open: Open) {
         // whoever made it
-        let all = Scope { source: self.own, destination: self.own, since: FROM_THE_BEGINNING };
+        let (source, destination, since) = (self.own, self.own, FROM_THE_BEGINNING);
+        let all = Scope { source, destination, since };
         let found = repository::find(tables, self.registry, &open.name);
         let (records, rest) = match &found {
             Some((key, _)) if open.scopes.iter().any(|(_, after)| after.is_some()) => {
@@ -342,7 +343,7 @@ impl Amount {
     }
 }
 
-const FROM_THE_BEGINNING: Since = Since { own: 0, others: Some(0) };
+const FROM_THE_BEGINNING: Since = Since { own: 0, others: Some(0), settings: false };
 
 /// The same, without regard to when records were made.
 fn whenever(scope: &Scope) -> Scope {
@@ -352,9 +353,9 @@ fn whenever(scope: &Scope) -> Scope {
 
 /// Where a record counts, and as what.
 fn parts(scopes: &[(Option<Scope>, Option<Scope>)], record: &Record) -> Vec<(usize, Part)> {
-    let covers = |scope: &Option<Scope>| scope.as_ref().is_some_and(|scope| scope.covers(record));
+    let covers = |scope: &Option<Scope>| scope.as_ref().is_some_and(|scope| scope.covers_version(record.version));
     let part = |(to, (before, after)): (usize, &(Option<Scope>, Option<Scope>))| {
-        let is_meant = after.as_ref().is_some_and(|after| whenever(after).covers(record));
+        let is_meant = after.as_ref().is_some_and(|after| whenever(after).covers_version(record.version));
         let part = match () {
             () if covers(before) => Part::Standing,
             () if covers(after) => Part::Added,
@@ -385,7 +386,7 @@ mod tests {
         let destinations = to.map(|region| Destination { region, registry: REGISTRY }).collect();
         let filters = vec![Prefix::parse(filter).unwrap()];
         let read_through = ReadThrough::Off;
-        Rule { destinations, filters, deletes: false, backfill, read_through, transitive: false }
+        Rule { destinations, filters, deletes: false, backfill, read_through, transitive: false, settings: false }
     }
 
     fn put(world: &mut World, repository: &RepositoryKey, bytes: &[u8], name: &str, layers: &[&[u8]]) {

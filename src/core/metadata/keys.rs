@@ -51,6 +51,7 @@
 //! | | `GONE` | repository id, digest | [`GoneRow`](super::gone::GoneRow): a manifest that was deleted |
 //! | | `TAG_ENDED` | repository id, tag | [`EndedRow`](super::ended::EndedRow): a tag that went with its manifest |
 //! | | `CONFLICT` | repository id, log index, tag | [`ConflictRow`](super::conflict::ConflictRow): a lost setting |
+//! | | `SETTINGS` | repository id | [`SettingsRow`](super::settings::SettingsRow): when its settings were set |
 //! | | `OUTBOX` | log index, repository id, register | [`OutboxRow`](super::outbox::OutboxRow): a change to be told |
 //! | | `OUTBOX_TRIMMED` | | [`TrimmedRow`](super::outbox::TrimmedRow): where its slot's stream has a gap |
 //! | | `USAGE` | repository id | [`UsageRow`](super::usage::UsageRow): what it holds and may hold |
@@ -140,6 +141,7 @@ tables! {
     GONE = 0x2f,
     TAG_ENDED = 0x30,
     CONFLICT = 0x31,
+    SETTINGS = 0x32,
     USAGE = 0x38,
     SLOT_USAGE = 0x39,
     SLOT_LEVEL = 0x3a,
@@ -579,6 +581,11 @@ pub(crate) fn manifest_tag(slot: Slot, repository: RepositoryId, digest: &Digest
 /// What a registry may hold.
 pub(crate) fn registry_quota(registry: RegistryId) -> Vec<u8> {
     Key::new(SYSTEM, table::REGISTRY_QUOTA).with(&number(registry)).done()
+}
+
+/// When a repository's settings were set.
+pub(crate) fn settings(slot: Slot, repository: RepositoryId) -> Vec<u8> {
+    Key::new(slot, table::SETTINGS).with(&id(repository)).done()
 }
 
 /// What a repository holds and may hold.

@@ -29,7 +29,7 @@ use crate::vocabulary::refusal::Refusal;
 use crate::vocabulary::tag::Tag;
 
 /// Tables whose rows go when a repository is purged; links go last and on their own.
-pub(crate) const PURGED_TABLES: [u8; 12] = [
+pub(crate) const PURGED_TABLES: [u8; 13] = [
     table::TAG,
     table::TAG_JOURNAL,
     table::MANIFEST_TAG,
@@ -42,6 +42,7 @@ pub(crate) const PURGED_TABLES: [u8; 12] = [
     table::GONE,
     table::TAG_ENDED,
     table::CONFLICT,
+    table::SETTINGS,
 ];
 
 /// A manifest.

@@ -42,6 +42,7 @@ pub mod replica;
 pub mod replication_rules;
 pub mod reply;
 pub mod repository;
+pub mod settings;
 pub mod sweep;
 pub mod tables;
 pub mod tag;

@@ -40,6 +40,11 @@ impl OfferRow {
         self.covering(name).any(|sent| sent.transitive)
     }
 
+    /// Whether the region sends settings of a repository.
+    pub fn sends_settings(&self, name: &RepositoryName) -> bool {
+        self.covering(name).any(|sent| sent.settings)
+    }
+
     fn covering(&self, name: &RepositoryName) -> impl Iterator<Item = &SentRow> {
         self.0.iter().filter(move |sent| sent.covers(name))
     }
@@ -106,7 +111,7 @@ mod tests {
 
     fn sent(filters: &[&str], read_through: ReadThrough) -> SentRow {
         let filters = filters.iter().map(|text| Prefix::parse(text).unwrap()).collect();
-        SentRow { filters, read_through, transitive: false }
+        SentRow { filters, read_through, transitive: false, settings: false }
     }
 
     // The widest of a region's rules counts, none where it sends nothing; what it takes back is gone.
@@ -123,6 +128,9 @@ mod tests {
         let on = OfferRow(vec![SentRow { transitive: true, ..sent(&["team/"], ReadThrough::Off) }]);
         let is_on = |name: &str| on.is_transitive(&repository_key(name, 1).name);
         assert!(is_on("team/app") && !is_on("other"));
+        let with = OfferRow(vec![SentRow { settings: true, ..sent(&["team/"], ReadThrough::Off) }]);
+        let is_with = |name: &str| with.sends_settings(&repository_key(name, 1).name);
+        assert!(is_with("team/app") && !is_with("other") && !on.sends_settings(&repository_key("team/app", 1).name));
         let through = |world: &World, name: &str| reading_through(&world.tables, &repository_key(name, 1).name);
         assert_eq!(through(&world, "team/app"), [(2, ReadThrough::Full)]);
         assert_eq!(through(&world, "team/other"), [(2, ReadThrough::Digest)]);

@@ -1,8 +1,8 @@
 //! Changes that other regions are told of: written with the change itself, in log order, kept until all have seen them.
 //!
-//! A row says what a register is since an index: a tag, or a manifest's presence. What one entry did to a register
-//! twice stands once. Rows are written while the registry has a rule of replication, whatever the rule covers: what is
-//! sent is decided when it is read. Source: consensus-and-faults §6.1.
+//! A row says what a register is since an index: a tag, a manifest's presence, or a repository's settings. What one
+//! entry did to a register twice stands once. Rows are written while the registry has a rule of replication, whatever
+//! the rule covers: what is sent is decided when it is read. Source: consensus-and-faults §6.1.
 
 use bincode::{Decode, Encode};
 
@@ -11,7 +11,7 @@ use super::codec::{self, Stored};
 use super::command::Apply;
 use super::keys::{self, Slot, table};
 use super::reply::Reply;
-use super::repository::RepositoryKey;
+use super::repository::{RepositoryKey, Settings};
 use super::tables::{Tables, TablesRead};
 use super::upgrade::LEVEL_3;
 use super::{cluster, cursor, peer, replication_rules};
@@ -65,6 +65,13 @@ stored_enum! {
             /// Version of what it deleted: the smallest for nothing.
             previous: Version,
         } = 4,
+        /// The settings of the repository.
+        SettingsSet {
+            /// Which they are.
+            settings: Settings,
+            /// Version of the setting.
+            version: Version,
+        } = 5,
     }
 }
 
@@ -75,14 +82,15 @@ impl Change {
             Change::ManifestHere { presence: version, .. }
             | Change::ManifestGone { version, .. }
             | Change::TagSet { version, .. }
-            | Change::TagGone { version, .. } => *version,
+            | Change::TagGone { version, .. }
+            | Change::SettingsSet { version, .. } => *version,
         }
     }
 
     /// Whether it ends something.
     pub fn is_delete(&self) -> bool {
         match self {
-            Change::ManifestHere { .. } | Change::TagSet { .. } => false,
+            Change::ManifestHere { .. } | Change::TagSet { .. } | Change::SettingsSet { .. } => false,
             Change::ManifestGone { .. } | Change::TagGone { .. } => true,
         }
     }
@@ -91,7 +99,7 @@ impl Change {
     pub fn names(&self, manifest: &Digest) -> bool {
         match self {
             Change::ManifestHere { digest, .. } | Change::TagSet { digest, .. } => digest == manifest,
-            Change::ManifestGone { .. } | Change::TagGone { .. } => false,
+            Change::ManifestGone { .. } | Change::TagGone { .. } | Change::SettingsSet { .. } => false,
         }
     }
 
@@ -100,6 +108,7 @@ impl Change {
         match self {
             Change::ManifestHere { digest, .. } | Change::ManifestGone { digest, .. } => Register::Manifest(*digest),
             Change::TagSet { tag, .. } | Change::TagGone { tag, .. } => Register::Tag(tag.clone()),
+            Change::SettingsSet { .. } => Register::Settings,
         }
     }
 }
@@ -282,6 +291,7 @@ mod tests {
             Change::ManifestGone { .. } => "gone".to_owned(),
             Change::TagSet { tag, .. } => format!("set {tag}"),
             Change::TagGone { tag, .. } => format!("gone {tag}"),
+            Change::SettingsSet { .. } => "settings".to_owned(),
         };
         events.iter().map(tell).collect()
     }

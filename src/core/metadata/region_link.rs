@@ -156,7 +156,7 @@ mod tests {
         world.ok(peer(2, "eu"));
         let lineage = Lineage(7);
         world.ok(MoveCursor { source: 2, before: None, lineage, index: 5, complete_ms: 50 });
-        let sent = SentRow { filters: vec![], read_through: ReadThrough::Full, transitive: false };
+        let sent = SentRow { filters: vec![], read_through: ReadThrough::Full, transitive: false, settings: false };
         let offer = NoteOffer { number: 2, offer: OfferRow(vec![sent]) };
         world.ok(offer.clone());
         world.ok(take_over(40));

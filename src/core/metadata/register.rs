@@ -1,4 +1,4 @@
-//! Records of tags and manifests as two regions compare them, and the repair of a tag's row by its journal.
+//! Records of tags, manifests and settings as two regions compare them, and the repair of a tag's row by its journal.
 //!
 //! Records are read from the rows themselves, never from what was noted about them: a row that was damaged beneath the
 //! commands shows. Which of two sides is the damaged one a tag's journal tells, a second witness of each change.
@@ -18,7 +18,7 @@ use super::reply::Reply;
 use super::repository::{self, RepositoryKey, Settings};
 use super::tables::{Tables, TablesRead};
 use super::tag::{self, JournalRow, TagRow};
-use super::{blob, gone, link, remote, untagged};
+use super::{blob, gone, link, remote, settings, untagged};
 use crate::decide::replication::compare::{Here, Record, Register, Scope, Sums, There};
 use crate::decide::replication::rank::Rank;
 use crate::vocabulary::digest::Digest;
@@ -36,6 +36,7 @@ pub fn record(tables: &impl TablesRead, repository: &RepositoryKey, register: &R
     match register {
         Register::Manifest(digest) => manifest::read(tables, repository, digest).map(|row| of_manifest(*digest, &row)),
         Register::Tag(tag) => tag::read(tables, repository, tag).map(|row| of_tag(&row)),
+        Register::Settings => of_settings(tables, repository),
     }
 }
 
@@ -47,7 +48,13 @@ fn of_tag(row: &TagRow) -> Record {
     Record { digest: row.digest, version: row.version, base: row.base }
 }
 
-/// Up to `limit` records in a scope behind `after`, manifests before tags; and where the next ones begin.
+fn of_settings(tables: &impl TablesRead, repository: &RepositoryKey) -> Option<Record> {
+    let (set, version) = settings::read(tables, repository)?;
+    Some(Record { digest: settings::digest(&set), version, base: version })
+}
+
+/// Up to `limit` records in a scope behind `after`, manifests before tags, and settings last; and where the next ones
+/// begin.
 pub fn page(
     tables: &impl TablesRead,
     repository: &RepositoryKey,
@@ -56,9 +63,10 @@ pub fn page(
     limit: usize,
 ) -> (Vec<(Register, Record)>, Option<Register>) {
     let mut found: Vec<(Register, Record)> = Vec::new();
-    let mut walk = Walk { after: after.cloned(), is_over: false };
+    let mut walk = Walk::of(scope, after.cloned());
     while !walk.is_over {
-        let covered = walk.step(tables, repository).into_iter().filter(|(_, record)| scope.covers(record));
+        let step = walk.step(tables, repository).into_iter();
+        let covered = step.filter(|(register, record)| scope.covers(register, record));
         found.extend(covered);
         if found.len() >= limit {
             // whole steps were taken; what is beyond the limit is read again
@@ -74,11 +82,23 @@ pub fn page(
 /// A walk over all records of a repository.
 struct Walk {
     after: Option<Register>,
+    only_settings: bool,
     is_over: bool,
 }
 
 impl Walk {
+    /// Behind a register, without what can't be in a scope.
+    fn of(scope: &Scope, after: Option<Register>) -> Walk {
+        let only = scope.since.is_of_settings() && after != Some(Register::Settings);
+        Walk { after, only_settings: only, is_over: false }
+    }
+
     fn step(&mut self, tables: &impl TablesRead, repository: &RepositoryKey) -> Vec<(Register, Record)> {
+        let settings = || of_settings(tables, repository).map(|record| (Register::Settings, record));
+        if self.only_settings || self.after == Some(Register::Settings) {
+            self.is_over = true;
+            return self.only_settings.then(settings).flatten().into_iter().collect();
+        }
         if let after @ (None | Some(Register::Manifest(_))) = &self.after {
             let after = if let Some(Register::Manifest(digest)) = after { Some(digest) } else { None };
             let rows = manifest::list(tables, repository, after, PAGE_ROWS);
@@ -94,7 +114,8 @@ impl Walk {
         if let Some((last, _)) = rows.last() {
             self.after = Some(Register::Tag(last.clone()));
         }
-        rows.into_iter().map(|(tag, row)| (Register::Tag(tag), of_tag(&row))).collect()
+        let settings = self.is_over.then(settings).flatten();
+        rows.into_iter().map(|(tag, row)| (Register::Tag(tag), of_tag(&row))).chain(settings).collect()
     }
 }
 
@@ -111,12 +132,12 @@ pub fn newest(
     limit: usize,
 ) -> Vec<(Register, Record)> {
     let after = after.map(|(version, register)| (Reverse(*version), register.clone()));
-    let (mut found, mut walk) = (BTreeMap::<Newest, Record>::new(), Walk { after: None, is_over: false });
+    let (mut found, mut walk) = (BTreeMap::<Newest, Record>::new(), Walk::of(scope, None));
     while !walk.is_over {
         for (register, record) in walk.step(tables, repository) {
             let at = (Reverse(record.version), register);
             let is_before = after.as_ref().is_some_and(|after| at <= *after);
-            if !scope.covers(&record) || record.version.hlc > until || is_before {
+            if !scope.covers(&at.1, &record) || record.version.hlc > until || is_before {
                 continue;
             }
             found.insert(at, record);
@@ -130,21 +151,22 @@ pub fn newest(
 
 /// How many records in a scope are not newer than a hybrid logical time.
 pub fn count(tables: &impl TablesRead, repository: &RepositoryKey, scope: &Scope, until: u64) -> u64 {
-    let (mut count, mut walk) = (0, Walk { after: None, is_over: false });
+    let (mut count, mut walk) = (0, Walk::of(scope, None));
     while !walk.is_over {
         let rows = walk.step(tables, repository);
-        let counted = rows.iter().filter(|(_, record)| scope.covers(record) && record.version.hlc <= until);
-        count += counted.count() as u64;
+        let is_counted =
+            |(register, record): &&(Register, Record)| scope.covers(register, record) && record.version.hlc <= until;
+        count += rows.iter().filter(is_counted).count() as u64;
     }
     count
 }
 
 /// Sums over the records in a scope.
 pub fn sums(tables: &impl TablesRead, repository: &RepositoryKey, scope: &Scope) -> Sums {
-    let (mut sums, mut walk) = (Sums::default(), Walk { after: None, is_over: false });
+    let (mut sums, mut walk) = (Sums::default(), Walk::of(scope, None));
     while !walk.is_over {
         for (register, record) in walk.step(tables, repository) {
-            if scope.covers(&record) {
+            if scope.covers(&register, &record) {
                 sums.add(&register, &record);
             }
         }
@@ -168,7 +190,7 @@ pub fn lost_blobs(
         link::read(tables, repository, &blob.digest).is_none()
             || blob::read(tables, &blob.digest).is_none_or(|row| row.stores.is_empty())
     };
-    let in_scope = rows.into_iter().filter(|(digest, row)| !row.sparse && scope.covers(&of_manifest(*digest, row)));
+    let in_scope = rows.into_iter().filter(|(_, row)| !row.sparse && scope.covers_version(row.presence));
     let named = in_scope.flat_map(|(digest, _)| manifest::references(tables, repository, &digest));
     let mut lost = Vec::new();
     for blob in named.filter(|named| named.kind == ContentKind::Blob) {
@@ -186,7 +208,7 @@ pub fn lost_blobs(
 /// What a source says of a register, whoever set it.
 pub fn there(tables: &impl TablesRead, repository: &RepositoryKey, scope: &Scope, register: &Register) -> There {
     if let Some(record) = record(tables, repository, register) {
-        return if scope.covers(&record) { There::Sent(record) } else { There::Apart(record) };
+        return if scope.covers(register, &record) { There::Sent(record) } else { There::Apart(record) };
     }
     match register {
         Register::Manifest(digest) => match gone::read(tables, repository, digest) {
@@ -199,6 +221,7 @@ pub fn there(tables: &impl TablesRead, repository: &RepositoryKey, scope: &Scope
             // a row that is missing is no delete
             Some(_) | None => There::Never,
         },
+        Register::Settings => There::Never,
     }
 }
 
@@ -218,16 +241,22 @@ pub fn here(
             (remote::manifest_rank(tables, repository, digest).max(cleaned), None)
         }
         Register::Tag(tag) => (remote::tag_rank(tables, repository, tag), target),
+        Register::Settings => (remote::settings_rank(tables, repository), None),
     };
     let target_gone = target.and_then(gone).map(|row| row.version);
     Here { record: record(tables, repository, register), rank, target_gone, is_parked }
 }
 
-/// Whether a register's row is what this region's own journal says of it. Manifests have none: their digest is their
-/// witness.
+/// Whether a register's row is what this region's own journal, or what was noted beside settings, says of it. Manifests
+/// have none: their digest is their witness.
 pub fn is_proven(tables: &impl TablesRead, repository: &RepositoryKey, register: &Register) -> bool {
-    let Register::Tag(tag) = register else { return true };
-    is_told(tag::read(tables, repository, tag).as_ref(), tag::last_change(tables, repository, tag).as_ref())
+    match register {
+        Register::Manifest(_) => true,
+        Register::Tag(tag) => {
+            is_told(tag::read(tables, repository, tag).as_ref(), tag::last_change(tables, repository, tag).as_ref())
+        }
+        Register::Settings => settings::is_proven(tables, repository),
+    }
 }
 
 /// Setting a tag to what it is set to already gives it another version, and is no change for the journal.
@@ -321,7 +350,8 @@ mod tests {
     use crate::metadata::tag::DeleteTag;
     use crate::metadata::testing::{World, manifest, peer, tag_key, tags};
 
-    const SCOPE: Scope = Scope { source: 1, destination: 2, since: Since { own: 0, others: None } };
+    const SINCE: Since = Since { own: 0, others: None, settings: true };
+    const SCOPE: Scope = Scope { source: 1, destination: 2, since: SINCE };
 
     fn world() -> (World, RepositoryKey) {
         let mut world = World::cluster();
@@ -363,7 +393,7 @@ mod tests {
             }
             assert_eq!(found, all, "pages of {limit}");
         }
-        let late = Scope { since: Since { own: all[0].1.version.hlc, others: None }, ..SCOPE };
+        let late = Scope { since: Since { own: all[0].1.version.hlc, ..SINCE }, ..SCOPE };
         assert!(page(&world.tables, &repository, &late, None, 99).0.len() < all.len());
         assert_eq!(page(&world.tables, &repository, &Scope { source: 2, ..SCOPE }, None, 99).0, []);
     }
@@ -408,7 +438,7 @@ mod tests {
         for register in [&of_tag, &of_manifest] {
             let record = record(&world.tables, &repository, register).unwrap();
             assert_eq!(ask(&world, register), There::Sent(record));
-            let late = Scope { since: Since { own: u64::MAX, others: None }, ..SCOPE };
+            let late = Scope { since: Since { own: u64::MAX, ..SINCE }, ..SCOPE };
             assert_eq!(there(&world.tables, &repository, &late, register), There::Apart(record));
         }
         world.ok(DeleteTag { repository: repository.clone(), tag: tag(), expected: None });

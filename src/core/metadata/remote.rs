@@ -13,10 +13,10 @@ use super::gone::{self, Cause};
 use super::keys::Slot;
 use super::manifest::{self, PutManifest};
 use super::reply::Reply;
-use super::repository::{self, RepositoryKey};
+use super::repository::{self, RepositoryKey, Settings};
 use super::tables::{Tables, TablesRead};
 use super::tag;
-use super::{clock, untagged, usage};
+use super::{clock, settings, untagged, usage};
 use crate::decide::quota::Usage;
 use crate::decide::replication::rank::Rank;
 use crate::mutants::{self, Mutant};
@@ -51,6 +51,11 @@ pub fn manifest_rank(tables: &impl TablesRead, repository: &RepositoryKey, diges
         Some(row) => Rank::of_set(row.presence, row.presence),
         None => gone::read(tables, repository, digest).map_or(Rank::NEVER, |row| Rank::of_delete(row.version)),
     }
+}
+
+/// What the register of a repository's settings is here.
+pub(super) fn settings_rank(tables: &impl TablesRead, repository: &RepositoryKey) -> Rank {
+    settings::read(tables, repository).map_or(Rank::NEVER, |(_, version)| Rank::of_set(version, version))
 }
 
 /// Clocks of two regions differ; one that is far ahead would win every conflict. And what is made here next must be
@@ -252,13 +257,43 @@ impl Apply for DropRemoteManifest {
     }
 }
 
+/// The settings of a repository were set in another region.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct PutRemoteSettings {
+    /// Where.
+    pub repository: RepositoryKey,
+    /// Which they are.
+    pub settings: Settings,
+    /// Version of the setting.
+    pub version: Version,
+}
+
+impl Apply for PutRemoteSettings {
+    fn slot(&self) -> Slot {
+        self.repository.slot()
+    }
+
+    fn apply<T: Tables>(self, context: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
+        let PutRemoteSettings { repository, settings: wish, version } = self;
+        let row = repository::require(tables, &repository)?;
+        let (rank, own) = (Rank::of_set(version, version), settings_rank(tables, &repository));
+        // the same setting mends a row that was damaged since
+        let mends = rank == own && !settings::is_proven(tables, &repository);
+        if rank <= own && !mends {
+            return Ok(Reply::Superseded);
+        }
+        follow(tables, context, repository.slot(), version)?;
+        settings::set(tables, context, &repository, (row, wish), version);
+        Ok(Reply::Done)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::decide::tag_move::Mutability;
     use crate::metadata::conflict;
     use crate::metadata::manifest::DeleteManifest;
-    use crate::metadata::repository::Settings;
     use crate::metadata::tag::DeleteTag;
     use crate::metadata::testing::{World, manifest, peer, tags};
 

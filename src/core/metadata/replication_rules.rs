@@ -48,6 +48,12 @@ impl RulesRow {
         sending.any(|standing| standing.since_index < index && (is_own || standing.rule.transitive))
     }
 
+    /// Whether settings of a repository are sent to a region; `is_own`: this region set them.
+    pub fn sends_settings(&self, name: &RepositoryName, region: &RegionName, is_own: bool) -> bool {
+        let mut sending = self.sending(name, region);
+        sending.any(|standing| standing.rule.settings && (is_own || standing.rule.transitive))
+    }
+
     /// Whether a delete in a repository, made at a log index, is to be followed in a region.
     pub fn deletes(&self, name: &RepositoryName, region: &RegionName, index: u64) -> bool {
         self.sending(name, region).any(|standing| standing.rule.deletes && standing.since_index < index)
@@ -89,23 +95,34 @@ impl RulesRow {
         };
         let own = self.sending(name, region).map(since).min()?;
         let others = self.sending(name, region).filter(|standing| standing.rule.transitive).map(since).min();
-        Some(Scope { source, destination, since: Since { own, others } })
+        let settings = self.sending(name, region).any(|standing| standing.rule.settings);
+        Some(Scope { source, destination, since: Since { own, others, settings } })
     }
 
-    /// Log index of the youngest rule that has what was before it copied to a region; zero if there is none.
+    /// Log index of the youngest rule that has what was before it, or settings, copied to a region; zero if there is
+    /// none.
     pub fn backfill(&self, region: &RegionName) -> u64 {
-        let asking = self.0.iter().filter(|standing| standing.rule.backfill && standing.rule.reaches(region));
+        let asking = self.0.iter().filter(|standing| standing.rule.reaches_back() && standing.rule.reaches(region));
         asking.map(|standing| standing.since_index).max().unwrap_or(0)
     }
 
     /// What a rule younger than index `filled` has copied to a region of what was before it in a repository; `None` if
     /// none does.
     pub fn fills(&self, name: &RepositoryName, region: &RegionName, filled: u64) -> Option<Fill> {
-        let is_asking = |standing: &&StandingRule| standing.rule.backfill && standing.since_index > filled;
+        let is_asking = |standing: &&StandingRule| standing.rule.reaches_back() && standing.since_index > filled;
         let asking = || self.sending(name, region).filter(is_asking);
+        let filling = || asking().filter(|standing| standing.rule.backfill);
         // a slot's time may be ahead of the clock; what comes twice does no harm
         let until = asking().map(|standing| hlc_of(standing.since_ms.saturating_add(CLOCK_AHEAD_MS_MAX))).max()?;
-        Some(Fill { until, is_transitive: asking().any(|standing| standing.rule.transitive) })
+        let beginning = |is_so: bool| if is_so { 0 } else { u64::MAX };
+        let since = Since {
+            own: beginning(filling().next().is_some()),
+            others: asking()
+                .any(|standing| standing.rule.transitive)
+                .then(|| beginning(filling().any(|standing| standing.rule.transitive))),
+            settings: asking().any(|standing| standing.rule.settings),
+        };
+        Some(Fill { until, since })
     }
 
     /// What a region is sent, as it is told: beginnings of names, none for all, and what it may fetch for a client.
@@ -115,6 +132,7 @@ impl RulesRow {
             filters: standing.rule.filters.clone(),
             read_through: standing.rule.read_through,
             transitive: standing.rule.transitive,
+            settings: standing.rule.settings,
         };
         reaching.map(sent).collect()
     }
@@ -125,8 +143,8 @@ impl RulesRow {
 pub struct Fill {
     /// Up to which hybrid logical time.
     pub until: u64,
-    /// Also what came from other regions.
-    pub is_transitive: bool,
+    /// Which records of before that.
+    pub since: Since,
 }
 
 /// What another region sends, by one of its rules.
@@ -138,6 +156,8 @@ pub struct SentRow {
     pub read_through: ReadThrough,
     /// What that region has from others is among it.
     pub transitive: bool,
+    /// So are settings.
+    pub settings: bool,
 }
 
 impl SentRow {
@@ -224,7 +244,15 @@ mod tests {
         let filters = vec![Prefix::parse(filter).unwrap()];
         let destinations = vec![Destination { region, registry }];
         let read_through = ReadThrough::Off;
-        Rule { destinations, filters, deletes: false, backfill: false, read_through, transitive: false }
+        Rule {
+            destinations,
+            filters,
+            deletes: false,
+            backfill: false,
+            read_through,
+            transitive: false,
+            settings: false,
+        }
     }
 
     fn put(rules: &[Rule]) -> PutReplicationRules {
@@ -264,7 +292,19 @@ mod tests {
         let since = |name: &RepositoryName, filled: u64| row.scope(name, &eu, (1, 2), filled).unwrap().since.own;
         assert!(since(&prod, second) > since(&team, second) && since(&team, third) > 0);
         assert_eq!(since(&prod, third), 0);
+        assert_eq!(row.fills(&prod, &eu, second).unwrap().since, Since { own: 0, others: None, settings: false });
         assert_eq!(row.sent(&eu).iter().filter(|sent| sent.covers(&prod)).count(), 1);
+        // settings are sent where a rule says so, whenever they were set
+        assert!(!row.sends_settings(&team, &eu, true));
+        world.ok(put(&[Rule { settings: true, ..rule("eu", "team/") }, rule("eu", "prod/")]));
+        let row = read(&world.tables, RegistryId::DEFAULT);
+        assert!(row.sends_settings(&team, &eu, true) && !row.sends_settings(&team, &eu, false));
+        assert!(!row.sends_settings(&prod, &eu, true));
+        let compares = |name: &RepositoryName| row.scope(name, &eu, (1, 2), 0).unwrap().since.settings;
+        assert!(compares(&team) && !compares(&prod));
+        let fill = row.fills(&team, &eu, third).unwrap().since;
+        assert!(fill.settings && fill.is_of_settings() && row.backfill(&eu) == world.index);
+        world.ok(put(&[rule("eu", "team/")]));
         // one that sends on does so from its own beginning
         let on = Rule { transitive: true, ..rule("eu", "team/") };
         world.ok(put(&[rule("eu", "team/"), on]));

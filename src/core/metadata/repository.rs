@@ -9,7 +9,8 @@ use super::command::Apply;
 use super::keys::{self, OF_REPOSITORY_BYTES, SLOTS, Slot, table};
 use super::reply::Reply;
 use super::tables::{Row, Tables, TablesRead};
-use super::{link, manifest, usage};
+use super::upgrade::LEVEL_3;
+use super::{link, manifest, settings, tag, usage};
 use crate::decide::tag_move::Mutability;
 use crate::vocabulary::digest::Digest;
 use crate::vocabulary::ids::{RegistryId, RepositoryId, UseId};
@@ -191,6 +192,12 @@ impl Apply for CreateRepository {
             deleted: false,
         };
         tables.put(keys::repository(slot, id), codec::encode(&row));
+        let is_set = row.settings != Settings::default();
+        if is_set && context.level >= LEVEL_3 {
+            let key = RepositoryKey { registry, name: row.name.clone(), id };
+            let (version, wish) = (tag::next_version(tables, slot, context), row.settings.clone());
+            settings::set(tables, context, &key, (row, wish), version);
+        }
         Ok(Reply::Repository { id, created: true })
     }
 }
@@ -209,10 +216,16 @@ impl Apply for ChangeRepository {
         self.key.slot()
     }
 
-    fn apply<T: Tables>(self, _: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
-        let mut row = require(tables, &self.key)?;
-        row.settings = self.settings;
-        tables.put(keys::repository(self.key.slot(), self.key.id), codec::encode(&row));
+    fn apply<T: Tables>(self, context: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
+        let ChangeRepository { key, settings: wish } = self;
+        let row = require(tables, &key)?;
+        if context.level >= LEVEL_3 {
+            let version = tag::next_version(tables, key.slot(), context);
+            settings::set(tables, context, &key, (row, wish), version);
+        } else {
+            let row = RepositoryRow { settings: wish, ..row };
+            tables.put(keys::repository(key.slot(), key.id), codec::encode(&row));
+        }
         Ok(Reply::Done)
     }
 }

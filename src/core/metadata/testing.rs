@@ -243,7 +243,12 @@ impl World {
             BackfillRow { lineage, rule: 290, done: 0, at, settled: 1, total: 2, began_at_ms: 0, ended_at_ms: None };
         self.ok(MoveBackfill { source: 2, before: None, row });
         self.ok(SetRegionLink { number: 2, is_paused: Some(true), bytes_per_second: Some(1 << 20) });
-        let offer = OfferRow(vec![SentRow { filters: vec![], read_through: ReadThrough::Full, transitive: true }]);
+        let offer = OfferRow(vec![SentRow {
+            filters: vec![],
+            read_through: ReadThrough::Full,
+            transitive: true,
+            settings: true,
+        }]);
         self.ok(NoteOffer { number: 2, offer });
         let place = PlaceRow { network: "10.0.0.0/8".to_owned(), region: "here".to_owned(), zone: None };
         let places = PlacesRow { clients: vec![place], addresses: vec![], redirect_bytes_min: Some(1 << 20) };
@@ -406,6 +411,7 @@ pub fn sends_all(region: &str) -> PutReplicationRules {
             backfill: false,
             read_through: ReadThrough::Off,
             transitive: false,
+            settings: false,
         }],
     }
 }
@@ -449,6 +455,11 @@ pub fn mount(repository: &RepositoryKey, bytes: &[u8], number: u64) -> Vec<Comma
 /// Where a tag's row lies, for who damages it.
 pub fn tag_key(repository: &RepositoryKey, tag: &Tag) -> Vec<u8> {
     keys::tag(repository.slot(), repository.id, tag.as_str())
+}
+
+/// Key of a repository's row.
+pub fn repository_row_key(repository: &RepositoryKey) -> Vec<u8> {
+    keys::repository(repository.slot(), repository.id)
 }
 
 /// What the rows of a slot's change stream begin with; the index follows, eight bytes.

@@ -20,14 +20,17 @@ pub enum Register {
     Manifest(Digest),
     /// A tag.
     Tag(Tag),
+    /// Settings of the repository.
+    Settings,
 }
 
 impl Register {
-    /// Its name in keys and sums: manifests before tags.
+    /// Its name in keys and sums: manifests before tags, and both before settings.
     pub fn key(&self) -> Vec<u8> {
         match self {
             Register::Manifest(digest) => [&[1][..], &digest.key_bytes()].concat(),
             Register::Tag(tag) => [&[2], tag.as_str().as_bytes()].concat(),
+            Register::Settings => vec![3],
         }
     }
 
@@ -38,6 +41,7 @@ impl Register {
                 .filter(|(_, length)| *length == rest.len())
                 .map(|(digest, _)| Register::Manifest(digest)),
             (2, rest) => Some(Register::Tag(Tag::parse(std::str::from_utf8(rest).ok()?).ok()?)),
+            (3, []) => Some(Register::Settings),
             _ => None,
         }
     }
@@ -52,11 +56,12 @@ impl Register {
         (self.hash() % BUCKETS as u64) as usize
     }
 
-    /// The tag that it is, or the manifest.
+    /// The tag that it is, or the manifest; neither for settings.
     pub fn named(&self) -> (Option<&Tag>, Option<&Digest>) {
         match self {
             Register::Tag(tag) => (Some(tag), None),
             Register::Manifest(digest) => (None, Some(digest)),
+            Register::Settings => (None, None),
         }
     }
 }
@@ -64,7 +69,7 @@ impl Register {
 /// What a register is set to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// What a tag names; of a manifest its own digest.
+    /// What a tag names; of a manifest its own digest; of settings that of what they are.
     pub digest: Digest,
     /// Version of the setting, or of the presence.
     pub version: Version,
@@ -86,6 +91,15 @@ pub struct Since {
     pub own: u64,
     /// Of what it has from other regions; `None`: no rule sends that on.
     pub others: Option<u64>,
+    /// Settings are sent, whenever they were set.
+    pub settings: bool,
+}
+
+impl Since {
+    /// Whether nothing is sent but settings.
+    pub fn is_of_settings(&self) -> bool {
+        self.own == u64::MAX && self.others.is_none_or(|others| others == u64::MAX)
+    }
 }
 
 /// Which records are compared: those that a source sends to a destination.
@@ -104,12 +118,18 @@ impl Scope {
     /// some.
     pub fn turned(self) -> Scope {
         let Scope { source, destination, since } = self;
-        Scope { source: destination, destination: source, since: Since { own: since.own, others: None } }
+        Scope { source: destination, destination: source, since: Since { others: None, ..since } }
     }
 
     /// Whether a record is compared.
-    pub fn covers(&self, record: &Record) -> bool {
-        self.covers_version(record.version)
+    pub fn covers(&self, register: &Register, record: &Record) -> bool {
+        let Version { region, .. } = record.version;
+        match register {
+            Register::Manifest(_) | Register::Tag(_) => self.covers_version(record.version),
+            // who has settings copied wants them equal, not only those of the future
+            Register::Settings if region == self.source => self.since.settings,
+            Register::Settings => self.since.settings && region != self.destination && self.since.others.is_some(),
+        }
     }
 
     /// Whether a record of this version is compared.
@@ -418,15 +438,23 @@ mod tests {
     // What the rule does not send is not compared.
     #[test]
     fn scopes() {
-        let scope = Scope { source: 1, destination: 2, since: Since { own: 10, others: None } };
-        assert!(scope.covers(&record(b"1", 11, 1)));
-        assert!(!scope.covers(&record(b"1", 10, 1)) && !scope.covers(&record(b"1", 11, 3)));
-        let on = Scope { since: Since { own: 10, others: Some(5) }, ..scope };
-        assert!(on.covers(&record(b"1", 11, 1)) && on.covers(&record(b"1", 6, 3)));
-        assert!(!on.covers(&record(b"1", 5, 3)) && !on.covers(&record(b"1", 9, 1)));
-        assert!(!on.covers(&record(b"1", 11, 2)), "what the destination made does not come back");
+        let since = Since { own: 10, others: None, settings: false };
+        let scope = Scope { source: 1, destination: 2, since };
+        let covers = |scope: &Scope, record: &Record| scope.covers(&Register::Manifest(record.digest), record);
+        assert!(covers(&scope, &record(b"1", 11, 1)));
+        assert!(!covers(&scope, &record(b"1", 10, 1)) && !covers(&scope, &record(b"1", 11, 3)));
+        let on = Scope { since: Since { others: Some(5), ..since }, ..scope };
+        assert!(covers(&on, &record(b"1", 11, 1)) && covers(&on, &record(b"1", 6, 3)));
+        assert!(!covers(&on, &record(b"1", 5, 3)) && !covers(&on, &record(b"1", 9, 1)));
+        assert!(!covers(&on, &record(b"1", 11, 2)), "what the destination made does not come back");
+        let with = Scope { since: Since { settings: true, ..since }, ..scope };
+        let (old, other) = (record(b"1", 1, 1), record(b"1", 99, 3));
+        assert!(with.covers(&Register::Settings, &old) && !scope.covers(&Register::Settings, &old));
+        assert!(!with.covers(&Register::Settings, &other) && !with.covers(&Register::Settings, &record(b"1", 99, 2)));
+        let on_with = Scope { since: Since { settings: true, ..on.since }, ..on };
+        assert!(on_with.covers(&Register::Settings, &other));
         let turned = on.turned();
-        assert!(turned.covers(&record(b"1", 11, 2)) && !turned.covers(&record(b"1", 10, 2)));
-        assert!(!turned.covers(&record(b"1", 11, 1)) && !turned.covers(&record(b"1", 11, 3)));
+        assert!(covers(&turned, &record(b"1", 11, 2)) && !covers(&turned, &record(b"1", 10, 2)));
+        assert!(!covers(&turned, &record(b"1", 11, 1)) && !covers(&turned, &record(b"1", 11, 3)));
     }
 }

@@ -87,12 +87,19 @@ pub struct Rule {
     pub read_through: ReadThrough,
     /// What came here from other regions is sent on, but for what the destination made itself. ECR sends nothing on.
     pub transitive: bool,
+    /// The settings of its repositories are copied as well, those from before the rule too. ECR copies none.
+    pub settings: bool,
 }
 
 impl Rule {
     /// Whether it copies repositories of this name to a region.
     pub fn sends(&self, name: &RepositoryName, region: &RegionName) -> bool {
         covers(&self.filters, name) && self.reaches(region)
+    }
+
+    /// Whether it has anything copied that there was before it.
+    pub fn reaches_back(&self) -> bool {
+        self.backfill || self.settings
     }
 
     /// Whether it copies anything to a region.
@@ -152,7 +159,16 @@ mod tests {
         let to = to.iter().map(|text| Destination { region: region(text), registry: RegistryId::DEFAULT });
         let filters = filters.iter().map(|text| Prefix::parse(text).unwrap()).collect();
         let read_through = ReadThrough::Off;
-        Rule { destinations: to.collect(), filters, deletes: false, backfill: false, read_through, transitive: false }
+        let destinations = to.collect();
+        Rule {
+            destinations,
+            filters,
+            deletes: false,
+            backfill: false,
+            read_through,
+            transitive: false,
+            settings: false,
+        }
     }
 
     // ECR's own pattern: whole parts begin with a letter or digit, the last one may be cut off anywhere.

@@ -10,6 +10,7 @@ use super::super::link::{LinkRow, LooseRow};
 use super::super::manifest::{ManifestRow, ReferencesRow};
 use super::super::referrer::ReferrerRow;
 use super::super::repository::{NameRow, RepositoryRow};
+use super::super::settings::{self, SettingsRow};
 use super::super::tables::TablesRead;
 use super::super::tag::{JournalRow, TagRow};
 use super::super::untagged::UntaggedRow;
@@ -107,6 +108,12 @@ impl<T: TablesRead> Inside<'_, T> {
             table::CONFLICT => {
                 value::<ConflictRow>(bytes)?;
                 keys::conflict_in(key).ok_or_else(unreadable).map(drop)
+            }
+            table::SETTINGS => {
+                let noted: SettingsRow = value(bytes)?;
+                let row: Option<RepositoryRow> = get(self.tables, &keys::repository(self.slot, self.id));
+                let fits = row.is_some_and(|row| settings::digest(&row.settings) == noted.digest);
+                ensure(!is_live || fits, || "the settings are not those that were set".to_owned())
             }
             table::LINK => self.link(key, value(bytes)?, is_live),
             table::LOOSE_USE => {

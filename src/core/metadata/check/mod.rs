@@ -86,7 +86,7 @@ fn row(tables: &impl TablesRead, key: &[u8], bytes: &[u8]) -> Found {
         table::BACKFILL..=table::OFFER if slot == SYSTEM => system::of_region(tables, table, key, bytes),
         table::PLACES if slot == SYSTEM => value::<PlacesRow>(bytes).map(drop),
         _ if slot >= SLOTS => Err(format!("table {table:#04x} has no place in slot {slot}")),
-        table::NAME..=table::CONFLICT => content::row(tables, slot, table, key, bytes),
+        table::NAME..=table::SETTINGS => content::row(tables, slot, table, key, bytes),
         table::USAGE | table::SLOT_USAGE => usage::row(tables, slot, table, key, bytes),
         table::SLOT_LEVEL => value::<SlotLevelRow>(bytes).map(drop),
         table::OUTBOX => outbox::row(tables, key, bytes),

@@ -30,7 +30,9 @@ use registry_core::metadata::principal::{
 use registry_core::metadata::quota::{GrantShare, RecallShares, SetRegistryQuota};
 use registry_core::metadata::region_link::{SetRegionLink, TakeOverRegion};
 use registry_core::metadata::register::MendTag;
-use registry_core::metadata::remote::{DropRemoteManifest, DropRemoteTag, PutRemoteManifest, SetRemoteTag};
+use registry_core::metadata::remote::{
+    DropRemoteManifest, DropRemoteTag, PutRemoteManifest, PutRemoteSettings, SetRemoteTag,
+};
 use registry_core::metadata::replica::{ConfirmCopy, DropReplica, FenceCopy};
 use registry_core::metadata::replication_rules::{PutReplicationRules, SentRow};
 use registry_core::metadata::reply::{Outcome, Reply, TagMove};
@@ -223,9 +225,11 @@ fn region_commands() -> Vec<Command> {
     let region = RegionName::parse("there").unwrap();
     let to = Destination { region, registry: REGISTRY };
     let filters = vec![Prefix::parse("team/").unwrap()];
-    let sent = SentRow { filters: filters.clone(), read_through: ReadThrough::Digest, transitive: true };
+    let sent =
+        SentRow { filters: filters.clone(), read_through: ReadThrough::Digest, transitive: true, settings: true };
     let (destinations, read_through) = (vec![to], ReadThrough::Full);
-    let rule = Rule { destinations, filters, deletes: true, backfill: true, read_through, transitive: true };
+    let (deletes, backfill, transitive, settings) = (true, true, true, true);
+    let rule = Rule { destinations, filters, deletes, backfill, read_through, transitive, settings };
     let zone = Some("zone-a".to_owned());
     let client = PlaceRow { network: "10.0.0.0/8".into(), region: "here".into(), zone };
     let address = AddressRow { node: NodeId(5), network: "::/0".into(), url: "https://h:7400".into() };
@@ -271,6 +275,7 @@ fn region_commands() -> Vec<Command> {
         NoteOffer { number: 2, offer: OfferRow(vec![sent]) }.into(),
         PutPlaces { places }.into(),
         TakeOverRegion { number: 2, complete_ms: 70_000 }.into(),
+        PutRemoteSettings { repository: key(), settings: Settings::default(), version }.into(),
     ]
 }
 

@@ -11,8 +11,11 @@ use registry_core::metadata::command::Command;
 use registry_core::metadata::manifest::{DeleteManifest, PutManifest};
 use registry_core::metadata::outbox::{self, Change, Event};
 use registry_core::metadata::register;
-use registry_core::metadata::remote::{DropRemoteManifest, DropRemoteTag, PutRemoteManifest, SetRemoteTag};
-use registry_core::metadata::repository::{RepositoryKey, Settings};
+use registry_core::metadata::remote::{
+    DropRemoteManifest, DropRemoteTag, PutRemoteManifest, PutRemoteSettings, SetRemoteTag,
+};
+use registry_core::metadata::repository::{ChangeRepository, RepositoryKey, Settings};
+use registry_core::metadata::settings;
 use registry_core::metadata::tag::{self, DeleteTag};
 use registry_core::metadata::testing::{World, manifest, peer, sends_all, tags};
 use registry_core::vocabulary::ids::{ClusterId, Lineage};
@@ -57,7 +60,12 @@ impl Region {
     fn act(&mut self, choice: u8) {
         let tag = tags(&[TAGS[usize::from(choice) % TAGS.len()]]);
         let bytes = CONTENTS[usize::from(choice / 2) % CONTENTS.len()];
-        let command: Command = match choice % 5 {
+        let command: Command = match choice % 6 {
+            5 => {
+                let mutability = if choice % 4 < 2 { Mutability::Mutable } else { Mutability::Immutable };
+                let settings = Settings { mutability, sparse: choice % 8 < 4 };
+                ChangeRepository { key: self.repository.clone(), settings }.into()
+            }
             0 => DeleteTag { repository: self.repository.clone(), tag: tag[0].clone(), expected: None }.into(),
             1 => DeleteManifest { repository: self.repository.clone(), digest: Digest::sha256(bytes) }.into(),
             _ => PutManifest { tags: tag, ..manifest(&self.repository, bytes) }.into(),
@@ -95,7 +103,14 @@ impl Region {
             Change::ManifestGone { digest, version } => {
                 self.world.ok(DropRemoteManifest { repository, digest, version });
             }
+            Change::SettingsSet { settings, version } => {
+                self.world.ok(PutRemoteSettings { repository, settings, version });
+            }
         }
+    }
+
+    fn settings(&self) -> Option<(Settings, Version)> {
+        settings::read(&self.world.tables, &self.repository)
     }
 
     fn tags(&self) -> BTreeMap<Tag, (Digest, Version, Version)> {
@@ -121,7 +136,7 @@ fn settle(regions: &mut [Region; 2]) {
 
 /// Why each register of one region that the other has a record of is there as it is; and whether their sums are equal.
 fn compare(source: &Region, destination: &Region) -> (Vec<Verdict>, bool) {
-    let since = Since::default();
+    let since = Since { settings: true, ..Since::default() };
     let scope = Scope { source: source.number, destination: destination.number, since };
     let all = |region: &Region| register::page(&region.world.tables, &region.repository, &scope, None, usize::MAX).0;
     let (sent, taken) = (all(source), all(destination));
@@ -167,6 +182,7 @@ proptest! {
         }
         settle(&mut regions);
         prop_assert_eq!(regions[0].tags(), regions[1].tags());
+        prop_assert_eq!(regions[0].settings(), regions[1].settings());
         for region in &regions {
             let tags = TAGS.map(|tag| Register::Tag(tags(&[tag]).remove(0)));
             let is_proven = |tag: &Register| register::is_proven(&region.world.tables, &region.repository, tag);

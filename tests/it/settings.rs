@@ -1,0 +1,74 @@
+//! What owners set of their repositories follows where a rule says so, and is compared as images are.
+
+use registry_core::metadata::repository::Settings;
+use serde_json::{Value, json};
+
+use crate::backfill::equal;
+use crate::drift::{Store, found, verify};
+use crate::regions::{PATIENCE, admin, arrives, linked, set_rule_with, start};
+use crate::support::image::push;
+use crate::support::{Cluster, wait};
+
+fn set(cluster: &Cluster, name: &str, settings: &Value) {
+    make(cluster, "PATCH", &format!("/v1/repositories/{name}"), settings);
+}
+
+fn make(cluster: &Cluster, method: &str, path: &str, body: &Value) {
+    let request = admin(cluster, method, path).header("Content-Type", "application/json").body(body.to_string());
+    let answer = request.settled();
+    assert!(matches!(answer.status, 200 | 201), "{} {}", answer.status, answer.text());
+}
+
+/// What is set of a repository; `None` while it is not there.
+fn settings(cluster: &Cluster, name: &str) -> Option<Value> {
+    let answer = admin(cluster, "GET", &format!("/v1/repositories/{name}")).settled();
+    (answer.status == 200).then(|| answer.json()["settings"].clone())
+}
+
+fn follows(cluster: &Cluster, name: &str, expected: &Value) {
+    wait(&format!("{name}: {expected}"), PATIENCE, || settings(cluster, name).as_ref() == Some(expected));
+}
+
+// R15: settings from before a rule and later ones follow, into repositories that are not there yet as well; the newer
+// one stands where both regions set some; a row that was altered beneath the product is found, named and mended; both
+// sides are equal by their exports.
+#[test]
+fn r15_settings_follow() {
+    let (eu, us) = (start(160, "eu", 1), start(161, "us", 1));
+    let fixed = json!({ "mutability": "immutable", "exclusions": [], "sparse": false });
+    make(&eu, "POST", "/v1/repositories", &json!({ "name": "team/before", "settings": fixed }));
+    make(&eu, "POST", "/v1/repositories", &json!({ "name": "other/app", "settings": fixed }));
+    push(&eu, 1, "team/app", "v1", b"one");
+    let _link = linked(&eu, &us);
+    set_rule_with(&eu, "us", "team/", &json!({ "settings": { "enabled": true } }));
+    follows(&us, "team/before", &fixed);
+
+    let but = json!({ "mutability": "immutable_with_exclusion", "exclusions": ["dev-*"], "sparse": true });
+    set(&eu, "team/app", &but);
+    follows(&us, "team/app", &but);
+    push(&eu, 1, "team/app", "v2", b"two");
+    arrives(&us, 1, "team/app", "v2", b"two");
+    assert_eq!((settings(&us, "other/app"), settings(&us, "team/app").as_ref()), (None, Some(&but)));
+    let clean = verify(&us, "eu");
+    assert_eq!(clean["clean"], true, "{clean:#}");
+    assert!(equal(&eu, "eu", &us, "us").0, "{}", equal(&eu, "eu", &us, "us").1);
+
+    us.kill_node(1);
+    {
+        let store = Store::open(&us, 1);
+        store.put_settings(&store.repository("team/before"), Settings::default());
+    }
+    us.start_node(1);
+    let drift = verify(&us, "eu");
+    assert_eq!(found(&drift), ["different -"], "{drift:#}");
+    assert_eq!(drift["found"][0]["settings"], true, "{drift:#}");
+    follows(&us, "team/before", &fixed);
+
+    // set here since, and not sent back
+    let free = json!({ "mutability": "mutable", "exclusions": [], "sparse": false });
+    set(&us, "team/before", &free);
+    let ours = verify(&us, "eu");
+    assert_eq!((&ours["clean"], &ours["verdicts"]["won_here"]), (&json!(true), &json!(1)), "{ours:#}");
+    set(&eu, "team/before", &but);
+    follows(&us, "team/before", &but);
+}
