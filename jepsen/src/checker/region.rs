@@ -4,7 +4,7 @@
 //!
 //! Of two operations, one of which began well after the other had ended, the later one wins, as far as the regions'
 //! clocks are known (`region_order`). What a region acknowledged between a backup and its loss may be gone, unless the
-//! other region has shown it. After a restore comparing may find, and mend, differences.
+//! other region has shown it. After a restore, or damage beneath a region, comparing may find, and mend, differences.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -56,7 +56,8 @@ pub(super) fn check(events: &[Event]) -> Verdict {
     }
     problems.extend(steps_back(events, &writes, &order));
     problems.extend(broken_images(events));
-    problems.extend(comparisons(events, order.has_losses()));
+    let is_damaged = faults(events).contains_key("drift");
+    problems.extend(comparisons(events, order.has_losses() || is_damaged));
     let (aside, left) = set_aside(events, &order);
     problems.extend(left);
     let all = || writes.values().flatten();
@@ -398,7 +399,9 @@ mod tests {
         let unclean = json!({"reports": [{"last": {"clean": false}}, {"last": {"clean": true}, "differences": 0}]});
         assert!(judge(good(), unclean)[0].contains("not equal"));
         let mended = json!({"reports": [{"last": {"clean": true}, "differences": 2}]});
-        assert_eq!(judge(good(), mended).len(), 2);
+        assert_eq!(judge(good(), mended.clone()).len(), 2);
+        let damage = told(1.0, Kind::Info, Act::Inject, json!({"fault": 1, "kind": "drift", "outcome": "installed"}));
+        assert_eq!(judge([good(), vec![damage]].concat(), mended).len(), 1, "one report alone is too few");
         let blob = |got: Value| {
             let mut lines = op(95.0, 95.1, 7, Act::RegionBlob, "r1/a-1", NULL, got);
             lines.iter_mut().for_each(|line| line.4 = "r@sha256:1");

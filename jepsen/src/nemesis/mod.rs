@@ -38,13 +38,13 @@ pub(crate) async fn kill(cluster: &mut Cluster, recorder: &Recorder, at: usize) 
 }
 
 /// Starts a node that does not run.
-fn start(cluster: &mut Cluster, recorder: &Recorder, at: usize) -> Result<(), Fault> {
+pub(crate) fn start(cluster: &mut Cluster, recorder: &Recorder, at: usize) -> Result<(), Fault> {
     recorder.note(Note::nemesis(Act::Start, Some(cluster.name(at)), Value::Null));
     cluster.start_node(at)
 }
 
 /// Waits until a node is ready.
-async fn wait_ready(cluster: &mut Cluster, recorder: &Recorder, at: usize) -> Result<(), Fault> {
+pub(crate) async fn wait_ready(cluster: &mut Cluster, recorder: &Recorder, at: usize) -> Result<(), Fault> {
     let took = cluster.wait_ready(at).await?;
     let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     recorder.note(Note::nemesis(Act::Ready, Some(cluster.name(at)), json!({"took_ms": took_ms})));

@@ -1,7 +1,9 @@
-//! Breaks links, kills leaders, sets clocks and restores a region until the time is over; all is well again then.
+//! Breaks links, kills leaders, sets clocks, restores a region and damages one until the time is over; all is well
+//! again then.
 //!
 //! Wrong clocks last while other faults come and go; everything else happens one after the other.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -9,7 +11,7 @@ use serde_json::{Value, json};
 use super::aside::Patience;
 use super::link::{Link, State};
 use super::trouble::{AHEAD_MAX_S, Deck, Kind, Trouble};
-use super::{LEADER_MAX, Region, aside, region_name};
+use super::{LEADER_MAX, Region, aside, drift, region_name};
 use crate::fault::Fault;
 use crate::history::{Act, Note, Recorder};
 use crate::nemesis::{self, merged};
@@ -115,6 +117,9 @@ impl<'a> Nemesis<'a> {
         if trouble.kind == Kind::Restore {
             return self.restore(trouble, &about).await;
         }
+        if trouble.kind == Kind::Drift {
+            return self.drift(trouble, &about).await;
+        }
         if trouble.kind.sets_clocks() {
             return self.skew(trouble, about).await;
         }
@@ -135,7 +140,7 @@ impl<'a> Nemesis<'a> {
                     victims.push((at, leader));
                 }
             }
-            Kind::ClockAhead | Kind::ClockBehind | Kind::ClockFarAhead | Kind::Restore => {}
+            Kind::ClockAhead | Kind::ClockBehind | Kind::ClockFarAhead | Kind::Restore | Kind::Drift => {}
         }
         self.note(Act::Inject, &about, json!({"outcome": "installed"}));
         tokio::time::sleep(window).await;
@@ -214,6 +219,35 @@ impl<'a> Nemesis<'a> {
             }
         }
         self.aside = left;
+        Ok(())
+    }
+
+    /// Kills a region, alters rows of all its nodes alike, and starts it again.
+    async fn drift(&mut self, trouble: Trouble, about: &Value) -> Result<(), Fault> {
+        self.begins(Act::Inject, about);
+        if trouble.is_apart {
+            self.links.iter().for_each(|link| link.set(State::Cut));
+            tokio::time::sleep(trouble.window).await;
+        }
+        let cluster = &mut self.regions[trouble.at].cluster;
+        let nodes = cluster.running();
+        for node in &nodes {
+            nemesis::kill(cluster, self.recorder, *node).await?;
+        }
+        let data: Vec<PathBuf> = nodes.iter().map(|node| cluster.data(*node).to_owned()).collect();
+        let ghost = format!("ghost-{}", self.faults);
+        let done = tokio::task::block_in_place(|| drift::inject(&data, &ghost, trouble.draw))?;
+        self.note(Act::Inject, about, merged(json!({"outcome": "installed", "apart": trouble.is_apart}), done));
+        self.begins(Act::Heal, about);
+        let cluster = &mut self.regions[trouble.at].cluster;
+        for node in &nodes {
+            nemesis::start(cluster, self.recorder, *node)?;
+        }
+        for node in &nodes {
+            nemesis::wait_ready(cluster, self.recorder, *node).await?;
+        }
+        self.links.iter().for_each(|link| link.set(State::Up));
+        self.note(Act::Heal, about, Value::Null);
         Ok(())
     }
 

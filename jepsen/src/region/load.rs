@@ -33,7 +33,12 @@ impl Field {
     /// Every repository, whichever region writes it.
     pub(crate) fn repositories() -> Vec<String> {
         let shared = (0..SHARED).map(|number| format!("shared/r{number}"));
-        shared.chain((1..=2).map(own)).collect()
+        shared.chain(Field::own_repositories()).collect()
+    }
+
+    /// The repositories that only one region writes.
+    pub(crate) fn own_repositories() -> [String; 2] {
+        [1, 2].map(own)
     }
 
     /// The keys of all shared tags.

@@ -1,12 +1,13 @@
 //! `region`: two regions of three zones that copy everything to each other, deletes too. Tags are put, moved and
 //! deleted in both at once, while links between them are cut or hang, both ways or one, leaders die on both sides, a
-//! region's clocks are wrong, and a region is restored from a backup. Then all is well again, and both must come to the
-//! same by themselves.
+//! region's clocks are wrong, a region is restored from a backup, and rows of one are damaged beneath it. Then all is
+//! well again, and both must come to the same by themselves.
 //!
 //! Start at [`play`]; `trouble` says what goes wrong, `disturb` does it; the judge is `checker::region`.
 
 mod aside;
 mod disturb;
+mod drift;
 mod link;
 mod load;
 mod trouble;
@@ -200,7 +201,7 @@ async fn finish(regions: &mut [Region], shared: &Arc<Shared>) -> Result<(), Faul
     Ok(())
 }
 
-/// Own tags that may have been put: those of the history so far.
+/// Own tags that may have been put, and those that damage may have added: those of the history so far.
 fn own_keys(shared: &Shared) -> Result<Vec<String>, Fault> {
     shared.recorder.flush();
     let events = crate::history::read(shared.recorder.dir())?;
@@ -209,6 +210,8 @@ fn own_keys(shared: &Shared) -> Result<Vec<String>, Fault> {
         puts.filter_map(|event| event.key.clone()).filter(|key| key.starts_with("own/")).collect();
     fastrand::Rng::with_seed(shared.seed).shuffle(&mut keys);
     keys.truncate(OWN_READ_MAX);
+    let ghosts = events.iter().filter_map(|event| event.value["ghost"].as_str());
+    keys.extend(ghosts.flat_map(|ghost| Field::own_repositories().map(|repository| format!("{repository}:{ghost}"))));
     Ok(keys)
 }
 

@@ -29,10 +29,12 @@ pub(super) enum Kind {
     ClockFarAhead,
     /// All nodes of a region are lost, and it goes on from a backup.
     Restore,
+    /// Rows of a region are altered beneath it, on all of its nodes.
+    Drift,
 }
 
 /// What a shuffled deck holds.
-const DECK: [Kind; 16] = [
+const DECK: [Kind; 17] = [
     Kind::CutLinks,
     Kind::CutLinks,
     Kind::CutOneLink,
@@ -49,6 +51,7 @@ const DECK: [Kind; 16] = [
     Kind::ClockBehind,
     Kind::ClockFarAhead,
     Kind::Restore,
+    Kind::Drift,
 ];
 
 /// How far another region's clock may be ahead before changes of it are put aside, as `src/docs/operations.md` says.
@@ -68,6 +71,7 @@ impl Kind {
             Kind::ClockBehind => "clock-behind",
             Kind::ClockFarAhead => "clock-far-ahead",
             Kind::Restore => "restore",
+            Kind::Drift => "drift",
         }
     }
 
@@ -102,8 +106,11 @@ pub(super) struct Trouble {
     pub(super) window: Duration,
     /// How wrong clocks are, in seconds.
     pub(super) offset_s: i64,
-    /// Of a restore: the links are cut between the backup and the loss, so that the other region has not got all.
+    /// Of a restore: the links are cut between the backup and the loss, so that the other region has not got all. Of
+    /// drift: they are cut before, so that changes are dropped that it has not got.
     pub(super) is_apart: bool,
+    /// Everything else that is drawn.
+    pub(super) draw: u64,
 }
 
 impl Trouble {
@@ -140,8 +147,8 @@ impl Deck {
             // other faults come meanwhile
             Kind::ClockAhead | Kind::ClockBehind => 15_000..40_000,
             Kind::ClockFarAhead => 10_000..20_000,
-            // from the backup to the loss
-            Kind::Restore => 2000..8000,
+            // from the backup to the loss, and how long the links are cut before the damage
+            Kind::Restore | Kind::Drift => 2000..8000,
             Kind::CutLinks
             | Kind::CutOneLink
             | Kind::HangOneLink
@@ -157,7 +164,7 @@ impl Deck {
             offset_s = random.i64(2..AHEAD_MAX_S - 60) * if kind == Kind::ClockBehind { -1 } else { 1 };
         }
         let window = Duration::from_millis(random.u64(lasts_ms));
-        Trouble { kind, at: random.usize(0..2), window, offset_s, is_apart: random.bool() }
+        Trouble { kind, at: random.usize(0..2), window, offset_s, is_apart: random.bool(), draw: random.u64(..) }
     }
 
     /// How long nothing new goes wrong before the next one.
