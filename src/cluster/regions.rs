@@ -91,6 +91,11 @@ impl Cluster {
         })
     }
 
+    /// Whether this node leads, and so follows other regions.
+    pub fn leads(&self) -> bool {
+        self.metadata.leadership().is_leader
+    }
+
     /// The other regions that are known.
     pub fn regions(&self) -> Vec<KnownRegion> {
         self.metadata.peek(|view| {

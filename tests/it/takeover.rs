@@ -11,7 +11,7 @@ use crate::drift::verify;
 use crate::regions::{PATIENCE, admin, arrives, card, introduce, link_state, linked, set_rule_with, start, tag, told};
 use crate::support::image::{large, manifest, push};
 use crate::support::link::Link;
-use crate::support::{Cluster, now_ms, wait};
+use crate::support::{Cluster, now_ms, run, wait};
 use crate::through::get;
 
 /// The time that a document names, milliseconds since 1970.
@@ -138,6 +138,21 @@ fn take_over(us: &Cluster) {
     us.kill_node(1);
     us.start_node(1);
     assert_eq!(pulled(us, &format!("v{ARRIVED}")), 404);
+}
+
+// Who does not follow a region can't know whether it answers, and does not take over from it.
+#[test]
+fn only_who_leads_takes_over() {
+    let (eu, us) = (start(162, "eu", 1), start(163, "us", 3));
+    let _link = linked(&eu, &us);
+    set_rule_with(&eu, "us", "team/", &json!({}));
+    let leader = us.leader().unwrap();
+    let follower = (1..=3).find(|node| *node != leader).unwrap();
+    let (admin, key) = (us.admin(follower), us.key_file());
+    let connection = ["--admin", &admin, "--credentials-file", key.to_str().unwrap()];
+    let (status, text) = run(&[&["region", "take-over", "eu", "--accept-loss"], &connection[..]].concat());
+    assert!(status != 0 && text.contains("does not lead"), "{status} {text}");
+    assert_eq!(link_state(&us, "eu")["taken_over"], Value::Null);
 }
 
 // Promotion, and the region comes back with its disks: what it had acknowledged and not sent arrives after all, what

@@ -126,7 +126,7 @@ struct ComparisonsDocument {
 }
 
 /// Only the leader follows other regions.
-fn follows_nobody() -> Failure {
+pub(super) fn follows_nobody() -> Failure {
     Failure::Conflict(
         "the node that leads follows other regions, and this one does not lead: ask the one that `portolan cluster \
          status` shows as leader, or wait a second after the region was made known"

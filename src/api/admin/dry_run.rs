@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::answer;
 use super::error::Failure;
 use super::exchange::{Document, Exchange};
-use super::regions::RulesDocument;
+use super::rules::RulesDocument;
 
 #[derive(Serialize)]
 struct AmountDocument {

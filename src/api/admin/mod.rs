@@ -51,6 +51,7 @@ mod regions;
 mod repair;
 mod replication;
 mod repositories;
+mod rules;
 mod scrub;
 mod users;
 
@@ -145,7 +146,7 @@ impl Admin {
             .route("/v1/regions/own/card", get(regions::card))
             .route("/v1/regions/{region}", delete(regions::remove).patch(replication::set_link))
             .route("/v1/regions/{region}/take-over", post(regions::take_over))
-            .route("/v1/replication/rules", get(regions::rules).put(regions::set_rules))
+            .route("/v1/replication/rules", get(rules::rules).put(rules::set_rules))
             .route("/v1/replication/dry-run", post(dry_run::run))
             .route("/v1/replication/report", get(comparisons::report))
             .route("/v1/replication/compare/{region}", post(comparisons::compare))

@@ -1,18 +1,18 @@
-//! Other regions, and what is copied to them.
+//! Other regions: who is known, how far changes have gone, and taking over from one that is lost.
 
 use axum::body::Body;
 use axum::extract::Path;
 use axum::http::{Response, StatusCode};
 use registry_core::decide::policy;
-use registry_core::decide::replication::rules::{Destination, Prefix, ReadThrough, Rule};
 use registry_core::metadata::cursor::CursorRow;
 use registry_core::metadata::region_link::TakenOver;
 use registry_core::vocabulary::Refusal;
-use registry_core::vocabulary::ids::{ClusterId, RegistryId};
+use registry_core::vocabulary::ids::ClusterId;
 use registry_core::vocabulary::names::RegionName;
 use serde::{Deserialize, Serialize};
 
 use super::answer;
+use super::comparisons::follows_nobody;
 use super::error::Failure;
 use super::exchange::{Document, Exchange};
 use super::replication::BackfillDocument;
@@ -43,7 +43,7 @@ pub(super) fn parse_region(text: &str) -> Result<RegionName, Failure> {
     RegionName::parse(text).map_err(|_| Failure::NotFound)
 }
 
-fn invalid(parameter: &str, detail: impl ToString) -> Failure {
+pub(super) fn invalid(parameter: &str, detail: impl ToString) -> Failure {
     Refusal::ParameterInvalid { parameter: parameter.to_owned(), detail: detail.to_string() }.into()
 }
 
@@ -243,6 +243,17 @@ pub(super) async fn take_over(
         let followed = admin.links.states().into_iter().find(|(number, _)| *number == known.number);
         let followed = followed.map(|(_, state)| state);
         let complete_ms = complete_ms(known.taken.as_ref(), followed.as_ref());
+        if !admin.cluster.leads() {
+            return Err(follows_nobody());
+        }
+        // where nothing is asked of the region, nobody knows whether it would answer
+        let is_asked = !known.link.is_paused;
+        let has_asked = followed.as_ref().is_some_and(|state| state.is_connected || state.problem.is_some());
+        if is_asked && !has_asked {
+            return Err(Failure::Conflict(format!(
+                "this node leads since a moment ago and has not asked region '{name}' yet: try again in a few seconds"
+            )));
+        }
         may_take_over(&name, complete_ms, followed.as_ref(), accept_loss)?;
         admin.cluster.take_over_region(caller.name(), &name, complete_ms).await?.ok_or(Failure::NotFound)
     });
@@ -275,144 +286,4 @@ fn may_take_over(
         "{here}; what it acknowledged later, and what no rule sends, is lost unless it comes back. Clients that ask for \
          that are told that it does not exist. If it is lost for good, say accept_loss (--accept-loss)"
     )))
-}
-
-/// Rules in the shape of ECR's `ReplicationConfiguration`.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub(super) struct RulesDocument {
-    rules: Vec<RuleDocument>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct RuleDocument {
-    destinations: Vec<DestinationDocument>,
-    #[serde(default)]
-    repository_filters: Vec<FilterDocument>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    delete_replication: Option<SwitchDocument>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    backfill: Option<SwitchDocument>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    read_through: Option<ThroughDocument>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    transitive: Option<SwitchDocument>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    settings: Option<SwitchDocument>,
-}
-
-/// What of what has not arrived a client there gets.
-#[derive(Clone, Copy, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum ThroughDocument {
-    Off,
-    Digest,
-    Full,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SwitchDocument {
-    enabled: bool,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct DestinationDocument {
-    region: String,
-    registry_id: String,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct FilterDocument {
-    filter: String,
-    filter_type: FilterType,
-}
-
-#[derive(Serialize, Deserialize)]
-enum FilterType {
-    #[serde(rename = "PREFIX_MATCH")]
-    PrefixMatch,
-}
-
-impl From<&Rule> for RuleDocument {
-    fn from(rule: &Rule) -> RuleDocument {
-        let destination = |to: &Destination| DestinationDocument {
-            region: to.region.to_string(),
-            registry_id: to.registry.to_string(),
-        };
-        let filter =
-            |filter: &Prefix| FilterDocument { filter: filter.to_string(), filter_type: FilterType::PrefixMatch };
-        let read_through = match rule.read_through {
-            ReadThrough::Off => None,
-            ReadThrough::Digest => Some(ThroughDocument::Digest),
-            ReadThrough::Full => Some(ThroughDocument::Full),
-        };
-        RuleDocument {
-            destinations: rule.destinations.iter().map(destination).collect(),
-            repository_filters: rule.filters.iter().map(filter).collect(),
-            delete_replication: rule.deletes.then_some(SwitchDocument { enabled: true }),
-            backfill: rule.backfill.then_some(SwitchDocument { enabled: true }),
-            read_through,
-            transitive: rule.transitive.then_some(SwitchDocument { enabled: true }),
-            settings: rule.settings.then_some(SwitchDocument { enabled: true }),
-        }
-    }
-}
-
-impl TryFrom<RuleDocument> for Rule {
-    type Error = Failure;
-
-    fn try_from(document: RuleDocument) -> Result<Rule, Failure> {
-        let destination = |to: DestinationDocument| {
-            let registry = RegistryId::parse(&to.registry_id);
-            Ok::<_, Failure>(Destination {
-                region: RegionName::parse(&to.region).map_err(|error| invalid("region", error))?,
-                registry: registry.ok_or_else(|| invalid("registryId", "twelve decimal digits"))?,
-            })
-        };
-        let filter = |given: FilterDocument| Prefix::parse(&given.filter).map_err(|error| invalid("filter", error));
-        Ok(Rule {
-            destinations: document.destinations.into_iter().map(destination).collect::<Result<_, _>>()?,
-            filters: document.repository_filters.into_iter().map(filter).collect::<Result<_, _>>()?,
-            deletes: document.delete_replication.is_some_and(|switch| switch.enabled),
-            backfill: document.backfill.is_some_and(|switch| switch.enabled),
-            read_through: match document.read_through {
-                None | Some(ThroughDocument::Off) => ReadThrough::Off,
-                Some(ThroughDocument::Digest) => ReadThrough::Digest,
-                Some(ThroughDocument::Full) => ReadThrough::Full,
-            },
-            transitive: document.transitive.is_some_and(|switch| switch.enabled),
-            settings: document.settings.is_some_and(|switch| switch.enabled),
-        })
-    }
-}
-
-impl TryFrom<RulesDocument> for Vec<Rule> {
-    type Error = Failure;
-
-    fn try_from(document: RulesDocument) -> Result<Vec<Rule>, Failure> {
-        document.rules.into_iter().map(Rule::try_from).collect()
-    }
-}
-
-/// `GET /v1/replication/rules`: the rules of the caller's registry.
-pub(super) async fn rules(exchange: Exchange) -> Answer {
-    let caller = exchange.administrator(policy::Action::ReadCluster, "replication.get").await?;
-    let row = exchange.admin().cluster.replication_rules(caller.registry());
-    let rules = row.0.iter().map(|standing| (&standing.rule).into()).collect();
-    Ok(answer::json(StatusCode::OK, &RulesDocument { rules }))
-}
-
-/// `PUT /v1/replication/rules`: all rules of the caller's registry, in place of those there are.
-pub(super) async fn set_rules(exchange: Exchange, Document(wish): Document<RulesDocument>) -> Answer {
-    let revision = exchange.change("replication.set", "", async |auth, caller| {
-        auth.permit_admin(caller, policy::Action::ManageCluster)?;
-        let rules: Vec<Rule> = wish?.try_into()?;
-        let cluster = &exchange.admin().cluster;
-        Ok(cluster.set_replication_rules(caller.name(), caller.registry(), rules).await?)
-    });
-    Ok(answer::changed(revision.await?))
 }
