@@ -19,7 +19,7 @@ SETTINGS = "settings"
 
 
 def read(path):
-    """Header, and records by repository: {name: ((since, others_since, settings), {register: (digest, version, base)})}."""
+    """Header, and records by repository: {name: ((since, others_since, settings_since), {register: (digest, version, base)})}."""
     header, repositories, ended = None, {}, None
     with open(path, encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
@@ -37,7 +37,7 @@ def read(path):
                     raise ValueError(f"{path}:{number}: {name} stands twice")
                 records[name] = record
             else:
-                since = (entry["since"], entry.get("others_since"), entry.get("settings", False))
+                since = (entry["since"], entry.get("others_since"), entry.get("settings_since"))
                 repositories.setdefault(entry["repository"], (since, {}))
     if header is None or ended is None:
         raise ValueError(f"{path}: no whole export: it has no beginning or no end")
@@ -51,12 +51,11 @@ def hlc(version):
 
 
 def is_sent(name, record, since, origin):
-    """Whether a record is newer than the rule that sends it, of the source's making or of another region's. Settings are
-    sent whenever they were set."""
+    """Whether a record is newer than the rule that sends it, of the source's making or of another region's."""
     time, region = hlc(record[1])
     own, others, settings = since
     if name == SETTINGS:
-        return settings and (region == origin or others is not None)
+        return settings is not None and time > settings and (region == origin or others is not None)
     return time > own if region == origin else others is not None and time > others
 
 

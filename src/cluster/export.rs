@@ -84,7 +84,7 @@ fn scope(
         return rules.scope(name, region, (source, destination), u64::MAX);
     }
     let offered = offer::read(tables, source);
-    let (others, settings) = (offered.is_transitive(name).then_some(0), offered.sends_settings(name));
+    let (others, settings) = (offered.is_transitive(name).then_some(0), offered.sends_settings(name).then_some(0));
     let since = Since { own: 0, others, settings };
     Some(Scope { source, destination, since })
 }

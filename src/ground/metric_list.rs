@@ -157,7 +157,7 @@ pub const METRICS: &[Metric] = &[
         Counter,
         "portolan_replication_sampled_total",
         &["region", "result"],
-        "Blobs whose copies were hashed here and in the region that sends them, by what was found.",
+        "Blobs whose copies were to be hashed here and in the region that sends them, by what was found.",
     ),
     (
         Gauge,

@@ -61,6 +61,16 @@ impl CheckedCopies {
     pub fn is_lost(&self) -> bool {
         self.good == 0 && self.unread == 0
     }
+
+    /// Whether a copy is bad, and nobody knows of a good one.
+    pub fn is_doubtful(&self) -> bool {
+        self.bad > 0 && self.good == 0 && self.unread > 0
+    }
+
+    /// Whether any copy was judged.
+    pub fn is_read(&self) -> bool {
+        self.good > 0 || self.bad > 0
+    }
 }
 
 impl Registry {
@@ -77,26 +87,36 @@ impl Registry {
         let Some(row) = found else { return Ok(None) };
         let mut checked = CheckedCopies::default();
         let Some(BlobRow { generation, stores, .. }) = row else { return Ok(Some(checked)) };
-        let mut off = Vec::new();
+        let (mut rotten, mut off) = (Vec::new(), Vec::new());
         for (store, verified) in self.transfer().verify(BlobKey::new(*digest, generation), &stores).await {
             match verified {
                 Ok(Verified::Good) => checked.good += 1,
-                Ok(Verified::Bad | Verified::Missing) => off.push(store),
+                Ok(Verified::Bad) => {
+                    rotten.push(store);
+                    off.push(store);
+                }
+                Ok(Verified::Missing) => off.push(store),
                 Err(error) => {
                     tracing::debug!(%digest, %store, %error, "a copy could not be hashed");
                     checked.unread += 1;
                 }
             }
         }
-        // what was let go meanwhile is no loss
+        if !off.is_empty() {
+            // a node that is behind would take what was let go for a loss
+            self.metadata().ready(Consistency::Linearizable).await?;
+        }
+        // a copy that was let go meanwhile is not missing; a rotten one was read, and may be off the record already
         let row = self.metadata().peek(|view| blob::read(view, digest)).filter(|row| row.generation == generation);
         off.retain(|store| row.as_ref().is_some_and(|row| row.stores.contains(store)));
         let is_new = |store: &&StoreId| !stores.contains(store);
         let new = row.as_ref().map_or(0, |row| row.stores.iter().filter(is_new).count());
         checked.unread += u32::try_from(new).unwrap_or(u32::MAX);
-        checked.bad = u32::try_from(off.len()).unwrap_or(u32::MAX);
+        let missing = off.iter().filter(|store| !rotten.contains(store)).count();
+        checked.bad = u32::try_from(rotten.len() + missing).unwrap_or(u32::MAX);
         if off.is_empty() {
-            return Ok(row.map(|_| checked));
+            let is_known = row.is_some() || checked.bad > 0;
+            return Ok(is_known.then_some(checked));
         }
         let off = off.into_iter().map(|store| UnconfirmReplica { digest: *digest, generation, store }.into());
         self.metadata().propose(&permit.principal, off.collect()).await?;

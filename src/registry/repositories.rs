@@ -2,6 +2,7 @@
 
 use registry_core::decide::permit::Permit;
 use registry_core::decide::quota::Limits;
+use registry_core::metadata::command::Command;
 use registry_core::metadata::reply::Reply;
 use registry_core::metadata::repository::{
     self, ChangeRepository, CreateRepository, DeleteRepository, RepositoryKey, RepositoryRow, Settings,
@@ -96,15 +97,16 @@ impl Registry {
         }
     }
 
-    /// Sets what an owner may set, and what it may hold, if that is to change.
+    /// Sets what an owner may set, and what it may hold, each if that is to change.
     pub async fn change_repository(
         &self,
         permit: &Permit,
-        settings: Settings,
+        settings: Option<Settings>,
         limits: Option<Limits>,
     ) -> Result<At<RepositoryInfo>, Refusal> {
         let (key, _) = self.metadata().read(Consistency::Linearizable, |view| find(view, permit)).await??;
-        let mut commands = vec![ChangeRepository { key: key.clone(), settings }.into()];
+        let change = settings.map(|settings| ChangeRepository { key: key.clone(), settings }.into());
+        let mut commands: Vec<Command> = change.into_iter().collect();
         commands.extend(limits.map(|limits| SetRepositoryQuota { repository: key, limits }.into()));
         let accepted = self.metadata().propose(&permit.principal, commands).await?;
         self.repository(permit.registry, &permit.repository, Consistency::AtLeast(accepted.revision)).await

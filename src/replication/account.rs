@@ -3,10 +3,12 @@
 //! Nothing that the stream noted is looked at: what it lost shows here.
 
 use registry_core::decide::replication::compare::{BUCKETS, Register, Scope, Since, Sums, There};
+use registry_core::metadata::command::Command;
 use registry_core::metadata::register::{self, MendTag};
 use registry_core::metadata::repository::{self, RepositoryKey};
+use registry_core::metadata::settings::{self, MendSettings};
 use registry_core::metadata::tables::TablesRead;
-use registry_core::metadata::{cluster, replication_rules, settings};
+use registry_core::metadata::{cluster, replication_rules};
 use registry_core::vocabulary::RepositoryName;
 use registry_core::vocabulary::ids::RegistryId;
 use registry_core::vocabulary::limits::{RECORDS_PER_MESSAGE, SUMS_PER_MESSAGE};
@@ -55,11 +57,15 @@ impl Account {
         let registry = RegistryId::DEFAULT;
         let Some((repository, _)) = self.metadata.peek(|view| repository::find(view, registry, name)) else { return };
         for told in told.iter().filter(|told| !told.is_proven) {
-            let Register::Tag(tag) = &told.register else { continue };
-            tracing::error!(repository = %name, %tag, "a tag's row contradicts its journal, and is mended by that");
-            let mend = MendTag { repository: repository.clone(), tag: tag.clone(), told: None };
-            if let Err(error) = self.metadata.propose(&principal(&self.caller.region), vec![mend.into()]).await {
-                tracing::warn!(repository = %name, %tag, %error, "the tag could not be mended; the next comparison tries again");
+            let repository = repository.clone();
+            let (what, mend): (_, Command) = match &told.register {
+                Register::Manifest(_) => continue,
+                Register::Tag(tag) => (tag.as_str(), MendTag { repository, tag: tag.clone(), told: None }.into()),
+                Register::Settings => ("settings", MendSettings { repository }.into()),
+            };
+            tracing::error!(repository = %name, what, "a row contradicts what was noted of it, and is mended by that");
+            if let Err(error) = self.metadata.propose(&principal(&self.caller.region), vec![mend]).await {
+                tracing::warn!(repository = %name, what, %error, "it could not be mended; the next comparison tries again");
             }
         }
     }
@@ -122,9 +128,9 @@ impl Account {
                 let sum = register::sums(view, &key, &scope).whole();
                 let rules = replication_rules::read(view, RegistryId::DEFAULT);
                 let deletes_since = rules.deletes_since(name, &self.caller.region);
-                let Since { own: since, others: others_since, settings } = scope.since;
+                let Since { own: since, others: others_since, settings: settings_since } = scope.since;
                 let (repository, sum) = (name.to_string(), Some(sum.into()));
-                Some(RepositorySum { repository, since, sum, deletes_since, others_since, settings })
+                Some(RepositorySum { repository, since, sum, deletes_since, others_since, settings_since })
             };
             let lineage = cluster::read(view).map_or(0, |row| row.lineage.0);
             SumsReply { repositories: names.iter().filter_map(sum).collect(), lineage, index: view.index() }
@@ -195,7 +201,7 @@ impl Account {
         let ask = move |own: &Account| {
             own.metadata.peek(|view| {
                 let (key, scope) = own.in_scope(view, &named, since)?;
-                if !scope.since.settings && registers.contains(&Register::Settings) {
+                if scope.since.settings.is_none() && registers.contains(&Register::Settings) {
                     return Err(Status::permission_denied("no rule sends settings of that repository to the caller"));
                 }
                 let told = |register: Register| {
@@ -224,7 +230,8 @@ impl Account {
 /// What is known of a register; of settings also which they are.
 fn tell(tables: &impl TablesRead, repository: &RepositoryKey, register: Register, there: There) -> Told {
     let is_proven = register::is_proven(tables, repository, &register);
-    let settings = (register == Register::Settings).then(|| settings::read(tables, repository)).flatten();
+    let is_asked = register == Register::Settings && matches!(there, There::Sent(_));
+    let settings = is_asked.then(|| settings::read(tables, repository)).flatten();
     Told { register, there, is_proven, settings: settings.map(|(settings, _)| settings) }
 }
 

@@ -18,6 +18,7 @@ use registry_core::decide::tag_move::TagRights;
 use registry_core::metadata::outbox::Change;
 use registry_core::metadata::register::{self, MendTag};
 use registry_core::metadata::repository::Settings;
+use registry_core::metadata::settings::MendSettings;
 use registry_core::metadata::{backfill, cluster, conflict, manifest, offer, remote, repository};
 use registry_core::vocabulary::ids::RegistryId;
 use registry_core::vocabulary::limits::{PACK_BLOB_BYTES_MAX, WALK_DEPTH_MAX};
@@ -191,15 +192,25 @@ impl Arrivals {
                 let setting = RemoteSetting { version: *version, base: *base, previous };
                 moved(self.set_tag(&permit, tag, digest, setting).await)
             }
-            Change::SettingsSet { settings, version } => self.set_settings(&permit, settings, *version).await,
+            Change::SettingsSet { settings, version } => {
+                let number = self.source.number;
+                match self.metadata.peek(|view| offer::read(view, number).sends_settings(name)) {
+                    true => self.set_settings(&permit, settings, *version).await,
+                    // what a rule does not send any more; one that does from now on has it copied
+                    false => Ok(Arrived::Noted),
+                }
+            }
         }
     }
 
-    /// Sets what was set there of a repository, if the source says that it sends such things.
+    /// Sets what was set there of a repository.
     async fn set_settings(&self, permit: &Permit, settings: &Settings, version: Version) -> Result<Arrived, Problem> {
-        let number = self.source.number;
-        if !self.metadata.peek(|view| offer::read(view, number).sends_settings(&permit.repository)) {
-            return Err(Problem::lasting("settings came of a repository of which the region says that it sends none"));
+        let is_known = self.metadata.peek(|view| {
+            let (key, _) = repository::find(view, permit.registry, &permit.repository)?;
+            Some(Rank::of_set(version, version) <= remote::settings_rank(view, &key))
+        });
+        if is_known == Some(true) {
+            return Ok(Arrived::Known);
         }
         self.registry.ensure_repository(permit).await?;
         Ok(self.registry.put_remote_settings(permit, settings, version).await?.into())
@@ -350,8 +361,14 @@ impl Arrivals {
                 let proposed = self.metadata.propose(&permit.principal, vec![mend.into()]).await;
                 proposed.map_err(|error| Problem::from(Refusal::from(error)))?;
             }
-            // the source's, of the same setting, are what was set
-            (Some((_, false)), Register::Settings) => {}
+            (Some((repository, false)), Register::Settings) => {
+                let mend = MendSettings { repository };
+                let proposed = self.metadata.propose(&permit.principal, vec![mend.into()]).await;
+                proposed.map_err(|error| Problem::from(Refusal::from(error)))?;
+                if sent.is_none() {
+                    return Err(unmendable(drift));
+                }
+            }
             (Some(_), register) => match (drift, &told.there) {
                 (Drift::Extra, There::Gone(version)) => {
                     self.drop_register(&permit, register, (*version, None)).await?;

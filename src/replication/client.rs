@@ -271,15 +271,11 @@ impl Source {
         &self,
         name: &RepositoryName,
         since: Since,
-        Seen { applied, filled, own }: Seen,
+        seen: Seen,
         sums: &Sums,
     ) -> Result<Replies<proto::RecordsReply>, Problem> {
         let sums = sums.iter().map(|sum| (*sum).into()).collect();
-        let (repository, asked) = (name.to_string(), Vec::new());
-        let Since { own: since, others: others_since, settings } = since;
-        let request =
-            proto::RecordsRequest { repository, since, sums, asked, applied, filled, others_since, own, settings };
-        self.records(request).await
+        self.records(proto::RecordsRequest { sums, ..records_request(name, since, seen) }).await
     }
 
     /// What it knows of registers of a repository, in their order; and the index of its log at which it does.
@@ -287,14 +283,11 @@ impl Source {
         &self,
         name: &RepositoryName,
         since: Since,
-        Seen { applied, filled, own }: Seen,
+        seen: Seen,
         registers: &[Register],
     ) -> Result<(u64, Vec<Told>), Problem> {
         let asked = registers.iter().map(Into::into).collect();
-        let (repository, sums) = (name.to_string(), Vec::new());
-        let Since { own: since, others: others_since, settings } = since;
-        let request =
-            proto::RecordsRequest { repository, since, sums, asked, applied, filled, others_since, own, settings };
+        let request = proto::RecordsRequest { asked, ..records_request(name, since, seen) };
         let reply = self.records(request).await?.next().await?;
         let reply = reply.ok_or_else(|| Problem::passing("the other region answered nothing"))?;
         let told = reply.records.into_iter().map(Told::try_from).collect::<Result<Vec<_>, _>>()?;
@@ -351,18 +344,17 @@ impl Source {
         digest: &Digest,
     ) -> Result<Option<CheckedCopies>, Problem> {
         let request = proto::VerifyRequest { repository: name.to_string(), digest: digest.to_string() };
-        let ask = |mut client: Client| {
-            let request = request.clone();
-            async move {
-                match client.verify(request).await {
-                    Ok(reply) => Ok(reply.map(Some)),
-                    Err(status) if status.code() == Code::Unimplemented => Ok(Response::new(None)),
-                    Err(status) => Err(status),
-                }
+        let mut client = self.client()?;
+        // once: another node would read the same copies anew
+        let answered = tokio::time::timeout(Duration::from_millis(VERIFY_TIMEOUT_MS), client.verify(request)).await;
+        match answered.unwrap_or_else(|_| Err(late())) {
+            Ok(reply) => {
+                let proto::VerifyReply { good, bad, unread } = reply.into_inner();
+                Ok(Some(CheckedCopies { good, bad, unread }))
             }
-        };
-        let reply = self.ask(Duration::from_millis(VERIFY_TIMEOUT_MS), ask).await?;
-        Ok(reply.map(|proto::VerifyReply { good, bad, unread }| CheckedCopies { good, bad, unread }))
+            Err(status) if status.code() == Code::Unimplemented => Ok(None),
+            Err(status) => Err(self.tried(status)?),
+        }
     }
 
     /// What a tag names there now, with version and base.
@@ -390,6 +382,13 @@ impl Source {
         let problem = Problem::from(status);
         if is_worth_it { Ok(problem) } else { Err(problem) }
     }
+}
+
+/// A question about records of a repository, without what is asked.
+fn records_request(name: &RepositoryName, since: Since, Seen { applied, filled, own }: Seen) -> proto::RecordsRequest {
+    let (repository, sums, asked) = (name.to_string(), Vec::new(), Vec::new());
+    let Since { own: since, others: others_since, settings: settings_since } = since;
+    proto::RecordsRequest { repository, since, sums, asked, applied, filled, others_since, own, settings_since }
 }
 
 #[cfg(test)]

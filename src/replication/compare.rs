@@ -158,7 +158,7 @@ pub(super) struct Comparer {
     metadata: Metadata,
     pub(super) source: Arc<Source>,
     pub(super) arrivals: Arc<Arrivals>,
-    status: Arc<SourceStatus>,
+    pub(super) status: Arc<SourceStatus>,
     comparisons: Arc<Comparisons>,
 }
 
@@ -214,7 +214,7 @@ impl Comparer {
             if is_whole || !names.is_empty() {
                 let is_over = tokio::select! {
                     () = stop.cancelled() => return,
-                    is_over = self.compare(&names, is_whole) => is_over,
+                    is_over = self.compare(&names, (is_whole, is_asked || now >= all_at)) => is_over,
                 };
                 match (is_over, is_whole) {
                     (true, true) => all_at = now + ALL_EVERY,
@@ -232,13 +232,13 @@ impl Comparer {
         ComparisonReport { number, began_at_ms: SystemClock.wall_ms(), ..ComparisonReport::default() }
     }
 
-    /// One comparison, told while it is under way; whether it came to its end.
-    async fn compare(&self, names: &[RepositoryName], is_whole: bool) -> bool {
+    /// One comparison, told while it is under way; whether it came to its end. `draws`: blobs are hashed as well.
+    async fn compare(&self, names: &[RepositoryName], (is_whole, draws): (bool, bool)) -> bool {
         let _turn = self.comparisons.turn.lock().await;
         let begun = self.begun();
-        let draw = is_whole.then(|| Draw::new(begun.began_at_ms));
+        let draw = draws.then(|| Draw::new(begun.began_at_ms));
         self.comparisons.state.lock().last = Some(ComparisonReport { is_whole, ..begun });
-        let ended = self.compare_both(names, draw.as_ref()).await;
+        let ended = self.compare_both(names, is_whole, draw.as_ref()).await;
         if let (Ok(()), Some(draw)) = (&ended, &draw) {
             self.check_bytes(draw).await;
         }
@@ -301,14 +301,13 @@ impl Comparer {
         }
     }
 
-    /// Compares what the source made, and with all of that, when blobs are drawn as well, what this region made, if it
-    /// may have lost some.
-    async fn compare_both(&self, names: &[RepositoryName], draw: Option<&Draw>) -> Result<(), Problem> {
+    /// Compares what the source made, and with all of that what this region made, if it may have lost some.
+    async fn compare_both(&self, names: &[RepositoryName], is_whole: bool, draw: Option<&Draw>) -> Result<(), Problem> {
         self.compare_named(names, (self.source.number, draw)).await?;
         let own = self.metadata.peek(|view| cluster::read(view));
         let is_set_back = |row: &cluster::ClusterRow| row.lineage != Lineage::first(row.cluster);
         match own.filter(is_set_back) {
-            Some(own) if draw.is_some() => self.compare_named(names, (own.region_number, None)).await.map(drop),
+            Some(own) if is_whole => self.compare_named(names, (own.region_number, None)).await.map(drop),
             Some(_) | None => Ok(()),
         }
     }
@@ -350,7 +349,7 @@ impl Comparer {
     ) -> Result<(), Problem> {
         let name = wire::repository(&there.repository)?;
         let sum = wire::sum(there.sum.as_ref().ok_or_else(|| Problem::lasting("a sum is missing"))?)?;
-        let since = Since { own: there.since, others: there.others_since, settings: there.settings };
+        let since = Since { own: there.since, others: there.others_since, settings: there.settings_since };
         let scope = Scope { source, destination, since };
         let compared = Compared { name, scope, deletes_since: there.deletes_since, count: sum.count };
         let mut own = self.own_sums(&compared).await?;

@@ -119,7 +119,9 @@ impl Account {
             let Some((key, scope, until)) = self.backfill_scope(view, done, &name) else { return Some(empty) };
             let from = within.and_then(|(_, record)| record.as_ref());
             let records = register::newest(view, &key, (&scope, until), from, VIEW_RECORDS);
-            let settings = settings::read(view, &key).map(|(settings, _)| settings);
+            // what contradicts what was noted is mended before it goes anywhere
+            let is_proven = settings::is_proven(view, &key);
+            let settings = settings::read(view, &key).filter(|_| is_proven).map(|(settings, _)| settings);
             Some(Page { is_last: records.len() < VIEW_RECORDS, records, settings, ..empty })
         })
     }

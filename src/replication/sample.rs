@@ -5,11 +5,12 @@
 //! last is brought from the other region. Source: consensus-and-faults §6.5.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use registry_core::decide::replication::sample::Sample;
 use registry_core::vocabulary::RepositoryName;
-use registry_core::vocabulary::limits::SAMPLED_BYTES_MAX;
+use registry_core::vocabulary::limits::{SAMPLE_MS_MAX, SAMPLED_BYTES_MAX};
 use registry_core::vocabulary::manifest::Referenced;
 
 use super::arrive::Problem;
@@ -21,17 +22,22 @@ const BAD_BLOB: &str = "blob_bad";
 /// One of the other region's was.
 const BAD_SOURCE_BLOB: &str = "source_blob_bad";
 
-/// Failures of the other region to hash a blob before it is not asked any more in this comparison.
+/// Failures of the other region to hash a blob before it is not asked any more in this comparison; and blobs of which
+/// copies here could not be read before the rest is left to another time.
 const FAILURES_MAX: u64 = 3;
+/// How long it goes on.
+const LASTS_MAX: Duration = Duration::from_millis(SAMPLE_MS_MAX);
 
 const TOO_OLD: &str = "the other region's nodes are too old to hash their copies when asked";
+const BROKEN_OFF: &str = "it took too long, or copies could not be read: the rest is left to the next comparison";
+const DOUBTFUL: &str = "no other copy could be read now: compare again when all nodes are there";
 const LOST_THERE: &str =
     "the other region has no good copy of it any more: pull the image here, and push it there again";
 
 /// What reading and hashing some blobs on both sides came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SampleReport {
-    /// Blobs of which copies were hashed.
+    /// Blobs of which copies were read: hashed, or looked at as their store's scrub does.
     pub blobs: u64,
     /// Their bytes, each counted once.
     pub bytes: u64,
@@ -82,8 +88,13 @@ impl Comparer {
     /// it is told.
     pub(super) async fn check_bytes(&self, draw: &Draw) {
         self.tell(|report| report.sample = Some(SampleReport::default()));
-        let mut failures = 0;
+        let (mut failures, mut unread, began) = (0, 0, Instant::now());
         for (name, blob) in draw.drawn() {
+            // the stream waits for a comparison that closes its gap, and that one for this
+            if began.elapsed() > LASTS_MAX || unread >= FAILURES_MAX || self.status.state().has_gap {
+                self.tell_problem(Some(BROKEN_OFF.to_owned()));
+                return;
+            }
             let asks = async {
                 if failures < FAILURES_MAX { Some(self.source.verify(&name, &blob.digest).await) } else { None }
             };
@@ -103,6 +114,7 @@ impl Comparer {
                 Some(there) => told(there),
             };
             failures += u64::from(there_failed.is_some());
+            unread += u64::from(here.is_none_or(|here| here.unread > 0));
             self.count(&blob, (here, there), here_failed.or(there_failed));
             self.settle_bytes(&name, &blob, (here, there)).await;
         }
@@ -131,12 +143,21 @@ impl Comparer {
         }
         self.tell(|report| {
             let sample = report.sample.get_or_insert_default();
-            sample.blobs += 1;
-            sample.bytes += blob.size_bytes;
+            let is_read = [here, there].into_iter().flatten().any(|checked| checked.is_read());
+            sample.blobs += u64::from(is_read);
+            sample.bytes += if is_read { blob.size_bytes } else { 0 };
             sample.bad_here += u64::from(bad_here);
             sample.bad_there += u64::from(bad_there);
             sample.unread += u64::from(is_unread);
-            sample.problem = sample.problem.take().or(failed);
+        });
+        self.tell_problem(failed);
+    }
+
+    /// Tells why blobs were not hashed; the first reason stays.
+    fn tell_problem(&self, problem: Option<String>) {
+        self.tell(|report| {
+            let sample = report.sample.get_or_insert_default();
+            sample.problem = sample.problem.take().or(problem);
         });
     }
 
@@ -152,12 +173,14 @@ impl Comparer {
             self.found(Found { repository, tag: None, digest, kind, left });
         };
         if let Some(there) = there.filter(CheckedCopies::is_bad) {
-            found(BAD_SOURCE_BLOB, there.is_lost().then(|| LOST_THERE.to_owned()));
+            let doubtful = there.is_doubtful().then_some(DOUBTFUL);
+            found(BAD_SOURCE_BLOB, there.is_lost().then_some(LOST_THERE).or(doubtful).map(str::to_owned));
         }
         if let Some(here) = here.filter(CheckedCopies::is_bad) {
             // where another copy is left, the nodes make a new one of it
             let brought = match here.is_lost() {
                 true => self.arrivals.bring_blob_anew(name, blob).await,
+                false if here.is_doubtful() => Err(Problem::passing(DOUBTFUL)),
                 false => Ok(()),
             };
             found(BAD_BLOB, brought.err().map(|problem| problem.to_string()));

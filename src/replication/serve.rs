@@ -1,9 +1,11 @@
 //! The source: answers other regions, each of which is known by its certificate, with what rules send it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream::{BoxStream, StreamExt as _};
+use parking_lot::Mutex;
 use raft::network::transport::{self, PeerInfo};
 use registry_core::decide::permit::Permit;
 use registry_core::decide::replication::compare::{BUCKETS, Register, Since, Sums};
@@ -15,7 +17,7 @@ use registry_core::metadata::{gone, manifest, offer, parked, repository, tag};
 use registry_core::vocabulary::ids::{Lineage, RegistryId};
 use registry_core::vocabulary::limits::{
     BACKFILLS_MAX, CHANGES_QUEUED_MAX, COMPARISONS_MAX, PARKED_MAX, RECORDS_PER_MESSAGE, REGION_RANGE_BYTES_MAX,
-    REGION_STREAMS_MAX, SUMS_ASKED_MAX, TRANSFER_MESSAGE_BYTES_MAX, VERIFIES_MAX,
+    REGION_STREAMS_MAX, SAMPLED_BYTES_MAX, SUMS_ASKED_MAX, TRANSFER_MESSAGE_BYTES_MAX, VERIFIES_MAX,
 };
 use registry_core::vocabulary::{Digest, Reference, Refusal, RepositoryName};
 use tokio::net::TcpListener;
@@ -53,7 +55,7 @@ pub(super) async fn serve(listener: TcpListener, peers: Arc<Peers>, registry: Re
     let [sums, records] = [(), ()].map(|()| Arc::new(Semaphore::new(COMPARISONS_MAX)));
     let backfills = Arc::new(Semaphore::new(BACKFILLS_MAX));
     let verifies = Arc::new(Semaphore::new(VERIFIES_MAX));
-    let service = Service { peers, registry, ranges, sums, records, backfills, verifies };
+    let service = Service { peers, registry, ranges, sums, records, backfills, verifies, verifying: Arc::default() };
     let service = RegionServer::new(service)
         .max_decoding_message_size(TRANSFER_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(TRANSFER_MESSAGE_BYTES_MAX);
@@ -81,6 +83,25 @@ struct Service {
     backfills: Arc<Semaphore>,
     /// Blobs whose copies are hashed.
     verifies: Arc<Semaphore>,
+    /// For which regions.
+    verifying: Arc<Mutex<BTreeSet<u16>>>,
+}
+
+/// That blobs are hashed for a region.
+struct Verifying<'a>(&'a Mutex<BTreeSet<u16>>, u16);
+
+impl<'a> Verifying<'a> {
+    fn begin(regions: &'a Mutex<BTreeSet<u16>>, number: u16) -> Result<Verifying<'a>, Status> {
+        let is_first = regions.lock().insert(number);
+        let busy = || Status::resource_exhausted("this node hashes a blob for the caller already; ask later");
+        if is_first { Ok(Verifying(regions, number)) } else { Err(busy()) }
+    }
+}
+
+impl Drop for Verifying<'_> {
+    fn drop(&mut self) {
+        self.0.lock().remove(&self.1);
+    }
 }
 
 /// What a refusal of the registry is to another region.
@@ -237,9 +258,9 @@ impl Region for Service {
         let own = (request.get_ref().filled, request.get_ref().own);
         let (account, turn) = self.comparing(&request, &self.records, own)?;
         let request = request.into_inner();
-        let proto::RecordsRequest { repository: name, since, sums, asked, applied, others_since, settings, .. } =
-            request;
-        let since = Since { own: since, others: others_since, settings };
+        let (own, others, settings) = (request.since, request.others_since, request.settings_since);
+        let since = Since { own, others, settings };
+        let proto::RecordsRequest { repository: name, sums, asked, applied, .. } = request;
         account.catch_up(applied).await?;
         let name = wire::repository(&name)?;
         let (sink, stream) = mpsc::channel(REPLIES_QUEUED);
@@ -316,8 +337,15 @@ impl Region for Service {
         let proto::VerifyRequest { repository: name, digest } = request.into_inner();
         let (name, digest): (_, Digest) = (wire::repository(&name)?, wire::digest(&digest)?);
         let permit = self.permit(&caller, &name).await?;
+        let size = self.registry.stat_blob(&permit, &digest).await;
+        if size.is_ok_and(|found| found.value.size_bytes > SAMPLED_BYTES_MAX) {
+            let told = format!("a blob of more than {SAMPLED_BYTES_MAX} bytes is left to this region's own scrub");
+            return Err(Status::failed_precondition(told));
+        }
         let turn = self.verifies.try_acquire();
         let _turn = turn.map_err(|_| Status::resource_exhausted("this node hashes as much as it may; ask later"))?;
+        // one of several regions must not keep the others from asking
+        let _own = Verifying::begin(&self.verifying, caller.number)?;
         let checked = self.registry.check_copies(&permit, &digest).await.map_err(|refusal| status(&refusal))?;
         let checked = checked.ok_or_else(|| Status::not_found("the repository does not hold that blob any more"))?;
         let CheckedCopies { good, bad, unread } = checked;

@@ -197,7 +197,9 @@ impl Stream {
             let (key, row) = repository::by_id(tables, slot, event.repository)?;
             let rules = rules.entry(key.registry).or_insert_with(|| replication_rules::read(tables, key.registry));
             let is_ruled = match &event.row.change {
-                outbox::Change::SettingsSet { .. } => rules.sends_settings(&key.name, &self.caller.region, is_own),
+                outbox::Change::SettingsSet { .. } => {
+                    rules.sends_settings(&key.name, &self.caller.region, (event.index, is_own))
+                }
                 outbox::Change::ManifestHere { .. }
                 | outbox::Change::ManifestGone { .. }
                 | outbox::Change::TagSet { .. }

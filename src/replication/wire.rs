@@ -293,7 +293,11 @@ impl From<&Told> for proto::Record {
         };
         let of = |record: &Record, state: State| proto::Record {
             state: state.into(),
-            digest: if matches!(register, Register::Tag(_)) { record.digest.to_string() } else { String::new() },
+            digest: match register {
+                Register::Manifest(_) => String::new(),
+                Register::Settings if settings.is_some() => String::new(),
+                Register::Tag(_) | Register::Settings => record.digest.to_string(),
+            },
             version: Some(record.version.into()),
             base: Some(record.base.into()),
             ..none.clone()
@@ -323,10 +327,12 @@ impl TryFrom<proto::Record> for Told {
             let named = match &register {
                 Register::Manifest(own) => *own,
                 Register::Tag(_) => digest(&text)?,
-                Register::Settings => {
-                    let settings = settings.as_ref().ok_or_else(|| malformed("settings"))?;
-                    settings::digest(settings)
-                }
+                // only of what is sent they are told
+                Register::Settings => match &settings {
+                    Some(settings) => settings::digest(settings),
+                    None if state == State::Apart => digest(&text)?,
+                    None => return Err(malformed("settings")),
+                },
             };
             Ok::<Record, Status>(Record { digest: named, version: version(of)?, base: version(base)? })
         };
@@ -390,6 +396,7 @@ mod tests {
         let there = There::Sent(Record { digest: settings::digest(&settings), version, base: version });
         all.push(Told { settings: Some(settings), ..told(&Register::Settings, there) });
         all.push(told(&Register::Settings, There::Never));
+        all.push(told(&Register::Settings, There::Apart(record)));
         all
     }
 
@@ -426,7 +433,8 @@ mod tests {
             let is_set = matches!(told.there, There::Sent(_) | There::Apart(_));
             assert_eq!(Told::try_from(proto::Record { base: None, ..sent.clone() }).is_err(), is_set);
             let unnamed = proto::Record { digest: String::new(), ..sent };
-            assert_eq!(Told::try_from(unnamed).is_err(), is_set && matches!(told.register, Register::Tag(_)));
+            let is_named = matches!(told.register, Register::Manifest(_)) || told.settings.is_some();
+            assert_eq!(Told::try_from(unnamed).is_err(), is_set && !is_named);
         }
         let of = Sum { hash: u128::MAX - 9, count: 7 };
         assert_eq!(sum(&of.into()).unwrap(), of);

@@ -3,7 +3,7 @@
 use registry_core::metadata::repository::Settings;
 use serde_json::{Value, json};
 
-use crate::backfill::equal;
+use crate::backfill::{cli, equal};
 use crate::drift::{Store, found, verify};
 use crate::regions::{PATIENCE, admin, arrives, linked, set_rule_with, start};
 use crate::support::image::push;
@@ -64,11 +64,38 @@ fn r15_settings_follow() {
     assert_eq!(drift["found"][0]["settings"], true, "{drift:#}");
     follows(&us, "team/before", &fixed);
 
+    // a quota is each region's own, and no word about settings
+    make(&us, "PATCH", "/v1/repositories/team/app", &json!({ "quota": { "bytes": 1_000_000_000 } }));
+    let change = json!({ "mutability": "immutable", "exclusions": [], "sparse": true });
+    set(&eu, "team/app", &change);
+    follows(&us, "team/app", &change);
+
     // set here since, and not sent back
     let free = json!({ "mutability": "mutable", "exclusions": [], "sparse": false });
     set(&us, "team/before", &free);
     let ours = verify(&us, "eu");
     assert_eq!((&ours["clean"], &ours["verdicts"]["won_here"]), (&json!(true), &json!(1)), "{ours:#}");
+    assert_eq!(settings(&eu, "team/before").as_ref(), Some(&fixed));
     set(&eu, "team/before", &but);
     follows(&us, "team/before", &but);
+
+    // the other way too: the same in both, and what is damaged where it was set is mended there
+    set_rule_with(&us, "eu", "team/", &json!({ "settings": { "enabled": true } }));
+    set(&us, "team/before", &free);
+    follows(&eu, "team/before", &free);
+    us.kill_node(1);
+    {
+        let store = Store::open(&us, 1);
+        let row = store.repository("team/before");
+        store.put_settings(&row, Settings { sparse: true, ..Settings::default() });
+    }
+    us.start_node(1);
+    wait("the source has mended its row", PATIENCE, || {
+        let (_, text) = cli(&eu, &["replication", "verify", "us"]);
+        settings(&us, "team/before").as_ref() == Some(&free) || {
+            println!("{text}");
+            false
+        }
+    });
+    assert_eq!(verify(&eu, "us")["clean"], true);
 }

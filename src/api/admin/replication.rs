@@ -248,7 +248,8 @@ struct ExportDocument {
     since: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     others_since: Option<u64>,
-    settings: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    settings_since: Option<u64>,
     records: Vec<RecordDocument>,
     rest: Option<PlaceDocument>,
 }
@@ -266,7 +267,7 @@ impl From<ExportPage> for ExportDocument {
             repository: repository.as_ref().map(RepositoryName::to_string),
             since: since.own,
             others_since: since.others,
-            settings: since.settings,
+            settings_since: since.settings,
             records: records.iter().map(Into::into).collect(),
             rest: rest.map(place),
         }

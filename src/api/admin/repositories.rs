@@ -226,8 +226,10 @@ async fn change_settings(
 ) -> Result<At<RepositoryInfo>, Failure> {
     let (registry, name, wish) = (&exchange.admin().registry, parse_name(name)?, wish?);
     let permit = exchange.auth().permit(caller, Action::Configure, caller.registry(), &name)?;
-    let present = registry.repository(caller.registry(), &name, Consistency::AtLeast(caller.revision())).await?;
+    // what another region has changed a moment ago must not be set again to what it was
+    let present = registry.repository(caller.registry(), &name, Consistency::Linearizable).await?;
     let limits = wish.quota.map(|quota| limits_as(exchange, caller, quota, present.value.quota.limits)).transpose()?;
+    let names_some = wish.mutability.is_some() || wish.exclusions.is_some() || wish.sparse.is_some();
     let mut settings = SettingsDocument::from(&present.value.settings);
     if let Some(mutability) = wish.mutability {
         settings.mutability = mutability;
@@ -237,7 +239,8 @@ async fn change_settings(
         settings.exclusions = exclusions;
     }
     settings.sparse = wish.sparse.unwrap_or(settings.sparse);
-    Ok(registry.change_repository(&permit, settings.parse()?, limits).await?)
+    let settings = (names_some || limits.is_none()).then(|| settings.parse()).transpose()?;
+    Ok(registry.change_repository(&permit, settings, limits).await?)
 }
 
 /// Parameters of `DELETE /v1/repositories/{name}`.

@@ -135,6 +135,14 @@ impl StoreError {
     }
 }
 
+/// Whether reading failed for a reason that is not the file's, so that nothing is known of its bytes: too many open
+/// files, no memory, no right.
+pub(crate) fn is_of_now(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let reasons = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN, Errno::INTR, Errno::ACCESS, Errno::PERM];
+    Errno::from_io_error(error).is_some_and(|errno| reasons.contains(&errno))
+}
+
 /// Whether the file system, or the quota on it, has no room.
 pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
@@ -197,4 +205,20 @@ pub enum OpenError {
     /// The volume can't be read.
     #[error("{0}")]
     Store(#[from] StoreError),
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    // A node that is out of descriptors has no rotten copies; a disk that can't read has.
+    #[test]
+    fn reasons_that_pass() {
+        let of = |errno: Errno| is_of_now(&errno.into());
+        assert!([Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::ACCESS].into_iter().all(of));
+        assert!(![Errno::IO, Errno::NOENT, Errno::ISDIR].into_iter().any(of));
+        assert!(!is_of_now(&io::ErrorKind::UnexpectedEof.into()));
+    }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use registry_core::vocabulary::ids::StoreId;
-use registry_core::vocabulary::limits::{VERIFY_BYTES_PER_SECOND, VERIFY_TIMEOUT_MS};
+use registry_core::vocabulary::limits::{VERIFY_BYTES_PER_SECOND, VERIFY_COPY_TIMEOUT_MS};
 use tokio_util::sync::CancellationToken;
 
 use super::holder::Holder;
@@ -16,7 +16,7 @@ use super::{Transfer, TransferError, TransferResult};
 use crate::blob::store::{BlobKey, Scrubbed, StoreError};
 
 /// Hashing a copy may take long; that its node is alive is watched by the connection.
-const TIMEOUT: Duration = Duration::from_millis(VERIFY_TIMEOUT_MS);
+const TIMEOUT: Duration = Duration::from_millis(VERIFY_COPY_TIMEOUT_MS);
 /// Longest sleep between two reads, so that it is seen when nobody waits any more.
 const SLEEP_MAX: Duration = Duration::from_millis(200);
 
@@ -32,8 +32,8 @@ pub enum Verified {
 }
 
 impl Transfer {
-    /// Has stores, all at once, read their copies of a blob whole and hash them. What is bad is set aside there; it is
-    /// for the caller to take it off its record.
+    /// Has stores, all at once, read their copies of a blob whole and hash them. What is bad is set aside there and
+    /// reported; the caller may take it off its record at once.
     ///
     /// Errors, of each store: `StoreUnknown`, `Unreachable`, `Store`.
     pub async fn verify(&self, key: BlobKey, stores: &[StoreId]) -> Vec<(StoreId, TransferResult<Verified>)> {
@@ -44,7 +44,8 @@ impl Transfer {
     async fn verify_at(&self, store: StoreId, key: BlobKey) -> TransferResult<Verified> {
         let holder = &self.inner.holder;
         if holder.volumes.get(store).is_some() {
-            return holder.verify(store, key).await;
+            let late = |_| TransferError::Unreachable { node: holder.node, detail: "its disk takes too long".into() };
+            return tokio::time::timeout(TIMEOUT, holder.verify(store, key)).await.map_err(late)?;
         }
         let directory = self.inner.peers.directory();
         let seat = directory.node_of(store).ok_or(TransferError::StoreUnknown(store))?;
@@ -73,8 +74,9 @@ impl Holder {
         match read.await {
             Ok(Scrubbed::Good { .. }) => Ok(Verified::Good),
             Ok(Scrubbed::Bad) => {
-                tracing::error!(%store, blob = %key, "a copy has rotted; it is set aside");
-                blocking(move || volume.quarantine(&key)).await.map_err(own)?;
+                // off its record too, whether who asks is still there or not
+                let (key_of, detail) = (Box::new(key), "a copy has rotted");
+                self.report(store, key, &StoreError::Damaged { key: key_of, offset: 0, detail }).await;
                 Ok(Verified::Bad)
             }
             Ok(Scrubbed::Stopped) => Err(stopped()),

@@ -12,8 +12,8 @@ use super::reply::Reply;
 use super::tables::Tables;
 use super::{
     absence, backfill, blob, clock, cluster, cursor, gc, idle, link, manifest, need, node, offer, outbox, parked, peer,
-    places, principal, quota, region_link, register, remote, replica, replication_rules, repository, sweep, tag,
-    untagged, upgrade, upload, usage,
+    places, principal, quota, region_link, register, remote, replica, replication_rules, repository, settings, sweep,
+    tag, untagged, upgrade, upload, usage,
 };
 use crate::vocabulary::ids::RequestId;
 use crate::vocabulary::limits::PROPOSAL_COMMANDS_MAX;
@@ -162,6 +162,7 @@ commands! {
     156 PutPlaces(places::PutPlaces),
     157 TakeOverRegion(region_link::TakeOverRegion),
     158 PutRemoteSettings(remote::PutRemoteSettings),
+    159 MendSettings(settings::MendSettings),
 }
 
 impl Command {
@@ -254,6 +255,7 @@ impl Command {
             | Command::PutPlaces(_)
             | Command::TakeOverRegion(_)
             | Command::PutRemoteSettings(_)
+            | Command::MendSettings(_)
             | Command::DropRemoteManifest(_)
             | Command::DropRemoteTag(_) => false,
         }

@@ -212,9 +212,11 @@ impl DryRun {
             counted.iter().any(|to| before.serves(name, &to.region) || after.serves(name, &to.region))
         };
         let last = self.last.as_ref().map(RepositoryName::as_str);
-        self.waiting = repository::list(tables, self.registry, last, STEP_REPOSITORIES, is_sent).into();
-        self.last = self.waiting.back().cloned();
-        !self.waiting.is_empty()
+        // no more names are read than these, whether anything is sent of them or not
+        let names = repository::list(tables, self.registry, last, STEP_REPOSITORIES, |_| true);
+        self.last = names.last().cloned();
+        self.waiting = names.into_iter().filter(is_sent).collect();
+        self.last.is_some()
     }
 
     /// Begins a repository.
@@ -343,7 +345,7 @@ impl Amount {
     }
 }
 
-const FROM_THE_BEGINNING: Since = Since { own: 0, others: Some(0), settings: false };
+const FROM_THE_BEGINNING: Since = Since { own: 0, others: Some(0), settings: None };
 
 /// The same, without regard to when records were made.
 fn whenever(scope: &Scope) -> Scope {

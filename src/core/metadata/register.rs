@@ -350,13 +350,14 @@ mod tests {
     use crate::metadata::tag::DeleteTag;
     use crate::metadata::testing::{World, manifest, peer, tag_key, tags};
 
-    const SINCE: Since = Since { own: 0, others: None, settings: true };
+    const SINCE: Since = Since { own: 0, others: None, settings: Some(0) };
     const SCOPE: Scope = Scope { source: 1, destination: 2, since: SINCE };
 
     fn world() -> (World, RepositoryKey) {
         let mut world = World::cluster();
         world.ok(peer(2, "eu"));
-        let repository = world.repository("r", 1, Default::default());
+        let settings = Settings { sparse: true, ..Settings::default() };
+        let repository = world.repository("r", 1, settings);
         (world, repository)
     }
 
@@ -376,7 +377,7 @@ mod tests {
             put(&mut world, &repository, &[number % 4], &["a", "b", &format!("t{number}")]);
         }
         let (all, rest) = page(&world.tables, &repository, &SCOPE, None, usize::MAX);
-        assert_eq!((all.len(), rest), (4 + 11, None));
+        assert_eq!((all.len(), rest), (4 + 11 + 1, None));
         let mut expected = Sums::default();
         all.iter().for_each(|(register, record)| expected.add(register, record));
         assert_eq!(sums(&world.tables, &repository, &SCOPE), expected);
@@ -398,6 +399,25 @@ mod tests {
         assert_eq!(page(&world.tables, &repository, &Scope { source: 2, ..SCOPE }, None, 99).0, []);
     }
 
+    // Where nothing but settings is sent, nothing else is walked; behind them there is nothing.
+    #[test]
+    fn settings_alone() {
+        let (mut world, repository) = world();
+        put(&mut world, &repository, b"1", &["t"]);
+        let alone = Scope { since: Since { own: u64::MAX, ..SINCE }, ..SCOPE };
+        let of = record(&world.tables, &repository, &Register::Settings).unwrap();
+        let found = page(&world.tables, &repository, &alone, None, 9);
+        assert_eq!(found, (vec![(Register::Settings, of)], None));
+        assert_eq!(page(&world.tables, &repository, &alone, Some(&Register::Settings), 9), (vec![], None));
+        assert_eq!(page(&world.tables, &repository, &SCOPE, Some(&Register::Settings), 9), (vec![], None));
+        let newest = |after| newest(&world.tables, &repository, (&alone, u64::MAX), after, 9);
+        assert_eq!(newest(None), [(Register::Settings, of)]);
+        assert_eq!(newest(Some(&(of.version, Register::Settings))), []);
+        assert_eq!(count(&world.tables, &repository, &alone, u64::MAX), 1);
+        assert_eq!(there(&world.tables, &repository, &alone, &Register::Settings), There::Sent(of));
+        assert!(is_proven(&world.tables, &repository, &Register::Settings));
+    }
+
     // From the newest to the oldest, in pages of any size, each record once.
     #[test]
     fn newest_first() {
@@ -407,7 +427,7 @@ mod tests {
         }
         let until = u64::MAX;
         let all = newest(&world.tables, &repository, (&SCOPE, until), None, usize::MAX);
-        assert_eq!(all.len(), 4 + 11);
+        assert_eq!(all.len(), 4 + 11 + 1);
         assert!(all.is_sorted_by_key(|(register, record)| (Reverse(record.version), register.clone())));
         for limit in [1, 4, 7, 15, 100] {
             let (mut found, mut after) = (Vec::new(), None);
@@ -423,7 +443,7 @@ mod tests {
         let counted = |until: u64| count(&world.tables, &repository, &SCOPE, until);
         let newest = all[0].1.version.hlc;
         let older = all.iter().filter(|(_, record)| record.version.hlc < newest).count() as u64;
-        assert_eq!((counted(u64::MAX), counted(newest - 1), counted(0)), (15, older, 0));
+        assert_eq!((counted(u64::MAX), counted(newest - 1), counted(0)), (16, older, 0));
         let found = super::newest(&world.tables, &repository, (&SCOPE, newest - 1), None, 99);
         assert_eq!(found.len() as u64, older);
     }

@@ -54,7 +54,7 @@ pub fn manifest_rank(tables: &impl TablesRead, repository: &RepositoryKey, diges
 }
 
 /// What the register of a repository's settings is here.
-pub(super) fn settings_rank(tables: &impl TablesRead, repository: &RepositoryKey) -> Rank {
+pub fn settings_rank(tables: &impl TablesRead, repository: &RepositoryKey) -> Rank {
     settings::read(tables, repository).map_or(Rank::NEVER, |(_, version)| Rank::of_set(version, version))
 }
 
@@ -276,10 +276,7 @@ impl Apply for PutRemoteSettings {
     fn apply<T: Tables>(self, context: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
         let PutRemoteSettings { repository, settings: wish, version } = self;
         let row = repository::require(tables, &repository)?;
-        let (rank, own) = (Rank::of_set(version, version), settings_rank(tables, &repository));
-        // the same setting mends a row that was damaged since
-        let mends = rank == own && !settings::is_proven(tables, &repository);
-        if rank <= own && !mends {
+        if Rank::of_set(version, version) <= settings_rank(tables, &repository) {
             return Ok(Reply::Superseded);
         }
         follow(tables, context, repository.slot(), version)?;

@@ -48,10 +48,16 @@ impl RulesRow {
         sending.any(|standing| standing.since_index < index && (is_own || standing.rule.transitive))
     }
 
-    /// Whether settings of a repository are sent to a region; `is_own`: this region set them.
-    pub fn sends_settings(&self, name: &RepositoryName, region: &RegionName, is_own: bool) -> bool {
+    /// Whether settings of a repository that were set at a log index are sent to a region; `is_own`: by this region.
+    /// Others' are where any rule sends on what others made.
+    pub fn sends_settings(&self, name: &RepositoryName, region: &RegionName, (index, is_own): (u64, bool)) -> bool {
         let mut sending = self.sending(name, region);
-        sending.any(|standing| standing.rule.settings && (is_own || standing.rule.transitive))
+        sending.any(|standing| standing.rule.settings && standing.since_index < index)
+            && (is_own || self.is_transitive(name, region))
+    }
+
+    fn is_transitive(&self, name: &RepositoryName, region: &RegionName) -> bool {
+        self.sending(name, region).any(|standing| standing.rule.transitive)
     }
 
     /// Whether a delete in a repository, made at a log index, is to be followed in a region.
@@ -93,9 +99,13 @@ impl RulesRow {
             true => 0,
             false => hlc_of(standing.since_ms),
         };
+        let settings = |standing: &StandingRule| match standing.since_index <= filled {
+            true => 0,
+            false => hlc_of(standing.since_ms),
+        };
         let own = self.sending(name, region).map(since).min()?;
         let others = self.sending(name, region).filter(|standing| standing.rule.transitive).map(since).min();
-        let settings = self.sending(name, region).any(|standing| standing.rule.settings);
+        let settings = self.sending(name, region).filter(|standing| standing.rule.settings).map(settings).min();
         Some(Scope { source, destination, since: Since { own, others, settings } })
     }
 
@@ -117,10 +127,10 @@ impl RulesRow {
         let beginning = |is_so: bool| if is_so { 0 } else { u64::MAX };
         let since = Since {
             own: beginning(filling().next().is_some()),
-            others: asking()
-                .any(|standing| standing.rule.transitive)
+            others: self
+                .is_transitive(name, region)
                 .then(|| beginning(filling().any(|standing| standing.rule.transitive))),
-            settings: asking().any(|standing| standing.rule.settings),
+            settings: asking().any(|standing| standing.rule.settings).then_some(0),
         };
         Some(Fill { until, since })
     }
@@ -292,18 +302,30 @@ mod tests {
         let since = |name: &RepositoryName, filled: u64| row.scope(name, &eu, (1, 2), filled).unwrap().since.own;
         assert!(since(&prod, second) > since(&team, second) && since(&team, third) > 0);
         assert_eq!(since(&prod, third), 0);
-        assert_eq!(row.fills(&prod, &eu, second).unwrap().since, Since { own: 0, others: None, settings: false });
+        assert_eq!(row.fills(&prod, &eu, second).unwrap().since, Since { own: 0, others: None, settings: None });
         assert_eq!(row.sent(&eu).iter().filter(|sent| sent.covers(&prod)).count(), 1);
-        // settings are sent where a rule says so, whenever they were set
-        assert!(!row.sends_settings(&team, &eu, true));
-        world.ok(put(&[Rule { settings: true, ..rule("eu", "team/") }, rule("eu", "prod/")]));
-        let row = read(&world.tables, RegistryId::DEFAULT);
-        assert!(row.sends_settings(&team, &eu, true) && !row.sends_settings(&team, &eu, false));
-        assert!(!row.sends_settings(&prod, &eu, true));
-        let compares = |name: &RepositoryName| row.scope(name, &eu, (1, 2), 0).unwrap().since.settings;
-        assert!(compares(&team) && !compares(&prod));
+        // settings are sent where a rule says so, those from before it once the region has them
+        let sends = |row: &RulesRow, name, index, is_own| row.sends_settings(name, &eu, (index, is_own));
+        assert!(!sends(&row, &team, u64::MAX, true));
+        let with = Rule { settings: true, ..rule("eu", "team/") };
+        world.ok(put(&[with.clone(), rule("eu", "prod/")]));
+        let (row, fourth) = (read(&world.tables, RegistryId::DEFAULT), world.index);
+        assert!(sends(&row, &team, fourth + 1, true) && !sends(&row, &team, fourth, true));
+        assert!(!sends(&row, &team, fourth + 1, false) && !sends(&row, &prod, fourth + 1, true));
+        let compared = |name, filled| row.scope(name, &eu, (1, 2), filled).unwrap().since.settings;
+        assert!(compared(&team, third) > Some(0) && compared(&team, fourth) == Some(0));
+        assert_eq!(compared(&prod, fourth), None);
         let fill = row.fills(&team, &eu, third).unwrap().since;
-        assert!(fill.settings && fill.is_of_settings() && row.backfill(&eu) == world.index);
+        assert_eq!(fill, Since { own: u64::MAX, others: None, settings: Some(0) });
+        assert!(fill.is_of_settings() && row.backfill(&eu) == fourth);
+        // and what others set where another rule sends on what others made
+        let on = Rule { transitive: true, ..rule("eu", "team/app") };
+        world.ok(put(&[with, on]));
+        let row = read(&world.tables, RegistryId::DEFAULT);
+        assert!(sends(&row, &team, world.index + 1, false));
+        let fill = row.fills(&team, &eu, third).unwrap().since;
+        assert_eq!(fill, Since { own: u64::MAX, others: Some(u64::MAX), settings: Some(0) });
+        assert!(row.scope(&team, &eu, (1, 2), fourth).unwrap().since.others.is_some());
         world.ok(put(&[rule("eu", "team/")]));
         // one that sends on does so from its own beginning
         let on = Rule { transitive: true, ..rule("eu", "team/") };

@@ -192,11 +192,14 @@ impl Apply for CreateRepository {
             deleted: false,
         };
         tables.put(keys::repository(slot, id), codec::encode(&row));
-        let is_set = row.settings != Settings::default();
-        if is_set && context.level >= LEVEL_3 {
+        if context.level >= LEVEL_3 {
             let key = RepositoryKey { registry, name: row.name.clone(), id };
-            let (version, wish) = (tag::next_version(tables, slot, context), row.settings.clone());
-            settings::set(tables, context, &key, (row, wish), version);
+            if row.settings == Settings::default() {
+                settings::note(tables, &key, &row);
+            } else {
+                let (version, wish) = (tag::next_version(tables, slot, context), row.settings.clone());
+                settings::set(tables, context, &key, (row, wish), version);
+            }
         }
         Ok(Reply::Repository { id, created: true })
     }
@@ -220,6 +223,10 @@ impl Apply for ChangeRepository {
         let ChangeRepository { key, settings: wish } = self;
         let row = require(tables, &key)?;
         if context.level >= LEVEL_3 {
+            // the same again would be the newer word, beside another one that is on its way
+            if wish == row.settings {
+                return Ok(Reply::Done);
+            }
             let version = tag::next_version(tables, key.slot(), context);
             settings::set(tables, context, &key, (row, wish), version);
         } else {

@@ -1,61 +1,66 @@
 //! What an owner set of a repository, as a register that regions share: the newer setting stands everywhere.
 //!
-//! The settings themselves are in the repository's row. A row beside it tells when they were set, and which they were:
-//! a repository's row that was altered beneath the commands contradicts it. Source: consensus-and-faults §6.3.
+//! The settings in force are in the repository's row. A row beside it tells when they were set, and once more which
+//! they were: a repository's row that was altered beneath the commands contradicts it, and is mended by it. From level
+//! 3 on every repository has one; of version zero while nobody has set anything. Source: consensus-and-faults §6.3.
 
 use bincode::{Decode, Encode};
 
 use super::apply::Context;
 use super::codec::{self, Stored};
-use super::keys;
+use super::command::Apply;
+use super::keys::{self, Slot};
 use super::outbox::{self, Change};
+use super::reply::Reply;
 use super::repository::{self, RepositoryKey, RepositoryRow, Settings};
 use super::tables::{Tables, TablesRead};
 use super::upgrade::LEVEL_3;
 use super::{clock, cluster};
+use crate::decide::tag_move::{Mutability, TagFilters};
 use crate::vocabulary::digest::Digest;
+use crate::vocabulary::refusal::Refusal;
 use crate::vocabulary::version::Version;
 
-/// Beside the row of a repository whose settings were set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+/// Beside the row of a repository.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct SettingsRow {
-    /// Version of the setting.
+    /// Version of the setting; zero while nobody has set any.
     pub version: Version,
     /// What was set.
-    pub digest: Digest,
+    pub settings: Settings,
 }
 
 impl Stored for SettingsRow {}
 
-/// SHA-256 of settings as they are stored: what two regions compare.
+/// What two regions compare: SHA-256 over lines that name what is not as it is by default, so that a setting that
+/// another release does not know differs only where it is set.
 pub fn digest(settings: &Settings) -> Digest {
-    Digest::sha256(&codec::encode_bare(settings))
+    let Settings { mutability, sparse } = settings;
+    let (mode, excluded) = match mutability {
+        Mutability::Mutable => ("", None),
+        Mutability::Immutable => ("immutable\n", None),
+        Mutability::MutableWithExclusion(filters) => ("mutable but\n", Some(filters)),
+        Mutability::ImmutableWithExclusion(filters) => ("immutable but\n", Some(filters)),
+    };
+    let excluded = excluded.into_iter().flat_map(TagFilters::iter).map(|filter| format!("{filter}\n"));
+    let sparse = if *sparse { "sparse\n" } else { "" };
+    Digest::sha256(format!("{mode}{}{sparse}", excluded.collect::<String>()).as_bytes())
 }
 
-fn row(tables: &impl TablesRead, repository: &RepositoryKey) -> Option<SettingsRow> {
+fn noted(tables: &impl TablesRead, repository: &RepositoryKey) -> Option<SettingsRow> {
     tables.get(&keys::settings(repository.slot(), repository.id)).map(|bytes| codec::row(&bytes))
 }
 
 /// The settings of a repository and their version; `None` while nobody has set any.
 pub fn read(tables: &impl TablesRead, repository: &RepositoryKey) -> Option<(Settings, Version)> {
-    let found = repository::live(tables, repository)?;
-    if let Some(SettingsRow { version, .. }) = row(tables, repository) {
-        return Some((found.settings, version));
-    }
-    // set below level 3, where nobody noted when
-    let version = Version {
-        home_epoch: 0,
-        hlc: clock::hlc_at(found.created_at_ms, LEVEL_3),
-        region: cluster::region_number(tables),
-    };
-    (found.settings != Settings::default()).then_some((found.settings, version))
+    let version = noted(tables, repository).map(|row| row.version).filter(|version| *version != Version::default())?;
+    Some((repository::live(tables, repository)?.settings, version))
 }
 
 /// Whether a repository's row says what was set.
 pub fn is_proven(tables: &impl TablesRead, repository: &RepositoryKey) -> bool {
     let settings = repository::live(tables, repository).map(|found| found.settings);
-    let noted = row(tables, repository).map(|row| row.digest);
-    noted.zip(settings).is_none_or(|(noted, settings)| noted == digest(&settings))
+    noted(tables, repository).map(|row| row.settings) == settings
 }
 
 /// Sets them in a repository's row, and notes that.
@@ -67,11 +72,56 @@ pub(super) fn set(
     version: Version,
 ) {
     let (slot, id) = (repository.slot(), repository.id);
-    let noted = SettingsRow { version, digest: digest(&settings) };
     let change = Change::SettingsSet { settings: settings.clone(), version };
+    let row = SettingsRow { version, settings: settings.clone() };
     tables.put(keys::repository(slot, id), codec::encode(&RepositoryRow { settings, ..before }));
-    tables.put(keys::settings(slot, id), codec::encode(&noted));
+    tables.put(keys::settings(slot, id), codec::encode(&row));
     outbox::note(tables, context, repository, change);
+}
+
+/// Notes the settings of a repository that is made, or that was made below level 3: those that are not the default were
+/// set when it was made, by this region.
+pub(super) fn note(tables: &mut impl Tables, repository: &RepositoryKey, row: &RepositoryRow) {
+    let set = Version {
+        home_epoch: 0,
+        hlc: clock::hlc_at(row.created_at_ms, LEVEL_3),
+        region: cluster::region_number(tables),
+    };
+    let version = if row.settings == Settings::default() { Version::default() } else { set };
+    let noted = SettingsRow { version, settings: row.settings.clone() };
+    tables.put(keys::settings(repository.slot(), repository.id), codec::encode(&noted));
+}
+
+/// Brings the settings in a repository's row, which was damaged beneath the commands, back in line with what was noted
+/// beside it. No change for anybody else.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct MendSettings {
+    /// Of which.
+    pub repository: RepositoryKey,
+}
+
+impl Apply for MendSettings {
+    fn slot(&self) -> Slot {
+        self.repository.slot()
+    }
+
+    fn apply<T: Tables>(self, _: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
+        let repository = &self.repository;
+        let row = repository::require(tables, repository)?;
+        match noted(tables, repository) {
+            Some(SettingsRow { settings, .. }) if settings == row.settings => return Ok(Reply::Unchanged),
+            Some(SettingsRow { settings, .. }) => {
+                let key = keys::repository(repository.slot(), repository.id);
+                tables.put(key, codec::encode(&RepositoryRow { settings, ..row }));
+            }
+            // without a witness they stand, and rank below all others
+            None => {
+                let noted = SettingsRow { version: Version::default(), settings: row.settings };
+                tables.put(keys::settings(repository.slot(), repository.id), codec::encode(&noted));
+            }
+        }
+        Ok(Reply::Done)
+    }
 }
 
 #[cfg(test)]
@@ -136,30 +186,73 @@ mod tests {
         assert!(settings == Settings::default() && version.hlc > later && version.region == 1);
     }
 
-    // Settings from before their versions were kept count as set when the repository was made, by this region.
+    // Settings from below level 3 count as set when the repository was made, by this region; the default as never set.
     #[test]
     fn settings_of_before() {
         let (mut world, repository) = world(immutable());
-        world.tables.write([(keys::settings(repository.slot(), repository.id), None)].into());
-        let (settings, version) = read(&world.tables, &repository).unwrap();
-        let created_at_ms = repository::live(&world.tables, &repository).unwrap().created_at_ms;
-        assert_eq!((settings, version.hlc, version.region), (immutable(), created_at_ms * 1000, 1));
+        let row = repository::live(&world.tables, &repository).unwrap();
+        let (key, at) = (keys::settings(repository.slot(), repository.id), row.created_at_ms * 1000);
+        let mut tables = world.tables.clone();
+        note(&mut tables, &repository, &row);
+        world.tables = tables;
+        assert_eq!(read(&world.tables, &repository).map(|(_, version)| (version.hlc, version.region)), Some((at, 1)));
+        let mut tables = world.tables.clone();
+        note(&mut tables, &repository, &RepositoryRow { settings: Settings::default(), ..row });
+        let noted: SettingsRow = codec::row(&tables.get(&key).unwrap());
+        assert_eq!(noted, SettingsRow { version: Version::default(), settings: Settings::default() });
     }
 
-    // A row that was altered beneath the commands contradicts what was noted, and is made what the other region has of
-    // the same setting.
+    // Setting what is set already, as a change of something else may, is no newer word.
+    #[test]
+    fn the_same_again_is_no_change() {
+        let (mut world, repository) = world(Settings::default());
+        world.ok(remote(&repository, immutable(), 10));
+        let before = (read(&world.tables, &repository), told(&world, &repository));
+        world.ok(ChangeRepository { key: repository.clone(), settings: immutable() });
+        assert_eq!((read(&world.tables, &repository), told(&world, &repository)), before);
+    }
+
+    // Any part of the settings shows in what is compared, and the default is nothing.
+    #[test]
+    fn digests() {
+        let filters = |texts: &[&str]| {
+            TagFilters::new(texts.iter().map(|text| crate::decide::tag_move::TagFilter::parse(text).unwrap())).unwrap()
+        };
+        let of = |mutability, sparse| digest(&Settings { mutability, sparse });
+        let all = [
+            of(Mutability::Mutable, false),
+            of(Mutability::Mutable, true),
+            of(Mutability::Immutable, false),
+            of(Mutability::MutableWithExclusion(filters(&["a"])), false),
+            of(Mutability::ImmutableWithExclusion(filters(&["a"])), false),
+            of(Mutability::ImmutableWithExclusion(filters(&["a", "b"])), false),
+            of(Mutability::ImmutableWithExclusion(filters(&["a", "b"])), true),
+        ];
+        assert_eq!(all[0], Digest::sha256(b""));
+        assert_eq!(std::collections::BTreeSet::from(all).len(), all.len());
+    }
+
+    // A row that was altered beneath the commands contradicts what was noted, and is mended by that; what is in order
+    // stays.
     #[test]
     fn damage_shows() {
         let (mut world, repository) = world(Settings::default());
         world.ok(remote(&repository, immutable(), 10));
-        assert!(is_proven(&world.tables, &repository));
+        let mend = || MendSettings { repository: repository.clone() };
+        assert_eq!(world.ok(mend()), Reply::Unchanged);
         let row = repository::live(&world.tables, &repository).unwrap();
         let damaged = RepositoryRow { settings: Settings::default(), ..row };
         let key = keys::repository(repository.slot(), repository.id);
         world.tables.write([(key, Some(codec::encode(&damaged)))].into());
         assert!(!is_proven(&world.tables, &repository));
-        world.ok(remote(&repository, immutable(), 10));
+        world.ok(mend());
         assert!(is_proven(&world.tables, &repository));
-        assert_eq!(read(&world.tables, &repository).unwrap().0, immutable());
+        let (settings, version) = read(&world.tables, &repository).unwrap();
+        assert_eq!((settings, version.hlc), (immutable(), 10));
+        // a witness that is gone
+        world.tables.write([(keys::settings(repository.slot(), repository.id), None)].into());
+        assert!(!is_proven(&world.tables, &repository));
+        world.ok(mend());
+        assert!(is_proven(&world.tables, &repository) && read(&world.tables, &repository).is_none());
     }
 }

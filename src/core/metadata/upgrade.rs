@@ -24,7 +24,7 @@ use super::keys::{self, SLOTS, SYSTEM, Slot, table};
 use super::node::{self, NodeState};
 use super::reply::Reply;
 use super::tables::{Tables, TablesRead};
-use super::{repository, tag, untagged, usage};
+use super::{repository, settings, tag, untagged, usage};
 use crate::vocabulary::refusal::Refusal;
 
 /// The level of 0.2.0; see the table above.
@@ -149,6 +149,7 @@ impl Apply for MigrateSlot {
                 && let Some(row) = repository::live(tables, &key)
             {
                 tag::rank_anew(tables, &key, &row.settings);
+                settings::note(tables, &key, &row);
             }
         }
         tables.put(keys::of_slot(self.slot, table::SLOT_LEVEL), codec::encode(&SlotLevelRow(level)));

@@ -12,6 +12,7 @@ use super::staged;
 use super::store::Inner;
 use super::sums::Sums;
 use super::wait::Wait;
+use crate::blob::store::error::is_of_now;
 use crate::blob::store::lock::DigestLock;
 use crate::blob::store::tally::Tally;
 use crate::blob::store::{BlobKey, READ_BYTES_MAX, Scrubbed, StoreError, StoreResult};
@@ -28,6 +29,7 @@ impl Inner {
         let file = match shard.open_read(&name) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(StoreError::NotFound),
+            Err(error) if is_of_now(&error) => return Err(shard.error("open", &name, error)),
             Err(_) => return Ok(Scrubbed::Bad),
         };
         let size_bytes = file.metadata().map_err(|error| shard.error("stat", &name, error))?.len();
@@ -36,8 +38,12 @@ impl Inner {
         let mut tally = Tally::new(key.digest.algorithm());
         while tally.offset() < size_bytes {
             let until = (tally.offset() + READ_BYTES_MAX as u64).min(size_bytes);
-            if staged::feed(&file, &mut tally, until).is_err() {
-                return Ok(Scrubbed::Bad);
+            match staged::feed(&file, &mut tally, until) {
+                Ok(()) => {}
+                Err(StoreError::Io { source, what }) if is_of_now(&source) => {
+                    return Err(StoreError::Io { source, what });
+                }
+                Err(_) => return Ok(Scrubbed::Bad),
             }
             if pace(tally.offset()).is_break() {
                 return Ok(Scrubbed::Stopped);

@@ -91,8 +91,8 @@ pub struct Since {
     pub own: u64,
     /// Of what it has from other regions; `None`: no rule sends that on.
     pub others: Option<u64>,
-    /// Settings are sent, whenever they were set.
-    pub settings: bool,
+    /// Of settings, whoever's of these; `None`: no rule sends any.
+    pub settings: Option<u64>,
 }
 
 impl Since {
@@ -123,12 +123,16 @@ impl Scope {
 
     /// Whether a record is compared.
     pub fn covers(&self, register: &Register, record: &Record) -> bool {
-        let Version { region, .. } = record.version;
+        let Version { hlc, region, .. } = record.version;
         match register {
             Register::Manifest(_) | Register::Tag(_) => self.covers_version(record.version),
-            // who has settings copied wants them equal, not only those of the future
-            Register::Settings if region == self.source => self.since.settings,
-            Register::Settings => self.since.settings && region != self.destination && self.since.others.is_some(),
+            Register::Settings => {
+                let is_meant = match region == self.source {
+                    true => true,
+                    false => region != self.destination && self.since.others.is_some(),
+                };
+                is_meant && self.since.settings.is_some_and(|since| hlc > since)
+            }
         }
     }
 
@@ -438,7 +442,7 @@ mod tests {
     // What the rule does not send is not compared.
     #[test]
     fn scopes() {
-        let since = Since { own: 10, others: None, settings: false };
+        let since = Since { own: 10, others: None, settings: None };
         let scope = Scope { source: 1, destination: 2, since };
         let covers = |scope: &Scope, record: &Record| scope.covers(&Register::Manifest(record.digest), record);
         assert!(covers(&scope, &record(b"1", 11, 1)));
@@ -447,12 +451,12 @@ mod tests {
         assert!(covers(&on, &record(b"1", 11, 1)) && covers(&on, &record(b"1", 6, 3)));
         assert!(!covers(&on, &record(b"1", 5, 3)) && !covers(&on, &record(b"1", 9, 1)));
         assert!(!covers(&on, &record(b"1", 11, 2)), "what the destination made does not come back");
-        let with = Scope { since: Since { settings: true, ..since }, ..scope };
+        let with = Scope { since: Since { settings: Some(0), ..since }, ..scope };
         let (old, other) = (record(b"1", 1, 1), record(b"1", 99, 3));
         assert!(with.covers(&Register::Settings, &old) && !scope.covers(&Register::Settings, &old));
         assert!(!with.covers(&Register::Settings, &other) && !with.covers(&Register::Settings, &record(b"1", 99, 2)));
-        let on_with = Scope { since: Since { settings: true, ..on.since }, ..on };
-        assert!(on_with.covers(&Register::Settings, &other));
+        let on_with = Scope { since: Since { settings: Some(5), ..on.since }, ..on };
+        assert!(on_with.covers(&Register::Settings, &other) && !on_with.covers(&Register::Settings, &old));
         let turned = on.turned();
         assert!(covers(&turned, &record(b"1", 11, 2)) && !covers(&turned, &record(b"1", 10, 2)));
         assert!(!covers(&turned, &record(b"1", 11, 1)) && !covers(&turned, &record(b"1", 11, 3)));

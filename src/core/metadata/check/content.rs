@@ -10,7 +10,7 @@ use super::super::link::{LinkRow, LooseRow};
 use super::super::manifest::{ManifestRow, ReferencesRow};
 use super::super::referrer::ReferrerRow;
 use super::super::repository::{NameRow, RepositoryRow};
-use super::super::settings::{self, SettingsRow};
+use super::super::settings::SettingsRow;
 use super::super::tables::TablesRead;
 use super::super::tag::{JournalRow, TagRow};
 use super::super::untagged::UntaggedRow;
@@ -112,7 +112,7 @@ impl<T: TablesRead> Inside<'_, T> {
             table::SETTINGS => {
                 let noted: SettingsRow = value(bytes)?;
                 let row: Option<RepositoryRow> = get(self.tables, &keys::repository(self.slot, self.id));
-                let fits = row.is_some_and(|row| settings::digest(&row.settings) == noted.digest);
+                let fits = row.is_some_and(|row| row.settings == noted.settings);
                 ensure(!is_live || fits, || "the settings are not those that were set".to_owned())
             }
             table::LINK => self.link(key, value(bytes)?, is_live),

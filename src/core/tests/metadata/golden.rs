@@ -39,6 +39,7 @@ use registry_core::metadata::reply::{Outcome, Reply, TagMove};
 use registry_core::metadata::repository::{
     ChangeRepository, CreateRepository, DeleteRepository, PurgeRepository, RepositoryKey, Settings,
 };
+use registry_core::metadata::settings::MendSettings;
 use registry_core::metadata::sweep::{Condemn, Sweep};
 use registry_core::metadata::tables::TablesRead;
 use registry_core::metadata::tag::{DeleteTag, Version};
@@ -275,6 +276,7 @@ fn region_commands() -> Vec<Command> {
         NoteOffer { number: 2, offer: OfferRow(vec![sent]) }.into(),
         PutPlaces { places }.into(),
         TakeOverRegion { number: 2, complete_ms: 70_000 }.into(),
+        MendSettings { repository: key() }.into(),
         PutRemoteSettings { repository: key(), settings: Settings::default(), version }.into(),
     ]
 }

@@ -136,7 +136,7 @@ fn settle(regions: &mut [Region; 2]) {
 
 /// Why each register of one region that the other has a record of is there as it is; and whether their sums are equal.
 fn compare(source: &Region, destination: &Region) -> (Vec<Verdict>, bool) {
-    let since = Since { settings: true, ..Since::default() };
+    let since = Since { settings: Some(0), ..Since::default() };
     let scope = Scope { source: source.number, destination: destination.number, since };
     let all = |region: &Region| register::page(&region.world.tables, &region.repository, &scope, None, usize::MAX).0;
     let (sent, taken) = (all(source), all(destination));

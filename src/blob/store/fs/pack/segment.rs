@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::record::{Entry, HEADER_BYTES, Place, TRAILER_BYTES, Trailer};
 use super::scan;
+use crate::blob::store::error::is_of_now;
 use crate::blob::store::fs::wait::{Wait, read_exact};
 use crate::blob::store::{BlobKey, StoreError, StoreResult};
 
@@ -59,6 +60,7 @@ impl Segment {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && wait == Wait::Never => return Ok(None),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(damaged("segment is cut off")),
+            Err(error) if is_of_now(&error) => return Err(StoreError::io("read a pack segment", error)),
             Err(_) => return Err(damaged("unreadable")),
         }
         if self.place.decode_header(entry.offset, &bytes).as_ref() != Some(entry) {
