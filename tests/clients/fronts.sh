@@ -5,7 +5,9 @@ ASKED=$WORK/asked
 fronts_pid=
 fronts() {
   [ -z "$fronts_pid" ] || { kill "$fronts_pid"; wait "$fronts_pid"; } 2>/dev/null
-  python3 "$HERE/front.py" "$ASKED" "$@" >"$WORK/fronts.log" 2>&1 &
+  # at once, not by who comes: the ones before have said that they are ready
+  : >"$WORK/fronts.log"
+  python3 "$HERE/front.py" "$ASKED" "$@" >>"$WORK/fronts.log" 2>&1 &
   fronts_pid=$!; ends $fronts_pid
   for _ in $(seq 100); do grep -q '^ready' "$WORK/fronts.log" && return; sleep 0.1; done
   tail -n 5 "$WORK/fronts.log"; return 1
