@@ -55,7 +55,8 @@ def is_sent(name, record, since, origin):
     time, region = hlc(record[1])
     own, others, settings = since
     if name == SETTINGS:
-        return settings is not None and time > settings and (region == origin or others is not None)
+        is_meant = region == origin or (others is not None and time > others)
+        return settings is not None and time > settings and is_meant
     return time > own if region == origin else others is not None and time > others
 
 

@@ -74,8 +74,9 @@ impl CheckedCopies {
 }
 
 impl Registry {
-    /// Has all copies of a blob that a repository holds read and hashed, and takes the bad ones off its record, as the
-    /// nodes' scrub does. `None` if the repository does not hold it, and no manifest of it says that it should.
+    /// Has all copies of a blob that a repository holds read and hashed. Bad ones go off its record, as by the nodes'
+    /// scrub; those that are not there at all this takes off. `None` if the repository does not hold it, and no
+    /// manifest of it says that it should.
     pub async fn check_copies(&self, permit: &Permit, digest: &Digest) -> Result<Option<CheckedCopies>, Refusal> {
         self.metadata().ready(Consistency::Linearizable).await?;
         let found = self.metadata().peek(|view| {
@@ -87,14 +88,12 @@ impl Registry {
         let Some(row) = found else { return Ok(None) };
         let mut checked = CheckedCopies::default();
         let Some(BlobRow { generation, stores, .. }) = row else { return Ok(Some(checked)) };
-        let (mut rotten, mut off) = (Vec::new(), Vec::new());
+        let (mut rotten, mut off) = (0, Vec::new());
         for (store, verified) in self.transfer().verify(BlobKey::new(*digest, generation), &stores).await {
             match verified {
                 Ok(Verified::Good) => checked.good += 1,
-                Ok(Verified::Bad) => {
-                    rotten.push(store);
-                    off.push(store);
-                }
+                // its node takes it off the record: by the time that all have answered, a good one may be in its place
+                Ok(Verified::Bad) => rotten += 1,
                 Ok(Verified::Missing) => off.push(store),
                 Err(error) => {
                     tracing::debug!(%digest, %store, %error, "a copy could not be hashed");
@@ -106,14 +105,13 @@ impl Registry {
             // a node that is behind would take what was let go for a loss
             self.metadata().ready(Consistency::Linearizable).await?;
         }
-        // a copy that was let go meanwhile is not missing; a rotten one was read, and may be off the record already
+        // what was let go meanwhile is not missing
         let row = self.metadata().peek(|view| blob::read(view, digest)).filter(|row| row.generation == generation);
         off.retain(|store| row.as_ref().is_some_and(|row| row.stores.contains(store)));
         let is_new = |store: &&StoreId| !stores.contains(store);
         let new = row.as_ref().map_or(0, |row| row.stores.iter().filter(is_new).count());
         checked.unread += u32::try_from(new).unwrap_or(u32::MAX);
-        let missing = off.iter().filter(|store| !rotten.contains(store)).count();
-        checked.bad = u32::try_from(rotten.len() + missing).unwrap_or(u32::MAX);
+        checked.bad = rotten + u32::try_from(off.len()).unwrap_or(u32::MAX);
         if off.is_empty() {
             let is_known = row.is_some() || checked.bad > 0;
             return Ok(is_known.then_some(checked));

@@ -208,16 +208,19 @@ impl Comparer {
             let now = tokio::time::Instant::now();
             let changed = self.status.take_changed();
             // too many may have changed to be named
-            let is_whole = is_asked || now >= all_at || changed.is_none();
+            let is_due = is_asked || now >= all_at;
+            let is_whole = is_due || changed.is_none();
             let names: Vec<RepositoryName> =
                 if is_whole { Vec::new() } else { changed.unwrap_or_default().into_iter().collect() };
             if is_whole || !names.is_empty() {
                 let is_over = tokio::select! {
                     () = stop.cancelled() => return,
-                    is_over = self.compare(&names, (is_whole, is_asked || now >= all_at)) => is_over,
+                    is_over = self.compare(&names, (is_whole, is_due)) => is_over,
                 };
                 match (is_over, is_whole) {
-                    (true, true) => all_at = now + ALL_EVERY,
+                    (true, true) if is_due => all_at = now + ALL_EVERY,
+                    // made because much had changed: blobs are hashed when it is due all the same
+                    (true, true) => {}
                     (false, true) => all_at = now,
                     (true, false) => {}
                     (false, false) => self.status.put_changed(names),

@@ -119,7 +119,7 @@ impl Account {
             let Some((key, scope, until)) = self.backfill_scope(view, done, &name) else { return Some(empty) };
             let from = within.and_then(|(_, record)| record.as_ref());
             let records = register::newest(view, &key, (&scope, until), from, VIEW_RECORDS);
-            // what contradicts what was noted is mended before it goes anywhere
+            // what contradicts what was noted goes nowhere: a comparison has it mended, and brings it then
             let is_proven = settings::is_proven(view, &key);
             let settings = settings::read(view, &key).filter(|_| is_proven).map(|(settings, _)| settings);
             Some(Page { is_last: records.len() < VIEW_RECORDS, records, settings, ..empty })

@@ -28,6 +28,10 @@ const FAILURES_MAX: u64 = 3;
 /// How long it goes on.
 const LASTS_MAX: Duration = Duration::from_millis(SAMPLE_MS_MAX);
 
+/// Between two looks for a gap.
+const LOOK: Duration = Duration::from_secs(1);
+
+const GAP: &str = "the stream has a gap, which is closed first: the rest is left to the next comparison";
 const TOO_OLD: &str = "the other region's nodes are too old to hash their copies when asked";
 const BROKEN_OFF: &str = "it took too long, or copies could not be read: the rest is left to the next comparison";
 const DOUBTFUL: &str = "no other copy could be read now: compare again when all nodes are there";
@@ -90,15 +94,18 @@ impl Comparer {
         self.tell(|report| report.sample = Some(SampleReport::default()));
         let (mut failures, mut unread, began) = (0, 0, Instant::now());
         for (name, blob) in draw.drawn() {
-            // the stream waits for a comparison that closes its gap, and that one for this
-            if began.elapsed() > LASTS_MAX || unread >= FAILURES_MAX || self.status.state().has_gap {
-                self.tell_problem(Some(BROKEN_OFF.to_owned()));
-                return;
+            if began.elapsed() > LASTS_MAX || unread >= FAILURES_MAX {
+                return self.tell_problem(Some(BROKEN_OFF.to_owned()));
             }
             let asks = async {
                 if failures < FAILURES_MAX { Some(self.source.verify(&name, &blob.digest).await) } else { None }
             };
-            let (here, there) = tokio::join!(self.arrivals.check_copies(&name, &blob.digest), asks);
+            let both = async { tokio::join!(self.arrivals.check_copies(&name, &blob.digest), asks) };
+            let (here, there) = tokio::select! {
+                both = both => both,
+                // the stream waits for a comparison that closes its gap, and that one for this
+                () = self.gap() => return self.tell_problem(Some(GAP.to_owned())),
+            };
             // it was deleted meanwhile, here or there, or is not sent any more
             let is_moved = there == Some(Err(Problem::Moved));
             if here == Ok(None) || is_moved && matches!(here, Ok(Some(good)) if !good.is_bad()) {
@@ -117,6 +124,13 @@ impl Comparer {
             unread += u64::from(here.is_none_or(|here| here.unread > 0));
             self.count(&blob, (here, there), here_failed.or(there_failed));
             self.settle_bytes(&name, &blob, (here, there)).await;
+        }
+    }
+
+    /// Waits until the stream has a gap.
+    async fn gap(&self) {
+        while !self.status.state().has_gap {
+            tokio::time::sleep(LOOK).await;
         }
     }
 

@@ -66,6 +66,9 @@ fn r15_settings_follow() {
 
     // a quota is each region's own, and no word about settings
     make(&us, "PATCH", "/v1/repositories/team/app", &json!({ "quota": { "bytes": 1_000_000_000 } }));
+    let quiet = verify(&us, "eu");
+    assert_eq!((&quiet["clean"], &quiet["verdicts"]["won_here"]), (&json!(true), &Value::Null), "{quiet:#}");
+    assert!(equal(&eu, "eu", &us, "us").0, "{}", equal(&eu, "eu", &us, "us").1);
     let change = json!({ "mutability": "immutable", "exclusions": [], "sparse": true });
     set(&eu, "team/app", &change);
     follows(&us, "team/app", &change);

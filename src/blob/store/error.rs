@@ -135,11 +135,11 @@ impl StoreError {
     }
 }
 
-/// Whether reading failed for a reason that is not the file's, so that nothing is known of its bytes: too many open
-/// files, no memory, no right.
+/// Whether reading failed for a reason that is not the file's, and goes away: too many open files, no memory. Nothing
+/// is known of its bytes then. A file that may not be read is no use as a copy.
 pub(crate) fn is_of_now(error: &io::Error) -> bool {
     use rustix::io::Errno;
-    let reasons = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN, Errno::INTR, Errno::ACCESS, Errno::PERM];
+    let reasons = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN, Errno::INTR];
     Errno::from_io_error(error).is_some_and(|errno| reasons.contains(&errno))
 }
 
@@ -217,8 +217,8 @@ mod tests {
     #[test]
     fn reasons_that_pass() {
         let of = |errno: Errno| is_of_now(&errno.into());
-        assert!([Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::ACCESS].into_iter().all(of));
-        assert!(![Errno::IO, Errno::NOENT, Errno::ISDIR].into_iter().any(of));
+        assert!([Errno::MFILE, Errno::NFILE, Errno::NOMEM].into_iter().all(of));
+        assert!(![Errno::IO, Errno::NOENT, Errno::ISDIR, Errno::ACCESS].into_iter().any(of));
         assert!(!is_of_now(&io::ErrorKind::UnexpectedEof.into()));
     }
 }

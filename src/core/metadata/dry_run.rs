@@ -27,7 +27,7 @@ use crate::vocabulary::refusal::Refusal;
 use crate::vocabulary::repository_name::RepositoryName;
 
 /// Repositories found in one step.
-const STEP_REPOSITORIES: usize = 64;
+const STEP_REPOSITORIES: usize = 512;
 /// Records counted in one step.
 const STEP_RECORDS: usize = 1024;
 

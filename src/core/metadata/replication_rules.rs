@@ -51,9 +51,15 @@ impl RulesRow {
     /// Whether settings of a repository that were set at a log index are sent to a region; `is_own`: by this region.
     /// Others' are where any rule sends on what others made.
     pub fn sends_settings(&self, name: &RepositoryName, region: &RegionName, (index, is_own): (u64, bool)) -> bool {
-        let mut sending = self.sending(name, region);
-        sending.any(|standing| standing.rule.settings && standing.since_index < index)
-            && (is_own || self.is_transitive(name, region))
+        let by = |is_meant: fn(&Rule) -> bool| {
+            let mut sending = self.sending(name, region);
+            sending.any(|standing| is_meant(&standing.rule) && standing.since_index < index)
+        };
+        by(|rule| rule.settings) && (is_own || by(|rule| rule.transitive))
+    }
+
+    fn sends_any_settings(&self, name: &RepositoryName, region: &RegionName) -> bool {
+        self.sending(name, region).any(|standing| standing.rule.settings)
     }
 
     fn is_transitive(&self, name: &RepositoryName, region: &RegionName) -> bool {
@@ -130,7 +136,9 @@ impl RulesRow {
             others: self
                 .is_transitive(name, region)
                 .then(|| beginning(filling().any(|standing| standing.rule.transitive))),
-            settings: asking().any(|standing| standing.rule.settings).then_some(0),
+            settings: (asking().any(|standing| standing.rule.settings)
+                || self.sends_any_settings(name, region) && filling().any(|standing| standing.rule.transitive))
+            .then_some(0),
         };
         Some(Fill { until, since })
     }
@@ -326,6 +334,11 @@ mod tests {
         let fill = row.fills(&team, &eu, third).unwrap().since;
         assert_eq!(fill, Since { own: u64::MAX, others: Some(u64::MAX), settings: Some(0) });
         assert!(row.scope(&team, &eu, (1, 2), fourth).unwrap().since.others.is_some());
+        // a walk through what others made takes their settings along
+        let filling = Rule { transitive: true, backfill: true, ..rule("eu", "team/app") };
+        world.ok(put(&[Rule { settings: true, ..rule("eu", "team/") }, filling]));
+        let fill = read(&world.tables, RegistryId::DEFAULT).fills(&team, &eu, world.index - 1).unwrap().since;
+        assert_eq!(fill, Since { own: 0, others: Some(0), settings: Some(0) });
         world.ok(put(&[rule("eu", "team/")]));
         // one that sends on does so from its own beginning
         let on = Rule { transitive: true, ..rule("eu", "team/") };

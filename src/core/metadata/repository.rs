@@ -224,7 +224,7 @@ impl Apply for ChangeRepository {
         let row = require(tables, &key)?;
         if context.level >= LEVEL_3 {
             // the same again would be the newer word, beside another one that is on its way
-            if wish == row.settings {
+            if settings::stands(tables, &key, &wish) {
                 return Ok(Reply::Done);
             }
             let version = tag::next_version(tables, key.slot(), context);

@@ -63,6 +63,14 @@ pub fn is_proven(tables: &impl TablesRead, repository: &RepositoryKey) -> bool {
     noted(tables, repository).map(|row| row.settings) == settings
 }
 
+/// Whether these settings are in force, and noted as they should be: setting them again says nothing new.
+pub(super) fn stands(tables: &impl TablesRead, repository: &RepositoryKey, wish: &Settings) -> bool {
+    let is_noted = noted(tables, repository).is_some_and(|row| {
+        row.settings == *wish && (row.version != Version::default() || *wish == Settings::default())
+    });
+    is_noted && is_proven(tables, repository)
+}
+
 /// Sets them in a repository's row, and notes that.
 pub(super) fn set(
     tables: &mut impl Tables,
@@ -114,11 +122,8 @@ impl Apply for MendSettings {
                 let key = keys::repository(repository.slot(), repository.id);
                 tables.put(key, codec::encode(&RepositoryRow { settings, ..row }));
             }
-            // without a witness they stand, and rank below all others
-            None => {
-                let noted = SettingsRow { version: Version::default(), settings: row.settings };
-                tables.put(keys::settings(repository.slot(), repository.id), codec::encode(&noted));
-            }
+            // without a witness they stand, as set when the repository was made
+            None => note(tables, repository, &row),
         }
         Ok(Reply::Done)
     }
@@ -253,6 +258,15 @@ mod tests {
         world.tables.write([(keys::settings(repository.slot(), repository.id), None)].into());
         assert!(!is_proven(&world.tables, &repository));
         world.ok(mend());
-        assert!(is_proven(&world.tables, &repository) && read(&world.tables, &repository).is_none());
+        assert!(is_proven(&world.tables, &repository));
+        assert_eq!(read(&world.tables, &repository).unwrap().1.region, 1);
+        // setting them again is a word where they are not what was noted
+        let key = keys::repository(repository.slot(), repository.id);
+        let row = repository::live(&world.tables, &repository).unwrap();
+        let damaged = RepositoryRow { settings: Settings::default(), ..row };
+        world.tables.write([(key, Some(codec::encode(&damaged)))].into());
+        world.ok(ChangeRepository { key: repository.clone(), settings: Settings::default() });
+        assert!(is_proven(&world.tables, &repository));
+        assert_eq!(read(&world.tables, &repository).unwrap().0, Settings::default());
     }
 }

@@ -127,11 +127,10 @@ impl Scope {
         match register {
             Register::Manifest(_) | Register::Tag(_) => self.covers_version(record.version),
             Register::Settings => {
-                let is_meant = match region == self.source {
-                    true => true,
-                    false => region != self.destination && self.since.others.is_some(),
-                };
-                is_meant && self.since.settings.is_some_and(|since| hlc > since)
+                // where nothing else is walked, what others made is not bounded by that
+                let is_on = |since: u64| since == u64::MAX || hlc > since;
+                let is_others = || region != self.destination && self.since.others.is_some_and(is_on);
+                (region == self.source || is_others()) && self.since.settings.is_some_and(|since| hlc > since)
             }
         }
     }
