@@ -9,7 +9,6 @@
 mod inventory;
 mod progress;
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,7 +20,7 @@ pub use self::progress::{Progress, Scrub};
 use super::driver::{Reconciler, Step, StepFuture};
 use super::pace::{Pace, Rests, pause};
 use super::volume::blocking;
-use crate::blob::store::{BlobKey, BlobStore, Scrubbed, StoreError, StoreResult, WalkCursor};
+use crate::blob::store::{BlobKey, BlobStore, Scrubbed, StoreError, StoreResult, WalkCursor, paced};
 use crate::ground::Shutdown;
 use crate::ground::traffic::Traffic;
 use crate::metadata::Metadata;
@@ -30,8 +29,6 @@ use crate::metadata::Metadata;
 const FILES_PER_STEP: usize = 32;
 /// It has time.
 const RESTS: Rests = Rests { busy: 9.0, quiet: 3.0 };
-/// Longest sleep between two reads, so that a pause and the end of the process are seen.
-const SLEEP_MAX: Duration = Duration::from_millis(200);
 
 /// Every node's job: verifies the copies on its volume.
 pub struct ScrubCopies {
@@ -95,16 +92,8 @@ impl ScrubCopies {
         let (scrub, shutdown, bytes_per_s) = (self.scrub.clone(), self.shutdown.clone(), self.bytes_per_s);
         let verify = move |store: &dyn BlobStore| {
             let began = Instant::now();
-            store.verify(&key, &mut |bytes| loop {
-                if shutdown.is_requested() || scrub.is_paused() {
-                    return ControlFlow::Break(());
-                }
-                let due = Duration::from_secs_f64(bytes as f64 / bytes_per_s as f64);
-                match due.checked_sub(began.elapsed()).filter(|left| !left.is_zero()) {
-                    Some(left) => std::thread::sleep(left.min(SLEEP_MAX)),
-                    None => return ControlFlow::Continue(()),
-                }
-            })
+            let stops = || shutdown.is_requested() || scrub.is_paused();
+            store.verify(&key, &mut |bytes| paced(bytes, began, bytes_per_s, stops))
         };
         match blocking(&self.store, verify).await {
             Err(StoreError::NotFound) => Ok(None),

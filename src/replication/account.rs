@@ -3,12 +3,10 @@
 //! Nothing that the stream noted is looked at: what it lost shows here.
 
 use registry_core::decide::replication::compare::{BUCKETS, Register, Scope, Since, Sums, There};
-use registry_core::metadata::command::Command;
-use registry_core::metadata::register::{self, MendTag};
+use registry_core::metadata::register;
 use registry_core::metadata::repository::{self, RepositoryKey};
-use registry_core::metadata::settings::{self, MendSettings};
 use registry_core::metadata::tables::TablesRead;
-use registry_core::metadata::{cluster, replication_rules};
+use registry_core::metadata::{cluster, replication_rules, settings};
 use registry_core::vocabulary::RepositoryName;
 use registry_core::vocabulary::ids::RegistryId;
 use registry_core::vocabulary::limits::{RECORDS_PER_MESSAGE, SUMS_PER_MESSAGE};
@@ -57,12 +55,8 @@ impl Account {
         let registry = RegistryId::DEFAULT;
         let Some((repository, _)) = self.metadata.peek(|view| repository::find(view, registry, name)) else { return };
         for told in told.iter().filter(|told| !told.is_proven) {
-            let repository = repository.clone();
-            let (what, mend): (_, Command) = match &told.register {
-                Register::Manifest(_) => continue,
-                Register::Tag(tag) => (tag.as_str(), MendTag { repository, tag: tag.clone(), told: None }.into()),
-                Register::Settings => ("settings", MendSettings { repository }.into()),
-            };
+            let Some(mend) = register::mend(repository.clone(), &told.register, None) else { continue };
+            let what = told.register.named().0.map_or("settings", |tag| tag.as_str());
             tracing::error!(repository = %name, what, "a row contradicts what was noted of it, and is mended by that");
             if let Err(error) = self.metadata.propose(&principal(&self.caller.region), vec![mend]).await {
                 tracing::warn!(repository = %name, what, %error, "it could not be mended; the next comparison tries again");

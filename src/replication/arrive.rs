@@ -16,9 +16,8 @@ use registry_core::decide::replication::rank::Rank;
 use registry_core::decide::replication::rules::ReadThrough;
 use registry_core::decide::tag_move::TagRights;
 use registry_core::metadata::outbox::Change;
-use registry_core::metadata::register::{self, MendTag};
+use registry_core::metadata::register;
 use registry_core::metadata::repository::Settings;
-use registry_core::metadata::settings::MendSettings;
 use registry_core::metadata::{backfill, cluster, conflict, manifest, offer, remote, repository};
 use registry_core::vocabulary::ids::RegistryId;
 use registry_core::vocabulary::limits::{PACK_BLOB_BYTES_MAX, WALK_DEPTH_MAX};
@@ -355,17 +354,12 @@ impl Arrivals {
                 let absent = "the repository is not here: if it was not deleted here, create it, and compare again";
                 return Err(Problem::lasting(absent));
             }
-            (Some((repository, false)), Register::Tag(tag)) => {
-                let told = sent.map(|record| (record.digest, record.version, record.base));
-                let mend = MendTag { repository, tag: tag.clone(), told };
-                let proposed = self.metadata.propose(&permit.principal, vec![mend.into()]).await;
+            (Some((repository, false)), register) => {
+                let of_source = sent.map(|record| (record.digest, record.version, record.base));
+                let mend = register::mend(repository, register, of_source).into_iter().collect();
+                let proposed = self.metadata.propose(&permit.principal, mend).await;
                 proposed.map_err(|error| Problem::from(Refusal::from(error)))?;
-            }
-            (Some((repository, false)), Register::Settings) => {
-                let mend = MendSettings { repository };
-                let proposed = self.metadata.propose(&permit.principal, vec![mend.into()]).await;
-                proposed.map_err(|error| Problem::from(Refusal::from(error)))?;
-                if sent.is_none() {
+                if sent.is_none() && *register == Register::Settings {
                     return Err(unmendable(drift));
                 }
             }

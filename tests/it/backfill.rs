@@ -14,7 +14,12 @@ const BEFORE: u32 = 24;
 const LAYER_BYTES: u64 = 100_000;
 
 pub(crate) fn cli(cluster: &Cluster, words: &[&str]) -> (i32, String) {
-    let (admin, key) = (cluster.admin(cluster.leader().unwrap_or(1)), cluster.key_file());
+    cli_at(cluster, cluster.leader().unwrap_or(1), words)
+}
+
+/// The same against one node.
+pub(crate) fn cli_at(cluster: &Cluster, node: u8, words: &[&str]) -> (i32, String) {
+    let (admin, key) = (cluster.admin(node), cluster.key_file());
     let first = words.iter().take(1).copied();
     let connection = ["--admin", &admin, "--credentials-file", key.to_str().unwrap()];
     run(&first.chain(connection).chain(words.iter().skip(1).copied()).collect::<Vec<_>>())

@@ -6,12 +6,12 @@ use std::time::Duration;
 use registry_core::vocabulary::{Digest, Timestamp};
 use serde_json::{Value, json};
 
-use crate::backfill::{cli, equal};
+use crate::backfill::{cli, cli_at, equal};
 use crate::drift::verify;
 use crate::regions::{PATIENCE, admin, arrives, card, introduce, link_state, linked, set_rule_with, start, tag, told};
 use crate::support::image::{large, manifest, push};
 use crate::support::link::Link;
-use crate::support::{Cluster, now_ms, run, wait};
+use crate::support::{Cluster, now_ms, wait};
 use crate::through::get;
 
 /// The time that a document names, milliseconds since 1970.
@@ -148,9 +148,7 @@ fn only_who_leads_takes_over() {
     set_rule_with(&eu, "us", "team/", &json!({}));
     let leader = us.leader().unwrap();
     let follower = (1..=3).find(|node| *node != leader).unwrap();
-    let (admin, key) = (us.admin(follower), us.key_file());
-    let connection = ["--admin", &admin, "--credentials-file", key.to_str().unwrap()];
-    let (status, text) = run(&[&["region", "take-over", "eu", "--accept-loss"], &connection[..]].concat());
+    let (status, text) = cli_at(&us, follower, &["region", "take-over", "eu", "--accept-loss"]);
     assert!(status != 0 && text.contains("does not lead"), "{status} {text}");
     assert_eq!(link_state(&us, "eu")["taken_over"], Value::Null);
 }

@@ -28,6 +28,7 @@ pub mod fs;
 mod key;
 mod lock;
 pub mod memory;
+mod paced;
 pub mod s3;
 mod settings;
 mod status;
@@ -40,6 +41,7 @@ pub use block::{Blocks, READ_BYTES_MAX, block_sum};
 pub use error::{OpenError, StoreError};
 pub use key::BlobKey;
 pub use lock::DigestLock;
+pub use paced::paced;
 pub use settings::{Clock, Options, Settings};
 pub use status::{
     BlobStat, Compaction, Health, Home, Pressure, Scrubbed, UploadPhase, UploadStatus, Usage, WalkCursor, WalkEntry,

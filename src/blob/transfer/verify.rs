@@ -1,6 +1,5 @@
 //! Copies read from their disks and hashed because somebody asks now, beside what each node's scrub does in its time.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,12 +12,10 @@ use super::holder::Holder;
 use super::volumes::blocking;
 use super::wire;
 use super::{Transfer, TransferError, TransferResult};
-use crate::blob::store::{BlobKey, Scrubbed, StoreError};
+use crate::blob::store::{BlobKey, Scrubbed, StoreError, paced};
 
 /// Hashing a copy may take long; that its node is alive is watched by the connection.
 const TIMEOUT: Duration = Duration::from_millis(VERIFY_COPY_TIMEOUT_MS);
-/// Longest sleep between two reads, so that it is seen when nobody waits any more.
-const SLEEP_MAX: Duration = Duration::from_millis(200);
 
 /// What a copy was found to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +30,7 @@ pub enum Verified {
 
 impl Transfer {
     /// Has stores, all at once, read their copies of a blob whole and hash them. What is bad is set aside there and
-    /// reported; the caller may take it off its record at once.
+    /// goes off its record; what is missing the caller may take off.
     ///
     /// Errors, of each store: `StoreUnknown`, `Unreachable`, `Store`.
     pub async fn verify(&self, key: BlobKey, stores: &[StoreId]) -> Vec<(StoreId, TransferResult<Verified>)> {
@@ -69,7 +66,8 @@ impl Holder {
         let reading = Arc::clone(&volume);
         let read = blocking(move || {
             let (_turn, began) = (turn, Instant::now());
-            reading.verify(&key, &mut |bytes| pace(bytes, began, &left))
+            let is_left = || left.is_cancelled();
+            reading.verify(&key, &mut |bytes| paced(bytes, began, VERIFY_BYTES_PER_SECOND, is_left))
         });
         match read.await {
             Ok(Scrubbed::Good { .. }) => Ok(Verified::Good),
@@ -82,20 +80,6 @@ impl Holder {
             Ok(Scrubbed::Stopped) => Err(stopped()),
             Err(StoreError::NotFound) => Ok(Verified::Missing),
             Err(error) => Err(own(error)),
-        }
-    }
-}
-
-/// Sleeps until so many bytes have had their time; breaks off when nobody waits for them.
-fn pace(bytes: u64, began: Instant, left: &CancellationToken) -> ControlFlow<()> {
-    let due = Duration::from_secs_f64(bytes as f64 / VERIFY_BYTES_PER_SECOND as f64);
-    loop {
-        if left.is_cancelled() {
-            return ControlFlow::Break(());
-        }
-        match due.checked_sub(began.elapsed()).filter(|rest| !rest.is_zero()) {
-            Some(rest) => std::thread::sleep(rest.min(SLEEP_MAX)),
-            None => return ControlFlow::Continue(()),
         }
     }
 }

@@ -375,7 +375,7 @@ fn key(digest: &Digest) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decide::replication::rules::{Destination, Prefix, ReadThrough};
+    use crate::decide::replication::rules::{Destination, Prefix};
     use crate::metadata::manifest::PutManifest;
     use crate::metadata::repository::RepositoryKey;
     use crate::metadata::testing::{World, manifest as manifest_of, peer, reference, tags};
@@ -387,8 +387,7 @@ mod tests {
         let to = to.iter().map(|text| RegionName::parse(text).unwrap());
         let destinations = to.map(|region| Destination { region, registry: REGISTRY }).collect();
         let filters = vec![Prefix::parse(filter).unwrap()];
-        let read_through = ReadThrough::Off;
-        Rule { destinations, filters, deletes: false, backfill, read_through, transitive: false, settings: false }
+        Rule { backfill, ..Rule::plain(destinations, filters) }
     }
 
     fn put(world: &mut World, repository: &RepositoryKey, bytes: &[u8], name: &str, layers: &[&[u8]]) {

@@ -11,14 +11,15 @@ use bincode::{Decode, Encode};
 
 use super::apply::Context;
 use super::codec;
-use super::command::Apply;
+use super::command::{Apply, Command};
 use super::keys::{self, Slot};
 use super::manifest::{self, ManifestRow};
 use super::reply::Reply;
 use super::repository::{self, RepositoryKey, Settings};
+use super::settings::{self, MendSettings};
 use super::tables::{Tables, TablesRead};
 use super::tag::{self, JournalRow, TagRow};
-use super::{blob, gone, link, remote, settings, untagged};
+use super::{blob, gone, link, remote, untagged};
 use crate::decide::replication::compare::{Here, Record, Register, Scope, Sums, There};
 use crate::decide::replication::rank::Rank;
 use crate::vocabulary::digest::Digest;
@@ -339,6 +340,20 @@ impl Apply for MendTag {
             untagged::note(tables, context, repository, digest);
         }
         Ok(Reply::Done)
+    }
+}
+
+/// What brings a register's row that is not proven back in line with its witness; manifests have none. `told`: of a tag
+/// what another region has, as [`MendTag`] believes it.
+pub fn mend(
+    repository: RepositoryKey,
+    register: &Register,
+    told: Option<(Digest, Version, Version)>,
+) -> Option<Command> {
+    match register {
+        Register::Manifest(_) => None,
+        Register::Tag(tag) => Some(MendTag { repository, tag: tag.clone(), told }.into()),
+        Register::Settings => Some(MendSettings { repository }.into()),
     }
 }
 

@@ -58,14 +58,6 @@ impl RulesRow {
         by(|rule| rule.settings) && (is_own || by(|rule| rule.transitive))
     }
 
-    fn sends_any_settings(&self, name: &RepositoryName, region: &RegionName) -> bool {
-        self.sending(name, region).any(|standing| standing.rule.settings)
-    }
-
-    fn is_transitive(&self, name: &RepositoryName, region: &RegionName) -> bool {
-        self.sending(name, region).any(|standing| standing.rule.transitive)
-    }
-
     /// Whether a delete in a repository, made at a log index, is to be followed in a region.
     pub fn deletes(&self, name: &RepositoryName, region: &RegionName, index: u64) -> bool {
         self.sending(name, region).any(|standing| standing.rule.deletes && standing.since_index < index)
@@ -101,14 +93,12 @@ impl RulesRow {
         (source, destination): (u16, u16),
         filled: u64,
     ) -> Option<Scope> {
-        let since = |standing: &StandingRule| match standing.rule.backfill && standing.since_index <= filled {
+        let begins = |standing: &StandingRule, is_copied: bool| match is_copied && standing.since_index <= filled {
             true => 0,
             false => hlc_of(standing.since_ms),
         };
-        let settings = |standing: &StandingRule| match standing.since_index <= filled {
-            true => 0,
-            false => hlc_of(standing.since_ms),
-        };
+        let since = |standing: &StandingRule| begins(standing, standing.rule.backfill);
+        let settings = |standing: &StandingRule| begins(standing, standing.rule.settings);
         let own = self.sending(name, region).map(since).min()?;
         let others = self.sending(name, region).filter(|standing| standing.rule.transitive).map(since).min();
         let settings = self.sending(name, region).filter(|standing| standing.rule.settings).map(settings).min();
@@ -130,17 +120,14 @@ impl RulesRow {
         let filling = || asking().filter(|standing| standing.rule.backfill);
         // a slot's time may be ahead of the clock; what comes twice does no harm
         let until = asking().map(|standing| hlc_of(standing.since_ms.saturating_add(CLOCK_AHEAD_MS_MAX))).max()?;
+        let any = |is_meant: fn(&Rule) -> bool| self.sending(name, region).any(|standing| is_meant(&standing.rule));
         let beginning = |is_so: bool| if is_so { 0 } else { u64::MAX };
-        let since = Since {
-            own: beginning(filling().next().is_some()),
-            others: self
-                .is_transitive(name, region)
-                .then(|| beginning(filling().any(|standing| standing.rule.transitive))),
-            settings: (asking().any(|standing| standing.rule.settings)
-                || self.sends_any_settings(name, region) && filling().any(|standing| standing.rule.transitive))
-            .then_some(0),
-        };
-        Some(Fill { until, since })
+        let fills_others = filling().any(|standing| standing.rule.transitive);
+        let is_with_settings = asking().any(|standing| standing.rule.settings);
+        let own = beginning(filling().next().is_some());
+        let others = any(|rule| rule.transitive).then(|| beginning(fills_others));
+        let settings = (is_with_settings || fills_others && any(|rule| rule.settings)).then_some(0);
+        Some(Fill { until, since: Since { own, others, settings } })
     }
 
     /// What a region is sent, as it is told: beginnings of names, none for all, and what it may fetch for a client.
@@ -261,16 +248,7 @@ mod tests {
         let region = RegionName::parse(to).unwrap();
         let filters = vec![Prefix::parse(filter).unwrap()];
         let destinations = vec![Destination { region, registry }];
-        let read_through = ReadThrough::Off;
-        Rule {
-            destinations,
-            filters,
-            deletes: false,
-            backfill: false,
-            read_through,
-            transitive: false,
-            settings: false,
-        }
+        Rule::plain(destinations, filters)
     }
 
     fn put(rules: &[Rule]) -> PutReplicationRules {

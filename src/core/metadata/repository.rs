@@ -194,12 +194,7 @@ impl Apply for CreateRepository {
         tables.put(keys::repository(slot, id), codec::encode(&row));
         if context.level >= LEVEL_3 {
             let key = RepositoryKey { registry, name: row.name.clone(), id };
-            if row.settings == Settings::default() {
-                settings::note(tables, &key, &row);
-            } else {
-                let (version, wish) = (tag::next_version(tables, slot, context), row.settings.clone());
-                settings::set(tables, context, &key, (row, wish), version);
-            }
+            settings::begin(tables, context, &key, &row);
         }
         Ok(Reply::Repository { id, created: true })
     }

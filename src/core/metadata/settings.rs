@@ -15,7 +15,7 @@ use super::reply::Reply;
 use super::repository::{self, RepositoryKey, RepositoryRow, Settings};
 use super::tables::{Tables, TablesRead};
 use super::upgrade::LEVEL_3;
-use super::{clock, cluster};
+use super::{clock, cluster, tag};
 use crate::decide::tag_move::{Mutability, TagFilters};
 use crate::vocabulary::digest::Digest;
 use crate::vocabulary::refusal::Refusal;
@@ -79,12 +79,31 @@ pub(super) fn set(
     (before, settings): (RepositoryRow, Settings),
     version: Version,
 ) {
-    let (slot, id) = (repository.slot(), repository.id);
-    let change = Change::SettingsSet { settings: settings.clone(), version };
+    let row = RepositoryRow { settings: settings.clone(), ..before };
+    tables.put(keys::repository(repository.slot(), repository.id), codec::encode(&row));
+    tell(tables, context, repository, settings, version);
+}
+
+/// Notes what a repository is made with; the default is no setting.
+pub(super) fn begin(tables: &mut impl Tables, context: &Context<'_>, repository: &RepositoryKey, row: &RepositoryRow) {
+    if row.settings == Settings::default() {
+        return note(tables, repository, row);
+    }
+    let version = tag::next_version(tables, repository.slot(), context);
+    tell(tables, context, repository, row.settings.clone(), version);
+}
+
+/// Notes what stands in a repository's row, for this region and others.
+fn tell(
+    tables: &mut impl Tables,
+    context: &Context<'_>,
+    repository: &RepositoryKey,
+    settings: Settings,
+    version: Version,
+) {
     let row = SettingsRow { version, settings: settings.clone() };
-    tables.put(keys::repository(slot, id), codec::encode(&RepositoryRow { settings, ..before }));
-    tables.put(keys::settings(slot, id), codec::encode(&row));
-    outbox::note(tables, context, repository, change);
+    tables.put(keys::settings(repository.slot(), repository.id), codec::encode(&row));
+    outbox::note(tables, context, repository, Change::SettingsSet { settings, version });
 }
 
 /// Notes the settings of a repository that is made, or that was made below level 3: those that are not the default were
@@ -132,9 +151,8 @@ impl Apply for MendSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decide::tag_move::Mutability;
+    use crate::decide::tag_move::TagFilter;
     use crate::metadata::remote::PutRemoteSettings;
-    use crate::metadata::reply::Reply;
     use crate::metadata::repository::ChangeRepository;
     use crate::metadata::testing::{World, peer, sends_all};
 
@@ -220,9 +238,8 @@ mod tests {
     // Any part of the settings shows in what is compared, and the default is nothing.
     #[test]
     fn digests() {
-        let filters = |texts: &[&str]| {
-            TagFilters::new(texts.iter().map(|text| crate::decide::tag_move::TagFilter::parse(text).unwrap())).unwrap()
-        };
+        let filters =
+            |texts: &[&str]| TagFilters::new(texts.iter().map(|text| TagFilter::parse(text).unwrap())).unwrap();
         let of = |mutability, sparse| digest(&Settings { mutability, sparse });
         let all = [
             of(Mutability::Mutable, false),

@@ -402,18 +402,8 @@ pub fn peer(number: u16, region: &str) -> PutPeer {
 pub fn sends_all(region: &str) -> PutReplicationRules {
     let registry = RegistryId::DEFAULT;
     let region = RegionName::parse(region).expect("a test's regions are regions");
-    PutReplicationRules {
-        registry,
-        rules: vec![Rule {
-            destinations: vec![Destination { region, registry }],
-            filters: vec![],
-            deletes: true,
-            backfill: false,
-            read_through: ReadThrough::Off,
-            transitive: false,
-            settings: false,
-        }],
-    }
+    let rule = Rule { deletes: true, ..Rule::plain(vec![Destination { region, registry }], vec![]) };
+    PutReplicationRules { registry, rules: vec![rule] }
 }
 
 /// The upload of that number, begun in tick 0.

@@ -92,6 +92,19 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// A rule that copies what is pushed from then on, and nothing else.
+    pub fn plain(destinations: Vec<Destination>, filters: Vec<Prefix>) -> Rule {
+        Rule {
+            destinations,
+            filters,
+            deletes: false,
+            backfill: false,
+            read_through: ReadThrough::Off,
+            transitive: false,
+            settings: false,
+        }
+    }
+
     /// Whether it copies repositories of this name to a region.
     pub fn sends(&self, name: &RepositoryName, region: &RegionName) -> bool {
         covers(&self.filters, name) && self.reaches(region)
@@ -158,17 +171,7 @@ mod tests {
     fn rule(to: &[&str], filters: &[&str]) -> Rule {
         let to = to.iter().map(|text| Destination { region: region(text), registry: RegistryId::DEFAULT });
         let filters = filters.iter().map(|text| Prefix::parse(text).unwrap()).collect();
-        let read_through = ReadThrough::Off;
-        let destinations = to.collect();
-        Rule {
-            destinations,
-            filters,
-            deletes: false,
-            backfill: false,
-            read_through,
-            transitive: false,
-            settings: false,
-        }
+        Rule::plain(to.collect(), filters)
     }
 
     // ECR's own pattern: whole parts begin with a letter or digit, the last one may be cut off anywhere.
