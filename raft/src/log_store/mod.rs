@@ -120,6 +120,8 @@ struct Edges {
     vote: Option<Vote>,
     purged: Option<LogId>,
     last: Option<LogId>,
+    /// The lowest index cut off since the store was opened.
+    cut: Option<u64>,
 }
 
 impl LogStore {
