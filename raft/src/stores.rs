@@ -30,6 +30,7 @@ pub(crate) async fn open(
     directory: Arc<Directory>,
 ) -> Result<Stores, StartError> {
     let mut settings = LogSettings::new(config.dir.join("log"));
+    settings.node = Some(directory.identity().node_id);
     settings.depth = config.limits.append_depth;
     settings.read_bytes = config.limits.message_bytes;
     let dir = config.dir.clone();

@@ -81,6 +81,8 @@ const FORMAT: &[u8] = b"1";
 pub(crate) struct LogSettings {
     /// Where; made if it does not exist.
     pub(crate) dir: PathBuf,
+    /// The node whose log it is; `None` where nobody leads by it.
+    pub(crate) node: Option<u64>,
     /// Appends that may be written and not yet durable: while the next one waits, entries gather in it.
     pub(crate) depth: usize,
     /// Decoded entries kept in memory.
@@ -93,7 +95,7 @@ pub(crate) struct LogSettings {
 
 impl LogSettings {
     pub(crate) fn new(dir: PathBuf) -> LogSettings {
-        LogSettings { dir, depth: 1, tail_entries: 10_000, tail_bytes: 64 << 20, read_bytes: 4 << 20 }
+        LogSettings { dir, node: None, depth: 1, tail_entries: 10_000, tail_bytes: 64 << 20, read_bytes: 4 << 20 }
     }
 }
 
@@ -120,8 +122,6 @@ struct Edges {
     vote: Option<Vote>,
     purged: Option<LogId>,
     last: Option<LogId>,
-    /// The lowest index cut off since the store was opened.
-    cut: Option<u64>,
 }
 
 impl LogStore {

@@ -165,7 +165,7 @@ pub(super) fn recover(db: &Db, tail: &mut Tail) -> Result<Edges, LogOpenError> {
     let read = |name: &[u8]| db.get_cf(&meta, name).map(|found| found.map(Bytes::from)).map_err(damaged);
     let vote = read(KEY_VOTE)?.map(codec::vote).transpose().map_err(damaged)?;
     let purged = read(KEY_PURGED)?.map(|bytes| codec::log_id(bytes, Kind::LogId)).transpose().map_err(damaged)?;
-    let mut edges = Edges { vote, purged, last: None, cut: None };
+    let mut edges = Edges { vote, purged, last: None };
     let mut next = purged.map_or(0, |purged| purged.index + 1);
     let mut first_may_be_later = purged.is_none();
     let start = key(next);

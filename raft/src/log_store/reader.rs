@@ -14,17 +14,14 @@ use crate::codec;
 use crate::files;
 use crate::types::{Entry, Types, Vote};
 
-/// How often an entry is looked for that others put in the place of one that was cut off.
-const READS: u32 = 3;
-
 impl LogStore {
-    /// Whether an entry was here and is not any more: purged, which the engine holds back while it replicates, or cut off,
-    /// which a node whose leadership is over meets while it still reads for its followers.
-    fn was_taken(&self, index: u64) -> bool {
+    /// Whether an entry that is not here may have been: purged meanwhile, which the engine holds back while it
+    /// replicates; or another node leads, has had this log cut off or is installing a state that goes beyond it, and
+    /// who still reads for this node's followers hears of that next.
+    fn may_be_gone(&self, index: u64) -> bool {
         let edges = *self.0.edges.lock();
-        let is_purged = edges.purged.is_some_and(|purged| purged.index >= index);
-        let is_beyond = edges.last.is_none_or(|last| last.index < index);
-        is_purged || is_beyond && edges.cut.is_some_and(|cut| cut <= index)
+        let is_others = edges.vote.is_some_and(|vote| Some(vote.leader_id.voted_for) != self.0.settings.node);
+        is_others || edges.purged.is_some_and(|purged| purged.index >= index)
     }
 
     /// Entries of `from..to` in order, as many as fit `bytes_max` and at least one if there is one.
@@ -122,17 +119,13 @@ impl RaftLogReader<Types> for LogStore {
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
-        for _ in 0..READS {
-            let found = self.some(start, end, self.0.settings.read_bytes).await?;
-            match found.first() {
-                Some(first) if first.log_id.index == start => return Ok(found),
-                None if start >= end => return Ok(found),
-                // What must never happen is to pass later entries off as these. An empty answer sends none, and whoever
-                // sees that others lead meanwhile sends nothing
-                Some(_) | None if self.was_taken(start) => return Ok(Vec::new()),
-                Some(_) | None => {}
-            }
+        let found = self.some(start, end, self.0.settings.read_bytes).await?;
+        match found.first() {
+            Some(first) if first.log_id.index == start => Ok(found),
+            None if start >= end => Ok(found),
+            // What must never happen is to pass later entries off as these; an empty answer sends none
+            Some(_) | None if self.may_be_gone(start) => Ok(Vec::new()),
+            Some(_) | None => Err(io::Error::other(format!("entry {start} is not in the log"))),
         }
-        Err(io::Error::other(format!("entry {start} is not in the log")))
     }
 }

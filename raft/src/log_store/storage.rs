@@ -181,16 +181,12 @@ impl RaftLogStorage<Types> for LogStore {
         let last = last_log_id.max(purged).min(self.last().map(LogId::from));
         self.0.sync.lowered(last.map(Position::from)).await?;
         let from = last.map_or(0, |last| last.index + 1);
-        {
-            // before it happens: whoever reads meanwhile finds out why
-            let mut edges = self.0.edges.lock();
-            (edges.cut, edges.last) = (Some(edges.cut.map_or(from, |cut| cut.min(from))), last);
-        }
         let (start, end) = keys(from..=u64::MAX);
         let mut batch = WriteBatch::default();
         batch.delete_range_cf(&self.0.log(), start.as_slice(), end.as_slice());
         self.write(batch);
         self.0.tail.lock().truncate(from);
+        self.0.edges.lock().last = last;
         Ok(())
     }
 
