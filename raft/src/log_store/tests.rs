@@ -106,9 +106,9 @@ async fn a_cut_tail_stays_cut() {
     assert_eq!(log.last(), Some(Position { term: 2, index: 6 }));
 }
 
-// A node that leads finds every entry that it sends, or its disk is broken and the process ends. One whose leadership is
-// over may still read for its followers what the next leader has cut off, or what a state that is being installed goes
-// beyond: it finds nothing, which is no reason to end.
+// A node that leads finds every entry that it sends, or its disk is broken and the process ends. One whose leadership
+// is over may still read for its followers what the next leader has cut off, or what a state that is being installed
+// goes beyond: it finds nothing, which is no reason to end.
 #[tokio::test]
 async fn only_leaders_miss_entries() {
     const OWN: u64 = 4;
