@@ -1,20 +1,20 @@
 #!/usr/bin/env python3
 """Two regions with a slow link between them: how long images take, what they cost on the link, and many who want one.
 
-  regions.py --portolan BINARY --dir DIR --json OUT [--rows lag,flow,layers,backfill,herd,never] [--seconds 60]
+  regions.py --portolan BINARY --dir DIR --json OUT [--rows lag,flow,layers,backfill,herd,source,never] [--seconds 60]
 
 Starts `portolan dev --regions 2` with 50 ms each way and 100 Mbit/s between them. Times are from the 201 in the one region
 to the end of a whole pull in the other. Bytes are counted on the link itself, both ways, protocol and all. Needs only
-Python's standard library; loopback only; every step is bounded in time.
+Python's standard library, and `ss` (iproute2) for the source that is killed; loopback only; every step is bounded in time.
 """
-import argparse, base64, concurrent.futures, hashlib, http.client, json, os, random, shutil, signal, subprocess, sys
+import argparse, base64, concurrent.futures, hashlib, http.client, json, os, random, re, shutil, signal, subprocess, sys
 import threading, time
 
 ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 ap.add_argument("--portolan", required=True)
 ap.add_argument("--dir", required=True)
 ap.add_argument("--json", required=True)
-ap.add_argument("--rows", default="lag,flow,layers,backfill,herd,never")
+ap.add_argument("--rows", default="lag,flow,layers,backfill,herd,source,never")
 ap.add_argument("--seconds", type=int, default=60, help="how long images are pushed for a row")
 ap.add_argument("--region", type=int, default=61, help="second number of the addresses")
 ap.add_argument("--images", type=int, default=10_000, help="images of the backfill")
@@ -281,12 +281,43 @@ def kill(region, node):
             return
 
 
-def herd():
+def between_zones():
+    """Bytes of blobs that nodes of us have read from nodes in other zones, by the zone of who read."""
+    read = {}
+    for node in (1, 2, 3):
+        for line in us.call("GET", node, "/metrics", port=7403)[2].decode().splitlines():
+            found = re.match(r'portolan_blob_fetched_bytes_total\{from="([^"]*)"\} (\S+)', line)
+            if found and found[1] not in ("own disk", "abc"[node - 1]):
+                read[node] = read.get(node, 0) + float(found[2])
+    return {node: read.get(node, 0) for node in (1, 2, 3)}
+
+
+def beside(stop, took):
+    """A client that pulls small images of us at each node in turn, until the herd is through; seconds each pull took."""
+    number = 0
+    while not stop.is_set():
+        began = time.time()
+        if us.pull(1 + number % 3, "team/beside", f"v{number % 8}") is None:
+            raise RuntimeError("an image that was there is not")
+        took.append(time.time() - began)
+        number += 1
+        time.sleep(0.02)
+
+
+def herd(kills=0):
     settled()
     size = 40 << 20
     layer = noise(size)
-    before = carried()
-    image = eu.push(1, "team/herd", "v1", [layer])
+    for number in range(8):
+        us.push(1 + number % 3, "team/beside", f"v{number}", [noise(16 * 1024)])
+    quiet, loud, over = [], [], threading.Event()
+    t = threading.Thread(target=beside, args=(over, quiet))
+    t.start()
+    time.sleep(10)
+    over.set()
+    t.join()
+    before, zones = carried(), between_zones()
+    image = eu.push(1, "team/herd", f"v{kills}", [layer])
     digest, ends, errors, lock = image["layers"][0]["digest"], [], [], threading.Lock()
     began = time.time()
 
@@ -307,14 +338,38 @@ def herd():
             with lock:
                 errors.append(repr(error))
 
+    over = threading.Event()
     threads = [threading.Thread(target=one, args=(n,)) for n in range(a.clients)]
-    for t in threads:
+    other = threading.Thread(target=beside, args=(over, loud))
+    for t in [*threads, other]:
         t.start()
+    for number in range(kills):
+        # 40 MiB take more than three seconds on the link: in the midst of it
+        while carried() - before < size * (number + 1) / (kills + 1):
+            time.sleep(0.05)
+        kill(eu, serving())
     for t in threads:
         t.join()
+    over.set()
+    other.join()
     settled()
-    row("herd", clients=a.clients, errors=len(errors), error_samples=errors[:3], p50_s=round(quantile(ends or [0], 0.5), 2),
-        worst_s=round(max(ends or [0]), 2), bytes_on_link_to_size=round((carried() - before) / size, 4))
+    crossed = {node: round((read - zones[node]) / size, 4) for node, read in between_zones().items()}
+    row("herd" if not kills else "herd, its source killed", clients=a.clients, errors=len(errors), error_samples=errors[:3],
+        kills=kills, p50_s=round(quantile(ends or [0], 0.5), 2), worst_s=round(max(ends or [0]), 2),
+        bytes_on_link_to_size=round((carried() - before) / size, 4), bytes_from_other_zones_to_size=crossed,
+        other_clients_p99_s={"without": round(quantile(quiet, 0.99), 3), "with": round(quantile(loud, 0.99), 3)})
+
+
+def serving():
+    """The node of eu that the link has got most bytes from in the last quarter of a second: who gives the layer."""
+    def received():
+        sockets = subprocess.run(["ss", "-tinHO", "dport", "=", "7404"], capture_output=True, text=True, check=True).stdout
+        found = re.findall(rf"127\.{a.region}\.(\d+)\.1:7404 .*?bytes_received:(\d+)", sockets)
+        return {node: sum(int(count) for at, count in found if at == node) for node, _ in found}
+    first = received()
+    time.sleep(0.25)
+    gained = {node: count - first.get(node, 0) for node, count in received().items()}
+    return int(max(gained, key=gained.get, default="1"))
 
 
 def never():
@@ -402,13 +457,13 @@ try:
             sys.exit(open(log.name).read()[-2000:])
         time.sleep(0.5)
     eu, us = Region(a.region, "dev-1"), Region(a.region + 1, "dev-2")
-    rule(readThrough="full") if {"herd", "never"} & set(a.rows.split(",")) else rule()
+    rule(readThrough="full") if {"herd", "source", "never"} & set(a.rows.split(",")) else rule()
     link(50, 100)
     eu.push(1, "team/first", "v1", [b"first"])
     while us.pull(2, "team/first", "v1") is None:
         time.sleep(0.2)
     for name in a.rows.split(","):
-        {"lag": lag, "flow": flow, "layers": layers, "backfill": backfill, "herd": herd, "never": never}[name]()
+        {"lag": lag, "flow": flow, "layers": layers, "backfill": backfill, "herd": herd, "source": lambda: herd(1), "never": never}[name]()
 finally:
     dev.stdin.close()
     for process in started:

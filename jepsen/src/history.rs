@@ -141,6 +141,8 @@ pub(crate) enum Act {
     Parked,
     /// Nemesis: both regions have compared with each other.
     Compared,
+    /// Nemesis: what a region lists as conflicts when everything is over.
+    Conflicts,
     /// Nemesis: a cycle of collection ended.
     Collection,
     /// Nemesis: collection has come to rest, or did not in time.

@@ -157,6 +157,11 @@ pub(crate) struct RunOptions {
     #[arg(long, default_value_t = 0)]
     #[serde(default)]
     pub(crate) link_delay_ms: u64,
+    /// Of the workload `region`: how long nothing gets from one region to the other, before the other faults, while
+    /// leaders die on both sides, in minutes.
+    #[arg(long, default_value_t = 0.0)]
+    #[serde(default)]
+    pub(crate) cut_minutes: f64,
     /// Nodes, over three zones.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(3..=9))]
     pub(crate) nodes: u8,
@@ -371,6 +376,11 @@ impl RunOptions {
                 untagged_go: self.settings().iter().any(|setting| setting.starts_with("gc.untagged=")),
             }),
         }
+    }
+
+    /// How long the links between two regions are cut at first.
+    pub(crate) fn cut_duration(&self) -> Duration {
+        seconds(self.cut_minutes * 60.0)
     }
 
     /// How long the load lasts without a nemesis.

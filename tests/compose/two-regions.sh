@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs deploy/compose/two-regions.yml with both versions of compose. Behind its balancers: cards exchanged and a rule
-# set by command, docker pushes in one region and pulls in the other, `replication verify` says equal; then the leader
+# set by command, docker pushes in one region and pulls in the other, the image's status is COMPLETE, `replication verify`
+# says equal and so does `deploy/replication/equal.py`, from both exports; then the leader
 # of each region is killed, what lies between them is cut, and one of them is lost for good, taken over from and made
 # anew (lost.sh). And with small.yml, three nodes and one, no balancers.
 # Needs root, installs what is missing (apt, the Go module proxy), starts dockerd if none runs; pulls no image.
@@ -103,7 +104,13 @@ pull_here() {
   forget_images "$image"
   say "  $1: pushed in eu, pulled in us within $((SECONDS - since)) s"
 }
-push_and_pull() { push_there "$1"; pull_here "$1"; }
+push_and_pull() { push_there "$1"; pull_here "$1"; is_told_complete "$1"; }
+
+is_complete() { # NAME: what eu says of it, where it was pushed
+  portolan_in "$(leader eu)" replication image "team/$1" 1 -o json >"$work/image.json" &&
+    jq -e '[.replicationStatuses[] | [.region, .status]] == [["us", "COMPLETE"]]' "$work/image.json"
+}
+is_told_complete() { until_ok 30 "$1 is COMPLETE in us, by eu's word" is_complete "$1"; }
 
 is_equal() { # REGION OTHER
   portolan_in "$(leader "$1")" replication verify "$2" -o json >"$work/verify.json" &&
@@ -112,6 +119,14 @@ is_equal() { # REGION OTHER
 verify() {
   until_ok 120 "both regions are equal" is_equal us eu
   say "  verify: $(jq -c '.regions[0].last | {repositories, equal, records, differences}' "$work/verify.json")"
+  recompute
+}
+recompute() { # from both exports, and nothing else
+  portolan_in "$(leader eu)" replication export us --direction to >"$work/eu.jsonl" || fail "no export of eu"
+  portolan_in "$(leader us)" replication export eu --direction from >"$work/us.jsonl" || fail "no export of us"
+  python3 "$here/deploy/replication/equal.py" "$work/eu.jsonl" "$work/us.jsonl" >"$work/equal" ||
+    { cat "$work/equal"; fail "the exports differ"; }
+  say "  exports: $(head -1 "$work/equal"); $(sed -n 's/ at index.*//p' "$work/equal" | paste -sd' ')"
 }
 
 kill_leader() { # REGION: a client of the balancer goes on

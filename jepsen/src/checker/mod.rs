@@ -17,6 +17,7 @@ mod pulls;
 #[cfg(test)]
 mod recorded;
 mod region;
+mod region_conflicts;
 mod region_order;
 mod register;
 mod repeats;

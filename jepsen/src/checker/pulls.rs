@@ -1,5 +1,6 @@
 //! Pulls by digest never fail at a node that lives and hears whoever leads: cut off from it, a node can't know what was
-//! pushed since.
+//! pushed since. But for two losses at once: when a node has just come back without what it held, and another one is
+//! hit, some blobs are on none that can be reached, and are answered with 503 until that one is back.
 
 use serde_json::{Value, json};
 
@@ -10,6 +11,9 @@ use crate::history::{Act, Event};
 /// How long a failed pull may have been connected to the leader nevertheless, in nanoseconds: an election, or until a
 /// connection is made again.
 const CONNECTED_MAX: u64 = 3_000_000_000;
+
+/// How long a node that came back empty is filled again: what it held may have one other copy until then, nanoseconds.
+const FILLS_MAX: u64 = 30_000_000_000;
 
 /// When nodes were down, or suffered another fault: from then until ready again.
 fn downs(events: &[Event]) -> Vec<(&str, u64, u64)> {
@@ -24,6 +28,17 @@ fn downs(events: &[Event]) -> Vec<(&str, u64, u64)> {
         window.nodes.into_iter().map(hit).collect::<Vec<_>>()
     });
     kills.chain(windows).collect()
+}
+
+/// Since when a node was hit while another one was being filled, and until when.
+fn thin(events: &[Event], downs: &[(&str, u64, u64)]) -> Vec<(u64, u64)> {
+    let is_new = |start: &&Event| start.value["as"] == "a new node";
+    let emptied: Vec<&Event> = nemesis(events, Act::Start).filter(is_new).collect();
+    let fills = |name: &str, from: u64| {
+        let just_before = |start: &&Event| start.time <= from && from - start.time <= FILLS_MAX;
+        emptied.iter().copied().filter(just_before).any(|start| node(start) != name)
+    };
+    downs.iter().filter(|(name, from, _)| fills(name, *from)).map(|(_, from, to)| (*from, *to)).collect()
 }
 
 /// The end of a node's address: `portolan dev` gives 127.*region*.*zone*.*node* to the node that it calls b-1.
@@ -68,8 +83,8 @@ fn cut_off(events: &[Event], windows: &[Window<'_>], name: &str, from: u64, to: 
 
 pub(super) fn check(events: &[Event]) -> Verdict {
     let (downs, windows) = (downs(events), super::faults::windows(events));
-    let pulls = pairs(events, &[Act::Pull]);
-    let (mut at_dead, mut at_cut_off, mut slowest_ms) = (0u64, 0u64, 0);
+    let (pulls, thin) = (pairs(events, &[Act::Pull]), thin(events, &downs));
+    let (mut at_dead, mut at_cut_off, mut of_thin, mut slowest_ms) = (0u64, 0u64, 0u64, 0);
     let mut problems = Vec::new();
     for pull in &pulls {
         let ended = pull.end.map_or(u64::MAX, |end| end.time);
@@ -81,12 +96,18 @@ pub(super) fn check(events: &[Event]) -> Verdict {
             let connected = (ended - pull.invoke.time).saturating_sub(cut);
             cut >= connected && connected <= CONNECTED_MAX
         };
+        let is_of_thin = || {
+            let overlaps = |(from, to): &(u64, u64)| *from <= ended && pull.invoke.time <= *to;
+            pull.error().starts_with("503 ") && thin.iter().any(overlaps)
+        };
         if pull.is_ok() {
             slowest_ms = slowest_ms.max((ended - pull.invoke.time) / 1_000_000);
         } else if downs.iter().any(was_down) {
             at_dead += 1;
         } else if was_cut_off() {
             at_cut_off += 1;
+        } else if is_of_thin() {
+            of_thin += 1;
         } else {
             let (key, node, at) = (key(pull.invoke), node(pull.invoke), at(pull.invoke));
             problems.push(format!("{key} from {node}, which lived, at {at}: {}", pull.error()));
@@ -94,7 +115,7 @@ pub(super) fn check(events: &[Event]) -> Verdict {
     }
     let figures = json!({
         "pulls": pulls.len(), "failed_at_dead_nodes": at_dead, "failed_cut_off_from_the_leader": at_cut_off,
-        "slowest_ms": slowest_ms
+        "failed_when_a_node_was_empty_and_another_hit": of_thin, "slowest_ms": slowest_ms
     });
     Verdict::new("pulls", figures, problems)
 }
@@ -139,6 +160,33 @@ mod tests {
         assert!(!fails(19.0, 19.5, "a-1"), "it was not yet down");
         assert!(fails(30.5, 31.0, "c-1") && fails(40.5, 40.6, "c-1"), "it was paused, or not yet well again");
         assert!(!fails(29.0, 29.5, "c-1") && !fails(42.0, 43.0, "c-1"), "it was well");
+    }
+
+    // A blob may be out of reach while a node is hit that is not the one that was emptied just before; with 503, and
+    // no longer.
+    #[test]
+    fn two_losses() {
+        let problems = |emptied: f64, at: f64, answer: &str| {
+            let mut lines = vec![
+                (emptied, None, Kind::Info, Act::Start, "", "c-1", json!({"as": "a new node"})),
+                (50.0, None, Kind::Info, Act::Kill, "", "b-1", Value::Null),
+                (53.0, None, Kind::Info, Act::Ready, "", "b-1", Value::Null),
+                (at, Some(1), Kind::Invoke, Act::Pull, "r@d", "a-1", Value::Null),
+                (at + 0.5, Some(1), Kind::Info, Act::Pull, "r@d", "a-1", Value::Null),
+            ];
+            lines.sort_by(|one, other| one.0.total_cmp(&other.0));
+            let mut events = history(&lines);
+            events
+                .iter_mut()
+                .filter(|event| event.f == Act::Pull)
+                .for_each(|event| event.error = Some(answer.to_owned()));
+            check(&events).problem_count
+        };
+        assert_eq!(problems(48.0, 51.0, "503 /v2/r/blobs/d"), 0);
+        assert_eq!(problems(48.0, 51.0, "404 /v2/r/blobs/d"), 1, "never absent");
+        assert_eq!(problems(48.0, 48.5, "503 /v2/r/blobs/d"), 1, "before the other one was hit");
+        assert_eq!(problems(48.0, 54.0, "503 /v2/r/blobs/d"), 1, "both are back");
+        assert_eq!(problems(10.0, 51.0, "503 /v2/r/blobs/d"), 1, "it has been filled long since");
     }
 
     /// A pull from b-1 that fails, between the given times; from 5 to 20 s a link is cut, of which c-1, who leads until

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use super::region_order::{Moment, Order, region, set_aside};
-use super::{Pair, Verdict, at, key, nemesis, node, pairs};
+use super::{Pair, Verdict, at, key, nemesis, node, pairs, region_conflicts};
 use crate::history::{Act, Event, Kind};
 
 pub(super) const ACTS: [Act; 1] = [Act::RegionPut];
@@ -60,6 +60,12 @@ pub(super) fn check(events: &[Event]) -> Verdict {
     problems.extend(comparisons(events, order.has_losses() || is_damaged));
     let (aside, left) = set_aside(events, &order);
     problems.extend(left);
+    let named = finals.iter().flat_map(|(key, regions)| regions.values().flatten().map(|digest| (*key, *digest)));
+    let (conflicts, wrong) = region_conflicts::check(events, &named.collect());
+    // what was damaged or lost beneath a region was put by nobody, and comes back
+    if !is_damaged && !order.has_losses() {
+        problems.extend(wrong);
+    }
     let all = || writes.values().flatten();
     let figures = json!({
         "acknowledged": all().filter(|write| write.counts || write.is_forgiven).count(),
@@ -67,6 +73,7 @@ pub(super) fn check(events: &[Event]) -> Verdict {
         "faults": faults(events),
         "not_tested": not_tested(events),
         "put_aside": aside,
+        "conflicts": conflicts,
         "might_be_lost": all().filter(|write| write.is_forgiven).count(),
         "lost": lost(&writes, &finals),
         "compared_ms": nemesis(events, Act::Compared).last().map(|event| event.value["ms"].clone()),

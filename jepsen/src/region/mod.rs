@@ -1,7 +1,7 @@
 //! `region`: two regions of three zones that copy everything to each other, deletes too. Tags are put, moved and
 //! deleted in both at once, while links between them are cut or hang, both ways or one, leaders die on both sides, a
-//! region's clocks are wrong, a region is restored from a backup, and rows of one are damaged beneath it. Then all is
-//! well again, and both must come to the same by themselves.
+//! region's clocks are wrong, a region is restored from a backup, and rows of one are damaged beneath it; before that,
+//! if asked, for long nothing gets through. Then all is well again, and both must come to the same by themselves.
 //!
 //! Start at [`play`]; `trouble` says what goes wrong, `disturb` does it; the judge is `checker::region`.
 
@@ -10,6 +10,7 @@ mod disturb;
 mod drift;
 mod link;
 mod load;
+mod long_cut;
 mod trouble;
 
 use std::net::SocketAddr;
@@ -156,8 +157,7 @@ async fn perform(
         let actor = Actor::new(&shared.recorder, number, clients);
         tasks.spawn(load::run(Arc::clone(shared), place, actor, number));
     }
-    let plan = (options.duration(), trouble::parse(&options.only)?);
-    let ended = Nemesis::new(plan, regions, links, shared).disturb().await;
+    let ended = disturbed(options, regions, links, shared).await;
     shared.recorder.note(Note::nemesis(Act::Load, None, Value::Null));
     shared.end();
     let finished = tokio::time::timeout(FINISH_MAX, async {
@@ -169,6 +169,20 @@ async fn perform(
     finished.await.map_err(|_| Fault::new("clients do not finish"))??;
     ended?;
     finish(regions, shared).await
+}
+
+/// The long cut, if one was asked for, then everything else.
+async fn disturbed(
+    options: &RunOptions,
+    regions: &mut [Region],
+    links: &[Link; 2],
+    shared: &Shared,
+) -> Result<(), Fault> {
+    if options.cut_minutes > 0.0 {
+        long_cut::cut(options.cut_duration(), regions, links, shared).await?;
+    }
+    let plan = (options.duration(), trouble::parse(&options.only)?);
+    Nemesis::new(plan, regions, links, shared).disturb().await
 }
 
 /// Waits until each region has found itself equal to the other, and reads everything from both.
@@ -189,6 +203,7 @@ async fn finish(regions: &mut [Region], shared: &Arc<Shared>) -> Result<(), Faul
     println!("the regions have compared after {} ms", began.elapsed().as_millis());
     let value = json!({"ms": u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX), "reports": reports});
     shared.recorder.note(Note::nemesis(Act::Compared, None, value));
+    long_cut::note_conflicts(regions, &shared.recorder).await?;
     let mut keys = Field::shared_keys();
     keys.extend(own_keys(shared)?);
     for (at, region) in regions.iter().enumerate() {
