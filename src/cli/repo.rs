@@ -41,6 +41,17 @@ enum RepoCommand {
         #[command(flatten)]
         settings: SettingsArguments,
     },
+    /// Say which region alone takes pushes and deletes of a repository that is copied between regions.
+    Home {
+        /// Its name.
+        name: String,
+        /// What is to become of its home.
+        #[arg(value_enum)]
+        wish: HomeWish,
+        /// Take it although the other region has not frozen it: it is lost, and what it still took loses.
+        #[arg(long)]
+        accept_loss: bool,
+    },
     /// Delete a repository.
     Delete {
         /// Its name.
@@ -49,6 +60,17 @@ enum RepoCommand {
         #[arg(long)]
         force: bool,
     },
+}
+
+/// What becomes of a home.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum HomeWish {
+    /// The asked region is it from now on.
+    Take,
+    /// It takes nothing any more, so that another region can take it over without a loss.
+    Freeze,
+    /// Every region may write again.
+    Leave,
 }
 
 /// Whether tags may move.
@@ -101,7 +123,7 @@ impl SettingsArguments {
     }
 }
 
-const COLUMNS: [Column; 11] = [
+const COLUMNS: [Column; 13] = [
     ("name", "name"),
     ("registry", "registry"),
     ("created", "created_at"),
@@ -109,6 +131,8 @@ const COLUMNS: [Column; 11] = [
     ("mutability", "settings.mutability"),
     ("exclusions", "settings.exclusions"),
     ("sparse", "settings.sparse"),
+    ("home", "home.region"),
+    ("frozen", "home.frozen"),
     ("bytes", "usage.bytes"),
     ("bytes at most", "quota.bytes"),
     ("tags", "usage.tags"),
@@ -133,6 +157,15 @@ pub(super) async fn run(arguments: RepoArguments, printer: Printer) -> Result<()
                 return Err(CliError::usage("nothing to set; give --mutability, --exclusion, --sparse or --quota-…"));
             }
             printer.one(&client.call(Method::PATCH, &at(&name), Some(&wish)).await?, &COLUMNS)
+        }
+        RepoCommand::Home { name, wish, accept_loss } => {
+            let wish = match wish {
+                HomeWish::Take => "take",
+                HomeWish::Freeze => "freeze",
+                HomeWish::Leave => "leave",
+            };
+            let document = json!({ "home": wish, "accept_loss": accept_loss });
+            printer.one(&client.call(Method::PATCH, &at(&name), Some(&document)).await?, &COLUMNS)
         }
         RepoCommand::Delete { name, force } => {
             client.call(Method::DELETE, &format!("{}?force={force}", at(&name)), None).await?;

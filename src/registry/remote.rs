@@ -11,6 +11,7 @@ use registry_core::metadata::remote::{
 };
 use registry_core::metadata::reply::Reply;
 use registry_core::metadata::repository::{RepositoryKey, Settings};
+use registry_core::metadata::settings::Home;
 use registry_core::vocabulary::manifest::ParsedManifest;
 use registry_core::vocabulary::{Digest, MediaType, Refusal, Tag, Version};
 
@@ -103,15 +104,16 @@ impl Registry {
         self.merge(permit, &repository, drop.into()).await
     }
 
-    /// Sets the settings of a repository as they are in another region.
+    /// Sets the settings of a repository, and where it is written, as they are in another region.
     pub async fn put_remote_settings(
         &self,
         permit: &Permit,
-        settings: &Settings,
+        (settings, home): (&Settings, &Home),
         version: Version,
     ) -> Result<Merged, Refusal> {
         let (repository, _) = self.metadata().peek(|view| find(view, permit))?;
-        let put = PutRemoteSettings { repository: repository.clone(), settings: settings.clone(), version };
+        let (settings, home) = (settings.clone(), home.clone());
+        let put = PutRemoteSettings { repository: repository.clone(), settings, home, version };
         self.merge(permit, &repository, put.into()).await
     }
 

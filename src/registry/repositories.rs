@@ -7,6 +7,7 @@ use registry_core::metadata::reply::Reply;
 use registry_core::metadata::repository::{
     self, ChangeRepository, CreateRepository, DeleteRepository, RepositoryKey, RepositoryRow, Settings,
 };
+use registry_core::metadata::settings::{self, Home, HomeWish, SetHome};
 use registry_core::metadata::tables::TablesRead;
 use registry_core::metadata::usage::{self, SetRepositoryQuota, UsageRow};
 use registry_core::vocabulary::ids::{RegistryId, RepositoryId};
@@ -27,6 +28,8 @@ pub struct RepositoryInfo {
     pub created_by: String,
     /// What its owner set.
     pub settings: Settings,
+    /// Where it is written.
+    pub home: Home,
     /// What it holds and may hold.
     pub quota: Quota,
 }
@@ -35,7 +38,8 @@ impl RepositoryInfo {
     fn read(tables: &impl TablesRead, (key, row): (RepositoryKey, RepositoryRow)) -> RepositoryInfo {
         let RepositoryRow { created_at_ms, created_by, settings, .. } = row;
         let UsageRow { used, limits } = usage::read(tables, &key);
-        RepositoryInfo { key, created_at_ms, created_by, settings, quota: Quota { used, limits } }
+        let home = settings::home(tables, &key);
+        RepositoryInfo { key, created_at_ms, created_by, settings, home, quota: Quota { used, limits } }
     }
 }
 
@@ -110,6 +114,26 @@ impl Registry {
         commands.extend(limits.map(|limits| SetRepositoryQuota { repository: key, limits }.into()));
         let accepted = self.metadata().propose(&permit.principal, commands).await?;
         self.repository(permit.registry, &permit.repository, Consistency::AtLeast(accepted.revision)).await
+    }
+
+    /// Moves the home of a repository; `accepts_loss`: from a region that is lost.
+    pub async fn move_home(
+        &self,
+        permit: &Permit,
+        (wish, accepts_loss): (HomeWish, bool),
+    ) -> Result<At<RepositoryInfo>, Refusal> {
+        let (repository, _) = self.metadata().read(Consistency::Linearizable, |view| find(view, permit)).await??;
+        let command = SetHome { repository, wish, accepts_loss };
+        let accepted = self.metadata().propose(&permit.principal, vec![command.into()]).await?;
+        self.repository(permit.registry, &permit.repository, Consistency::AtLeast(accepted.revision)).await
+    }
+
+    /// Refuses with `HomeElsewhere` what would be refused in the end: the bytes of a push need not be sent for that.
+    pub fn may_write(&self, permit: &Permit) -> Result<(), Refusal> {
+        self.metadata().peek(|view| match repository::find(view, permit.registry, &permit.repository) {
+            Some((key, _)) => settings::may_write(view, &key),
+            None => Ok(()),
+        })
     }
 
     /// Deletes a repository; its name is free at once. Refuses with `RepositoryNotEmpty` unless forced.

@@ -226,7 +226,7 @@ fn tell(tables: &impl TablesRead, repository: &RepositoryKey, register: Register
     let is_proven = register::is_proven(tables, repository, &register);
     let is_asked = register == Register::Settings && matches!(there, There::Sent(_));
     let settings = is_asked.then(|| settings::read(tables, repository)).flatten();
-    Told { register, there, is_proven, settings: settings.map(|(settings, _)| settings) }
+    Told { register, there, is_proven, settings: settings.map(|row| (row.settings, row.home)) }
 }
 
 struct RecordsPage {

@@ -18,6 +18,7 @@ use registry_core::decide::tag_move::TagRights;
 use registry_core::metadata::outbox::Change;
 use registry_core::metadata::register;
 use registry_core::metadata::repository::Settings;
+use registry_core::metadata::settings::Home;
 use registry_core::metadata::{backfill, cluster, conflict, manifest, offer, remote, repository};
 use registry_core::vocabulary::ids::RegistryId;
 use registry_core::vocabulary::limits::{PACK_BLOB_BYTES_MAX, WALK_DEPTH_MAX};
@@ -191,10 +192,10 @@ impl Arrivals {
                 let setting = RemoteSetting { version: *version, base: *base, previous };
                 moved(self.set_tag(&permit, tag, digest, setting).await)
             }
-            Change::SettingsSet { settings, version } => {
+            Change::SettingsSet { settings, home, version } => {
                 let number = self.source.number;
                 match self.metadata.peek(|view| offer::read(view, number).sends_settings(name)) {
-                    true => self.set_settings(&permit, settings, *version).await,
+                    true => self.set_settings(&permit, (settings, home), *version).await,
                     // what a rule does not send any more; one that does from now on has it copied
                     false => Ok(Arrived::Noted),
                 }
@@ -203,7 +204,12 @@ impl Arrivals {
     }
 
     /// Sets what was set there of a repository.
-    async fn set_settings(&self, permit: &Permit, settings: &Settings, version: Version) -> Result<Arrived, Problem> {
+    async fn set_settings(
+        &self,
+        permit: &Permit,
+        settings: (&Settings, &Home),
+        version: Version,
+    ) -> Result<Arrived, Problem> {
         let is_known = self.metadata.peek(|view| {
             let (key, _) = repository::find(view, permit.registry, &permit.repository)?;
             Some(Rank::of_set(version, version) <= remote::settings_rank(view, &key))
@@ -380,8 +386,8 @@ impl Arrivals {
             }
             Register::Manifest(_) => self.bring_manifest(&permit, &digest, version, 0).await.map(|_| ()),
             Register::Settings => {
-                let settings = told.settings.as_ref().ok_or_else(|| Problem::lasting("the settings are not told"))?;
-                self.set_settings(&permit, settings, version).await.map(|_| ())
+                let told = told.settings.as_ref().ok_or_else(|| Problem::lasting("the settings are not told"))?;
+                self.set_settings(&permit, (&told.0, &told.1), version).await.map(|_| ())
             }
         }
     }

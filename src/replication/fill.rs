@@ -5,8 +5,9 @@
 
 use registry_core::decide::replication::compare::{Record, Register, Scope};
 use registry_core::metadata::repository::{self, Settings};
+use registry_core::metadata::settings::{self, Home};
 use registry_core::metadata::tables::TablesRead;
-use registry_core::metadata::{clock, cluster, register, replication_rules, settings};
+use registry_core::metadata::{clock, cluster, register, replication_rules};
 use registry_core::vocabulary::ids::RegistryId;
 use registry_core::vocabulary::limits::{RECORDS_PER_MESSAGE, SUMS_PER_MESSAGE};
 use registry_core::vocabulary::{RepositoryName, Version};
@@ -26,7 +27,7 @@ struct Page {
     name: RepositoryName,
     records: Vec<(Register, Record)>,
     /// Of the repository.
-    settings: Option<Settings>,
+    settings: Option<(Settings, Home)>,
     is_last: bool,
     now_ms: u64,
 }
@@ -121,7 +122,7 @@ impl Account {
             let records = register::newest(view, &key, (&scope, until), from, VIEW_RECORDS);
             // what contradicts what was noted goes nowhere: a comparison has it mended, and brings it then
             let is_proven = settings::is_proven(view, &key);
-            let settings = settings::read(view, &key).filter(|_| is_proven).map(|(settings, _)| settings);
+            let settings = settings::read(view, &key).filter(|_| is_proven).map(|row| (row.settings, row.home));
             Some(Page { is_last: records.len() < VIEW_RECORDS, records, settings, ..empty })
         })
     }

@@ -493,8 +493,7 @@ pub(super) struct Lane {
 
 impl Lane {
     /// What is put or set goes side by side, because each costs round trips and rank decides, in whatever order it
-    /// ends. A delete waits for what came before it, and what comes behind waits for the delete: it may concern what is
-    /// not here yet.
+    /// ends. A delete, or a setting, waits for what came before it, and what comes behind waits for that.
     async fn run(self, mut queued: mpsc::UnboundedReceiver<Queued>) {
         let mut under_way = FuturesUnordered::new();
         loop {
@@ -502,7 +501,7 @@ impl Lane {
                 Some(()) = under_way.next() => {}
                 next = queued.recv(), if under_way.len() < LANE_AT_ONCE => {
                     let Some(next) = next else { return };
-                    if next.travelling.change.is_delete() {
+                    if next.travelling.change.waits() {
                         while under_way.next().await.is_some() {}
                         self.finish(next).await;
                     } else {

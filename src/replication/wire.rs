@@ -8,7 +8,8 @@ use registry_core::metadata::offer::OfferRow;
 use registry_core::metadata::outbox::Change;
 use registry_core::metadata::replication_rules::SentRow;
 use registry_core::metadata::repository::Settings;
-use registry_core::metadata::settings;
+use registry_core::metadata::settings::{self, Home};
+use registry_core::vocabulary::names::RegionName;
 use registry_core::vocabulary::{Digest, RepositoryName, Tag, Version};
 use tonic::Status;
 
@@ -88,8 +89,8 @@ impl From<&Travelling> for proto::Change {
                 version: Some((*version).into()),
                 previous: Some((*previous).into()),
             }),
-            Change::SettingsSet { settings, version } => Kind::SettingsSet(proto::SettingsSet {
-                settings: Some(settings.into()),
+            Change::SettingsSet { settings, home, version } => Kind::SettingsSet(proto::SettingsSet {
+                settings: Some(settings_told(settings, home)),
                 version: Some((*version).into()),
             }),
         };
@@ -128,8 +129,8 @@ impl TryFrom<proto::Change> for Travelling {
                 previous: version(gone.previous)?,
             },
             Kind::SettingsSet(set) => {
-                let settings = set.settings.ok_or_else(|| malformed("settings"))?;
-                Change::SettingsSet { settings: settings.try_into()?, version: version(set.version)? }
+                let (settings, home) = settings_heard(set.settings.ok_or_else(|| malformed("settings"))?)?;
+                Change::SettingsSet { settings, home, version: version(set.version)? }
             }
         };
         Ok(Travelling { index, repository: repository(&name)?, change, at_ms, acts })
@@ -142,51 +143,54 @@ impl Travelling {
     pub(super) fn stored(
         repository: RepositoryName,
         (register, record): (Register, &Record),
-        settings: Option<&Settings>,
+        settings: Option<&(Settings, Home)>,
         at_ms: u64,
     ) -> Option<Travelling> {
         let Record { digest, version, base } = *record;
         let change = match register {
             Register::Manifest(digest) => Change::ManifestHere { digest, presence: version },
             Register::Tag(tag) => Change::TagSet { tag, digest, version, base, previous: version },
-            Register::Settings => Change::SettingsSet { settings: settings?.clone(), version },
+            Register::Settings => {
+                let (settings, home) = settings?.clone();
+                Change::SettingsSet { settings, home, version }
+            }
         };
         Some(Travelling { index: 0, repository, change, at_ms, acts: false })
     }
 }
 
-impl From<&Settings> for proto::Settings {
-    fn from(Settings { mutability, sparse }: &Settings) -> proto::Settings {
-        let (immutable, excluded) = match mutability {
-            Mutability::Mutable => (false, None),
-            Mutability::Immutable => (true, None),
-            Mutability::MutableWithExclusion(filters) => (false, Some(filters)),
-            Mutability::ImmutableWithExclusion(filters) => (true, Some(filters)),
-        };
-        let excluded = excluded.into_iter().flat_map(TagFilters::iter).map(ToString::to_string).collect();
-        proto::Settings { immutable, excluded, sparse: *sparse }
-    }
+/// What an owner set of a repository, and where that is written, as it travels.
+fn settings_told(Settings { mutability, sparse }: &Settings, home: &Home) -> proto::Settings {
+    let (immutable, excluded) = match mutability {
+        Mutability::Mutable => (false, None),
+        Mutability::Immutable => (true, None),
+        Mutability::MutableWithExclusion(filters) => (false, Some(filters)),
+        Mutability::ImmutableWithExclusion(filters) => (true, Some(filters)),
+    };
+    let excluded = excluded.into_iter().flat_map(TagFilters::iter).map(ToString::to_string).collect();
+    let Home { region, epoch: home_epoch, is_frozen: frozen } = home;
+    let (home_epoch, frozen, home) =
+        (*home_epoch, *frozen, region.as_ref().map_or_else(String::new, ToString::to_string));
+    proto::Settings { immutable, excluded, sparse: *sparse, home, home_epoch, frozen }
 }
 
-impl TryFrom<proto::Settings> for Settings {
-    type Error = Status;
-
-    fn try_from(proto::Settings { immutable, excluded, sparse }: proto::Settings) -> Result<Settings, Status> {
-        let filters = excluded.iter().map(|text| TagFilter::parse(text)).collect::<Result<Vec<_>, _>>();
-        let filters = filters.map_err(|_| malformed("tag filter"))?;
-        let mutability = match (immutable, filters.is_empty()) {
-            (false, true) => Mutability::Mutable,
-            (true, true) => Mutability::Immutable,
-            (is_immutable, false) => {
-                let filters = TagFilters::new(filters).map_err(|_| malformed("tag filters"))?;
-                match is_immutable {
-                    true => Mutability::ImmutableWithExclusion(filters),
-                    false => Mutability::MutableWithExclusion(filters),
-                }
+fn settings_heard(told: proto::Settings) -> Result<(Settings, Home), Status> {
+    let proto::Settings { immutable, excluded, sparse, home, home_epoch: epoch, frozen: is_frozen } = told;
+    let filters = excluded.iter().map(|text| TagFilter::parse(text)).collect::<Result<Vec<_>, _>>();
+    let filters = filters.map_err(|_| malformed("tag filter"))?;
+    let mutability = match (immutable, filters.is_empty()) {
+        (false, true) => Mutability::Mutable,
+        (true, true) => Mutability::Immutable,
+        (is_immutable, false) => {
+            let filters = TagFilters::new(filters).map_err(|_| malformed("tag filters"))?;
+            match is_immutable {
+                true => Mutability::ImmutableWithExclusion(filters),
+                false => Mutability::MutableWithExclusion(filters),
             }
-        };
-        Ok(Settings { mutability, sparse })
-    }
+        }
+    };
+    let region = (!home.is_empty()).then(|| RegionName::parse(&home).map_err(|_| malformed("home"))).transpose()?;
+    Ok((Settings { mutability, sparse }, Home { region, epoch, is_frozen }))
 }
 
 impl From<&SentRow> for proto::Sent {
@@ -240,8 +244,8 @@ pub(super) struct Told {
     pub(super) there: There,
     /// The row is what that region's own journal says of it.
     pub(super) is_proven: bool,
-    /// The settings of the repository, where they are asked for and some are set.
-    pub(super) settings: Option<Settings>,
+    /// The settings of the repository, where they are asked for and sent, and its home.
+    pub(super) settings: Option<(Settings, Home)>,
 }
 
 impl From<Sum> for proto::Sum {
@@ -289,7 +293,7 @@ impl From<&Told> for proto::Record {
             version: None,
             base: None,
             unproven: !is_proven,
-            settings: settings.as_ref().map(Into::into),
+            settings: settings.as_ref().map(|(settings, home)| settings_told(settings, home)),
         };
         let of = |record: &Record, state: State| proto::Record {
             state: state.into(),
@@ -322,14 +326,14 @@ impl TryFrom<proto::Record> for Told {
         let state = record.state();
         let proto::Record { register, digest: text, version: of, base, unproven, settings, .. } = record;
         let register = Register::try_from(register.ok_or_else(|| malformed("record"))?)?;
-        let settings = settings.map(Settings::try_from).transpose()?;
+        let settings = settings.map(settings_heard).transpose()?;
         let set = || {
             let named = match &register {
                 Register::Manifest(own) => *own,
                 Register::Tag(_) => digest(&text)?,
                 // only of what is sent they are told
                 Register::Settings => match &settings {
-                    Some(settings) => settings::digest(settings),
+                    Some((settings, home)) => settings::digest(settings, home),
                     None if state == State::Apart => digest(&text)?,
                     None => return Err(malformed("settings")),
                 },
@@ -359,8 +363,12 @@ mod tests {
             Change::ManifestGone { digest, version },
             Change::TagSet { tag: tag.clone(), digest, version, base: Version::default(), previous: version },
             Change::TagGone { tag, version, previous: Version::default() },
-            Change::SettingsSet { settings: some_settings(), version },
+            Change::SettingsSet { settings: some_settings(), home: some_home(), version },
         ]
+    }
+
+    fn some_home() -> Home {
+        Home { region: Some(RegionName::parse("eu").unwrap()), epoch: 7, is_frozen: true }
     }
 
     fn some_settings() -> Settings {
@@ -392,8 +400,9 @@ mod tests {
             |register: &Register, there| Told { register: register.clone(), there, is_proven: true, settings: None };
         let mut all: Vec<Told> =
             registers.iter().flat_map(|register| states.map(|there| told(register, there))).collect();
-        let settings = some_settings();
-        let there = There::Sent(Record { digest: settings::digest(&settings), version, base: version });
+        let settings = (some_settings(), some_home());
+        let digest = settings::digest(&settings.0, &settings.1);
+        let there = There::Sent(Record { digest, version, base: version });
         all.push(Told { settings: Some(settings), ..told(&Register::Settings, there) });
         all.push(told(&Register::Settings, There::Never));
         all.push(told(&Register::Settings, There::Apart(record)));
@@ -411,13 +420,16 @@ mod tests {
             Mutability::MutableWithExclusion(filters()),
             Mutability::ImmutableWithExclusion(filters()),
         ] {
-            let sent = Settings { mutability, sparse: false };
-            assert_eq!(Settings::try_from(proto::Settings::from(&sent)).unwrap(), sent);
+            for home in [Home::default(), some_home()] {
+                let sent = (Settings { mutability: mutability.clone(), sparse: false }, home);
+                assert_eq!(settings_heard(settings_told(&sent.0, &sent.1)).unwrap(), sent);
+            }
         }
-        let good = proto::Settings::from(&some_settings());
+        let good = settings_told(&some_settings(), &some_home());
         for excluded in [vec!["a b".to_owned()], vec!["v*".to_owned(); 100]] {
-            assert!(Settings::try_from(proto::Settings { excluded, ..good.clone() }).is_err());
+            assert!(settings_heard(proto::Settings { excluded, ..good.clone() }).is_err());
         }
+        assert!(settings_heard(proto::Settings { home: "a b".to_owned(), ..good }).is_err());
         let told = told().into_iter().find(|told| told.settings.is_some()).unwrap();
         let without = proto::Record { settings: None, ..(&told).into() };
         assert!(Told::try_from(without).is_err());

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use crate::backfill::{cli, equal};
 use crate::drift::{Store, found, verify};
 use crate::regions::{PATIENCE, admin, arrives, linked, set_rule_with, start};
-use crate::support::image::push;
-use crate::support::{Cluster, wait};
+use crate::support::image::{MANIFEST, manifest, push};
+use crate::support::{Cluster, http, wait};
 
 fn set(cluster: &Cluster, name: &str, settings: &Value) {
     make(cluster, "PATCH", &format!("/v1/repositories/{name}"), settings);
@@ -101,4 +101,80 @@ fn r15_settings_follow() {
         }
     });
     assert_eq!(verify(&eu, "us")["clean"], true);
+}
+
+/// The status of a push of an image to a node, and what was said.
+fn pushed(cluster: &Cluster, name: &str, layer: &[u8]) -> (u16, Value) {
+    let url = format!("{}/v2/team/app/manifests/{name}", cluster.node(1));
+    let put = http::request("PUT", &url).key(&cluster.key()).header("Content-Type", MANIFEST);
+    let answer = put.body(manifest(layer)).settled();
+    (answer.status, serde_json::from_slice::<Value>(&answer.body).unwrap_or_default()["errors"][0].clone())
+}
+
+fn move_home(cluster: &Cluster, words: &[&str]) -> (i32, String) {
+    cli(cluster, &[&["repo", "home", "team/app"], words].concat())
+}
+
+// A repository with a home is written there alone: others say where, and get what it takes. Frozen, it moves without a
+// loss; from a region that is lost it is taken, and what that still took loses.
+#[test]
+fn homes_move() {
+    let (eu, us) = (start(164, "eu", 1), start(165, "us", 1));
+    let link = linked(&eu, &us);
+    let (status, text) = {
+        push(&eu, 1, "team/app", "v1", b"one");
+        move_home(&eu, &["take"])
+    };
+    assert!(status != 0 && text.contains("no rule here copies settings"), "{text}");
+    let more = json!({ "settings": { "enabled": true }, "backfill": { "enabled": true } });
+    set_rule_with(&eu, "us", "team/", &more);
+    set_rule_with(&us, "eu", "team/", &more);
+    arrives(&us, 1, "team/app", "v1", b"one");
+    let home = |cluster: &Cluster| {
+        let found = admin(cluster, "GET", "/v1/repositories/team/app").settled().json()["home"].clone();
+        (found["region"].as_str().unwrap_or_default().to_owned(), found["frozen"] == true)
+    };
+    let is = |region: &str, is_frozen| (region.to_owned(), is_frozen);
+    let comes = |cluster: &Cluster, expected: (String, bool)| {
+        wait(&format!("{expected:?}"), PATIENCE, || home(cluster) == expected);
+    };
+    let (status, text) = move_home(&eu, &["take"]);
+    assert_eq!((status, home(&eu)), (0, is("eu", false)), "{text}");
+    comes(&us, is("eu", false));
+    let (status, told) = pushed(&us, "v2", b"one");
+    assert_eq!((status, &told["code"], &told["detail"]["home"]), (403, &json!("DENIED"), &json!("eu")), "{told}");
+    assert!(told["message"].as_str().is_some_and(|text| text.contains("region 'eu'")), "{told}");
+    let begun = http::request("POST", &format!("{}/v2/team/app/blobs/uploads/", us.node(1))).key(&us.key()).settled();
+    assert_eq!(begun.status, 403);
+    let (status, text) = move_home(&us, &["take"]);
+    assert!(status != 0 && text.contains("home in region 'eu'"), "{text}");
+
+    // planned: everything that was pushed before the freeze is there when the home can be taken
+    push(&eu, 1, "team/app", "v2", b"two");
+    assert_eq!(move_home(&eu, &["freeze"]).0, 0);
+    assert_eq!(pushed(&eu, "v3", b"two").0, 403);
+    comes(&us, is("eu", true));
+    arrives(&us, 1, "team/app", "v2", b"two");
+    assert_eq!(move_home(&us, &["take"]).0, 0);
+    comes(&eu, is("us", false));
+    push(&us, 1, "team/app", "latest", b"three");
+    arrives(&eu, 1, "team/app", "latest", b"three");
+    assert_eq!(pushed(&eu, "v3", b"two").0, 403);
+
+    // lost: what the old home still takes loses to what the new one takes, whichever is later
+    link.cut();
+    assert_eq!(move_home(&eu, &["take", "--accept-loss"]).0, 0);
+    push(&eu, 1, "team/app", "latest", b"four");
+    push(&us, 1, "team/app", "latest", b"five");
+    link.mend();
+    arrives(&us, 1, "team/app", "latest", b"four");
+    comes(&us, is("eu", false));
+    for (cluster, region) in [(&us, "eu"), (&eu, "us")] {
+        let report = verify(cluster, region);
+        assert_eq!(report["clean"], true, "{report:#}");
+    }
+    assert_eq!(move_home(&eu, &["leave"]).0, 0);
+    comes(&us, is("", false));
+    push(&us, 1, "team/app", "latest", b"six");
+    arrives(&eu, 1, "team/app", "latest", b"six");
 }

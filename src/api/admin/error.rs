@@ -125,6 +125,7 @@ pub(super) fn words(refusal: &Refusal) -> (StatusCode, &'static str) {
         Refusal::TagInvalid { .. } => (StatusCode::BAD_REQUEST, "invalid_tag"),
         Refusal::TagImmutable { .. } => (StatusCode::CONFLICT, "tag_immutable"),
         Refusal::TagMoved { .. } => (StatusCode::CONFLICT, "tag_moved"),
+        Refusal::HomeElsewhere { .. } => (StatusCode::CONFLICT, "home_elsewhere"),
         Refusal::BlobUnknown { .. } => (StatusCode::NOT_FOUND, "blob_unknown"),
         Refusal::BlobReferenced { .. } => (StatusCode::CONFLICT, "blob_referenced"),
         Refusal::DigestInvalid { .. } | Refusal::DigestMismatch { .. } => (StatusCode::BAD_REQUEST, "invalid_digest"),

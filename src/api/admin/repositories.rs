@@ -8,6 +8,7 @@ use registry_core::decide::policy;
 use registry_core::decide::quota::Limits;
 use registry_core::decide::tag_move::{Mutability, TagFilter, TagFilterError, TagFilters};
 use registry_core::metadata::repository::Settings;
+use registry_core::metadata::settings::{Home, HomeWish};
 use registry_core::vocabulary::limits::{PAGE_ENTRIES_DEFAULT, PAGE_ENTRIES_MAX};
 use registry_core::vocabulary::{Reference, Refusal, RepositoryName};
 use serde::{Deserialize, Serialize};
@@ -79,6 +80,29 @@ impl SettingsDocument {
     }
 }
 
+/// The region that alone takes pushes and deletes.
+#[derive(Serialize)]
+struct HomeDocument {
+    region: String,
+    epoch: u32,
+    frozen: bool,
+}
+
+impl HomeDocument {
+    fn of(Home { region, epoch, is_frozen }: &Home) -> Option<HomeDocument> {
+        region.as_ref().map(|region| HomeDocument { region: region.to_string(), epoch: *epoch, frozen: *is_frozen })
+    }
+}
+
+/// What is to become of a repository's home.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum HomeWishDocument {
+    Take,
+    Freeze,
+    Leave,
+}
+
 #[derive(Serialize)]
 struct RepositoryDocument {
     registry: String,
@@ -87,6 +111,7 @@ struct RepositoryDocument {
     created_at: String,
     created_by: String,
     settings: SettingsDocument,
+    home: Option<HomeDocument>,
     usage: UsageDocument,
     quota: LimitsDocument,
 }
@@ -100,6 +125,7 @@ impl From<&RepositoryInfo> for RepositoryDocument {
             created_at: answer::time(found.created_at_ms),
             created_by: found.created_by.clone(),
             settings: SettingsDocument::from(&found.settings),
+            home: HomeDocument::of(&found.home),
             usage: found.quota.used.into(),
             quota: found.quota.limits.into(),
         }
@@ -204,6 +230,11 @@ pub(super) struct ChangeRepository {
     sparse: Option<bool>,
     #[serde(default)]
     quota: Option<LimitsWish>,
+    #[serde(default)]
+    home: Option<HomeWishDocument>,
+    /// Of taking a home from a region that has not frozen it: it is lost.
+    #[serde(default)]
+    accept_loss: bool,
 }
 
 /// `PATCH /v1/repositories/{name}`
@@ -226,6 +257,19 @@ async fn change_settings(
 ) -> Result<At<RepositoryInfo>, Failure> {
     let (registry, name, wish) = (&exchange.admin().registry, parse_name(name)?, wish?);
     let permit = exchange.auth().permit(caller, Action::Configure, caller.registry(), &name)?;
+    let names_settings =
+        wish.mutability.is_some() || wish.exclusions.is_some() || wish.sparse.is_some() || wish.quota.is_some();
+    if let Some(home) = wish.home {
+        if names_settings {
+            return Err(Failure::Body("home: moved on its own, without settings or quota".to_owned()));
+        }
+        let home = match home {
+            HomeWishDocument::Take => HomeWish::Take,
+            HomeWishDocument::Freeze => HomeWish::Freeze,
+            HomeWishDocument::Leave => HomeWish::Leave,
+        };
+        return Ok(registry.move_home(&permit, (home, wish.accept_loss)).await?);
+    }
     // what another region has changed a moment ago must not be set again to what it was
     let present = registry.repository(caller.registry(), &name, Consistency::Linearizable).await?;
     let limits = wish.quota.map(|quota| limits_as(exchange, caller, quota, present.value.quota.limits)).transpose()?;

@@ -123,6 +123,7 @@ fn words(refusal: &Refusal) -> (StatusCode, &'static str) {
         // A quota as ECR has it: clients print the message and do not try again.
         Refusal::Denied { .. }
         | Refusal::LimitReached { .. }
+        | Refusal::HomeElsewhere { .. }
         | Refusal::QuotaExceeded { .. }
         | Refusal::LastAdministrator => (StatusCode::FORBIDDEN, "DENIED"),
         Refusal::Throttled { .. } => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
@@ -237,6 +238,7 @@ fn detail(refusal: &Refusal) -> Value {
         }
         Refusal::TagImmutable { tag, .. } | Refusal::TagMoved { tag } => json!({ "tag": tag.as_str() }),
         Refusal::RangeInvalid { offset } => json!({ "offset": offset }),
+        Refusal::HomeElsewhere { home, .. } => json!({ "home": home }),
         Refusal::QuotaExceeded { unit, limit, .. } => json!({ "quota": limit, "unit": unit }),
         Refusal::ParameterInvalid { parameter, .. } => json!({ "parameter": parameter }),
         _ => Value::Null,
@@ -269,6 +271,12 @@ mod tests {
         for (refusal, status, code, retry_after) in [
             (Refusal::Denied { detail: "no".into() }, 403, "DENIED", None),
             (Refusal::QuotaExceeded { holder: "x".into(), unit: "tags".into(), limit: 1 }, 403, "DENIED", None),
+            (
+                Refusal::HomeElsewhere { repository: name.clone(), home: "eu".into(), is_frozen: false },
+                403,
+                "DENIED",
+                None,
+            ),
             (Refusal::QuotaShare { bytes: 1, tags: 0 }, 503, "UNAVAILABLE", Some("1")),
             (Refusal::Throttled { retry_after_ms: 1500 }, 429, "TOOMANYREQUESTS", Some("2")),
             (Refusal::Unavailable { retry_after_ms: 0 }, 503, "UNAVAILABLE", Some("1")),

@@ -32,6 +32,7 @@ pub(super) async fn begin(exchange: &Exchange<'_>, name: &str, body: Body) -> Re
         (_, Ok(Some(_)) | Err(_)) => "blob.push",
     };
     let change = exchange.change(Action::Push, act, name, resource).await?;
+    change.step(exchange.registry().may_write(&change.permit))?;
     if let Some(done) = change.step(at_once(exchange, &change, wanted, whole, body).await)? {
         change.accepted(done.revision);
         return Ok(created(&change.permit, &done));

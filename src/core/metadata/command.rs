@@ -163,6 +163,7 @@ commands! {
     157 TakeOverRegion(region_link::TakeOverRegion),
     158 PutRemoteSettings(remote::PutRemoteSettings),
     159 MendSettings(settings::MendSettings),
+    160 SetHome(settings::SetHome),
 }
 
 impl Command {
@@ -256,6 +257,7 @@ impl Command {
             | Command::TakeOverRegion(_)
             | Command::PutRemoteSettings(_)
             | Command::MendSettings(_)
+            | Command::SetHome(_)
             | Command::DropRemoteManifest(_)
             | Command::DropRemoteTag(_) => false,
         }

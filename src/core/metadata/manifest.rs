@@ -14,7 +14,7 @@ use super::reply::{Reply, TagMove};
 use super::repository::{self, RepositoryKey, RepositoryRow};
 use super::tables::{Tables, TablesRead, after_prefix};
 use super::tag::{self, Version};
-use super::{idle, link, peer, referrer, untagged, usage};
+use super::{idle, link, peer, referrer, settings, untagged, usage};
 use crate::decide::quota::Usage;
 use crate::decide::tag_move::{self, TagRights};
 use crate::vocabulary::digest::Digest;
@@ -381,7 +381,14 @@ impl PutManifest {
         self.check_tags(tables, repository, before.is_some())?;
 
         let slot = self.slot();
-        let version = version.unwrap_or_else(|| tag::next_version(tables, slot, context));
+        let version = match version {
+            Some(version) => version,
+            // it is pushed here
+            None => {
+                settings::may_write(tables, &self.repository)?;
+                tag::next_version(tables, &self.repository, context)
+            }
+        };
         outbox::note(
             tables,
             context,
@@ -443,7 +450,8 @@ impl Apply for DeleteManifest {
         let Some(row) = read(tables, &self.repository, &self.digest) else {
             return Err(Refusal::ManifestUnknown { reference: Reference::Digest(self.digest) });
         };
-        let version = tag::next_version(tables, self.slot(), context);
+        settings::may_write(tables, &self.repository)?;
+        let version = tag::next_version(tables, &self.repository, context);
         let mut tags = Vec::new();
         for name in tags_to_delete(tables, &self.repository, &self.digest)? {
             let tag_row = tag::read(tables, &self.repository, &name).expect("a manifest's tags exist");
@@ -486,7 +494,7 @@ pub(super) fn remove(
 ) {
     if peer::listens(tables, context) {
         let cause = if version.is_some() { Cause::Deleted } else { Cause::Cleaned };
-        let version = version.unwrap_or_else(|| tag::next_version(tables, repository.slot(), context));
+        let version = version.unwrap_or_else(|| tag::next_version(tables, repository, context));
         gone::note(tables, context, repository, digest, (cause, version));
         if cause == Cause::Deleted {
             outbox::note(tables, context, repository, Change::ManifestGone { digest: *digest, version });

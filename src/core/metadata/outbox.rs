@@ -12,6 +12,7 @@ use super::command::Apply;
 use super::keys::{self, Slot, table};
 use super::reply::Reply;
 use super::repository::{RepositoryKey, Settings};
+use super::settings::Home;
 use super::tables::{Tables, TablesRead};
 use super::upgrade::LEVEL_3;
 use super::{cluster, cursor, peer, replication_rules};
@@ -69,6 +70,8 @@ stored_enum! {
         SettingsSet {
             /// Which they are.
             settings: Settings,
+            /// Where the repository is written.
+            home: Home,
             /// Version of the setting.
             version: Version,
         } = 5,
@@ -93,6 +96,12 @@ impl Change {
             Change::ManifestHere { .. } | Change::TagSet { .. } | Change::SettingsSet { .. } => false,
             Change::ManifestGone { .. } | Change::TagGone { .. } => true,
         }
+    }
+
+    /// Whether it waits for all that came before it in its repository: a delete may concern what is not here yet, and a
+    /// home that is frozen says that everything is.
+    pub fn waits(&self) -> bool {
+        self.is_delete() || matches!(self, Change::SettingsSet { .. })
     }
 
     /// Whether it says that a manifest is here, by itself or by a tag.

@@ -16,7 +16,7 @@ use super::keys::{self, Slot};
 use super::manifest::{self, ManifestRow};
 use super::reply::Reply;
 use super::repository::{self, RepositoryKey, Settings};
-use super::settings::{self, MendSettings};
+use super::settings::{self, MendSettings, SettingsRow};
 use super::tables::{Tables, TablesRead};
 use super::tag::{self, JournalRow, TagRow};
 use super::{blob, gone, link, remote, untagged};
@@ -50,8 +50,8 @@ fn of_tag(row: &TagRow) -> Record {
 }
 
 fn of_settings(tables: &impl TablesRead, repository: &RepositoryKey) -> Option<Record> {
-    let (set, version) = settings::read(tables, repository)?;
-    Some(Record { digest: settings::digest(&set), version, base: version })
+    let SettingsRow { version, settings, home } = settings::read(tables, repository)?;
+    Some(Record { digest: settings::digest(&settings, &home), version, base: version })
 }
 
 /// Up to `limit` records in a scope behind `after`, manifests before tags, and settings last; and where the next ones

@@ -14,6 +14,7 @@ use super::keys::Slot;
 use super::manifest::{self, PutManifest};
 use super::reply::Reply;
 use super::repository::{self, RepositoryKey, Settings};
+use super::settings::Home;
 use super::tables::{Tables, TablesRead};
 use super::tag;
 use super::{clock, settings, untagged, usage};
@@ -55,7 +56,7 @@ pub fn manifest_rank(tables: &impl TablesRead, repository: &RepositoryKey, diges
 
 /// What the register of a repository's settings is here.
 pub fn settings_rank(tables: &impl TablesRead, repository: &RepositoryKey) -> Rank {
-    settings::read(tables, repository).map_or(Rank::NEVER, |(_, version)| Rank::of_set(version, version))
+    settings::read(tables, repository).map_or(Rank::NEVER, |row| Rank::of_set(row.version, row.version))
 }
 
 /// Clocks of two regions differ; one that is far ahead would win every conflict. And what is made here next must be
@@ -264,6 +265,8 @@ pub struct PutRemoteSettings {
     pub repository: RepositoryKey,
     /// Which they are.
     pub settings: Settings,
+    /// Where the repository is written.
+    pub home: Home,
     /// Version of the setting.
     pub version: Version,
 }
@@ -274,13 +277,13 @@ impl Apply for PutRemoteSettings {
     }
 
     fn apply<T: Tables>(self, context: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
-        let PutRemoteSettings { repository, settings: wish, version } = self;
+        let PutRemoteSettings { repository, settings: wish, home, version } = self;
         let row = repository::require(tables, &repository)?;
         if Rank::of_set(version, version) <= settings_rank(tables, &repository) {
             return Ok(Reply::Superseded);
         }
         follow(tables, context, repository.slot(), version)?;
-        settings::set(tables, context, &repository, (row, wish), version);
+        settings::set(tables, context, &repository, (row, wish), (home, version));
         Ok(Reply::Done)
     }
 }

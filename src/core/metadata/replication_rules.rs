@@ -58,6 +58,11 @@ impl RulesRow {
         by(|rule| rule.settings) && (is_own || by(|rule| rule.transitive))
     }
 
+    /// Whether settings of a repository are copied to any region.
+    pub fn copies_settings(&self, name: &RepositoryName) -> bool {
+        self.0.iter().any(|standing| standing.rule.settings && rules::covers(&standing.rule.filters, name))
+    }
+
     /// Whether a delete in a repository, made at a log index, is to be followed in a region.
     pub fn deletes(&self, name: &RepositoryName, region: &RegionName, index: u64) -> bool {
         self.sending(name, region).any(|standing| standing.rule.deletes && standing.since_index < index)

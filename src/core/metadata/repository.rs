@@ -222,8 +222,10 @@ impl Apply for ChangeRepository {
             if settings::stands(tables, &key, &wish) {
                 return Ok(Reply::Done);
             }
-            let version = tag::next_version(tables, key.slot(), context);
-            settings::set(tables, context, &key, (row, wish), version);
+            settings::may_write(tables, &key)?;
+            let version = tag::next_version(tables, &key, context);
+            let home = settings::home(tables, &key);
+            settings::set(tables, context, &key, (row, wish), (home, version));
         } else {
             let row = RepositoryRow { settings: wish, ..row };
             tables.put(keys::repository(key.slot(), key.id), codec::encode(&row));

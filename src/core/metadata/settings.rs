@@ -15,11 +15,25 @@ use super::reply::Reply;
 use super::repository::{self, RepositoryKey, RepositoryRow, Settings};
 use super::tables::{Tables, TablesRead};
 use super::upgrade::LEVEL_3;
-use super::{clock, cluster, tag};
+use super::{clock, cluster, replication_rules, tag};
 use crate::decide::tag_move::{Mutability, TagFilters};
 use crate::vocabulary::digest::Digest;
+use crate::vocabulary::names::RegionName;
 use crate::vocabulary::refusal::Refusal;
+use crate::vocabulary::stored::stored_enum;
 use crate::vocabulary::version::Version;
+
+/// Where a repository is written. While it has a home, other regions take neither pushes nor deletes; what is made in
+/// a later home wins over what is made in an earlier one, or nowhere in particular.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Home {
+    /// The region; `None`: every region takes them.
+    pub region: Option<RegionName>,
+    /// How often the repository has got one.
+    pub epoch: u32,
+    /// It takes nothing any more either: all that it had taken is on its way, and then another region may adopt it.
+    pub is_frozen: bool,
+}
 
 /// Beside the row of a repository.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -28,13 +42,15 @@ pub struct SettingsRow {
     pub version: Version,
     /// What was set.
     pub settings: Settings,
+    /// Where it is written.
+    pub home: Home,
 }
 
 impl Stored for SettingsRow {}
 
 /// What two regions compare: SHA-256 over lines that name what is not as it is by default, so that a setting that
 /// another release does not know differs only where it is set.
-pub fn digest(settings: &Settings) -> Digest {
+pub fn digest(settings: &Settings, home: &Home) -> Digest {
     let Settings { mutability, sparse } = settings;
     let (mode, excluded) = match mutability {
         Mutability::Mutable => ("", None),
@@ -44,17 +60,39 @@ pub fn digest(settings: &Settings) -> Digest {
     };
     let excluded = excluded.into_iter().flat_map(TagFilters::iter).map(|filter| format!("{filter}\n"));
     let sparse = if *sparse { "sparse\n" } else { "" };
-    Digest::sha256(format!("{mode}{}{sparse}", excluded.collect::<String>()).as_bytes())
+    let Home { region, epoch, is_frozen } = home;
+    let at = region.as_ref().map_or_else(String::new, ToString::to_string);
+    let home = if *home == Home::default() { String::new() } else { format!("home {epoch} {is_frozen} {at}\n") };
+    Digest::sha256(format!("{mode}{}{sparse}{home}", excluded.collect::<String>()).as_bytes())
 }
 
 fn noted(tables: &impl TablesRead, repository: &RepositoryKey) -> Option<SettingsRow> {
     tables.get(&keys::settings(repository.slot(), repository.id)).map(|bytes| codec::row(&bytes))
 }
 
-/// The settings of a repository and their version; `None` while nobody has set any.
-pub fn read(tables: &impl TablesRead, repository: &RepositoryKey) -> Option<(Settings, Version)> {
-    let version = noted(tables, repository).map(|row| row.version).filter(|version| *version != Version::default())?;
-    Some((repository::live(tables, repository)?.settings, version))
+/// The settings of a repository, as they are in force; `None` while nobody has set any.
+pub fn read(tables: &impl TablesRead, repository: &RepositoryKey) -> Option<SettingsRow> {
+    let noted = noted(tables, repository).filter(|row| row.version != Version::default())?;
+    Some(SettingsRow { settings: repository::live(tables, repository)?.settings, ..noted })
+}
+
+/// Where a repository is written.
+pub fn home(tables: &impl TablesRead, repository: &RepositoryKey) -> Home {
+    noted(tables, repository).map(|row| row.home).unwrap_or_default()
+}
+
+/// Refuses a push, a delete or a setting in a region that is not the repository's home, or while that is frozen.
+pub fn may_write(tables: &impl TablesRead, repository: &RepositoryKey) -> Result<(), Refusal> {
+    let Home { region, is_frozen, .. } = home(tables, repository);
+    let Some(region) = region else { return Ok(()) };
+    if !is_frozen && is_own(tables, &region) {
+        return Ok(());
+    }
+    Err(Refusal::HomeElsewhere { repository: repository.name.clone(), home: region.to_string(), is_frozen })
+}
+
+fn is_own(tables: &impl TablesRead, region: &RegionName) -> bool {
+    cluster::read(tables).is_some_and(|row| row.region == region.as_str())
 }
 
 /// Whether a repository's row says what was set.
@@ -77,11 +115,11 @@ pub(super) fn set(
     context: &Context<'_>,
     repository: &RepositoryKey,
     (before, settings): (RepositoryRow, Settings),
-    version: Version,
+    (home, version): (Home, Version),
 ) {
     let row = RepositoryRow { settings: settings.clone(), ..before };
     tables.put(keys::repository(repository.slot(), repository.id), codec::encode(&row));
-    tell(tables, context, repository, settings, version);
+    tell(tables, context, repository, SettingsRow { version, settings, home });
 }
 
 /// Notes what a repository is made with; the default is no setting.
@@ -89,21 +127,15 @@ pub(super) fn begin(tables: &mut impl Tables, context: &Context<'_>, repository:
     if row.settings == Settings::default() {
         return note(tables, repository, row);
     }
-    let version = tag::next_version(tables, repository.slot(), context);
-    tell(tables, context, repository, row.settings.clone(), version);
+    let version = tag::next_version(tables, repository, context);
+    tell(tables, context, repository, SettingsRow { version, settings: row.settings.clone(), home: Home::default() });
 }
 
 /// Notes what stands in a repository's row, for this region and others.
-fn tell(
-    tables: &mut impl Tables,
-    context: &Context<'_>,
-    repository: &RepositoryKey,
-    settings: Settings,
-    version: Version,
-) {
-    let row = SettingsRow { version, settings: settings.clone() };
+fn tell(tables: &mut impl Tables, context: &Context<'_>, repository: &RepositoryKey, row: SettingsRow) {
     tables.put(keys::settings(repository.slot(), repository.id), codec::encode(&row));
-    outbox::note(tables, context, repository, Change::SettingsSet { settings, version });
+    let SettingsRow { version, settings, home } = row;
+    outbox::note(tables, context, repository, Change::SettingsSet { settings, home, version });
 }
 
 /// Notes the settings of a repository that is made, or that was made below level 3: those that are not the default were
@@ -115,8 +147,84 @@ pub(super) fn note(tables: &mut impl Tables, repository: &RepositoryKey, row: &R
         region: cluster::region_number(tables),
     };
     let version = if row.settings == Settings::default() { Version::default() } else { set };
-    let noted = SettingsRow { version, settings: row.settings.clone() };
+    let noted = SettingsRow { version, settings: row.settings.clone(), home: Home::default() };
     tables.put(keys::settings(repository.slot(), repository.id), codec::encode(&noted));
+}
+
+stored_enum! {
+    /// What is to become of a repository's home.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum HomeWish {
+        /// This region is it from now on.
+        Take = 0,
+        /// It takes nothing any more, so that another region can take it over without a loss.
+        Freeze = 1,
+        /// Every region may write again.
+        Leave = 2,
+    }
+}
+
+/// Moves the home of a repository. Another region's is taken when it has been frozen there and that has arrived here:
+/// with it all that was written before. Source: consensus-and-faults §6.3.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SetHome {
+    /// Of which.
+    pub repository: RepositoryKey,
+    /// What becomes of it.
+    pub wish: HomeWish,
+    /// Take it although the other region has not frozen it: it is lost, and what it still took loses.
+    pub accepts_loss: bool,
+}
+
+impl SetHome {
+    fn moved(&self, tables: &impl TablesRead, own: &RegionName) -> Result<Home, Refusal> {
+        let before = home(tables, &self.repository);
+        let is_ours = before.region.as_ref() == Some(own);
+        let elsewhere = || {
+            let home = before.region.as_ref().map(ToString::to_string).unwrap_or_default();
+            let is_frozen = before.is_frozen;
+            Refusal::HomeElsewhere { repository: self.repository.name.clone(), home, is_frozen }
+        };
+        match self.wish {
+            HomeWish::Take if is_ours => Ok(Home { is_frozen: false, ..before }),
+            HomeWish::Take if before.region.is_none() || before.is_frozen || self.accepts_loss => {
+                Ok(Home { region: Some(own.clone()), epoch: before.epoch.saturating_add(1), is_frozen: false })
+            }
+            HomeWish::Freeze if is_ours => Ok(Home { is_frozen: true, ..before }),
+            HomeWish::Leave if is_ours => Ok(Home { region: None, is_frozen: false, ..before }),
+            HomeWish::Leave if before.region.is_none() => Ok(before),
+            HomeWish::Take | HomeWish::Freeze | HomeWish::Leave => Err(elsewhere()),
+        }
+    }
+}
+
+impl Apply for SetHome {
+    fn slot(&self) -> Slot {
+        self.repository.slot()
+    }
+
+    fn apply<T: Tables>(self, context: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
+        let invalid = |detail: &str| Refusal::ParameterInvalid { parameter: "home".into(), detail: detail.into() };
+        let row = repository::require(tables, &self.repository)?;
+        let own = cluster::read(tables).and_then(|row| RegionName::parse(&row.region).ok());
+        let own = own.ok_or_else(|| invalid("there is no cluster yet"))?;
+        let rules = replication_rules::read(tables, self.repository.registry);
+        if !rules.copies_settings(&self.repository.name) {
+            return Err(invalid(
+                "no rule here copies settings of this repository, so that no other region would know: set one first, \
+                 in every region that may be its home",
+            ));
+        }
+        let moved = self.moved(tables, &own)?;
+        if moved == home(tables, &self.repository) {
+            return Ok(Reply::Unchanged);
+        }
+        let now = tag::next_version(tables, &self.repository, context);
+        let version = Version { home_epoch: moved.epoch, ..now };
+        let settings = row.settings.clone();
+        set(tables, context, &self.repository, (row, settings), (moved, version));
+        Ok(Reply::Done)
+    }
 }
 
 /// Brings the settings in a repository's row, which was damaged beneath the commands, back in line with what was noted
@@ -152,9 +260,11 @@ impl Apply for MendSettings {
 mod tests {
     use super::*;
     use crate::decide::tag_move::TagFilter;
-    use crate::metadata::remote::PutRemoteSettings;
+    use crate::metadata::manifest::PutManifest;
+    use crate::metadata::remote::{PutRemoteManifest, PutRemoteSettings, SetRemoteTag};
     use crate::metadata::repository::ChangeRepository;
-    use crate::metadata::testing::{World, peer, sends_all};
+    use crate::metadata::tag::DeleteTag;
+    use crate::metadata::testing::{World, manifest, peer, sends_all, tags};
 
     fn immutable() -> Settings {
         Settings { mutability: Mutability::Immutable, sparse: false }
@@ -175,7 +285,7 @@ mod tests {
 
     fn remote(repository: &RepositoryKey, settings: Settings, hlc: u64) -> PutRemoteSettings {
         let version = Version { home_epoch: 0, hlc, region: 2 };
-        PutRemoteSettings { repository: repository.clone(), settings, version }
+        PutRemoteSettings { repository: repository.clone(), settings, home: Home::default(), version }
     }
 
     // Nothing is told of settings that nobody set; what is set when a repository is made, or later, is told with the
@@ -185,13 +295,16 @@ mod tests {
         let (world, repository) = world(Settings::default());
         assert_eq!((read(&world.tables, &repository), told(&world, &repository)), (None, vec![]));
         let (mut world, repository) = self::world(immutable());
-        let (settings, first) = read(&world.tables, &repository).unwrap();
+        let SettingsRow { settings, version: first, .. } = read(&world.tables, &repository).unwrap();
         assert_eq!(settings, immutable());
         world.ok(ChangeRepository { key: repository.clone(), settings: Settings::default() });
-        let (settings, version) = read(&world.tables, &repository).unwrap();
+        let SettingsRow { settings, version, .. } = read(&world.tables, &repository).unwrap();
         assert!(settings == Settings::default() && version > first && version.region == 1);
         let expected = [(immutable(), first), (settings, version)];
-        let expected = expected.map(|(settings, version)| Change::SettingsSet { settings, version });
+        let expected = expected.map(|(settings, version)| {
+            let home = Home::default();
+            Change::SettingsSet { settings, home, version }
+        });
         assert_eq!(told(&world, &repository), expected);
     }
 
@@ -203,9 +316,9 @@ mod tests {
         world.ok(remote(&repository, immutable(), later));
         assert_eq!(world.ok(remote(&repository, Settings::default(), later - 1)), Reply::Superseded);
         assert_eq!(world.ok(remote(&repository, immutable(), later)), Reply::Superseded);
-        assert_eq!(read(&world.tables, &repository).unwrap().0, immutable());
+        assert_eq!(read(&world.tables, &repository).unwrap().settings, immutable());
         world.ok(ChangeRepository { key: repository.clone(), settings: Settings::default() });
-        let (settings, version) = read(&world.tables, &repository).unwrap();
+        let SettingsRow { settings, version, .. } = read(&world.tables, &repository).unwrap();
         assert!(settings == Settings::default() && version.hlc > later && version.region == 1);
     }
 
@@ -218,11 +331,14 @@ mod tests {
         let mut tables = world.tables.clone();
         note(&mut tables, &repository, &row);
         world.tables = tables;
-        assert_eq!(read(&world.tables, &repository).map(|(_, version)| (version.hlc, version.region)), Some((at, 1)));
+        assert_eq!(read(&world.tables, &repository).map(|row| (row.version.hlc, row.version.region)), Some((at, 1)));
         let mut tables = world.tables.clone();
         note(&mut tables, &repository, &RepositoryRow { settings: Settings::default(), ..row });
         let noted: SettingsRow = codec::row(&tables.get(&key).unwrap());
-        assert_eq!(noted, SettingsRow { version: Version::default(), settings: Settings::default() });
+        assert_eq!(
+            noted,
+            SettingsRow { version: Version::default(), settings: Settings::default(), home: Home::default() }
+        );
     }
 
     // Setting what is set already, as a change of something else may, is no newer word.
@@ -240,7 +356,7 @@ mod tests {
     fn digests() {
         let filters =
             |texts: &[&str]| TagFilters::new(texts.iter().map(|text| TagFilter::parse(text).unwrap())).unwrap();
-        let of = |mutability, sparse| digest(&Settings { mutability, sparse });
+        let of = |mutability, sparse| digest(&Settings { mutability, sparse }, &Home::default());
         let all = [
             of(Mutability::Mutable, false),
             of(Mutability::Mutable, true),
@@ -269,14 +385,14 @@ mod tests {
         assert!(!is_proven(&world.tables, &repository));
         world.ok(mend());
         assert!(is_proven(&world.tables, &repository));
-        let (settings, version) = read(&world.tables, &repository).unwrap();
+        let SettingsRow { settings, version, .. } = read(&world.tables, &repository).unwrap();
         assert_eq!((settings, version.hlc), (immutable(), 10));
         // a witness that is gone
         world.tables.write([(keys::settings(repository.slot(), repository.id), None)].into());
         assert!(!is_proven(&world.tables, &repository));
         world.ok(mend());
         assert!(is_proven(&world.tables, &repository));
-        assert_eq!(read(&world.tables, &repository).unwrap().1.region, 1);
+        assert_eq!(read(&world.tables, &repository).unwrap().version.region, 1);
         // setting them again is a word where they are not what was noted
         let key = keys::repository(repository.slot(), repository.id);
         let row = repository::live(&world.tables, &repository).unwrap();
@@ -284,6 +400,59 @@ mod tests {
         world.tables.write([(key, Some(codec::encode(&damaged)))].into());
         world.ok(ChangeRepository { key: repository.clone(), settings: Settings::default() });
         assert!(is_proven(&world.tables, &repository));
-        assert_eq!(read(&world.tables, &repository).unwrap().0, Settings::default());
+        assert_eq!(read(&world.tables, &repository).unwrap().settings, Settings::default());
+    }
+
+    fn tagged(repository: &RepositoryKey, bytes: &[u8]) -> PutManifest {
+        PutManifest { tags: tags(&["t"]), ..manifest(repository, bytes) }
+    }
+
+    // A home takes pushes, deletes and settings alone; frozen, nobody does, and another region takes it over. What is
+    // made in a later home wins whatever its clock says.
+    #[test]
+    fn homes() {
+        let (mut world, repository) = world(Settings::default());
+        let wish = |wish, accepts_loss| SetHome { repository: repository.clone(), wish, accepts_loss };
+        // nobody would know
+        assert!(matches!(world.refused(wish(HomeWish::Take, false)), Refusal::ParameterInvalid { .. }));
+        let mut rules = sends_all("eu");
+        rules.rules[0].settings = true;
+        world.ok(rules);
+        world.ok(tagged(&repository, b"1"));
+        world.ok(wish(HomeWish::Take, false));
+        assert_eq!(world.ok(wish(HomeWish::Take, false)), Reply::Unchanged);
+        world.ok(tagged(&repository, b"2"));
+        let set = tag::read(&world.tables, &repository, &tags(&["t"])[0]).unwrap().version;
+        assert_eq!((set.home_epoch, home(&world.tables, &repository).epoch), (1, 1));
+        world.ok(wish(HomeWish::Freeze, false));
+        let delete = DeleteTag { repository: repository.clone(), tag: tags(&["t"]).remove(0), expected: None };
+        let change = ChangeRepository { key: repository.clone(), settings: immutable() };
+        let frozen = |refusal: Refusal| matches!(refusal, Refusal::HomeElsewhere { is_frozen: true, .. });
+        assert!(frozen(world.refused(tagged(&repository, b"3"))) && frozen(world.refused(delete.clone())));
+        assert!(frozen(world.refused(change)));
+        // the other region has taken it
+        let there = Home { region: Some(RegionName::parse("eu").unwrap()), epoch: 2, is_frozen: false };
+        let version = Version { home_epoch: 2, hlc: 5, region: 2 };
+        let settings = Settings::default();
+        world.ok(PutRemoteSettings { repository: repository.clone(), settings, home: there.clone(), version });
+        assert_eq!(home(&world.tables, &repository), there);
+        let elsewhere = |refusal: Refusal| matches!(refusal, Refusal::HomeElsewhere { is_frozen: false, .. });
+        assert!(elsewhere(world.refused(tagged(&repository, b"3"))) && elsewhere(world.refused(delete.clone())));
+        assert!(elsewhere(world.refused(wish(HomeWish::Take, false))));
+        assert!(elsewhere(world.refused(wish(HomeWish::Leave, false))));
+        // what it made comes all the same, and wins over what was later here by the clock
+        let digest = Digest::sha256(b"4");
+        world.ok(PutRemoteManifest { put: manifest(&repository, b"4"), presence: version });
+        let tag = tags(&["t"]).remove(0);
+        let set = SetRemoteTag { repository: repository.clone(), tag, digest, version, base: version, previous: None };
+        world.ok(set);
+        assert_eq!(tag::read(&world.tables, &repository, &tags(&["t"])[0]).unwrap().digest, digest);
+        // it is lost for good
+        world.ok(wish(HomeWish::Take, true));
+        assert_eq!(home(&world.tables, &repository).epoch, 3);
+        world.ok(delete);
+        world.ok(wish(HomeWish::Leave, false));
+        assert_eq!(home(&world.tables, &repository), Home { region: None, epoch: 3, is_frozen: false });
+        world.ok(tagged(&repository, b"1"));
     }
 }

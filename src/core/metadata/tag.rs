@@ -12,7 +12,7 @@ use super::reply::{Reply, TagMove};
 use super::repository::{self, RepositoryKey, Settings};
 use super::tables::{Pages, Tables, TablesRead};
 use super::upgrade::LEVEL_3;
-use super::{clock, cluster, untagged, usage};
+use super::{clock, cluster, settings, untagged, usage};
 use crate::decide::quota::Usage;
 use crate::vocabulary::digest::Digest;
 use crate::vocabulary::limits::TAG_JOURNAL_MAX;
@@ -21,11 +21,12 @@ use crate::vocabulary::refusal::Refusal;
 use crate::vocabulary::tag::Tag;
 pub use crate::vocabulary::version::Version;
 
-/// The next version in a slot.
-pub(crate) fn next_version(tables: &mut impl Tables, slot: Slot, context: &Context<'_>) -> Version {
+/// The next version of anything in a repository.
+pub(crate) fn next_version(tables: &mut impl Tables, repository: &RepositoryKey, context: &Context<'_>) -> Version {
     let region = cluster::region_number(tables);
     let now = clock::hlc_at(context.clock.now_ms, context.level);
-    Version { home_epoch: 0, hlc: clock::next_hlc(tables, slot, now), region }
+    let home_epoch = settings::home(tables, repository).epoch;
+    Version { home_epoch, hlc: clock::next_hlc(tables, repository.slot(), now), region }
 }
 
 /// Rows of tags read at once while a slot is migrated.
@@ -315,7 +316,8 @@ impl Apply for DeleteTag {
         if self.expected.is_some_and(|expected| expected != row.digest) {
             return Err(Refusal::TagMoved { tag: self.tag });
         }
-        let version = next_version(tables, self.slot(), context);
+        settings::may_write(tables, &self.repository)?;
+        let version = next_version(tables, &self.repository, context);
         let moved = drop_tag(tables, context, &self.repository, &self.tag, &row, version);
         untagged::note(tables, context, &self.repository, &row.digest);
         usage::shrink(tables, context, &self.repository, Usage { bytes: 0, tags: 1 });

@@ -234,6 +234,21 @@ stored_enum! {
             tag: Tag,
         } = 62,
 
+        /// The repository is written in another region only, or nowhere while its home is frozen (consensus-and-faults
+        /// §6.3). Clients do not follow a redirect of an upload, so they are told where to push.
+        #[error(
+            "the repository '{repository}' has its home in region '{home}'{}: push and delete there",
+            if *is_frozen { ", which is frozen until another region takes it" } else { "" }
+        )]
+        HomeElsewhere {
+            /// The repository.
+            repository: RepositoryName,
+            /// Its home.
+            home: String,
+            /// It takes nothing either.
+            is_frozen: bool,
+        } = 63,
+
         // Blobs.
         /// The repository has no such blob (A2), or its last copy is lost.
         #[error("blob unknown: {digest}")]

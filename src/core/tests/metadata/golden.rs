@@ -39,7 +39,7 @@ use registry_core::metadata::reply::{Outcome, Reply, TagMove};
 use registry_core::metadata::repository::{
     ChangeRepository, CreateRepository, DeleteRepository, PurgeRepository, RepositoryKey, Settings,
 };
-use registry_core::metadata::settings::MendSettings;
+use registry_core::metadata::settings::{Home, HomeWish, MendSettings, SetHome};
 use registry_core::metadata::sweep::{Condemn, Sweep};
 use registry_core::metadata::tables::TablesRead;
 use registry_core::metadata::tag::{DeleteTag, Version};
@@ -231,6 +231,7 @@ fn region_commands() -> Vec<Command> {
     let (destinations, read_through) = (vec![to], ReadThrough::Full);
     let (deletes, backfill, transitive, settings) = (true, true, true, true);
     let rule = Rule { destinations, filters, deletes, backfill, read_through, transitive, settings };
+    let home = Home { region: Some(RegionName::parse("here").unwrap()), epoch: 300, is_frozen: true };
     let zone = Some("zone-a".to_owned());
     let client = PlaceRow { network: "10.0.0.0/8".into(), region: "here".into(), zone };
     let address = AddressRow { node: NodeId(5), network: "::/0".into(), url: "https://h:7400".into() };
@@ -277,7 +278,8 @@ fn region_commands() -> Vec<Command> {
         PutPlaces { places }.into(),
         TakeOverRegion { number: 2, complete_ms: 70_000 }.into(),
         MendSettings { repository: key() }.into(),
-        PutRemoteSettings { repository: key(), settings: Settings::default(), version }.into(),
+        PutRemoteSettings { repository: key(), settings: Settings::default(), home: home.clone(), version }.into(),
+        SetHome { repository: key(), wish: HomeWish::Take, accepts_loss: true }.into(),
     ]
 }
 

@@ -15,7 +15,7 @@ use registry_core::metadata::remote::{
     DropRemoteManifest, DropRemoteTag, PutRemoteManifest, PutRemoteSettings, SetRemoteTag,
 };
 use registry_core::metadata::repository::{ChangeRepository, RepositoryKey, Settings};
-use registry_core::metadata::settings;
+use registry_core::metadata::settings::{self, SettingsRow};
 use registry_core::metadata::tag::{self, DeleteTag};
 use registry_core::metadata::testing::{World, manifest, peer, sends_all, tags};
 use registry_core::vocabulary::ids::{ClusterId, Lineage};
@@ -103,13 +103,13 @@ impl Region {
             Change::ManifestGone { digest, version } => {
                 self.world.ok(DropRemoteManifest { repository, digest, version });
             }
-            Change::SettingsSet { settings, version } => {
-                self.world.ok(PutRemoteSettings { repository, settings, version });
+            Change::SettingsSet { settings, home, version } => {
+                self.world.ok(PutRemoteSettings { repository, settings, home, version });
             }
         }
     }
 
-    fn settings(&self) -> Option<(Settings, Version)> {
+    fn settings(&self) -> Option<SettingsRow> {
         settings::read(&self.world.tables, &self.repository)
     }
 
