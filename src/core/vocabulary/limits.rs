@@ -247,9 +247,9 @@ pub const POLICY_STATEMENTS_MAX: usize = 100;
 pub const POLICY_VALUES_MAX: usize = 256;
 /// Longest pattern in a policy, grant or filter, in bytes.
 pub const PATTERN_BYTES_MAX: usize = 512;
-/// Filters of a tag-mutability setting (ECR: 1–5).
+/// Filters of a tag-mutability setting (ECR: 1–5), and of each list of tags of a replication rule.
 pub const TAG_FILTERS_MAX: usize = 5;
-/// `*` in one filter of a tag-mutability setting.
+/// `*` in one filter of tags.
 pub const TAG_FILTER_WILDCARDS_MAX: usize = 2;
 
 // The cluster and its people.
@@ -299,6 +299,8 @@ pub const DRY_RUN_LISTED_MAX: usize = 1000;
 pub const DRY_RUN_BLOBS_MAX: usize = 1_000_000;
 /// Filters of one rule.
 pub const REPLICATION_FILTERS_MAX: usize = 100;
+/// Tags, and indexes, looked at to tell which tags lead to a manifest; what has more counts as led to by all.
+pub const TAGS_ABOVE_MAX: usize = 1000;
 /// Other regions that a cluster knows.
 pub const PEERS_MAX: usize = REPLICATION_DESTINATIONS_MAX;
 /// Addresses of one other region.

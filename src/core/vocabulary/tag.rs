@@ -22,6 +22,9 @@ pub enum TagError {
     Grammar,
 }
 
+/// Digits of a digest in a tag that is made of one (OCI distribution specification 1.1, "Referrers Tag Schema").
+const DIGEST_TAG_DIGITS: usize = 64;
+
 /// A tag, for example `latest` or `1.2.0`. Ordered by bytes, as lists of tags are.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Tag(Arc<str>);
@@ -38,6 +41,19 @@ impl Tag {
             return Err(TagError::Grammar);
         }
         Ok(Tag(text.into()))
+    }
+
+    /// Whether it is made of the digest of a manifest, as the tags of what belongs to one are: cosign's signatures,
+    /// attestations and SBOMs (`sha256-<hex>.sig`), and lists of referrers by the OCI tag schema (`sha256-<hex>`, of a
+    /// longer digest its first 64 digits).
+    pub fn is_of_digest(&self) -> bool {
+        let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        let rest = ["sha256-", "sha512-"].iter().find_map(|algorithm| self.0.strip_prefix(algorithm));
+        let parts = rest.and_then(|rest| rest.split_at_checked(DIGEST_TAG_DIGITS));
+        parts.is_some_and(|(digits, behind)| {
+            let is_whole = behind.is_empty() || behind.len() > 1 && behind.starts_with('.');
+            is_whole && digits.bytes().all(is_digit)
+        })
     }
 }
 
@@ -58,6 +74,31 @@ mod tests {
         assert_eq!(Tag::parse(&"x".repeat(129)), Err(TagError::TooLong));
         for bad in [".a", "-a", "a b", "a/b", "a:b", "a@b", "a+b", "ä", "a\0", "a\n", "a%20b", "\u{202e}a"] {
             assert_eq!(Tag::parse(bad), Err(TagError::Grammar), "{bad:?}");
+        }
+    }
+
+    // Only whole digests, in lower case, with nothing but an ending behind them.
+    #[test]
+    fn tags_of_digests() {
+        let hex = "0123456789abcdef".repeat(4);
+        let is_of_digest = |text: &str| Tag::parse(text).unwrap().is_of_digest();
+        for good in ["", ".sig", ".att", ".sbom", ".0123456789abcdef.meta"] {
+            assert!(is_of_digest(&format!("sha256-{hex}{good}")), "{good}");
+        }
+        assert!(is_of_digest(&format!("sha512-{hex}")));
+        for bad in [
+            format!("sha256-{hex}."),
+            format!("sha256-{hex}0"),
+            format!("sha256-{hex}-sig"),
+            format!("sha256-{}", hex.to_uppercase()),
+            format!("sha256-{}", &hex[1..]),
+            format!("md5-{hex}"),
+            format!("x-sha256-{hex}"),
+            "sha256-.sig".to_owned(),
+            "sha256-zz.sig".to_owned(),
+            hex,
+        ] {
+            assert!(!is_of_digest(&bad), "{bad}");
         }
     }
 }

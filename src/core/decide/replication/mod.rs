@@ -2,9 +2,11 @@
 //! the same.
 //!
 //! Pure, and the same on both sides of a link: two regions that hold the same records decide the same. Start at
-//! [`rank`] for the one merge rule, at [`rules`] for what is sent, at [`compare`] for what a difference means.
+//! [`rank`] for the one merge rule, at [`rules`] and [`tags`] for what is sent, at [`compare`] for what a difference
+//! means.
 
 pub mod compare;
 pub mod rank;
 pub mod rules;
 pub mod sample;
+pub mod tags;
