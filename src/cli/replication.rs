@@ -237,8 +237,13 @@ async fn export(client: &Client, region: &str, direction: &str) -> Result<(), Cl
         }
         let name = &page["repository"];
         if !name.is_null() && *name != last {
-            let (since, others, settings) = (&page["since"], &page["others_since"], &page["settings_since"]);
-            line(&json!({ "repository": name, "since": since, "others_since": others, "settings_since": settings }))?;
+            line(&json!({
+                "repository": name,
+                "since": page["since"],
+                "others_since": page["others_since"],
+                "settings_since": page["settings_since"],
+                "tags": page["tags"],
+            }))?;
             last = name.clone();
         }
         for record in page["records"].as_array().map_or(&[][..], Vec::as_slice) {

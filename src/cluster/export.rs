@@ -1,6 +1,7 @@
 //! The records that two regions should both have, read from the rows, for whoever wants to compare them himself.
 
 use registry_core::decide::replication::compare::{Record, Register, Scope, Since};
+use registry_core::decide::replication::tags::TagScope;
 use registry_core::metadata::tables::TablesRead;
 use registry_core::metadata::{cluster, offer, register, replication_rules, repository};
 use registry_core::vocabulary::RepositoryName;
@@ -41,6 +42,8 @@ pub struct ExportPage {
     pub repository: Option<RepositoryName>,
     /// Hybrid logical times that they are newer than.
     pub since: Since,
+    /// Of which tags they are; of some only, manifests are those that are attached to others.
+    pub tags: TagScope,
     /// The records, manifests before tags.
     pub records: Vec<(Register, Record)>,
     /// Where the next page begins; `None` after the last.
@@ -54,8 +57,8 @@ impl Cluster {
         Some(self.metadata.peek(|view| {
             let own = cluster::region_number(view);
             let (source, destination) = if direction == Direction::To { (own, number) } else { (number, own) };
-            let (origin, index, since) = (source, view.index(), Since::default());
-            let none = ExportPage { origin, index, repository: None, since, records: vec![], rest: None };
+            let (origin, index, since, tags) = (source, view.index(), Since::default(), TagScope::ALL);
+            let none = ExportPage { origin, index, repository: None, since, tags, records: vec![], rest: None };
             let scope = |name: &RepositoryName| scope(view, name, (direction, region), (source, destination));
             let within = after.filter(|after| after.register.is_some()).map(|after| after.repository.clone());
             let behind = after.map(|after| after.repository.as_str());
@@ -63,11 +66,13 @@ impl Cluster {
             let Some(name) = within.clone().or_else(next) else { return none };
             let found = repository::find(view, RegistryId::DEFAULT, &name).zip(scope(&name));
             let register = after.filter(|_| within.is_some()).and_then(|after| after.register.as_ref());
-            let (since, (records, rest)) = found.map_or((since, (vec![], None)), |((key, _), scope)| {
-                (scope.since, register::page(view, &key, &scope, register, PAGE_RECORDS))
-            });
+            let Some(((key, _), scope)) = found else {
+                let rest = Some(ExportPlace { repository: name.clone(), register: None });
+                return ExportPage { repository: Some(name), rest, ..none };
+            };
+            let (records, rest) = register::page(view, &key, &scope, register, PAGE_RECORDS);
             let rest = Some(ExportPlace { repository: name.clone(), register: rest });
-            ExportPage { repository: Some(name), since, records, rest, ..none }
+            ExportPage { repository: Some(name), since: scope.since, tags: scope.tags, records, rest, ..none }
         }))
     }
 }
@@ -86,5 +91,5 @@ fn scope(
     let offered = offer::read(tables, source);
     let (others, settings) = (offered.is_transitive(name).then_some(0), offered.sends_settings(name).then_some(0));
     let since = Since { own: 0, others, settings };
-    Some(Scope { source, destination, since })
+    Some(Scope { source, destination, since, tags: offered.tags(name) })
 }

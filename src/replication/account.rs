@@ -3,6 +3,7 @@
 //! Nothing that the stream noted is looked at: what it lost shows here.
 
 use registry_core::decide::replication::compare::{BUCKETS, Register, Scope, Since, Sums, There};
+use registry_core::decide::replication::tags::TagScope;
 use registry_core::metadata::register;
 use registry_core::metadata::repository::{self, RepositoryKey};
 use registry_core::metadata::tables::TablesRead;
@@ -17,7 +18,7 @@ use super::peers::Caller;
 use super::principal;
 use super::stream;
 use super::wire::proto::{RecordsReply, RepositorySum, SumsReply};
-use super::wire::{Told, proto};
+use super::wire::{self, Told, proto};
 use crate::metadata::Metadata;
 
 /// Records read in one view.
@@ -39,6 +40,9 @@ pub(super) type Sink<R> = mpsc::Sender<Result<R, Status>>;
 
 /// A repository that is sent to the caller, and which records of it are.
 type Sent = (RepositoryKey, Scope);
+
+/// Which records the caller compares: since when, and of which tags.
+pub(super) type Meant = (Since, TagScope);
 
 impl Account {
     pub(super) fn new(metadata: Metadata, caller: Caller, filled: u64, own: bool) -> Account {
@@ -123,8 +127,8 @@ impl Account {
                 let rules = replication_rules::read(view, RegistryId::DEFAULT);
                 let deletes_since = rules.deletes_since(name, &self.caller.region);
                 let Since { own: since, others: others_since, settings: settings_since } = scope.since;
-                let (repository, sum) = (name.to_string(), Some(sum.into()));
-                Some(RepositorySum { repository, since, sum, deletes_since, others_since, settings_since })
+                let (repository, sum, tags) = (name.to_string(), Some(sum.into()), wire::tags_told(&scope.tags));
+                Some(RepositorySum { repository, since, sum, deletes_since, others_since, settings_since, tags })
             };
             let lineage = cluster::read(view).map_or(0, |row| row.lineage.0);
             SumsReply { repositories: names.iter().filter_map(sum).collect(), lineage, index: view.index() }
@@ -132,11 +136,12 @@ impl Account {
     }
 
     /// The records of a repository in all buckets whose sums differ from the caller's.
-    pub(super) async fn differing(self, name: RepositoryName, since: Since, sums: Sums, sink: Sink<RecordsReply>) {
+    pub(super) async fn differing(self, name: RepositoryName, meant: Meant, sums: Sums, sink: Sink<RecordsReply>) {
         let (mut after, mut differing) = (None::<Register>, None::<[bool; BUCKETS]>);
         loop {
-            let (named, sums, from, known) = (name.clone(), sums.clone(), after.take(), differing);
-            let work = move |own: &Account| own.records_behind(&named, since, &sums, known, from.as_ref());
+            let (named, meant, sums) = (name.clone(), meant.clone(), sums.clone());
+            let (from, known) = (after.take(), differing);
+            let work = move |own: &Account| own.records_behind(&named, &meant, &sums, known, from.as_ref());
             let page = match self.blocking(work).await.and_then(|page| page) {
                 Ok(page) => page,
                 Err(status) => return drop(sink.send(Err(status)).await),
@@ -163,13 +168,13 @@ impl Account {
     fn records_behind(
         &self,
         name: &RepositoryName,
-        since: Since,
+        meant: &Meant,
         sums: &Sums,
         known: Option<[bool; BUCKETS]>,
         after: Option<&Register>,
     ) -> Result<RecordsPage, Status> {
         self.metadata.peek(|view| {
-            let (key, scope) = self.in_scope(view, name, since)?;
+            let (key, scope) = self.in_scope(view, name, meant)?;
             let differing = known.unwrap_or_else(|| {
                 let mut differing = [false; BUCKETS];
                 let own = register::sums(view, &key, &scope);
@@ -188,13 +193,13 @@ impl Account {
     pub(super) async fn asked(
         self,
         name: RepositoryName,
-        since: Since,
+        meant: Meant,
         registers: Vec<Register>,
     ) -> Result<RecordsReply, Status> {
         let named = name.clone();
         let ask = move |own: &Account| {
             own.metadata.peek(|view| {
-                let (key, scope) = own.in_scope(view, &named, since)?;
+                let (key, scope) = own.in_scope(view, &named, &meant)?;
                 if scope.since.settings.is_none() && registers.contains(&Register::Settings) {
                     return Err(Status::permission_denied("no rule sends settings of that repository to the caller"));
                 }
@@ -211,10 +216,10 @@ impl Account {
     }
 
     /// The same records are compared on both sides, or none.
-    fn in_scope(&self, tables: &impl TablesRead, name: &RepositoryName, since: Since) -> Result<Sent, Status> {
+    fn in_scope(&self, tables: &impl TablesRead, name: &RepositoryName, meant: &Meant) -> Result<Sent, Status> {
         let sent = self.sent(tables, name);
         let sent = sent.ok_or_else(|| Status::permission_denied("no rule sends that repository to the caller"))?;
-        match sent.1.since == since {
+        match (sent.1.since, &sent.1.tags) == (meant.0, &meant.1) {
             true => Ok(sent),
             false => Err(Status::aborted("the rules changed meanwhile: compare again")),
         }

@@ -412,6 +412,16 @@ impl Arrivals {
         done
     }
 
+    /// Brings a manifest whose row here is lost, with what it names; `named_at` is the version of what names it.
+    pub(super) async fn bring_manifest_anew(
+        &self,
+        name: &RepositoryName,
+        digest: &Digest,
+        named_at: Version,
+    ) -> Result<(), Problem> {
+        self.bring_manifest(&self.permit(name), digest, named_at, 0).await.map(drop)
+    }
+
     /// Brings a blob whose copies here are lost.
     pub(super) async fn bring_blob_anew(&self, name: &RepositoryName, blob: &Referenced) -> Result<(), Problem> {
         self.fetch_blob(&self.permit(name), blob).await

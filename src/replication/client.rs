@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use metrics::Counter;
 use raft::TlsSource;
 use raft::network::transport::{self, Dial, Expect};
-use registry_core::decide::replication::compare::{Register, Since, Sums};
+use registry_core::decide::replication::compare::{Register, Scope, Since, Sums};
 use registry_core::metadata::peer::PeerRow;
 use registry_core::metadata::region_link::RegionLinkRow;
 use registry_core::vocabulary::limits::{
@@ -270,24 +270,24 @@ impl Source {
     pub(super) async fn differing(
         &self,
         name: &RepositoryName,
-        since: Since,
+        scope: &Scope,
         seen: Seen,
         sums: &Sums,
     ) -> Result<Replies<proto::RecordsReply>, Problem> {
         let sums = sums.iter().map(|sum| (*sum).into()).collect();
-        self.records(proto::RecordsRequest { sums, ..records_request(name, since, seen) }).await
+        self.records(proto::RecordsRequest { sums, ..records_request(name, scope, seen) }).await
     }
 
     /// What it knows of registers of a repository, in their order; and the index of its log at which it does.
     pub(super) async fn asked(
         &self,
         name: &RepositoryName,
-        since: Since,
+        scope: &Scope,
         seen: Seen,
         registers: &[Register],
     ) -> Result<(u64, Vec<Told>), Problem> {
         let asked = registers.iter().map(Into::into).collect();
-        let request = proto::RecordsRequest { asked, ..records_request(name, since, seen) };
+        let request = proto::RecordsRequest { asked, ..records_request(name, scope, seen) };
         let reply = self.records(request).await?.next().await?;
         let reply = reply.ok_or_else(|| Problem::passing("the other region answered nothing"))?;
         let told = reply.records.into_iter().map(Told::try_from).collect::<Result<Vec<_>, _>>()?;
@@ -385,10 +385,11 @@ impl Source {
 }
 
 /// A question about records of a repository, without what is asked.
-fn records_request(name: &RepositoryName, since: Since, Seen { applied, filled, own }: Seen) -> proto::RecordsRequest {
+fn records_request(name: &RepositoryName, scope: &Scope, Seen { applied, filled, own }: Seen) -> proto::RecordsRequest {
     let (repository, sums, asked) = (name.to_string(), Vec::new(), Vec::new());
-    let Since { own: since, others: others_since, settings: settings_since } = since;
-    proto::RecordsRequest { repository, since, sums, asked, applied, filled, others_since, own, settings_since }
+    let Since { own: since, others: others_since, settings: settings_since } = scope.since;
+    let tags = wire::tags_told(&scope.tags);
+    proto::RecordsRequest { repository, since, sums, asked, applied, filled, others_since, own, settings_since, tags }
 }
 
 #[cfg(test)]

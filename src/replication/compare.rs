@@ -18,7 +18,7 @@ use registry_core::decide::replication::compare::{
     Drift, Here, Record, Register, Scope, Since, Sums, There, Verdict, judge,
 };
 use registry_core::decide::replication::rank::Rank;
-use registry_core::metadata::register;
+use registry_core::metadata::register::{self, Lost};
 use registry_core::metadata::repository::{self, RepositoryKey};
 use registry_core::metadata::{backfill, cluster, cursor, parked};
 use registry_core::mutants::{self, Mutant};
@@ -53,6 +53,9 @@ const VIEW_RECORDS: usize = 4096;
 const VIEW_MANIFESTS: usize = 512;
 /// Differences that are mended side by side: each costs some round trips to the other region.
 const MENDS_AT_ONCE: usize = 16;
+
+/// Tags whose manifests are looked up in one view.
+const VIEW_TAGS: usize = 4096;
 
 /// A blob that a manifest of the source names has no copy here.
 const LOST_BLOB: &str = "blob_lost";
@@ -353,7 +356,9 @@ impl Comparer {
         let name = wire::repository(&there.repository)?;
         let sum = wire::sum(there.sum.as_ref().ok_or_else(|| Problem::lasting("a sum is missing"))?)?;
         let since = Since { own: there.since, others: there.others_since, settings: there.settings_since };
-        let scope = Scope { source, destination, since };
+        // what is compared is told by who sends it: both sum up the same, whatever offer was heard of here
+        let tags = wire::tags_heard(there.tags.as_ref())?;
+        let scope = Scope { source, destination, since, tags };
         let compared = Compared { name, scope, deletes_since: there.deletes_since, count: sum.count };
         let mut own = self.own_sums(&compared).await?;
         let mut is_behind = false;
@@ -378,7 +383,7 @@ impl Comparer {
             self.tell(|report| report.behind += u64::from(is_cut));
             self.settle(&compared, index, suspects).await?;
         }
-        self.mend_blobs(&compared, draw).await
+        self.mend_lost(&compared, draw).await
     }
 
     /// Waits until everything up to an index of the source's log that concerns a repository was applied; whether it
@@ -446,7 +451,7 @@ impl Comparer {
     async fn suspects(&self, compared: &Compared, own: &Sums) -> Result<(u64, Vec<Suspect>), Problem> {
         let Compared { name, scope, count, .. } = compared;
         let seen = self.seen(scope.source);
-        let mut replies = self.source.differing(name, scope.since, seen, own).await?;
+        let mut replies = self.source.differing(name, scope, seen, own).await?;
         let (mut index, mut suspects) = (0, Vec::new());
         let (mut differing, mut sent) = (BTreeSet::new(), HashSet::new());
         while let Some(reply) = replies.next().await? {
@@ -468,7 +473,7 @@ impl Comparer {
                 |register: &Register| differing.contains(&register.bucket()) && !sent.contains(&register.hash());
             let unsent: Vec<Register> = records.into_iter().filter(is_unsent).collect();
             for asked in unsent.chunks(RECORDS_PER_MESSAGE) {
-                let (told_at, told) = self.source.asked(name, scope.since, seen, asked).await?;
+                let (told_at, told) = self.source.asked(name, scope, seen, asked).await?;
                 index = index.max(told_at);
                 self.judge_all(compared, told, &mut suspects).await?;
             }
@@ -548,7 +553,7 @@ impl Comparer {
         }
         for first in suspects.chunks(RECORDS_PER_MESSAGE) {
             let registers: Vec<Register> = first.iter().map(|suspect| suspect.told.register.clone()).collect();
-            let (_, told) = self.source.asked(name, scope.since, self.seen(scope.source), &registers).await?;
+            let (_, told) = self.source.asked(name, scope, self.seen(scope.source), &registers).await?;
             let second = self.judged(compared, told).await?;
             let is_same = |first: &Suspect, second: &Suspect| {
                 (&first.told, &first.here, first.verdict) == (&second.told, &second.here, second.verdict)
@@ -608,20 +613,22 @@ impl Comparer {
         });
     }
 
-    /// Brings the blobs that the source's manifests name here and that have lost all their copies; the others are
-    /// offered to the draw.
-    async fn mend_blobs(&self, compared: &Compared, draw: Option<&Draw>) -> Result<(), Problem> {
-        let name = &compared.name;
+    /// Brings what the source's tags and manifests name here and that is lost: manifests without a row, blobs without a
+    /// copy; the other blobs are offered to the draw.
+    async fn mend_lost(&self, compared: &Compared, draw: Option<&Draw>) -> Result<(), Problem> {
         let mut after = None;
         loop {
-            let (lost, rest) = self.lost_blobs(compared, after, draw.cloned()).await?;
-            for blob in lost {
-                let left = self.arrivals.bring_blob_anew(name, &blob).await.err();
-                // what the source has no longer either is lost, and told
-                let (repository, digest) = (name.clone(), Some(blob.digest));
-                let left = left.map(|problem| problem.to_string());
-                self.found(Found { repository, tag: None, digest, kind: LOST_BLOB, left });
+            let (lost, rest) = self.lost_targets(compared, after).await?;
+            self.bring_anew(&compared.name, lost).await;
+            after = rest;
+            if after.is_none() {
+                break;
             }
+        }
+        let mut after = None;
+        loop {
+            let (lost, rest) = self.lost_content(compared, after, draw.cloned()).await?;
+            self.bring_anew(&compared.name, lost).await;
             after = rest;
             if after.is_none() {
                 return Ok(());
@@ -629,12 +636,36 @@ impl Comparer {
         }
     }
 
-    async fn lost_blobs(
+    async fn bring_anew(&self, name: &RepositoryName, lost: Vec<Lost>) {
+        for lost in lost {
+            let (kind, brought) = match &lost {
+                Lost::Blob(blob) => (LOST_BLOB, self.arrivals.bring_blob_anew(name, blob).await),
+                Lost::Manifest { digest, named_at } => {
+                    let brought = self.arrivals.bring_manifest_anew(name, digest, *named_at).await;
+                    (Drift::Missing.as_str(), brought)
+                }
+            };
+            // what the source has no longer either is lost, and told
+            let (repository, digest) = (name.clone(), Some(lost.digest()));
+            let left = brought.err().map(|problem| problem.to_string());
+            self.found(Found { repository, tag: None, digest, kind, left });
+        }
+    }
+
+    async fn lost_targets(&self, compared: &Compared, after: Option<Tag>) -> Result<(Vec<Lost>, Option<Tag>), Problem> {
+        self.read(compared, move |view, key, compared| {
+            let Some(key) = key else { return (Vec::new(), None) };
+            register::lost_targets(view, key, &compared.scope, after.as_ref(), VIEW_TAGS)
+        })
+        .await
+    }
+
+    async fn lost_content(
         &self,
         compared: &Compared,
         after: Option<Digest>,
         draw: Option<Draw>,
-    ) -> Result<(Vec<Referenced>, Option<Digest>), Problem> {
+    ) -> Result<(Vec<Lost>, Option<Digest>), Problem> {
         self.read(compared, move |view, key, compared| {
             let Some(key) = key else { return (Vec::new(), None) };
             let see = |blob: &Referenced| {
@@ -642,7 +673,7 @@ impl Comparer {
                     draw.offer(&compared.name, blob);
                 }
             };
-            register::lost_blobs(view, key, &compared.scope, after.as_ref(), VIEW_MANIFESTS, see)
+            register::lost_content(view, key, &compared.scope, after.as_ref(), VIEW_MANIFESTS, see)
         })
         .await
     }

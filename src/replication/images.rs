@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use registry_core::metadata::{cluster, manifest, peer, replication_rules, repository};
+use registry_core::metadata::{above, cluster, manifest, peer, replication_rules, repository};
 use registry_core::vocabulary::ids::RegistryId;
 use registry_core::vocabulary::names::RegionName;
 use registry_core::vocabulary::{Digest, RepositoryName};
@@ -49,7 +49,8 @@ struct Sent {
 
 impl Replication {
     /// What has become of an image, region by region; `None` if there is no such image here. One that came from another
-    /// region, or that was pushed before the rule, is sent nowhere unless a rule says so.
+    /// region, that was pushed before the rule, or that only tags lead to which a rule leaves out, is sent nowhere
+    /// unless a rule says so.
     pub async fn image(&self, name: &RepositoryName, digest: &Digest) -> Option<Vec<ImageStatus>> {
         let sent = self.image_sent(name, digest)?;
         let asked = sent.into_iter().map(|sent| self.image_in(sent, name, digest));
@@ -59,7 +60,7 @@ impl Replication {
     fn image_sent(&self, name: &RepositoryName, digest: &Digest) -> Option<Vec<Sent>> {
         self.0.metadata.peek(|view| {
             let (key, _) = repository::find(view, RegistryId::DEFAULT, name)?;
-            let presence = manifest::read(view, &key, digest)?.presence;
+            let (row, above) = (manifest::read(view, &key, digest)?, above::read(view, &key, digest));
             let own = cluster::region_number(view);
             let rules = replication_rules::read(view, RegistryId::DEFAULT);
             let destinations = rules.0.iter().flat_map(|standing| &standing.rule.destinations);
@@ -70,7 +71,7 @@ impl Replication {
                 let number = peer::named(view, &region).map(|(number, _)| number);
                 // whether what was before a rule has arrived is for the region to say
                 let scope = rules.scope(name, &region, (own, number.unwrap_or(own)), u64::MAX)?;
-                scope.covers_version(presence).then_some(Sent { region, number })
+                above.are_in(&scope, &row).then_some(Sent { region, number })
             };
             Some(regions.into_iter().filter_map(sent).collect())
         })

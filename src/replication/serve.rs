@@ -9,7 +9,6 @@ use parking_lot::Mutex;
 use raft::network::transport::{self, PeerInfo};
 use registry_core::decide::permit::Permit;
 use registry_core::decide::replication::compare::{BUCKETS, Register, Since, Sums};
-use registry_core::decide::replication::rules::ReadThrough;
 use registry_core::decide::tag_move::TagRights;
 use registry_core::metadata::cursor::NoteDestination;
 use registry_core::metadata::replication_rules::{self, SentRow};
@@ -259,7 +258,7 @@ impl Region for Service {
         let (account, turn) = self.comparing(&request, &self.records, own)?;
         let request = request.into_inner();
         let (own, others, settings) = (request.since, request.others_since, request.settings_since);
-        let since = Since { own, others, settings };
+        let meant = (Since { own, others, settings }, wire::tags_heard(request.tags.as_ref())?);
         let proto::RecordsRequest { repository: name, sums, asked, applied, .. } = request;
         account.catch_up(applied).await?;
         let name = wire::repository(&name)?;
@@ -269,13 +268,13 @@ impl Region for Service {
                 return Err(Status::invalid_argument(format!("more than {RECORDS_PER_MESSAGE} registers at once")));
             }
             let registers = asked.into_iter().map(Register::try_from).collect::<Result<Vec<_>, _>>()?;
-            drop(sink.try_send(Ok(account.asked(name, since, registers).await?)));
+            drop(sink.try_send(Ok(account.asked(name, meant, registers).await?)));
             return Ok(Response::new(ReceiverStream::new(stream)));
         }
         let sums = sums.iter().map(wire::sum).collect::<Result<Vec<_>, _>>()?;
         let sums = Sums::of(sums).ok_or_else(|| Status::invalid_argument(format!("not {BUCKETS} sums")))?;
         tokio::spawn(async move {
-            Box::pin(account.differing(name, since, sums, sink)).await;
+            Box::pin(account.differing(name, meant, sums, sink)).await;
             drop(turn);
         });
         Ok(Response::new(ReceiverStream::new(stream)))
@@ -363,11 +362,11 @@ impl Region for Service {
         self.peers.metadata().ready(Consistency::Linearizable).await.map_err(|error| status(&error.into()))?;
         let found = self.peers.metadata().peek(|view| {
             let sent = replication_rules::read(view, permit.registry).sent(&caller.region);
-            let is_full = |sent: &SentRow| sent.covers(&name) && sent.read_through == ReadThrough::Full;
+            let is_its = |sent: &SentRow| sent.covers(&name) && sent.resolves(&named);
             let found = repository::find(view, permit.registry, &name);
-            sent.iter().any(is_full).then(|| found.and_then(|(key, _)| tag::read(view, &key, &named)))
+            sent.iter().any(is_its).then(|| found.and_then(|(key, _)| tag::read(view, &key, &named)))
         });
-        let row = found.ok_or_else(|| Status::permission_denied("no rule lets the caller read tags through"))?;
+        let row = found.ok_or_else(|| Status::permission_denied("no rule lets the caller read that tag through"))?;
         let row = row.ok_or_else(|| Status::not_found("there is no such tag"))?;
         let (digest, version, base) = (row.digest.to_string(), Some(row.version.into()), Some(row.base.into()));
         Ok(Response::new(proto::ResolveReply { digest, version, base }))

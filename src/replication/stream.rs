@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use registry_core::metadata::keys::{SLOTS, Slot};
-use registry_core::metadata::outbox::{self, Event};
+use registry_core::metadata::outbox::{self, Change, Event};
 use registry_core::metadata::replication_rules::{self, RulesRow};
 use registry_core::metadata::tables::TablesRead;
 use registry_core::metadata::{clock, cluster, repository};
@@ -196,17 +196,17 @@ impl Stream {
             let is_own = Some(made_by) == own;
             let (key, row) = repository::by_id(tables, slot, event.repository)?;
             let rules = rules.entry(key.registry).or_insert_with(|| replication_rules::read(tables, key.registry));
-            let is_ruled = match &event.row.change {
-                outbox::Change::SettingsSet { .. } => {
-                    rules.sends_settings(&key.name, &self.caller.region, (event.index, is_own))
-                }
-                outbox::Change::ManifestHere { .. }
-                | outbox::Change::ManifestGone { .. }
-                | outbox::Change::TagSet { .. }
-                | outbox::Change::TagGone { .. } => rules.sends(&key.name, &self.caller.region, (event.index, is_own)),
+            let (name, region, change) = (&key.name, &self.caller.region, &event.row.change);
+            let is_ruled = match change {
+                Change::SettingsSet { .. } => rules.sends_settings(name, region, (event.index, is_own)),
+                Change::ManifestHere { .. }
+                | Change::ManifestGone { .. }
+                | Change::TagSet { .. }
+                | Change::TagGone { .. } => rules.sends(name, region, (event.index, is_own)),
             };
+            let passes = || outbox::passes(tables, &key, &rules.tags(name, region), change);
             // what came from the caller has no business there
-            let is_sent = is_ruled && !row.deleted && made_by != self.caller.number;
+            let is_sent = is_ruled && !row.deleted && made_by != self.caller.number && passes();
             let acts = rules.deletes(&key.name, &self.caller.region, event.index);
             let (index, repository) = (event.index, key.name);
             let outbox::OutboxRow { change, at_ms } = event.row;

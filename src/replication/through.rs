@@ -1,9 +1,10 @@
 //! Pulls of what has not arrived: asked of the region that sends it, and handed on while it comes.
 //!
 //! Only what the region's rules say may be read through, only what is absent here, and never what was deleted here by a
-//! newer word. When the region can't be asked, a client is told to come back, not that there is nothing. A blob crosses
-//! the link once: the leader brings it, the other nodes have it from there, each once for all its clients. Source:
-//! consensus-and-faults §6.6, security-cases R11, R18, R19.
+//! newer word. A tag that a rule leaves out is not asked for; what it names is to be had by its digest. When the region
+//! can't be asked, a client is told to come back, not that there is nothing. A blob crosses the link once: the leader
+//! brings it, the other nodes have it from there, each once for all its clients. Source: consensus-and-faults §6.6,
+//! security-cases R11, R18, R19.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -15,7 +16,6 @@ use futures_util::future::{BoxFuture, FutureExt as _, Shared};
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use parking_lot::Mutex;
 use registry_core::decide::replication::rank::Rank;
-use registry_core::decide::replication::rules::ReadThrough;
 use registry_core::metadata::{gone, offer, remote, repository};
 use registry_core::vocabulary::ids::RegistryId;
 use registry_core::vocabulary::limits::{REGION_RANGE_BYTES_MAX, REGION_RANGES_AHEAD};
@@ -95,16 +95,17 @@ impl Through {
     }
 }
 
-/// What the regions that may have it say: the first that has it; else nothing, if all of them could be asked.
+/// What the regions that may have it say: the first that has it; else nothing, if all of them could be asked. `tag`: by
+/// which it is asked for, if not by digest.
 async fn first<'a, T>(
     replication: &'a Replication,
     name: &'a RepositoryName,
-    least: ReadThrough,
+    tag: Option<&'a Tag>,
     ask: impl Fn(Arc<Source>) -> BoxFuture<'a, Result<Option<T>, Problem>> + Send + Sync,
 ) -> Result<Option<T>, Refusal> {
-    let regions = replication.0.metadata.peek(|view| offer::reading_through(view, name));
+    let regions = replication.0.metadata.peek(|view| offer::reading_through(view, name, tag));
     let mut is_unsure = false;
-    for (number, _) in regions.into_iter().filter(|(_, widest)| *widest >= least) {
+    for number in regions {
         let Some(source) = replication.source(number) else {
             is_unsure = true;
             continue;
@@ -130,7 +131,7 @@ async fn first<'a, T>(
 
 impl Elsewhere for Through {
     fn may_have(&self, name: &RepositoryName) -> bool {
-        let told = |it: Replication| it.0.metadata.peek(|view| !offer::reading_through(view, name).is_empty());
+        let told = |it: Replication| it.0.metadata.peek(|view| !offer::reading_through(view, name, None).is_empty());
         self.replication().is_some_and(told)
     }
 
@@ -141,12 +142,12 @@ impl Elsewhere for Through {
     ) -> BoxFuture<'a, Result<Option<StoredManifest>, Refusal>> {
         Box::pin(async move {
             let Some(replication) = self.replication() else { return Ok(None) };
-            let least = if matches!(reference, Reference::Tag(_)) { ReadThrough::Full } else { ReadThrough::Digest };
+            let tag = if let Reference::Tag(tag) = reference { Some(tag) } else { None };
             let replication = &replication;
             let ask = move |source: Arc<Source>| -> BoxFuture<'_, Found> {
                 Box::pin(asked(replication, source, name, reference))
             };
-            first(replication, name, least, ask).await
+            first(replication, name, tag, ask).await
         })
     }
 
@@ -156,7 +157,7 @@ impl Elsewhere for Through {
             let ask = move |source: Arc<Source>| -> BoxFuture<'_, Result<Option<u64>, Problem>> {
                 Box::pin(async move { source.stat(name, digest).await.map(Some) })
             };
-            Ok(first(&replication, name, ReadThrough::Digest, ask).await?.is_some())
+            Ok(first(&replication, name, None, ask).await?.is_some())
         })
     }
 
@@ -171,7 +172,7 @@ impl Elsewhere for Through {
             let ask = move |source: Arc<Source>| -> BoxFuture<'_, Result<Option<Arc<Flight>>, Problem>> {
                 Box::pin(async move { replication.flight(&source, name, digest).await.map(Some) })
             };
-            let found = first(replication, name, ReadThrough::Digest, ask).await?;
+            let found = first(replication, name, None, ask).await?;
             Ok(found.map(|flight| Arc::new(Remote(flight)) as Arc<dyn RemoteBlob>))
         })
     }

@@ -3,6 +3,7 @@
 
 use registry_core::decide::replication::compare::{Record, Register, Sum, There};
 use registry_core::decide::replication::rules::{Prefix, ReadThrough};
+use registry_core::decide::replication::tags::TagScope;
 use registry_core::decide::tag_move::{Mutability, TagFilter, TagFilters};
 use registry_core::metadata::offer::OfferRow;
 use registry_core::metadata::outbox::Change;
@@ -174,10 +175,29 @@ fn settings_told(Settings { mutability, sparse }: &Settings, home: &Home) -> pro
     proto::Settings { immutable, excluded, sparse: *sparse, home, home_epoch, frozen }
 }
 
+fn filters_heard(told: &[String]) -> Result<Vec<TagFilter>, Status> {
+    let filters = told.iter().map(|text| TagFilter::parse(text)).collect::<Result<Vec<_>, _>>();
+    filters.map_err(|_| malformed("tag filter"))
+}
+
+/// Which tags are sent, as it travels; nothing for all of them.
+pub(super) fn tags_told(tags: &TagScope) -> Option<proto::Tags> {
+    (!tags.is_all()).then(|| proto::Tags {
+        include: tags.include().map(ToString::to_string).collect(),
+        exclude: tags.exclude().map(ToString::to_string).collect(),
+    })
+}
+
+/// Which tags are sent.
+pub(super) fn tags_heard(told: Option<&proto::Tags>) -> Result<TagScope, Status> {
+    let Some(proto::Tags { include, exclude }) = told else { return Ok(TagScope::ALL) };
+    let tags = TagScope::new(filters_heard(include)?, filters_heard(exclude)?);
+    tags.map_err(|_| malformed("tag filters"))
+}
+
 fn settings_heard(told: proto::Settings) -> Result<(Settings, Home), Status> {
     let proto::Settings { immutable, excluded, sparse, home, home_epoch: epoch, frozen: is_frozen } = told;
-    let filters = excluded.iter().map(|text| TagFilter::parse(text)).collect::<Result<Vec<_>, _>>();
-    let filters = filters.map_err(|_| malformed("tag filter"))?;
+    let filters = filters_heard(&excluded)?;
     let mutability = match (immutable, filters.is_empty()) {
         (false, true) => Mutability::Mutable,
         (true, true) => Mutability::Immutable,
@@ -194,14 +214,15 @@ fn settings_heard(told: proto::Settings) -> Result<(Settings, Home), Status> {
 }
 
 impl From<&SentRow> for proto::Sent {
-    fn from(SentRow { filters, read_through, transitive, settings }: &SentRow) -> proto::Sent {
+    fn from(SentRow { filters, read_through, transitive, settings, tags }: &SentRow) -> proto::Sent {
         let read_through = match read_through {
             ReadThrough::Off => 0,
             ReadThrough::Digest => 1,
             ReadThrough::Full => 2,
         };
         let filters = filters.iter().map(ToString::to_string).collect();
-        proto::Sent { filters, read_through, transitive: *transitive, settings: *settings }
+        let (transitive, settings, tags) = (*transitive, *settings, tags_told(tags));
+        proto::Sent { filters, read_through, transitive, settings, tags }
     }
 }
 
@@ -209,7 +230,7 @@ impl TryFrom<proto::Sent> for SentRow {
     type Error = Status;
 
     fn try_from(sent: proto::Sent) -> Result<SentRow, Status> {
-        let proto::Sent { filters, read_through, transitive, settings } = sent;
+        let proto::Sent { filters, read_through, transitive, settings, tags } = sent;
         let filter = |text: &String| Prefix::parse(text).map_err(|_| malformed("filter"));
         let read_through = match read_through {
             0 => ReadThrough::Off,
@@ -218,7 +239,7 @@ impl TryFrom<proto::Sent> for SentRow {
             _ => return Err(malformed("read-through")),
         };
         let filters = filters.iter().map(filter).collect::<Result<_, _>>()?;
-        Ok(SentRow { filters, read_through, transitive, settings })
+        Ok(SentRow { filters, read_through, transitive, settings, tags: tags_heard(tags.as_ref())? })
     }
 }
 
@@ -367,6 +388,11 @@ mod tests {
         ]
     }
 
+    fn some_tags(include: &[&str], exclude: &[&str]) -> TagScope {
+        let filters = |texts: &[&str]| texts.iter().map(|text| TagFilter::parse(text).unwrap()).collect::<Vec<_>>();
+        TagScope::new(filters(include), filters(exclude)).unwrap()
+    }
+
     fn some_home() -> Home {
         Home { region: Some(RegionName::parse("eu").unwrap()), epoch: 7, is_frozen: true }
     }
@@ -459,12 +485,22 @@ mod tests {
         for read_through in [ReadThrough::Off, ReadThrough::Digest, ReadThrough::Full] {
             let transitive = read_through == ReadThrough::Full;
             let (filters, settings) = (vec![Prefix::parse("team/").unwrap()], !transitive);
-            let sent = SentRow { filters, read_through, transitive, settings };
-            assert_eq!(SentRow::try_from(proto::Sent::from(&sent)).unwrap(), sent);
+            for tags in [TagScope::ALL, some_tags(&["v*", "latest"], &[]), some_tags(&[], &["*-rc*"])] {
+                let sent = SentRow { filters: filters.clone(), read_through, transitive, settings, tags };
+                assert_eq!(SentRow::try_from(proto::Sent::from(&sent)).unwrap(), sent);
+            }
         }
+        let good = proto::Sent::default();
+        assert!(SentRow::try_from(good.clone()).is_ok());
         for bad in [(vec!["A".to_owned()], 0), (vec![], 3)] {
-            let bad = proto::Sent { filters: bad.0, read_through: bad.1, transitive: false, settings: false };
+            let bad = proto::Sent { filters: bad.0, read_through: bad.1, ..good.clone() };
             assert!(SentRow::try_from(bad).is_err());
+        }
+        for bad in [vec!["a b".to_owned()], vec!["***".to_owned()], vec!["v*".to_owned(); 100]] {
+            for (include, exclude) in [(bad.clone(), vec![]), (vec![], bad.clone())] {
+                let tags = Some(proto::Tags { include, exclude });
+                assert!(SentRow::try_from(proto::Sent { tags, ..good.clone() }).is_err(), "{bad:?}");
+            }
         }
         let version = Version { home_epoch: 0, hlc: 300, region: 2 };
         let register = Register::Tag(Tag::parse("v1").unwrap());

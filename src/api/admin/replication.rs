@@ -18,6 +18,7 @@ use super::error::Failure;
 use super::exchange::{Document, Exchange};
 use super::regions::parse_region;
 use super::repositories::{parse_name, parse_reference};
+use super::rules::TagsDocument;
 use crate::auth::Action;
 use crate::cluster::{Direction, ExportPage, ExportPlace};
 use crate::ground::clock::{Clock as _, SystemClock};
@@ -250,13 +251,15 @@ struct ExportDocument {
     others_since: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     settings_since: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tags: Option<TagsDocument>,
     records: Vec<RecordDocument>,
     rest: Option<PlaceDocument>,
 }
 
 impl From<ExportPage> for ExportDocument {
     fn from(page: ExportPage) -> ExportDocument {
-        let ExportPage { origin, index, repository, since, records, rest } = page;
+        let ExportPage { origin, index, repository, since, tags, records, rest } = page;
         let place = |ExportPlace { repository, register }| PlaceDocument {
             repository: repository.to_string(),
             register: register.map(|register: Register| HEXLOWER.encode(&register.key())),
@@ -268,6 +271,7 @@ impl From<ExportPage> for ExportDocument {
             since: since.own,
             others_since: since.others,
             settings_since: since.settings,
+            tags: TagsDocument::of(&tags),
             records: records.iter().map(Into::into).collect(),
             rest: rest.map(place),
         }

@@ -4,6 +4,8 @@ use axum::body::Body;
 use axum::http::{Response, StatusCode};
 use registry_core::decide::policy;
 use registry_core::decide::replication::rules::{Destination, Prefix, ReadThrough, Rule};
+use registry_core::decide::replication::tags::TagScope;
+use registry_core::decide::tag_move::TagFilter;
 use registry_core::vocabulary::ids::RegistryId;
 use registry_core::vocabulary::names::RegionName;
 use serde::{Deserialize, Serialize};
@@ -39,6 +41,40 @@ struct RuleDocument {
     transitive: Option<SwitchDocument>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     settings: Option<SwitchDocument>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tags: Option<TagsDocument>,
+}
+
+/// Which tags are meant: what one of `include` matches, anything if there is none of it, and none of `exclude` does.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TagsDocument {
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    include: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    exclude: Vec<String>,
+}
+
+impl TagsDocument {
+    /// `None` for all tags.
+    pub(super) fn of(tags: &TagScope) -> Option<TagsDocument> {
+        (!tags.is_all()).then(|| TagsDocument {
+            include: tags.include().map(ToString::to_string).collect(),
+            exclude: tags.exclude().map(ToString::to_string).collect(),
+        })
+    }
+}
+
+impl TryFrom<TagsDocument> for TagScope {
+    type Error = Failure;
+
+    fn try_from(TagsDocument { include, exclude }: TagsDocument) -> Result<TagScope, Failure> {
+        let filters = |texts: &[String]| {
+            let filters = texts.iter().map(|text| TagFilter::parse(text)).collect::<Result<Vec<_>, _>>();
+            filters.map_err(|error| invalid("tags", error))
+        };
+        TagScope::new(filters(&include)?, filters(&exclude)?).map_err(|error| invalid("tags", error))
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -88,6 +124,7 @@ impl From<&Rule> for RuleDocument {
             read_through,
             transitive: rule.transitive.then_some(SwitchDocument { enabled: true }),
             settings: rule.settings.then_some(SwitchDocument { enabled: true }),
+            tags: TagsDocument::of(&rule.tags),
         }
     }
 }
@@ -122,6 +159,7 @@ impl TryFrom<RuleDocument> for Rule {
             read_through: read_through(document.read_through.as_ref())?,
             transitive: document.transitive.is_some_and(|switch| switch.enabled),
             settings: document.settings.is_some_and(|switch| switch.enabled),
+            tags: document.tags.map_or(Ok(TagScope::ALL), TagScope::try_from)?,
         })
     }
 }
@@ -156,6 +194,29 @@ pub(super) async fn set_rules(exchange: Exchange, Document(wish): Document<Rules
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // A filter of tags comes back as it was set, in one order; none is all of them; anything else is refused.
+    #[test]
+    fn filters_of_tags() {
+        let rule = |tags: &str| {
+            let text = format!(r#"{{"destinations":[{{"region":"us","registryId":"000000000000"}}],"tags":{tags}}}"#);
+            let document = serde_json::from_str::<RuleDocument>(&text).map_err(drop)?;
+            Rule::try_from(document).map_err(drop)
+        };
+        let shown =
+            |tags: &str| serde_json::to_value(RuleDocument::from(&rule(tags).unwrap())).unwrap()["tags"].clone();
+        let both = serde_json::json!({ "include": ["latest", "v*"], "exclude": ["*-rc*"] });
+        assert_eq!(shown(r#"{"include":["v*","latest"],"exclude":["*-rc*"]}"#), both);
+        assert_eq!(shown(r#"{"exclude":["dev"]}"#), serde_json::json!({ "exclude": ["dev"] }));
+        for all in ["{}", r#"{"include":[]}"#, "null"] {
+            assert_eq!(shown(all), Value::Null, "{all}");
+        }
+        let many = serde_json::json!({ "include": ["a", "b", "c", "d", "e", "f"] }).to_string();
+        for bad in [r#"{"only":["v*"]}"#, r#"{"include":["a b"]}"#, r#"{"exclude":"v*"}"#, r#"{"exclude":[""]}"#, &many]
+        {
+            assert!(rule(bad).is_err(), "{bad}");
+        }
+    }
 
     // Only the three words, whatever else a rule's switches look like.
     #[test]

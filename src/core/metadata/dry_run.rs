@@ -1,21 +1,24 @@
 //! What rules of replication would copy of what is there now, before anybody sets them.
 //!
 //! Counted step by step, a bounded number of records each, so that no view is held for long; pushes may go on
-//! meanwhile. What came from other regions counts where a rule sends that on.
+//! meanwhile. What came from other regions counts where a rule sends that on. Where a rule sends some tags only, a
+//! manifest counts if one of them leads to it.
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::above;
 use super::clock;
 use super::cluster;
 use super::command::Command;
-use super::manifest;
+use super::manifest::{self, ManifestRow};
 use super::peer;
 use super::register;
 use super::replication_rules::{self, PutReplicationRules, RulesRow};
-use super::repository;
+use super::repository::{self, RepositoryKey};
 use super::tables::TablesRead;
-use crate::decide::replication::compare::{Record, Register, Scope, Since};
+use crate::decide::replication::compare::{Register, Scope, Since};
 use crate::decide::replication::rules::Rule;
+use crate::decide::replication::tags::TagScope;
 use crate::vocabulary::digest::Digest;
 use crate::vocabulary::ids::RegistryId;
 use crate::vocabulary::limits::{
@@ -30,6 +33,8 @@ use crate::vocabulary::repository_name::RepositoryName;
 const STEP_REPOSITORIES: usize = 512;
 /// Records counted in one step.
 const STEP_RECORDS: usize = 1024;
+/// The same where the tags above each manifest are looked at.
+const STEP_FILTERED: usize = 64;
 
 /// Destinations are bits of a word.
 type Bits = u64;
@@ -128,14 +133,27 @@ impl Seen {
     }
 }
 
-/// A repository that is being counted: for each destination, what is sent there now and with the rules.
+/// What is sent of a repository to a destination.
+#[derive(Clone, Debug)]
+struct Scopes {
+    /// By the rules that stand.
+    before: Option<Scope>,
+    /// By those that are tried.
+    after: Option<Scope>,
+    /// The same, without regard to when records were made.
+    whenever: Option<Scope>,
+    /// What was counted of it.
+    amount: Amount,
+}
+
+/// A repository that is being counted.
 #[derive(Clone, Debug)]
 struct Open {
     name: RepositoryName,
-    scopes: Vec<(Option<Scope>, Option<Scope>)>,
+    /// For each destination.
+    scopes: Vec<Scopes>,
     /// Behind which record.
     after: Option<Register>,
-    amount: Amount,
 }
 
 /// A count under way.
@@ -223,43 +241,35 @@ impl DryRun {
     fn enter(&mut self, name: RepositoryName) {
         let own = self.own;
         let scope = |rules: &RulesRow, to: &Counted, number| rules.scope(&name, &to.region, (own, number), u64::MAX);
-        let scopes =
-            |(to, number): (&Counted, &u16)| (scope(&self.before, to, *number), scope(&self.after, to, *number));
+        let scopes = |(to, number): (&Counted, &u16)| {
+            let (before, after) = (scope(&self.before, to, *number), scope(&self.after, to, *number));
+            Scopes { whenever: after.as_ref().map(whenever), before, after, amount: Amount::default() }
+        };
         let scopes = self.counted.iter().zip(&self.numbers).map(scopes).collect();
-        self.open = Some(Open { name, scopes, after: None, amount: Amount::default() });
+        self.open = Some(Open { name, scopes, after: None });
     }
 
     /// The next records of a repository.
     fn count(&mut self, tables: &impl TablesRead, mut open: Open) {
         // whoever made it
         let (source, destination, since) = (self.own, self.own, FROM_THE_BEGINNING);
-        let all = Scope { source, destination, since };
+        let all = Scope { source, destination, since, tags: TagScope::ALL };
         let found = repository::find(tables, self.registry, &open.name);
+        let limit = if open.scopes.iter().any(Scopes::has_filter) { STEP_FILTERED } else { STEP_RECORDS };
         let (records, rest) = match &found {
-            Some((key, _)) if open.scopes.iter().any(|(_, after)| after.is_some()) => {
-                register::page(tables, key, &all, open.after.as_ref(), STEP_RECORDS)
+            Some((key, _)) if open.scopes.iter().any(|scopes| scopes.after.is_some()) => {
+                register::page(tables, key, &all, open.after.as_ref(), limit)
             }
             Some(_) | None => (Vec::new(), None),
         };
         for (register, record) in records {
-            let parts = parts(&open.scopes, &record);
-            if parts.is_empty() {
-                continue;
-            }
             match (&register, &found) {
-                (Register::Manifest(digest), Some((key, _))) => {
-                    let row = manifest::read(tables, key, digest);
-                    let size_bytes = row.map_or(0, |row| row.size_bytes);
-                    let named = manifest::references(tables, key, digest);
-                    let blobs = named.iter().filter(|named| named.kind == ContentKind::Blob);
-                    blobs.for_each(|blob| self.see(blob, &parts));
-                    open.amount.manifests += 1;
-                    self.add(&parts, Amount { manifests: 1, tags: 0, bytes: size_bytes });
+                (Register::Manifest(digest), Some((key, _))) => self.count_manifest(tables, key, digest, &mut open),
+                (Register::Tag(tag), _) => {
+                    let parts = open.parts(|scope| scope.covers_tag(tag, record.version));
+                    self.add(&mut open, &parts, Amount { manifests: 0, tags: 1, bytes: 0 });
                 }
-                _ => {
-                    open.amount.tags += 1;
-                    self.add(&parts, Amount { manifests: 0, tags: 1, bytes: 0 });
-                }
+                (Register::Manifest(_) | Register::Settings, _) => {}
             }
         }
         open.after = rest;
@@ -270,7 +280,45 @@ impl DryRun {
         }
     }
 
-    fn add(&mut self, parts: &[(usize, Part)], amount: Amount) {
+    fn count_manifest(
+        &mut self,
+        tables: &impl TablesRead,
+        repository: &RepositoryKey,
+        digest: &Digest,
+        open: &mut Open,
+    ) {
+        let Some(row) = manifest::read(tables, repository, digest) else { return };
+        let parts = match open.scopes.iter().any(Scopes::has_filter) {
+            true => self.led_to(tables, repository, (digest, &row), open),
+            false => open.parts(|scope| scope.covers_version(row.presence)),
+        };
+        if parts.is_empty() {
+            return;
+        }
+        let named = manifest::references(tables, repository, digest);
+        named.iter().filter(|named| named.kind == ContentKind::Blob).for_each(|blob| self.see(blob, &parts));
+        self.add(open, &parts, Amount { manifests: 1, tags: 0, bytes: row.size_bytes });
+    }
+
+    /// Where a manifest counts because of the tags above it.
+    fn led_to(
+        &mut self,
+        tables: &impl TablesRead,
+        repository: &RepositoryKey,
+        (digest, row): (&Digest, &ManifestRow),
+        open: &Open,
+    ) -> Vec<(usize, Part)> {
+        let above = above::read(tables, repository, digest);
+        self.is_at_most |= above.is_cut();
+        open.parts(|scope| above.are_in(scope, row))
+    }
+
+    fn add(&mut self, open: &mut Open, parts: &[(usize, Part)], amount: Amount) {
+        self.add_bytes(parts, amount);
+        parts.iter().for_each(|(to, _)| open.scopes[*to].amount.add(amount));
+    }
+
+    fn add_bytes(&mut self, parts: &[(usize, Part)], amount: Amount) {
         for (to, part) in parts {
             self.counted[*to].part(*part).add(amount);
         }
@@ -281,7 +329,7 @@ impl DryRun {
         let key = key(&blob.digest);
         if !self.seen.contains_key(&key) && self.seen.len() >= self.blobs_max {
             self.is_at_most = true;
-            return self.add(parts, Amount { manifests: 0, tags: 0, bytes: blob.size_bytes });
+            return self.add_bytes(parts, Amount { manifests: 0, tags: 0, bytes: blob.size_bytes });
         }
         let seen = self.seen.entry(key).or_default();
         seen.size_bytes = blob.size_bytes;
@@ -293,14 +341,15 @@ impl DryRun {
     /// A repository is counted. It is listed for all its destinations, or for none.
     fn close(&mut self, open: &Open) {
         let listed: usize = self.counted.iter().map(|to| to.listed.len()).sum();
-        let is_of = |scopes: &&(Option<Scope>, Option<Scope>)| scopes.0.is_some() || scopes.1.is_some();
+        let is_of = |scopes: &&Scopes| scopes.before.is_some() || scopes.after.is_some();
         self.is_cut |= listed + open.scopes.iter().filter(is_of).count() > DRY_RUN_LISTED_MAX;
         for (to, scopes) in self.counted.iter_mut().zip(&open.scopes) {
-            let (fate, Amount { manifests, tags, .. }) = match scopes {
+            let Amount { manifests, tags, .. } = scopes.amount;
+            let fate = match (&scopes.before, &scopes.after) {
                 (None, None) => continue,
-                (Some(_), None) => (Fate::Ends, Amount::default()),
-                (None, Some(_)) => (Fate::Begins, open.amount),
-                (Some(_), Some(_)) => (Fate::GoesOn, open.amount),
+                (Some(_), None) => Fate::Ends,
+                (None, Some(_)) => Fate::Begins,
+                (Some(_), Some(_)) => Fate::GoesOn,
             };
             to.repositories += u64::from(fate != Fate::Ends);
             to.beginning += u64::from(fate == Fate::Begins);
@@ -350,22 +399,30 @@ const FROM_THE_BEGINNING: Since = Since { own: 0, others: Some(0), settings: Non
 /// The same, without regard to when records were made.
 fn whenever(scope: &Scope) -> Scope {
     let since = Since { others: scope.since.others.and(FROM_THE_BEGINNING.others), ..FROM_THE_BEGINNING };
-    Scope { since, ..*scope }
+    Scope { since, ..scope.clone() }
 }
 
-/// Where a record counts, and as what.
-fn parts(scopes: &[(Option<Scope>, Option<Scope>)], record: &Record) -> Vec<(usize, Part)> {
-    let covers = |scope: &Option<Scope>| scope.as_ref().is_some_and(|scope| scope.covers_version(record.version));
-    let part = |(to, (before, after)): (usize, &(Option<Scope>, Option<Scope>))| {
-        let is_meant = after.as_ref().is_some_and(|after| whenever(after).covers_version(record.version));
-        let part = match () {
-            () if covers(before) => Part::Standing,
-            () if covers(after) => Part::Added,
-            () => Part::Left,
+impl Scopes {
+    fn has_filter(&self) -> bool {
+        [&self.before, &self.after].into_iter().flatten().any(|scope| !scope.tags.is_all())
+    }
+}
+
+impl Open {
+    /// Where something counts, and as what. `covers`: it is in a scope.
+    fn parts(&self, covers: impl Fn(&Scope) -> bool) -> Vec<(usize, Part)> {
+        let is_in = |scope: &Option<Scope>| scope.as_ref().is_some_and(&covers);
+        let part = |(to, scopes): (usize, &Scopes)| {
+            let part = match () {
+                () if !is_in(&scopes.whenever) => return None,
+                () if is_in(&scopes.before) => Part::Standing,
+                () if is_in(&scopes.after) => Part::Added,
+                () => Part::Left,
+            };
+            Some((to, part))
         };
-        is_meant.then_some((to, part))
-    };
-    scopes.iter().enumerate().filter_map(part).collect()
+        self.scopes.iter().enumerate().filter_map(part).collect()
+    }
 }
 
 fn key(digest: &Digest) -> u64 {
@@ -376,8 +433,8 @@ fn key(digest: &Digest) -> u64 {
 mod tests {
     use super::*;
     use crate::decide::replication::rules::{Destination, Prefix};
+    use crate::decide::tag_move::TagFilter;
     use crate::metadata::manifest::PutManifest;
-    use crate::metadata::repository::RepositoryKey;
     use crate::metadata::testing::{World, manifest as manifest_of, peer, reference, tags};
     use crate::metadata::upgrade;
 
@@ -472,6 +529,46 @@ mod tests {
         assert_eq!((eu.repositories, eu.beginning, eu.ending, eu.left.manifests), (1, 1, 1, 1));
         assert_eq!(eu.listed, [listed(&prod, Fate::Begins, 1, 1), listed(&a, Fate::Ends, 0, 0)]);
         assert!(counted(&world, &[])[0].ending == 1);
+    }
+
+    // With a filter counts what the tags lead to that pass, with what is below it, and what is attached to other
+    // manifests; as sent already what the filter that stands has let through.
+    #[test]
+    fn some_tags() {
+        let (mut world, [_, a, b]) = world();
+        let child = |bytes: &[u8]| vec![reference(bytes, ContentKind::Manifest)];
+        put(&mut world, &a, b"amd64", "amd64", &[b"shared"]);
+        world.ok(PutManifest { tags: tags(&["v1"]), references: child(b"amd64"), ..manifest_of(&a, b"index") });
+        put(&mut world, &a, b"other", "v2-rc1", &[b"shared", b"own of a"]);
+        let subject = Some(Digest::sha256(b"other"));
+        let layer = vec![reference(b"newer", ContentKind::Blob)];
+        world.ok(PutManifest { subject, references: layer, ..manifest_of(&a, b"signature") });
+        put(&mut world, &b, b"loose", "dev", &[b"own of a"]);
+        let filter = |text: &str| TagFilter::parse(text).unwrap();
+        let tags_of = |include: &str| TagScope::new([filter(include)], [filter("*-rc*")]).unwrap();
+        let with = |include: &str| Rule { tags: tags_of(include), ..rule(&["eu"], "team/", true) };
+        let size = |of: &[&[u8]]| of.iter().map(|bytes| bytes.len() as u64).sum::<u64>();
+
+        let [eu] = &counted(&world, &[with("v*")])[..] else { panic!("one destination") };
+        let image = size(&[b"amd64", b"index", b"shared"]);
+        assert_eq!(eu.added, amount(3, 1, image + size(&[b"signature", b"newer"])));
+        let listed =
+            |of: &RepositoryKey, manifests, tags| Listed { name: of.name.clone(), fate: Fate::Begins, manifests, tags };
+        assert_eq!(eu.listed, [listed(&a, 3, 1), listed(&b, 0, 0)]);
+        // another destination counts its own
+        let all = [with("v*"), rule(&["us"], "team/a", true)];
+        let [eu, us] = &counted(&world, &all)[..] else { panic!("two destinations") };
+        assert_eq!((eu.added.manifests, eu.listed[0].clone()), (3, listed(&a, 3, 1)));
+        assert_eq!((us.added.manifests, &us.listed[..]), (4, &[listed(&a, 4, 3)][..]));
+
+        world.ok(PutReplicationRules { registry: REGISTRY, rules: vec![with("v*")] });
+        world.pass(1);
+        put(&mut world, &a, b"next", "v3", &[b"shared"]);
+        put(&mut world, &a, b"next", "dev", &[b"shared"]);
+        let [eu] = &counted(&world, &[with("dev")])[..] else { panic!("one destination") };
+        // what v3 and dev name is there, and what is attached; the tag is new, and what another one names
+        assert_eq!([eu.standing.manifests, eu.standing.tags], [2, 0]);
+        assert_eq!([eu.added.manifests, eu.added.tags], [1, 2]);
     }
 
     // More blobs than can be told apart count as often as they are named, and the answer says so.

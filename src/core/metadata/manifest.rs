@@ -136,6 +136,18 @@ pub fn parent(tables: &impl TablesRead, repository: &RepositoryKey, digest: &Dig
     of(ContentKind::Manifest).or_else(|| of(ContentKind::Foreign))
 }
 
+/// Up to `limit` indexes of the repository that name `digest` as a manifest that belongs to them, in digest order.
+pub(super) fn parents(
+    tables: &impl TablesRead,
+    repository: &RepositoryKey,
+    digest: &Digest,
+    limit: usize,
+) -> Vec<Digest> {
+    let prefix = keys::reference(repository.slot(), repository.id, digest, ContentKind::Manifest, None);
+    let rows = tables.prefix(&prefix, limit);
+    rows.iter().filter_map(|(key, _)| Digest::from_key(&key[prefix.len()..])).map(|(digest, _)| digest).collect()
+}
+
 /// Up to `limit` manifests of the repository that name `digest`, as whatever content, in digest order for each kind.
 pub fn naming(tables: &impl TablesRead, repository: &RepositoryKey, digest: &Digest, limit: usize) -> Vec<Digest> {
     let rows = tables.prefix(&keys::by_digest(repository.slot(), table::REF, repository.id, digest), limit);
@@ -321,10 +333,10 @@ impl PutManifest {
 
     /// The children of an index are counted on again: their presence is renewed with its own (consensus-and-faults
     /// §6.3).
-    fn renew_children(&self, tables: &mut impl Tables, presence: Version) {
+    fn renew_children(&self, tables: &mut impl Tables, context: &Context<'_>, presence: Version) {
         for child in self.references.iter().filter(|reference| reference.kind == ContentKind::Manifest) {
             if let Some(row) = read(tables, &self.repository, &child.digest) {
-                renew(tables, &self.repository, &child.digest, row, presence);
+                renew(tables, context, &self.repository, &child.digest, row, presence);
             }
         }
     }
@@ -333,12 +345,16 @@ impl PutManifest {
 /// A manifest is counted on again: its presence is of this version, if it was of an older one.
 pub(super) fn renew(
     tables: &mut impl Tables,
+    context: &Context<'_>,
     repository: &RepositoryKey,
     digest: &Digest,
     row: ManifestRow,
     presence: Version,
 ) {
     if row.presence < presence {
+        if row.subject.is_some() {
+            outbox::note_renewed(tables, context, repository, digest, presence);
+        }
         put(tables, repository, digest, &ManifestRow { presence, ..row });
     }
 }
@@ -397,7 +413,7 @@ impl PutManifest {
         );
         self.write_references(tables, context, is_inline);
         self.write_referrer(tables, before.as_ref());
-        self.renew_children(tables, version);
+        self.renew_children(tables, context, version);
         let set = |tag| tag::set(tables, context, &self.repository, &repository.settings, tag, &self.digest, version);
         let tags: Vec<TagMove> = self.tags.iter().map(set).collect();
         let new_tags = tags.iter().filter(|moved| moved.previous.is_none()).count() as u64;

@@ -4,6 +4,7 @@
 //! touches a file. Start at [`keys`] for the map of the keyspace, at [`command`] for the list of changes, at [`apply`]
 //! for how a log entry becomes writes.
 
+pub mod above;
 pub mod absence;
 pub mod apply;
 pub mod backfill;

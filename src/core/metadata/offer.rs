@@ -14,9 +14,11 @@ use super::reply::Reply;
 use super::tables::{Tables, TablesRead};
 use super::{peer, region_link};
 use crate::decide::replication::rules::ReadThrough;
+use crate::decide::replication::tags::TagScope;
 use crate::vocabulary::limits::{REPLICATION_FILTERS_MAX, REPLICATION_RULES_MAX};
 use crate::vocabulary::refusal::Refusal;
 use crate::vocabulary::repository_name::RepositoryName;
+use crate::vocabulary::tag::Tag;
 
 /// What a region sends here, rule by rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -33,6 +35,16 @@ impl OfferRow {
     /// How much of a repository the region serves before it has arrived.
     pub fn read_through(&self, name: &RepositoryName) -> ReadThrough {
         self.covering(name).map(|sent| sent.read_through).max().unwrap_or_default()
+    }
+
+    /// Whether the region says what a tag names before it has arrived.
+    pub fn resolves(&self, name: &RepositoryName, tag: &Tag) -> bool {
+        self.covering(name).any(|sent| sent.resolves(tag))
+    }
+
+    /// Which tags of a repository the region sends: all of its rules that cover it say the same.
+    pub fn tags(&self, name: &RepositoryName) -> TagScope {
+        self.covering(name).next().map_or(TagScope::ALL, |sent| sent.tags.clone())
     }
 
     /// Whether the region sends on what it has of a repository from other regions.
@@ -55,10 +67,14 @@ pub fn read(tables: &impl TablesRead, number: u16) -> OfferRow {
     tables.get(&keys::offer(number)).map_or(OfferRow::default(), |bytes| codec::row(&bytes))
 }
 
-/// The regions that would serve what has not arrived of a repository, and how much of it.
-pub fn reading_through(tables: &impl TablesRead, name: &RepositoryName) -> Vec<(u16, ReadThrough)> {
-    let widest = peer::list(tables).into_iter().map(|(number, _)| (number, read(tables, number).read_through(name)));
-    widest.filter(|(_, widest)| *widest != ReadThrough::Off).collect()
+/// The regions that would serve what has not arrived of a repository: what is asked for by digest, or also what a tag
+/// names.
+pub fn reading_through(tables: &impl TablesRead, name: &RepositoryName, tag: Option<&Tag>) -> Vec<u16> {
+    let serves = |number: &u16| {
+        let offer = read(tables, *number);
+        tag.map_or(offer.read_through(name) != ReadThrough::Off, |tag| offer.resolves(name, tag))
+    };
+    peer::list(tables).into_iter().map(|(number, _)| number).filter(serves).collect()
 }
 
 /// A region is forgotten.
@@ -106,12 +122,13 @@ impl Apply for NoteOffer {
 mod tests {
     use super::*;
     use crate::decide::replication::rules::Prefix;
+    use crate::decide::tag_move::TagFilter;
     use crate::metadata::peer::DeletePeer;
-    use crate::metadata::testing::{World, peer, repository_key};
+    use crate::metadata::testing::{World, peer, repository_key, tags};
 
     fn sent(filters: &[&str], read_through: ReadThrough) -> SentRow {
         let filters = filters.iter().map(|text| Prefix::parse(text).unwrap()).collect();
-        SentRow { filters, read_through, transitive: false, settings: false }
+        SentRow { filters, read_through, transitive: false, settings: false, tags: TagScope::ALL }
     }
 
     // The widest of a region's rules counts, none where it sends nothing; what it takes back is gone.
@@ -131,12 +148,24 @@ mod tests {
         let with = OfferRow(vec![SentRow { settings: true, ..sent(&["team/"], ReadThrough::Off) }]);
         let is_with = |name: &str| with.sends_settings(&repository_key(name, 1).name);
         assert!(is_with("team/app") && !is_with("other") && !on.sends_settings(&repository_key("team/app", 1).name));
-        let through = |world: &World, name: &str| reading_through(&world.tables, &repository_key(name, 1).name);
-        assert_eq!(through(&world, "team/app"), [(2, ReadThrough::Full)]);
-        assert_eq!(through(&world, "team/other"), [(2, ReadThrough::Digest)]);
-        assert_eq!(through(&world, "other"), []);
+        let through = |world: &World, name: &str, tag: &str| {
+            let (name, tag) = (repository_key(name, 1).name, tags(&[tag]).remove(0));
+            [None, Some(&tag)].map(|tag| reading_through(&world.tables, &name, tag))
+        };
+        assert_eq!(through(&world, "team/app", "v1"), [[2], [2]]);
+        assert_eq!(through(&world, "team/other", "v1"), [vec![2], vec![]]);
+        assert_eq!(through(&world, "other", "v1"), [[0; 0]; 2]);
+        // a tag that is not sent is not asked for, in no repository that the filter is for
+        let some = TagScope::new([TagFilter::parse("v*").unwrap()], []).unwrap();
+        let full = SentRow { tags: some.clone(), ..sent(&["team/"], ReadThrough::Full) };
+        world.ok(note(2, &[full, sent(&["apart/"], ReadThrough::Full)]));
+        assert_eq!(through(&world, "team/app", "v1"), [[2], [2]]);
+        assert_eq!(through(&world, "team/app", "dev"), [vec![2], vec![]]);
+        assert_eq!(through(&world, "apart/app", "dev"), [[2], [2]]);
+        let tags = |name: &str| read(&world.tables, 2).tags(&repository_key(name, 1).name);
+        assert_eq!([tags("team/app"), tags("apart/app"), tags("other")], [some, TagScope::ALL, TagScope::ALL]);
         world.ok(note(2, &[]));
-        assert_eq!(through(&world, "team/app"), []);
+        assert_eq!(through(&world, "team/app", "v1"), [[0; 0]; 2]);
         let many = vec![sent(&[], ReadThrough::Off); REPLICATION_RULES_MAX + 1];
         assert!(matches!(world.refused(note(3, &many)), Refusal::LimitReached { .. }));
         world.ok(DeletePeer { number: 3 });

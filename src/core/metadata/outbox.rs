@@ -15,8 +15,9 @@ use super::repository::{RepositoryKey, Settings};
 use super::settings::Home;
 use super::tables::{Tables, TablesRead};
 use super::upgrade::LEVEL_3;
-use super::{cluster, cursor, peer, replication_rules};
+use super::{cluster, cursor, manifest, peer, replication_rules};
 use crate::decide::replication::compare::Register;
+use crate::decide::replication::tags::TagScope;
 use crate::mutants::{self, Mutant};
 use crate::vocabulary::digest::Digest;
 use crate::vocabulary::ids::{RegistryId, RepositoryId};
@@ -165,6 +166,20 @@ pub(super) fn note(tables: &mut impl Tables, context: &Context<'_>, repository: 
     tables.put(key, codec::encode(&OutboxRow { change, at_ms: context.clock.now_ms }));
 }
 
+/// Notes that what names a manifest has renewed it, if it is one that a rule may send without what names it: one that is
+/// attached to another, where not all tags are sent.
+pub(super) fn note_renewed(
+    tables: &mut impl Tables,
+    context: &Context<'_>,
+    repository: &RepositoryKey,
+    digest: &Digest,
+    presence: Version,
+) {
+    if replication_rules::read(tables, repository.registry).filters_tags(&repository.name) {
+        note(tables, context, repository, Change::ManifestHere { digest: *digest, presence });
+    }
+}
+
 /// Some events of a slot, and where the next ones begin.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventPage {
@@ -193,6 +208,19 @@ pub fn read(
     };
     let rest = (rows.len() == limit).then(|| rows.last().map(|(key, _)| key.clone())).flatten();
     EventPage { events: rows.iter().map(|(key, value)| event(key, value)).collect(), rest }
+}
+
+/// Whether a rule of these tags sends a change: of tags those that pass; of manifests that are put, where not all tags
+/// are sent, those that are attached to others.
+pub fn passes(tables: &impl TablesRead, repository: &RepositoryKey, tags: &TagScope, change: &Change) -> bool {
+    match change {
+        Change::TagSet { tag, .. } | Change::TagGone { tag, .. } => tags.passes(tag),
+        Change::ManifestHere { digest, .. } => {
+            let is_attached = || manifest::read(tables, repository, digest).is_some_and(|row| row.subject.is_some());
+            tags.is_all() || is_attached()
+        }
+        Change::ManifestGone { .. } | Change::SettingsSet { .. } => true,
+    }
 }
 
 /// Up to which index rows of a slot were trimmed although a destination may not have seen them.
@@ -265,11 +293,13 @@ impl Apply for TrimOutbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decide::tag_move::TagFilter;
     use crate::metadata::cursor::NoteDestination;
     use crate::metadata::manifest::{DeleteManifest, PutManifest};
     use crate::metadata::tag::DeleteTag;
-    use crate::metadata::testing::{World, manifest, peer, sends_all, tags};
+    use crate::metadata::testing::{World, manifest, peer, reference, sends_all, tags};
     use crate::vocabulary::ids::Lineage;
+    use crate::vocabulary::manifest::ContentKind;
 
     fn world() -> (World, RepositoryKey) {
         let mut world = World::cluster();
@@ -338,6 +368,39 @@ mod tests {
         assert_eq!(told(&events), ["here", "here", "set t"]);
         let Change::TagSet { digest, .. } = &events[2].row.change else { panic!("another change") };
         assert_eq!(*digest, Digest::sha256(b"2"));
+    }
+
+    // With a filter, tags go by it, deletes of manifests as ever, and of manifests only those that are attached to
+    // others; which are told of also when an index that is not sent renews one.
+    #[test]
+    fn a_filter_of_tags() {
+        let (mut world, repository) = linked();
+        let filter = |text: &str| TagFilter::parse(text).unwrap();
+        let some = TagScope::new([filter("v*")], [filter("*-rc*")]).unwrap();
+        let mut rules = sends_all("eu");
+        rules.rules[0].tags = some.clone();
+        world.ok(rules);
+        put(&mut world, &repository, b"image", &["v1", "v1-rc1", "dev"]);
+        put(&mut world, &repository, b"image", &["dev"]);
+        let subject = Some(Digest::sha256(b"image"));
+        world.ok(PutManifest { subject, ..manifest(&repository, b"signature") });
+        let references = [&b"image"[..], b"signature"].map(|child| reference(child, ContentKind::Manifest)).to_vec();
+        world.ok(PutManifest { tags: tags(&["dev"]), references, ..manifest(&repository, b"index") });
+        for name in ["v1", "dev"] {
+            world.ok(DeleteTag { repository: repository.clone(), tag: tags(&[name]).remove(0), expected: None });
+        }
+        world.ok(DeleteManifest { repository: repository.clone(), digest: Digest::sha256(b"index") });
+
+        let presence = manifest::read(&world.tables, &repository, &Digest::sha256(b"signature")).unwrap().presence;
+        let sent = |scope: &TagScope| {
+            let is_sent = |event: &Event| passes(&world.tables, &repository, scope, &event.row.change);
+            all(&world, &repository).into_iter().filter(is_sent).collect::<Vec<_>>()
+        };
+        assert_eq!(sent(&TagScope::ALL), all(&world, &repository));
+        let events = sent(&some);
+        assert_eq!(told(&events), ["set v1", "here", "here", "gone v1", "gone"]);
+        let here = Change::ManifestHere { digest: Digest::sha256(b"signature"), presence };
+        assert_eq!(events[2].row.change, here);
     }
 
     // Pages of any size give the same events, from any index to any other.

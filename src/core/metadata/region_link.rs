@@ -124,6 +124,7 @@ impl Apply for TakeOverRegion {
 mod tests {
     use super::*;
     use crate::decide::replication::rules::ReadThrough;
+    use crate::decide::replication::tags::TagScope;
     use crate::metadata::cursor::MoveCursor;
     use crate::metadata::offer::{NoteOffer, OfferRow};
     use crate::metadata::peer::DeletePeer;
@@ -156,7 +157,8 @@ mod tests {
         world.ok(peer(2, "eu"));
         let lineage = Lineage(7);
         world.ok(MoveCursor { source: 2, before: None, lineage, index: 5, complete_ms: 50 });
-        let sent = SentRow { filters: vec![], read_through: ReadThrough::Full, transitive: false, settings: false };
+        let (filters, read_through) = (vec![], ReadThrough::Full);
+        let sent = SentRow { filters, read_through, transitive: false, settings: false, tags: TagScope::ALL };
         let offer = NoteOffer { number: 2, offer: OfferRow(vec![sent]) };
         world.ok(offer.clone());
         world.ok(take_over(40));

@@ -45,6 +45,12 @@ fn of_manifest(digest: Digest, row: &ManifestRow) -> Record {
     Record { digest, version: row.presence, base: row.presence }
 }
 
+/// Whether a register is a manifest that is attached to another one.
+fn is_attached(tables: &impl TablesRead, repository: &RepositoryKey, register: &Register) -> bool {
+    let Register::Manifest(digest) = register else { return false };
+    manifest::read(tables, repository, digest).is_some_and(|row| row.subject.is_some())
+}
+
 fn of_tag(row: &TagRow) -> Record {
     Record { digest: row.digest, version: row.version, base: row.base }
 }
@@ -67,8 +73,9 @@ pub fn page(
     let mut walk = Walk::of(scope, after.cloned());
     while !walk.is_over {
         let step = walk.step(tables, repository).into_iter();
-        let covered = step.filter(|(register, record)| scope.covers(register, record));
-        found.extend(covered);
+        found.extend(
+            step.filter(|walked| walked.is_in(scope)).map(|Walked { register, record, .. }| (register, record)),
+        );
         if found.len() >= limit {
             // whole steps were taken; what is beyond the limit is read again
             let is_cut = found.len() > limit || !walk.is_over;
@@ -78,6 +85,29 @@ pub fn page(
         }
     }
     (found, None)
+}
+
+/// A record as a walk comes across it.
+struct Walked {
+    register: Register,
+    record: Record,
+    /// Of a manifest: it is attached to another one.
+    is_attached: bool,
+}
+
+impl Walked {
+    fn of_manifest(digest: Digest, row: &ManifestRow) -> Walked {
+        let (register, record) = (Register::Manifest(digest), of_manifest(digest, row));
+        Walked { register, record, is_attached: row.subject.is_some() }
+    }
+
+    fn new(register: Register, record: Record) -> Walked {
+        Walked { register, record, is_attached: false }
+    }
+
+    fn is_in(&self, scope: &Scope) -> bool {
+        scope.covers(&self.register, &self.record, self.is_attached)
+    }
 }
 
 /// A walk over all records of a repository.
@@ -94,8 +124,8 @@ impl Walk {
         Walk { after, only_settings: only, is_over: false }
     }
 
-    fn step(&mut self, tables: &impl TablesRead, repository: &RepositoryKey) -> Vec<(Register, Record)> {
-        let settings = || of_settings(tables, repository).map(|record| (Register::Settings, record));
+    fn step(&mut self, tables: &impl TablesRead, repository: &RepositoryKey) -> Vec<Walked> {
+        let settings = || of_settings(tables, repository).map(|record| Walked::new(Register::Settings, record));
         if self.only_settings || self.after == Some(Register::Settings) {
             self.is_over = true;
             return self.only_settings.then(settings).flatten().into_iter().collect();
@@ -105,8 +135,7 @@ impl Walk {
             let rows = manifest::list(tables, repository, after, PAGE_ROWS);
             if let Some((last, _)) = rows.last() {
                 self.after = Some(Register::Manifest(*last));
-                let record = |(digest, row)| (Register::Manifest(digest), of_manifest(digest, &row));
-                return rows.into_iter().map(record).collect();
+                return rows.iter().map(|(digest, row)| Walked::of_manifest(*digest, row)).collect();
             }
         }
         let after = if let Some(Register::Tag(tag)) = &self.after { Some(tag.as_str()) } else { None };
@@ -116,7 +145,8 @@ impl Walk {
             self.after = Some(Register::Tag(last.clone()));
         }
         let settings = self.is_over.then(settings).flatten();
-        rows.into_iter().map(|(tag, row)| (Register::Tag(tag), of_tag(&row))).chain(settings).collect()
+        let tags = rows.into_iter().map(|(tag, row)| Walked::new(Register::Tag(tag), of_tag(&row)));
+        tags.chain(settings).collect()
     }
 }
 
@@ -135,10 +165,11 @@ pub fn newest(
     let after = after.map(|(version, register)| (Reverse(*version), register.clone()));
     let (mut found, mut walk) = (BTreeMap::<Newest, Record>::new(), Walk::of(scope, None));
     while !walk.is_over {
-        for (register, record) in walk.step(tables, repository) {
+        for walked in walk.step(tables, repository) {
+            let is_meant = walked.is_in(scope) && walked.record.version.hlc <= until;
+            let Walked { register, record, .. } = walked;
             let at = (Reverse(record.version), register);
-            let is_before = after.as_ref().is_some_and(|after| at <= *after);
-            if !scope.covers(&at.1, &record) || record.version.hlc > until || is_before {
+            if !is_meant || after.as_ref().is_some_and(|after| at <= *after) {
                 continue;
             }
             found.insert(at, record);
@@ -155,8 +186,7 @@ pub fn count(tables: &impl TablesRead, repository: &RepositoryKey, scope: &Scope
     let (mut count, mut walk) = (0, Walk::of(scope, None));
     while !walk.is_over {
         let rows = walk.step(tables, repository);
-        let is_counted =
-            |(register, record): &&(Register, Record)| scope.covers(register, record) && record.version.hlc <= until;
+        let is_counted = |walked: &&Walked| walked.is_in(scope) && walked.record.version.hlc <= until;
         count += rows.iter().filter(is_counted).count() as u64;
     }
     count
@@ -166,50 +196,102 @@ pub fn count(tables: &impl TablesRead, repository: &RepositoryKey, scope: &Scope
 pub fn sums(tables: &impl TablesRead, repository: &RepositoryKey, scope: &Scope) -> Sums {
     let (mut sums, mut walk) = (Sums::default(), Walk::of(scope, None));
     while !walk.is_over {
-        for (register, record) in walk.step(tables, repository) {
-            if scope.covers(&register, &record) {
-                sums.add(&register, &record);
-            }
-        }
+        let walked = walk.step(tables, repository);
+        walked
+            .iter()
+            .filter(|walked| walked.is_in(scope))
+            .for_each(|walked| sums.add(&walked.register, &walked.record));
     }
     sums
 }
 
-/// Blobs without a copy on record, or not linked here, that manifests in a scope name: of up to `limit` manifests
-/// behind `after`; and where the next ones begin. `see` is shown all others.
-pub fn lost_blobs(
+/// Something that is named here, and is not here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// A blob without a copy on record, or not linked.
+    Blob(Referenced),
+    /// A manifest without a row.
+    Manifest {
+        /// Which.
+        digest: Digest,
+        /// Version of what names it.
+        named_at: Version,
+    },
+}
+
+impl Lost {
+    /// Which it is.
+    pub fn digest(&self) -> Digest {
+        match self {
+            Lost::Blob(blob) => blob.digest,
+            Lost::Manifest { digest, .. } => *digest,
+        }
+    }
+}
+
+/// What manifests name that were made where a scope has records of, whatever tags it covers, and that is lost here: of
+/// up to `limit` manifests behind `after`; and where the next ones begin. `see` is shown all blobs that are not lost.
+pub fn lost_content(
     tables: &impl TablesRead,
     repository: &RepositoryKey,
     scope: &Scope,
     after: Option<&Digest>,
     limit: usize,
     mut see: impl FnMut(&Referenced),
-) -> (Vec<Referenced>, Option<Digest>) {
+) -> (Vec<Lost>, Option<Digest>) {
     let rows = manifest::list(tables, repository, after, limit);
     let rest = (rows.len() == limit).then(|| rows.last().map(|(digest, _)| *digest)).flatten();
     let is_lost = |blob: &Referenced| {
         link::read(tables, repository, &blob.digest).is_none()
             || blob::read(tables, &blob.digest).is_none_or(|row| row.stores.is_empty())
     };
-    let in_scope = rows.into_iter().filter(|(_, row)| !row.sparse && scope.covers_version(row.presence));
-    let named = in_scope.flat_map(|(digest, _)| manifest::references(tables, repository, &digest));
     let mut lost = Vec::new();
-    for blob in named.filter(|named| named.kind == ContentKind::Blob) {
-        if is_lost(&blob) {
-            lost.push(blob);
-        } else {
-            see(&blob);
+    for (digest, row) in rows.into_iter().filter(|(_, row)| !row.sparse && scope.covers_version(row.presence)) {
+        for named in manifest::references(tables, repository, &digest) {
+            match named.kind {
+                ContentKind::Blob if is_lost(&named) => lost.push(Lost::Blob(named)),
+                ContentKind::Blob => see(&named),
+                ContentKind::Manifest if manifest::read(tables, repository, &named.digest).is_none() => {
+                    lost.push(Lost::Manifest { digest: named.digest, named_at: row.presence });
+                }
+                ContentKind::Manifest | ContentKind::Foreign => {}
+            }
         }
     }
-    lost.sort_unstable_by_key(|blob| blob.digest);
-    lost.dedup_by_key(|blob| blob.digest);
+    lost.sort_by_key(Lost::digest);
+    lost.dedup_by_key(|lost| lost.digest());
+    (lost, rest)
+}
+
+/// Manifests that tags in a scope name and that are lost here: of up to `limit` tags behind `after`; and where the next
+/// ones begin. Looked for where manifests are not compared themselves, because the scope does not cover all tags.
+pub fn lost_targets(
+    tables: &impl TablesRead,
+    repository: &RepositoryKey,
+    scope: &Scope,
+    after: Option<&Tag>,
+    limit: usize,
+) -> (Vec<Lost>, Option<Tag>) {
+    if scope.tags.is_all() {
+        return (Vec::new(), None);
+    }
+    let rows = tag::list(tables, repository, after.map(Tag::as_str), limit);
+    let rest = (rows.len() == limit).then(|| rows.last().map(|(tag, _)| tag.clone())).flatten();
+    let is_lost = |(tag, row): &&(Tag, TagRow)| {
+        scope.covers_tag(tag, row.version) && manifest::read(tables, repository, &row.digest).is_none()
+    };
+    let lost = |(_, row): &(Tag, TagRow)| Lost::Manifest { digest: row.digest, named_at: row.version };
+    let mut lost: Vec<Lost> = rows.iter().filter(is_lost).map(lost).collect();
+    lost.sort_by_key(Lost::digest);
+    lost.dedup_by_key(|lost| lost.digest());
     (lost, rest)
 }
 
 /// What a source says of a register, whoever set it.
 pub fn there(tables: &impl TablesRead, repository: &RepositoryKey, scope: &Scope, register: &Register) -> There {
     if let Some(record) = record(tables, repository, register) {
-        return if scope.covers(register, &record) { There::Sent(record) } else { There::Apart(record) };
+        let is_sent = scope.covers(register, &record, is_attached(tables, repository, register));
+        return if is_sent { There::Sent(record) } else { There::Apart(record) };
     }
     match register {
         Register::Manifest(digest) => match gone::read(tables, repository, digest) {
@@ -361,12 +443,14 @@ pub fn mend(
 mod tests {
     use super::*;
     use crate::decide::replication::compare::Since;
+    use crate::decide::replication::tags::TagScope;
+    use crate::decide::tag_move::TagFilter;
     use crate::metadata::manifest::{DeleteManifest, PutManifest};
     use crate::metadata::tag::DeleteTag;
-    use crate::metadata::testing::{World, manifest, peer, tag_key, tags};
+    use crate::metadata::testing::{World, manifest, manifest_key, peer, reference, tag_key, tags};
 
     const SINCE: Since = Since { own: 0, others: None, settings: Some(0) };
-    const SCOPE: Scope = Scope { source: 1, destination: 2, since: SINCE };
+    const SCOPE: Scope = Scope { source: 1, destination: 2, since: SINCE, tags: TagScope::ALL };
 
     fn world() -> (World, RepositoryKey) {
         let mut world = World::cluster();
@@ -461,6 +545,79 @@ mod tests {
         assert_eq!((counted(u64::MAX), counted(newest - 1), counted(0)), (16, older, 0));
         let found = super::newest(&world.tables, &repository, (&SCOPE, newest - 1), None, 99);
         assert_eq!(found.len() as u64, older);
+    }
+
+    /// An index and a child under `v1`, another image under `dev`, and what is attached to that.
+    fn filtered() -> (World, RepositoryKey, Scope) {
+        let (mut world, repository) = world();
+        put(&mut world, &repository, b"child", &[]);
+        let references = vec![reference(b"child", ContentKind::Manifest)];
+        world.ok(PutManifest { tags: tags(&["v1"]), references, ..manifest(&repository, b"index") });
+        put(&mut world, &repository, b"other", &["dev", "v1-rc1"]);
+        let subject = Some(Digest::sha256(b"other"));
+        world.ok(PutManifest { subject, ..manifest(&repository, b"signature") });
+        let filter = |text: &str| TagFilter::parse(text).unwrap();
+        let some = TagScope::new([filter("v*")], [filter("*-rc*")]).unwrap();
+        (world, repository, Scope { tags: some, ..SCOPE })
+    }
+
+    // With a filter, tags that pass are walked, and manifests that are attached to others; by whatever walk.
+    #[test]
+    fn some_tags() {
+        let (world, repository, scope) = filtered();
+        let (records, _) = page(&world.tables, &repository, &scope, None, 99);
+        let registers: Vec<&Register> = records.iter().map(|(register, _)| register).collect();
+        let (signature, v1) =
+            (Register::Manifest(Digest::sha256(b"signature")), Register::Tag(tags(&["v1"]).remove(0)));
+        assert_eq!(registers, [&signature, &v1, &Register::Settings]);
+        let mut by_time = newest(&world.tables, &repository, (&scope, u64::MAX), None, 99);
+        by_time.sort_by_key(|(register, _)| register.clone());
+        assert_eq!(by_time, records);
+        assert_eq!(count(&world.tables, &repository, &scope, u64::MAX), 3);
+        let mut expected = Sums::default();
+        records.iter().for_each(|(register, record)| expected.add(register, record));
+        assert_eq!(sums(&world.tables, &repository, &scope), expected);
+        let is_sent =
+            |register: &Register| matches!(there(&world.tables, &repository, &scope, register), There::Sent(_));
+        let apart = [Register::Manifest(Digest::sha256(b"index")), Register::Tag(tags(&["dev"]).remove(0))];
+        assert!(is_sent(&signature) && is_sent(&v1) && !apart.iter().any(is_sent));
+    }
+
+    // A manifest whose row is lost shows where a tag that passes names it, or an index that is there; what only other
+    // tags name does not.
+    #[test]
+    fn lost_manifests() {
+        let (mut world, repository, scope) = filtered();
+        let targets = |world: &World, scope: &Scope| {
+            let (mut found, mut after) = (Vec::new(), None);
+            loop {
+                let (lost, rest) = lost_targets(&world.tables, &repository, scope, after.as_ref(), 1);
+                found.extend(lost);
+                after = rest;
+                if after.is_none() {
+                    return found;
+                }
+            }
+        };
+        let children =
+            |world: &World, scope: &Scope| lost_content(&world.tables, &repository, scope, None, 99, |_| {}).0;
+        assert_eq!((targets(&world, &scope), children(&world, &scope)), (vec![], vec![]));
+        let index = manifest::read(&world.tables, &repository, &Digest::sha256(b"index")).unwrap();
+        let v1 = tag::read(&world.tables, &repository, &tags(&["v1"])[0]).unwrap();
+        let lose = |world: &mut World, bytes: &[u8]| {
+            let digest = Digest::sha256(bytes);
+            world.tables.write([(manifest_key(&repository, &digest), None)].into());
+            digest
+        };
+        lose(&mut world, b"other");
+        assert_eq!((targets(&world, &scope), children(&world, &scope)), (vec![], vec![]));
+        let child = Lost::Manifest { digest: lose(&mut world, b"child"), named_at: index.presence };
+        assert_eq!((targets(&world, &scope), children(&world, &scope)), (vec![], vec![child]));
+        let named = Lost::Manifest { digest: lose(&mut world, b"index"), named_at: v1.version };
+        assert_eq!((targets(&world, &scope), children(&world, &scope)), (vec![named], vec![]));
+        assert_eq!(targets(&world, &SCOPE), [], "without a filter its own register tells");
+        let late = Scope { since: Since { own: u64::MAX, ..SINCE }, ..scope };
+        assert_eq!(targets(&world, &late), []);
     }
 
     // What is asked about a register is told from its row, or from what deleted it.

@@ -153,7 +153,7 @@ impl Apply for SetRemoteTag {
         };
         follow(tables, context, repository.slot(), version)?;
         // the put that set the tag renewed its manifest; that change may come later
-        manifest::renew(tables, &repository, &digest, row, version);
+        manifest::renew(tables, context, &repository, &digest, row, version);
         let before = tag::read(tables, &repository, &tag);
         match &before {
             Some(row) => arriving.overrides(tables, context, row),

@@ -12,11 +12,13 @@ use super::upgrade::{self, LEVEL_3};
 use super::{clock, cluster, peer};
 use crate::decide::replication::compare::{Scope, Since};
 use crate::decide::replication::rules::{self, Prefix, ReadThrough, Rule};
+use crate::decide::replication::tags::TagScope;
 use crate::vocabulary::ids::RegistryId;
 use crate::vocabulary::limits::CLOCK_AHEAD_MS_MAX;
 use crate::vocabulary::names::RegionName;
 use crate::vocabulary::refusal::Refusal;
 use crate::vocabulary::repository_name::RepositoryName;
+use crate::vocabulary::tag::Tag;
 
 /// A rule, and since when it is one.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -63,6 +65,11 @@ impl RulesRow {
         self.0.iter().any(|standing| standing.rule.settings && rules::covers(&standing.rule.filters, name))
     }
 
+    /// Whether a rule copies a repository to any region with some of its tags only.
+    pub fn filters_tags(&self, name: &RepositoryName) -> bool {
+        self.0.iter().any(|standing| !standing.rule.tags.is_all() && rules::covers(&standing.rule.filters, name))
+    }
+
     /// Whether a delete in a repository, made at a log index, is to be followed in a region.
     pub fn deletes(&self, name: &RepositoryName, region: &RegionName, index: u64) -> bool {
         self.sending(name, region).any(|standing| standing.rule.deletes && standing.since_index < index)
@@ -72,6 +79,11 @@ impl RulesRow {
     pub fn deletes_since(&self, name: &RepositoryName, region: &RegionName) -> Option<u64> {
         let rules = self.sending(name, region).filter(|standing| standing.rule.deletes);
         rules.map(|standing| standing.since_ms).min().map(hlc_of)
+    }
+
+    /// Which tags of a repository are sent to a region: all rules that send it there say the same.
+    pub fn tags(&self, name: &RepositoryName, region: &RegionName) -> TagScope {
+        self.sending(name, region).next().map_or(TagScope::ALL, |standing| standing.rule.tags.clone())
     }
 
     /// Whether anything of a repository may be sent to a region.
@@ -107,7 +119,7 @@ impl RulesRow {
         let own = self.sending(name, region).map(since).min()?;
         let others = self.sending(name, region).filter(|standing| standing.rule.transitive).map(since).min();
         let settings = self.sending(name, region).filter(|standing| standing.rule.settings).map(settings).min();
-        Some(Scope { source, destination, since: Since { own, others, settings } })
+        Some(Scope { source, destination, since: Since { own, others, settings }, tags: self.tags(name, region) })
     }
 
     /// Log index of the youngest rule that has what was before it, or settings, copied to a region; zero if there is
@@ -132,7 +144,7 @@ impl RulesRow {
         let own = beginning(filling().next().is_some());
         let others = any(|rule| rule.transitive).then(|| beginning(fills_others));
         let settings = (is_with_settings || fills_others && any(|rule| rule.settings)).then_some(0);
-        Some(Fill { until, since: Since { own, others, settings } })
+        Some(Fill { until, since: Since { own, others, settings }, tags: self.tags(name, region) })
     }
 
     /// What a region is sent, as it is told: beginnings of names, none for all, and what it may fetch for a client.
@@ -143,18 +155,21 @@ impl RulesRow {
             read_through: standing.rule.read_through,
             transitive: standing.rule.transitive,
             settings: standing.rule.settings,
+            tags: standing.rule.tags.clone(),
         };
         reaching.map(sent).collect()
     }
 }
 
 /// What of before a rule is copied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fill {
     /// Up to which hybrid logical time.
     pub until: u64,
     /// Which records of before that.
     pub since: Since,
+    /// Of which tags.
+    pub tags: TagScope,
 }
 
 /// What another region sends, by one of its rules.
@@ -168,12 +183,19 @@ pub struct SentRow {
     pub transitive: bool,
     /// So are settings.
     pub settings: bool,
+    /// Of which tags.
+    pub tags: TagScope,
 }
 
 impl SentRow {
     /// Whether a repository of this name is among it.
     pub fn covers(&self, name: &RepositoryName) -> bool {
         rules::covers(&self.filters, name)
+    }
+
+    /// Whether who gets it may ask what a tag names before that has arrived.
+    pub fn resolves(&self, tag: &Tag) -> bool {
+        self.read_through == ReadThrough::Full && self.tags.passes(tag)
     }
 }
 
@@ -246,6 +268,7 @@ impl Apply for PutReplicationRules {
 mod tests {
     use super::*;
     use crate::decide::replication::rules::Destination;
+    use crate::decide::tag_move::TagFilter;
     use crate::metadata::testing::{World, peer, repository_key};
 
     fn rule(to: &str, filter: &str) -> Rule {
@@ -330,6 +353,17 @@ mod tests {
         assert!(row.sends(&team, &eu, (world.index + 1, false)) && !row.sends(&team, &eu, (world.index, false)));
         let since = row.scope(&team, &eu, (1, 2), 0).unwrap().since;
         assert!(since.others.is_some_and(|others| others > since.own));
+        // a filter of tags that changes is another rule, and travels with all that is said of it
+        let tags = TagScope::new([TagFilter::parse("v*").unwrap()], []).unwrap();
+        let some = Rule { backfill: true, tags: tags.clone(), ..rule("eu", "team/") };
+        world.ok(put(std::slice::from_ref(&some)));
+        let row = read(&world.tables, RegistryId::DEFAULT);
+        assert!(row.sends(&team, &eu, (world.index + 1, true)) && !row.sends(&team, &eu, (world.index, true)));
+        assert_eq!((row.tags(&team, &eu), row.tags(&prod, &eu)), (tags.clone(), TagScope::ALL));
+        assert_eq!(row.scope(&team, &eu, (1, 2), 0).unwrap().tags, tags);
+        assert_eq!(row.fills(&team, &eu, 0).unwrap().tags, tags);
+        assert_eq!(row.sent(&eu)[0].tags, tags);
+        assert!(matches!(world.refused(put(&[some, rule("eu", "team/app")])), Refusal::ParameterInvalid { .. }));
         world.ok(put(&[]));
         assert_eq!(read(&world.tables, RegistryId::DEFAULT), RulesRow::default());
         assert!(matches!(world.refused(put(&[rule("here", "team/")])), Refusal::ParameterInvalid { .. }));

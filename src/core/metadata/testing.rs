@@ -36,6 +36,7 @@ use super::upload::{FinishUpload, TakeUpload};
 use super::usage::SetRepositoryQuota;
 use crate::decide::quota::{Limits, Usage};
 use crate::decide::replication::rules::{Destination, ReadThrough, Rule};
+use crate::decide::replication::tags::TagScope;
 use crate::decide::tag_move::TagRights;
 use crate::vocabulary::digest::Digest;
 use crate::vocabulary::ids::{
@@ -248,6 +249,7 @@ impl World {
             read_through: ReadThrough::Full,
             transitive: true,
             settings: true,
+            tags: TagScope::ALL,
         }]);
         self.ok(NoteOffer { number: 2, offer });
         let place = PlaceRow { network: "10.0.0.0/8".to_owned(), region: "here".to_owned(), zone: None };
@@ -445,6 +447,11 @@ pub fn mount(repository: &RepositoryKey, bytes: &[u8], number: u64) -> Vec<Comma
 /// Where a tag's row lies, for who damages it.
 pub fn tag_key(repository: &RepositoryKey, tag: &Tag) -> Vec<u8> {
     keys::tag(repository.slot(), repository.id, tag.as_str())
+}
+
+/// Where a manifest's row lies.
+pub fn manifest_key(repository: &RepositoryKey, digest: &Digest) -> Vec<u8> {
+    keys::by_digest(repository.slot(), table::MANIFEST, repository.id, digest)
 }
 
 /// Key of a repository's row.

@@ -6,6 +6,7 @@
 //! them are the quick way to know that there is nothing to judge. Source: consensus-and-faults §6.5.
 
 use super::rank::Rank;
+use super::tags::TagScope;
 use crate::vocabulary::digest::Digest;
 use crate::vocabulary::tag::Tag;
 use crate::vocabulary::version::Version;
@@ -103,7 +104,7 @@ impl Since {
 }
 
 /// Which records are compared: those that a source sends to a destination.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scope {
     /// The source's number.
     pub source: u16,
@@ -111,21 +112,26 @@ pub struct Scope {
     pub destination: u16,
     /// Since when.
     pub since: Since,
+    /// Of which tags.
+    pub tags: TagScope,
 }
 
 impl Scope {
     /// What the destination made of what it covers, since the same time: it sent that to the source, and may have lost
-    /// some.
+    /// some. Of all tags: what came was let through by the destination's own rule, which this one's filter says nothing
+    /// of, and what that rule kept away shows as not heard of yet.
     pub fn turned(self) -> Scope {
-        let Scope { source, destination, since } = self;
-        Scope { source: destination, destination: source, since: Since { others: None, ..since } }
+        let Scope { source, destination, since, .. } = self;
+        let since = Since { others: None, ..since };
+        Scope { source: destination, destination: source, since, tags: TagScope::ALL }
     }
 
-    /// Whether a record is compared.
-    pub fn covers(&self, register: &Register, record: &Record) -> bool {
+    /// Whether a record is compared. `is_attached`: of a manifest, that it is attached to another one.
+    pub fn covers(&self, register: &Register, record: &Record, is_attached: bool) -> bool {
         let Version { hlc, region, .. } = record.version;
         match register {
-            Register::Manifest(_) | Register::Tag(_) => self.covers_version(record.version),
+            Register::Manifest(_) => self.covers_manifest(record.version, is_attached),
+            Register::Tag(tag) => self.covers_tag(tag, record.version),
             Register::Settings => {
                 // where nothing else is walked, what others made is not bounded by that
                 let is_on = |since: u64| since == u64::MAX || hlc > since;
@@ -135,7 +141,18 @@ impl Scope {
         }
     }
 
-    /// Whether a record of this version is compared.
+    /// Whether a manifest of this presence is compared. Where not all tags are sent, none is for its own sake, but for
+    /// one that is attached to another.
+    pub fn covers_manifest(&self, presence: Version, is_attached: bool) -> bool {
+        (is_attached || self.tags.is_all()) && self.covers_version(presence)
+    }
+
+    /// Whether a tag that was set at this version is compared.
+    pub fn covers_tag(&self, tag: &Tag, version: Version) -> bool {
+        self.covers_version(version) && self.tags.passes(tag)
+    }
+
+    /// Whether what was made at this version is compared, if it is of a kind that is.
     pub fn covers_version(&self, version: Version) -> bool {
         let Version { hlc, region, .. } = version;
         match region == self.source {
@@ -346,6 +363,7 @@ pub fn judge(source: u16, there: &There, here: &Here, deletes_since: Option<u64>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decide::tag_move::TagFilter;
 
     fn version(hlc: u64, region: u16) -> Version {
         Version { home_epoch: 0, hlc, region }
@@ -442,22 +460,44 @@ mod tests {
     #[test]
     fn scopes() {
         let since = Since { own: 10, others: None, settings: None };
-        let scope = Scope { source: 1, destination: 2, since };
-        let covers = |scope: &Scope, record: &Record| scope.covers(&Register::Manifest(record.digest), record);
+        let scope = Scope { source: 1, destination: 2, since, tags: TagScope::ALL };
+        let covers = |scope: &Scope, record: &Record| scope.covers(&Register::Manifest(record.digest), record, false);
         assert!(covers(&scope, &record(b"1", 11, 1)));
         assert!(!covers(&scope, &record(b"1", 10, 1)) && !covers(&scope, &record(b"1", 11, 3)));
-        let on = Scope { since: Since { others: Some(5), ..since }, ..scope };
+        let on = Scope { since: Since { others: Some(5), ..since }, ..scope.clone() };
         assert!(covers(&on, &record(b"1", 11, 1)) && covers(&on, &record(b"1", 6, 3)));
         assert!(!covers(&on, &record(b"1", 5, 3)) && !covers(&on, &record(b"1", 9, 1)));
         assert!(!covers(&on, &record(b"1", 11, 2)), "what the destination made does not come back");
-        let with = Scope { since: Since { settings: Some(0), ..since }, ..scope };
+        let with = Scope { since: Since { settings: Some(0), ..since }, ..scope.clone() };
         let (old, other) = (record(b"1", 1, 1), record(b"1", 99, 3));
-        assert!(with.covers(&Register::Settings, &old) && !scope.covers(&Register::Settings, &old));
-        assert!(!with.covers(&Register::Settings, &other) && !with.covers(&Register::Settings, &record(b"1", 99, 2)));
-        let on_with = Scope { since: Since { settings: Some(5), ..on.since }, ..on };
-        assert!(on_with.covers(&Register::Settings, &other) && !on_with.covers(&Register::Settings, &old));
+        let covers_settings = |scope: &Scope, record: &Record| scope.covers(&Register::Settings, record, false);
+        assert!(covers_settings(&with, &old) && !covers_settings(&scope, &old));
+        assert!(!covers_settings(&with, &other) && !covers_settings(&with, &record(b"1", 99, 2)));
+        let on_with = Scope { since: Since { settings: Some(5), ..on.since }, ..on.clone() };
+        assert!(covers_settings(&on_with, &other) && !covers_settings(&on_with, &old));
         let turned = on.turned();
         assert!(covers(&turned, &record(b"1", 11, 2)) && !covers(&turned, &record(b"1", 10, 2)));
         assert!(!covers(&turned, &record(b"1", 11, 1)) && !covers(&turned, &record(b"1", 11, 3)));
+    }
+
+    // With a filter its tags are compared, and of manifests those that are attached to another; settings as ever. The
+    // other way round it says nothing.
+    #[test]
+    fn scopes_of_some_tags() {
+        let since = Since { own: 10, others: None, settings: Some(0) };
+        let tags = TagScope::new([TagFilter::parse("v*").unwrap()], [TagFilter::parse("*-rc*").unwrap()]).unwrap();
+        let scope = Scope { source: 1, destination: 2, since, tags };
+        let (new, old, theirs) = (record(b"1", 11, 1), record(b"1", 10, 1), record(b"1", 11, 2));
+        let manifest = Register::Manifest(new.digest);
+        let tag = |text: &str| Register::Tag(Tag::parse(text).unwrap());
+        assert!(scope.covers(&manifest, &new, true) && !scope.covers(&manifest, &new, false));
+        assert!(!scope.covers(&manifest, &old, true) && !scope.covers(&manifest, &theirs, true));
+        assert!(scope.covers(&tag("v1"), &new, false) && !scope.covers(&tag("v1"), &old, false));
+        assert!(!scope.covers(&tag("dev"), &new, false) && !scope.covers(&tag("v1-rc1"), &new, false));
+        let signature = tag(&format!("sha256-{}.sig", "0".repeat(64)));
+        assert!(scope.covers(&signature, &new, false) && !scope.covers(&signature, &old, false));
+        assert!(scope.covers(&Register::Settings, &old, false));
+        let turned = scope.turned();
+        assert!(turned.covers(&tag("dev"), &theirs, false) && turned.covers(&manifest, &theirs, false));
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bincode::{Decode, Encode};
 
+use super::tags::TagScope;
 use crate::vocabulary::ids::RegistryId;
 use crate::vocabulary::limits::{
     REPLICATION_DESTINATIONS_MAX, REPLICATION_FILTERS_MAX, REPLICATION_RULES_MAX, REPOSITORY_NAME_BYTES_MAX,
@@ -46,6 +47,11 @@ impl Prefix {
     /// Whether a name begins so.
     pub fn matches(&self, name: &RepositoryName) -> bool {
         name.as_str().starts_with(&*self.0)
+    }
+
+    /// Whether some name may begin with both: one of them is the beginning of the other.
+    fn meets(&self, other: &Prefix) -> bool {
+        self.0.starts_with(&*other.0) || other.0.starts_with(&*self.0)
     }
 }
 
@@ -89,6 +95,8 @@ pub struct Rule {
     pub transitive: bool,
     /// The settings of its repositories are copied as well, those from before the rule too. ECR copies none.
     pub settings: bool,
+    /// Which tags are copied. ECR copies all.
+    pub tags: TagScope,
 }
 
 impl Rule {
@@ -102,6 +110,7 @@ impl Rule {
             read_through: ReadThrough::Off,
             transitive: false,
             settings: false,
+            tags: TagScope::ALL,
         }
     }
 
@@ -119,6 +128,13 @@ impl Rule {
     pub fn reaches(&self, region: &RegionName) -> bool {
         self.destinations.iter().any(|to| to.region == *region)
     }
+
+    /// A destination to which another rule may copy the same repository.
+    fn meets(&self, other: &Rule) -> Option<&Destination> {
+        let is_all = self.filters.is_empty() || other.filters.is_empty();
+        let do_meet = is_all || self.filters.iter().any(|filter| other.filters.iter().any(|its| filter.meets(its)));
+        self.destinations.iter().find(|to| do_meet && other.destinations.contains(to))
+    }
 }
 
 /// Whether filters let a repository of this name through: all do if there is none.
@@ -126,7 +142,17 @@ pub fn covers(filters: &[Prefix], name: &RepositoryName) -> bool {
     filters.is_empty() || filters.iter().any(|filter| filter.matches(name))
 }
 
-/// Checks the rules of a registry against ECR's limits, and that nothing is copied to where it is.
+/// Two rules that may copy the same repository to the same region, and of it different tags: which records are to be
+/// equal there could not be told. Counted from one, with that region.
+fn contradiction(rules: &[Rule]) -> Option<(usize, usize, &RegionName)> {
+    rules.iter().enumerate().find_map(|(second, other)| {
+        let mut differing = rules[..second].iter().enumerate().filter(|(_, one)| one.tags != other.tags);
+        differing.find_map(|(first, one)| Some((first + 1, second + 1, &one.meets(other)?.region)))
+    })
+}
+
+/// Checks the rules of a registry against ECR's limits, that nothing is copied to where it is, and that rules for the
+/// same repositories agree on their tags.
 pub fn check(rules: &[Rule], here: (&RegionName, RegistryId)) -> Result<(), Refusal> {
     let limit =
         |limit: &str, allowed: usize| Refusal::LimitReached { limit: limit.to_owned(), allowed: allowed as u64 };
@@ -153,12 +179,20 @@ pub fn check(rules: &[Rule], here: (&RegionName, RegistryId)) -> Result<(), Refu
     if all.iter().any(|to| to.registry != here.1) {
         return Err(invalid("images are copied to the registry of the same id; another one is not supported yet"));
     }
+    if let Some((first, second, region)) = contradiction(rules) {
+        let detail = format!(
+            "rules {first} and {second} cover the same repositories for region '{region}', with different \"tags\": give \
+             both the same, or filters of which none begins with one of the other rule"
+        );
+        return Err(invalid(&detail));
+    }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decide::tag_move::TagFilter;
 
     fn name(text: &str) -> RepositoryName {
         RepositoryName::parse(text).unwrap()
@@ -197,6 +231,39 @@ mod tests {
             assert!(!some.sends(&name(text), &us));
         }
         assert!(rule(&["eu", "us"], &[]).sends(&name("anything"), &us));
+    }
+
+    // Rules that may cover one repository for one region agree on its tags; any others need not.
+    #[test]
+    fn tags_of_a_repository_are_of_one_mind() {
+        let tags = |text: &str| TagScope::new([TagFilter::parse(text).unwrap()], []).unwrap();
+        let with = |to: &[&str], filters: &[&str], text: &str| Rule { tags: tags(text), ..rule(to, filters) };
+        let home = region("home");
+        let check = |rules: &[Rule]| check(rules, (&home, RegistryId::DEFAULT));
+        let one = with(&["eu", "us"], &["team/", "prod"], "v*");
+        for other in [
+            with(&["eu", "us"], &["team/app"], "v*"),
+            with(&["us"], &["other/", "team-b/"], "dev*"),
+            with(&["ap"], &["team/app"], "dev*"),
+            rule(&["ap"], &[]),
+        ] {
+            assert_eq!(check(&[one.clone(), other.clone()]), Ok(()), "{other:?}");
+        }
+        for (other, to) in [
+            (with(&["us"], &["team/app"], "dev*"), "us"),
+            (with(&["ap", "eu"], &["other/", "te"], "dev*"), "eu"),
+            (rule(&["us"], &["production"]), "us"),
+            (rule(&["us"], &[]), "us"),
+        ] {
+            let rules = [rule(&["sa"], &["team/"]), one.clone(), other];
+            let Err(Refusal::ParameterInvalid { detail, .. }) = check(&rules) else { panic!("{rules:?}") };
+            assert!(
+                detail.starts_with(&format!("rules 2 and 3 cover the same repositories for region '{to}'")),
+                "{detail}"
+            );
+            let turned = [&rules[2], &rules[1]].map(Rule::clone);
+            assert!(check(&turned).is_err(), "{turned:?}");
+        }
     }
 
     // ECR's limits, and a copy onto itself.

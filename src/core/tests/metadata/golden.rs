@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use registry_core::decide::quota::Limits;
 use registry_core::decide::replication::rules::{Destination, Prefix, ReadThrough, Rule};
+use registry_core::decide::replication::tags::TagScope;
 use registry_core::decide::tag_move::{Mutability, TagFilter, TagFilters, TagRights};
 use registry_core::metadata::absence::{AbsenceRow, NoteAbsence, Stage};
 use registry_core::metadata::backfill::{BackfillRow, MoveBackfill, Place};
@@ -226,11 +227,14 @@ fn region_commands() -> Vec<Command> {
     let region = RegionName::parse("there").unwrap();
     let to = Destination { region, registry: REGISTRY };
     let filters = vec![Prefix::parse("team/").unwrap()];
-    let sent =
-        SentRow { filters: filters.clone(), read_through: ReadThrough::Digest, transitive: true, settings: true };
+    let filter = |text: &str| TagFilter::parse(text).unwrap();
+    let tags = TagScope::new([filter("v*"), filter("latest")], [filter("*-rc*")]).unwrap();
+    let (transitive, settings) = (true, true);
+    let read_through = ReadThrough::Digest;
+    let sent = SentRow { filters: filters.clone(), read_through, transitive, settings, tags: tags.clone() };
     let (destinations, read_through) = (vec![to], ReadThrough::Full);
-    let (deletes, backfill, transitive, settings) = (true, true, true, true);
-    let rule = Rule { destinations, filters, deletes, backfill, read_through, transitive, settings };
+    let (deletes, backfill) = (true, true);
+    let rule = Rule { destinations, filters, deletes, backfill, read_through, transitive, settings, tags };
     let home = Home { region: Some(RegionName::parse("here").unwrap()), epoch: 300, is_frozen: true };
     let zone = Some("zone-a".to_owned());
     let client = PlaceRow { network: "10.0.0.0/8".into(), region: "here".into(), zone };

@@ -1,11 +1,12 @@
 //! R8: two regions that write the same tags at once, told of each other's changes late, twice and in any order, come to
-//! the same tags.
+//! the same tags; of all of them, or of those that their rules send.
 
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use registry_core::decide::replication::compare::{Register, Scope, Since, Verdict, judge};
-use registry_core::decide::tag_move::Mutability;
+use registry_core::decide::replication::tags::TagScope;
+use registry_core::decide::tag_move::{Mutability, TagFilter};
 use registry_core::metadata::cluster::{FEATURE_LEVEL, InitCluster};
 use registry_core::metadata::command::Command;
 use registry_core::metadata::manifest::{DeleteManifest, PutManifest};
@@ -24,9 +25,17 @@ use registry_core::vocabulary::{Digest, Tag, Version};
 const TAGS: [&str; 2] = ["latest", "v1"];
 const CONTENTS: [&[u8]; 3] = [b"one", b"two", b"three"];
 
+/// Puts one of them; the last one is attached to the first.
+fn content(repository: &RepositoryKey, bytes: &[u8]) -> PutManifest {
+    let subject = (bytes == CONTENTS[2]).then(|| Digest::sha256(CONTENTS[0]));
+    PutManifest { subject, ..manifest(repository, bytes) }
+}
+
 /// One of two regions.
 struct Region {
     number: u16,
+    /// Which tags its rule sends.
+    sent: TagScope,
     world: World,
     repository: RepositoryKey,
     /// What it has been told of the other one's changes, not yet applied.
@@ -36,7 +45,7 @@ struct Region {
 }
 
 impl Region {
-    fn new(number: u16, mutability: &Mutability) -> Region {
+    fn new(number: u16, mutability: &Mutability, sent: &TagScope) -> Region {
         let mut world = World::empty();
         world.ok(InitCluster {
             cluster: ClusterId(u128::from(number)),
@@ -50,10 +59,12 @@ impl Region {
         let other = 3 - number;
         let told = format!("r{other}");
         world.ok(peer(other, &told));
-        world.ok(sends_all(&told));
+        let mut rules = sends_all(&told);
+        rules.rules[0].tags = sent.clone();
+        world.ok(rules);
         let settings = Settings { mutability: mutability.clone(), sparse: false };
         let repository = world.repository("r", u128::from(number), settings);
-        Region { number, world, repository, inbox: Vec::new(), told: 0 }
+        Region { number, sent: sent.clone(), world, repository, inbox: Vec::new(), told: 0 }
     }
 
     /// An act of a user here; may be refused, as an immutable tag's is.
@@ -68,7 +79,7 @@ impl Region {
             }
             0 => DeleteTag { repository: self.repository.clone(), tag: tag[0].clone(), expected: None }.into(),
             1 => DeleteManifest { repository: self.repository.clone(), digest: Digest::sha256(bytes) }.into(),
-            _ => PutManifest { tags: tag, ..manifest(&self.repository, bytes) }.into(),
+            _ => PutManifest { tags: tag, ..content(&self.repository, bytes) }.into(),
         };
         self.world.propose(vec![command]);
     }
@@ -79,7 +90,8 @@ impl Region {
         self.told = self.world.index;
         let page = outbox::read(&self.world.tables, self.repository.slot(), range, None, usize::MAX);
         let all = page.events.into_iter().map(|Event { row, .. }| row.change);
-        all.filter(|change| change.version().region == self.number).collect()
+        let own = all.filter(|change| change.version().region == self.number);
+        own.filter(|change| outbox::passes(&self.world.tables, &self.repository, &self.sent, change)).collect()
     }
 
     /// Applies what it was told; a manifest comes before a tag that names it, as a transfer does it.
@@ -87,7 +99,7 @@ impl Region {
         let repository = self.repository.clone();
         let here = |digest: Digest, presence: Version| {
             let bytes = CONTENTS.iter().find(|bytes| Digest::sha256(bytes) == digest).expect("there are three");
-            PutRemoteManifest { put: manifest(&repository, bytes), presence }
+            PutRemoteManifest { put: content(&repository, bytes), presence }
         };
         match change.clone() {
             Change::ManifestHere { digest, presence } => drop(self.world.ok(here(digest, presence))),
@@ -114,8 +126,9 @@ impl Region {
     }
 
     fn tags(&self) -> BTreeMap<Tag, (Digest, Version, Version)> {
-        let rows = tag::list(&self.world.tables, &self.repository, None, usize::MAX);
-        rows.into_iter().map(|(tag, row)| (tag, (row.digest, row.version, row.base))).collect()
+        let rows = tag::list(&self.world.tables, &self.repository, None, usize::MAX).into_iter();
+        let sent = rows.filter(|(tag, _)| self.sent.passes(tag));
+        sent.map(|(tag, row)| (tag, (row.digest, row.version, row.base))).collect()
     }
 }
 
@@ -137,7 +150,7 @@ fn settle(regions: &mut [Region; 2]) {
 /// Why each register of one region that the other has a record of is there as it is; and whether their sums are equal.
 fn compare(source: &Region, destination: &Region) -> (Vec<Verdict>, bool) {
     let since = Since { settings: Some(0), ..Since::default() };
-    let scope = Scope { source: source.number, destination: destination.number, since };
+    let scope = Scope { source: source.number, destination: destination.number, since, tags: source.sent.clone() };
     let all = |region: &Region| register::page(&region.world.tables, &region.repository, &scope, None, usize::MAX).0;
     let (sent, taken) = (all(source), all(destination));
     let targets = sent.iter().map(|(register, record)| (register, Some(record.digest)));
@@ -159,10 +172,13 @@ proptest! {
     fn r8_both_come_to_the_same(
         steps in prop::collection::vec((any::<u8>(), any::<u8>(), any::<u8>()), 1..40),
         is_fixed in any::<bool>(),
+        is_filtered in any::<bool>(),
         skew_ms in 0..50u64,
     ) {
         let mutability = if is_fixed { Mutability::Immutable } else { Mutability::Mutable };
-        let mut regions = [Region::new(1, &mutability), Region::new(2, &mutability)];
+        let filter = is_filtered.then(|| TagFilter::parse("v*").unwrap());
+        let sent = TagScope::new(filter, []).unwrap();
+        let mut regions = [1, 2].map(|number| Region::new(number, &mutability, &sent));
         // one clock runs ahead
         regions[1].world.at_ms += skew_ms;
         for (kind, choice, at) in steps {
