@@ -7,7 +7,8 @@
 
 Equal means: each tag, each manifest and, where a rule sends them, all settings that eu sends, us has with the same
 digest and the same version; and us has nothing of eu's making, since the rule stands, that eu does not have. Where eu sends on what other regions made, us may
-have more of theirs, which came another way. What us has set, or deleted, by itself
+have more of theirs, which came another way. Where a rule sends some tags only, both exports hold these, and of manifests those
+that are attached to others; and both must name the same filter. What us has set, or deleted, by itself
 since wins by the rules of conflicts and is told by `portolan replication report`; here it shows as missing. Prints
 what differs and a checksum of both sides. Ends with 0 when they are equal, 1 when not, 2 when a file is no export."""
 import hashlib
@@ -19,8 +20,9 @@ SETTINGS = "settings"
 
 
 def read(path):
-    """Header, and records by repository: {name: ((since, others_since, settings_since), {register: (digest, version, base)})}."""
-    header, repositories, ended = None, {}, None
+    """Header, records by repository: {name: ((since, others_since, settings_since), {register: (digest, version, base)})},
+    the end, and by repository which tags are meant."""
+    header, repositories, ended, tags = None, {}, None, {}
     with open(path, encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             entry = json.loads(line)
@@ -39,9 +41,10 @@ def read(path):
             else:
                 since = (entry["since"], entry.get("others_since"), entry.get("settings_since"))
                 repositories.setdefault(entry["repository"], (since, {}))
+                tags[entry["repository"]] = entry.get("tags")
     if header is None or ended is None:
         raise ValueError(f"{path}: no whole export: it has no beginning or no end")
-    return header, repositories, ended
+    return header, repositories, ended, tags
 
 
 def hlc(version):
@@ -74,7 +77,7 @@ def main():
         print(__doc__, file=sys.stderr)
         return 2
     try:
-        (sent, there, sent_end), (received, here, received_end) = read(sys.argv[1]), read(sys.argv[2])
+        (sent, there, sent_end, sent_tags), (received, here, received_end, tags) = read(sys.argv[1]), read(sys.argv[2])
         if (sent["direction"], received["direction"]) != ("to", "from") or sent["origin"] != received["origin"]:
             raise ValueError("give what one region sends first, then what the other has of that region's making")
     except (ValueError, KeyError, OSError) as error:
@@ -83,6 +86,8 @@ def main():
     differing, compared, same_there, same_here = [], 0, {}, {}
     for repository, (since, records) in sorted(there.items()):
         of_here = here.get(repository, (0, {}))[1]
+        if repository in here and sent_tags[repository] != tags[repository]:
+            differing.append(f"tags: {repository}: there {sent_tags[repository]}, here {tags[repository]}")
         in_scope = {name: record for name, record in of_here.items() if is_sent(name, record, since, sent["origin"])}
         for name in sorted(records.keys() | in_scope.keys()):
             left, right = records.get(name), in_scope.get(name)

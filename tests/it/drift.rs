@@ -7,7 +7,7 @@ use registry_core::metadata::outbox::TrimmedRow;
 use registry_core::metadata::repository::{self, RepositoryKey, RepositoryRow, Settings};
 use registry_core::metadata::tables::{Row, TablesRead};
 use registry_core::metadata::tag::TagRow;
-use registry_core::metadata::testing::{changes_prefix, repository_row_key, tag_key, trimmed_key};
+use registry_core::metadata::testing::{changes_prefix, manifest_key, repository_row_key, tag_key, trimmed_key};
 use registry_core::vocabulary::ids::RegistryId;
 use registry_core::vocabulary::{Digest, RepositoryName, Tag, Version};
 use rocksdb::{DB, Direction, IteratorMode, Options};
@@ -48,12 +48,19 @@ impl Store {
         codec::row(&self.get(&tag_key(repository, &Tag::parse(tag).unwrap())).expect("the tag is here"))
     }
 
-    fn put_tag(&self, repository: &RepositoryKey, tag: &str, row: Option<&TagRow>) {
+    pub(crate) fn put_tag(&self, repository: &RepositoryKey, tag: &str, row: Option<&TagRow>) {
         let key = tag_key(repository, &Tag::parse(tag).unwrap());
         match row {
             Some(row) => self.0.put(key, codec::encode(row)).unwrap(),
             None => self.0.delete(key).unwrap(),
         }
+    }
+
+    /// Removes the row of a manifest, and nothing else of it.
+    pub(crate) fn drop_manifest(&self, repository: &RepositoryKey, digest: &Digest) {
+        let key = manifest_key(repository, digest);
+        assert!(self.get(&key).is_some(), "{digest} is here");
+        self.0.delete(key).unwrap();
     }
 
     /// Drops all rows of the change stream of a slot; how many there were, and the newest one's index.

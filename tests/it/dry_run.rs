@@ -22,7 +22,7 @@ fn rule(region: &str, backfill: bool) -> Value {
     })
 }
 
-fn dry_run(cluster: &Cluster, rules: &Value) -> Value {
+pub(crate) fn dry_run(cluster: &Cluster, rules: &Value) -> Value {
     let (status, text) = cli(cluster, &["replication", "set", &file(cluster, rules), "--dry-run", "-o", "json"]);
     assert_eq!(status, 0, "{text}");
     serde_json::from_str(&text).unwrap()

@@ -26,6 +26,7 @@ mod security;
 mod server;
 mod settings;
 mod support;
+mod tag_filters;
 mod takeover;
 mod through;
 mod traces;

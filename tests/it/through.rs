@@ -18,19 +18,19 @@ fn head(cluster: &Cluster, node: u8, path: &str) -> u16 {
 }
 
 /// Waits until an image has arrived by itself: lists tell only what is here.
-fn arrived(us: &Cluster, repository: &str, tag: &str, layer: &[u8]) {
+pub(crate) fn arrived(us: &Cluster, repository: &str, tag: &str, layer: &[u8]) {
     let listed = || get(us, 1, &format!("{repository}/tags/list")).text().contains(&format!("\"{tag}\""));
     wait(&format!("{repository}:{tag} arrives"), PATIENCE, listed);
     arrives(us, 1, repository, tag, layer);
 }
 
 /// From now on `us` takes nothing by itself: what it has of what is pushed, it has from asking.
-fn pause(us: &Cluster, is_paused: bool) {
+pub(crate) fn pause(us: &Cluster, is_paused: bool) {
     told(us, "PATCH", "/v1/regions/eu", &json!({ "paused": is_paused }));
     wait("it is so", PATIENCE, || link_state(us, "eu")["followed"].is_null() == is_paused);
 }
 
-fn pulls_whole(cluster: &Cluster, node: u8, repository: &str, reference: &str, layer: &[u8]) {
+pub(crate) fn pulls_whole(cluster: &Cluster, node: u8, repository: &str, reference: &str, layer: &[u8]) {
     let pulled = get(cluster, node, &format!("{repository}/manifests/{reference}"));
     assert_eq!((pulled.status, pulled.text()), (200, manifest(layer)), "{reference}");
     for bytes in [b"{}".as_slice(), layer] {

@@ -18,17 +18,22 @@ pub(crate) fn manifest(layer: &[u8]) -> String {
 
 /// Pushes an image of one layer through a node; the layer's digest.
 pub(crate) fn push(cluster: &Cluster, node: u8, repository: &str, tag: &str, layer: &[u8]) -> Digest {
+    push_blobs(cluster, node, repository, layer);
+    put(cluster, node, repository, tag, &manifest(layer));
+    Digest::sha256(layer)
+}
+
+/// Pushes what the manifest of such an image names.
+pub(crate) fn push_blobs(cluster: &Cluster, node: u8, repository: &str, layer: &[u8]) {
     let base = format!("{}/v2/{repository}", cluster.node(node));
     for bytes in [b"{}".as_slice(), layer] {
         let url = format!("{base}/blobs/uploads/?digest={}", Digest::sha256(bytes));
         let answer = http::request("POST", &url).key(&cluster.key()).body(bytes).send();
         assert_eq!(answer.status, 201, "{}", answer.text());
     }
-    put(cluster, node, repository, tag, &manifest(layer));
-    Digest::sha256(layer)
 }
 
-/// Puts a manifest under a tag.
+/// Puts a manifest under a tag, or under its digest.
 pub(crate) fn put(cluster: &Cluster, node: u8, repository: &str, tag: &str, manifest: &str) {
     let url = format!("{}/v2/{repository}/manifests/{tag}", cluster.node(node));
     let put = http::request("PUT", &url).key(&cluster.key()).header("Content-Type", MANIFEST);
