@@ -18,8 +18,9 @@ use registry_core::metadata::remote::{
 use registry_core::metadata::repository::{ChangeRepository, RepositoryKey, Settings};
 use registry_core::metadata::settings::{self, SettingsRow};
 use registry_core::metadata::tag::{self, DeleteTag};
-use registry_core::metadata::testing::{World, manifest, peer, sends_all, tags};
+use registry_core::metadata::testing::{World, manifest, peer, reference, sends_all, tags};
 use registry_core::vocabulary::ids::{ClusterId, Lineage};
+use registry_core::vocabulary::manifest::ContentKind;
 use registry_core::vocabulary::{Digest, Tag, Version};
 
 const TAGS: [&str; 2] = ["latest", "v1"];
@@ -163,6 +164,34 @@ fn compare(source: &Region, destination: &Region) -> (Vec<Verdict>, bool) {
     };
     let sums = |region: &Region| register::sums(&region.world.tables, &region.repository, &scope);
     (registers.into_iter().map(verdict).collect(), sums(source) == sums(destination))
+}
+
+// What is attached to an image is renewed by an index that a filter keeps back, and is the same in both regions all the
+// same; a tag that is kept back is not.
+#[test]
+fn an_index_that_stays_behind_renews() {
+    let sent = TagScope::new([TagFilter::parse("v*").unwrap()], []).unwrap();
+    let mut regions = [1, 2].map(|number| Region::new(number, &Mutability::Mutable, &sent));
+    let repository = regions[0].repository.clone();
+    let put = |bytes: &[u8], names: &[&str]| PutManifest { tags: tags(names), ..content(&repository, bytes) };
+    let [image, attached] = [CONTENTS[0], CONTENTS[2]];
+    let references = [image, attached].map(|child| reference(child, ContentKind::Manifest)).to_vec();
+    for put in [
+        put(image, &["v1", "latest"]),
+        put(attached, &[]),
+        PutManifest { references, ..put(b"index", &["latest"]) },
+        put(CONTENTS[1], &["latest"]),
+    ] {
+        regions[0].world.ok(put);
+        settle(&mut regions);
+    }
+    let (verdicts, are_equal) = compare(&regions[0], &regions[1]);
+    assert!(are_equal && verdicts.iter().all(|verdict| *verdict == Verdict::Same), "{verdicts:?}");
+    let here = |bytes: &[u8]| {
+        let register = Register::Manifest(Digest::sha256(bytes));
+        register::record(&regions[1].world.tables, &regions[1].repository, &register).is_some()
+    };
+    assert_eq!([image, attached, CONTENTS[1], b"index"].map(here), [true, true, false, false]);
 }
 
 proptest! {
