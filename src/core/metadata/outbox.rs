@@ -166,8 +166,8 @@ pub(super) fn note(tables: &mut impl Tables, context: &Context<'_>, repository: 
     tables.put(key, codec::encode(&OutboxRow { change, at_ms: context.clock.now_ms }));
 }
 
-/// Notes that what names a manifest has renewed it, if it is one that a rule may send without what names it: one that is
-/// attached to another, where not all tags are sent.
+/// Notes that what names a manifest has renewed it, where a rule may send the one without the other: it is attached to
+/// another manifest, and not all tags are sent.
 pub(super) fn note_renewed(
     tables: &mut impl Tables,
     context: &Context<'_>,
