@@ -82,7 +82,8 @@ mod tests {
     #[test]
     fn what_passes() {
         let signature = format!("sha256-{}.sig", "0".repeat(64));
-        let table: [(&[&str], &[&str], &[&str], &[&str]); 4] = [
+        type Texts<'a> = &'a [&'a str];
+        let table: [(Texts<'_>, Texts<'_>, Texts<'_>, Texts<'_>); 4] = [
             (&[], &[], &["v1", "dev"], &[]),
             (&["v*"], &[], &["v1", "v"], &["dev", "1v"]),
             (&[], &["*-rc*", "dev"], &["v1", "dev2"], &["v1-rc1", "dev"]),
