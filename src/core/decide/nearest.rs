@@ -1,11 +1,12 @@
-//! Which node a client gets the bytes of a blob from: the one it asked, or one in its own zone.
+//! Which node a client gets the bytes of a blob from: the one it asked, one in its own zone, or one of its own region,
+//! which that region chooses.
 //!
 //! Pure: who is where, who answers and who has a copy is known before. A node that does not answer now, that takes no
 //! more, or whose clock is off is never chosen; in doubt the node that was asked serves. Source: consensus-and-faults
 //! §6.6.
 
 use crate::vocabulary::ids::NodeId;
-use crate::vocabulary::names::ZoneName;
+use crate::vocabulary::names::{RegionName, ZoneName};
 
 /// A node that may serve a blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,7 +17,7 @@ pub struct Candidate {
     pub zone: ZoneName,
     /// It has a copy.
     pub has_copy: bool,
-    /// It answers, and goes on for now.
+    /// It answers, and goes on for now; asked only of those that may be chosen.
     pub is_fit: bool,
     /// Its clock is not known to differ from that of the node that was asked by more than a link bears.
     pub is_on_time: bool,
@@ -27,6 +28,8 @@ pub struct Candidate {
 /// What is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asked<'a> {
+    /// The client's region, if its network is known and that is another one.
+    pub region: Option<&'a RegionName>,
     /// The client's zone in this region, if its network is known.
     pub zone: Option<&'a ZoneName>,
     /// The zone of the node that was asked.
@@ -78,6 +81,8 @@ pub enum Choice {
     Here(Why),
     /// From another one, in the client's zone.
     There(NodeId),
+    /// From the client's own region, if that one says where.
+    Region,
 }
 
 impl Choice {
@@ -87,25 +92,64 @@ impl Choice {
             Choice::Here(why) => why.as_str(),
             Choice::There(_) if is_reached => "zone",
             Choice::There(_) => "no_address",
+            Choice::Region => "region",
         }
     }
 }
 
-/// What can be said before any node is looked at; `None` if one may be nearer.
-pub fn settled(asked: &Asked<'_>) -> Option<Why> {
+/// Why a client of another region is served where it asked, and not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Declined {
+    /// That region is not known, or this one has taken over from it.
+    Unknown,
+    /// Its rights hang on where it asks from, which the other region can't judge.
+    Bound,
+    /// Neither region sends the repository to the other; or that one says that it was not sent this blob.
+    Apart,
+    /// It does not answer in time, or did not a moment ago.
+    Silent,
+    /// It has no copy.
+    NoCopy,
+    /// Clients know no way to the nodes that have one, or none as safe as the one they came by.
+    NoAddress,
+    /// None of those nodes answers now.
+    Unfit,
+    /// Those that do have a clock that is off.
+    Clock,
+}
+
+impl Declined {
+    /// Its name in metrics and explanations.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Declined::Unknown => "region_unknown",
+            Declined::Bound => "region_bound",
+            Declined::Apart => "region_apart",
+            Declined::Silent => "region_silent",
+            Declined::NoCopy => "region_no_copy",
+            Declined::NoAddress => "region_no_address",
+            Declined::Unfit => "region_unfit",
+            Declined::Clock => "region_clock",
+        }
+    }
+}
+
+/// What can be said before any node is looked at; `None` if one of this region may be nearer.
+pub fn settled(asked: &Asked<'_>) -> Option<Choice> {
     match (asked.bytes_min, asked.zone) {
-        (None, _) => Some(Why::Off),
-        (Some(least), _) if asked.size_bytes < least => Some(Why::Small),
-        (Some(_), None) => Some(Why::NoPlace),
-        (Some(_), Some(zone)) if zone == asked.own => Some(Why::OwnZone),
+        (None, _) => Some(Choice::Here(Why::Off)),
+        (Some(least), _) if asked.size_bytes < least => Some(Choice::Here(Why::Small)),
+        (Some(_), _) if asked.region.is_some() => Some(Choice::Region),
+        (Some(_), None) => Some(Choice::Here(Why::NoPlace)),
+        (Some(_), Some(zone)) if zone == asked.own => Some(Choice::Here(Why::OwnZone)),
         (Some(_), Some(_)) => None,
     }
 }
 
 /// Chooses. Of several that are as near, the one with the shortest way to here is the one that answers best.
 pub fn choose(asked: &Asked<'_>, candidates: &[Candidate]) -> Choice {
-    if let Some(why) = settled(asked) {
-        return Choice::Here(why);
+    if let Some(choice) = settled(asked) {
+        return choice;
     }
     let near = candidates.iter().filter(|one| asked.zone == Some(&one.zone) && one.has_copy);
     let fit = near.clone().filter(|one| one.is_fit);
@@ -115,6 +159,26 @@ pub fn choose(asked: &Asked<'_>, candidates: &[Candidate]) -> Choice {
         None if near.count() == 0 => Choice::Here(Why::NoCopy),
         None => Choice::Here(Why::Unfit),
     }
+}
+
+/// Chooses for a client that another region sends here, among nodes that it reaches (`is_reached`): those of its zone
+/// come first, where that is known, and then those with the shortest way to here.
+pub fn receive(
+    zone: Option<&ZoneName>,
+    candidates: &[Candidate],
+    is_reached: impl Fn(NodeId) -> bool,
+) -> Result<NodeId, Declined> {
+    let mut left: Vec<&Candidate> = candidates.iter().collect();
+    let mut keep = |is_good: &dyn Fn(&Candidate) -> bool, declined: Declined| {
+        left.retain(|one| is_good(one));
+        if left.is_empty() { Err(declined) } else { Ok(()) }
+    };
+    keep(&|one| one.has_copy, Declined::NoCopy)?;
+    keep(&|one| is_reached(one.node), Declined::NoAddress)?;
+    keep(&|one| one.is_fit, Declined::Unfit)?;
+    keep(&|one| one.is_on_time, Declined::Clock)?;
+    let best = left.into_iter().min_by_key(|one| (zone != Some(&one.zone), one.rtt_us, one.node));
+    best.map(|one| one.node).ok_or(Declined::Unfit)
 }
 
 #[cfg(test)]
@@ -133,7 +197,7 @@ mod tests {
     #[test]
     fn choices() {
         let (own, other) = (zone("a"), zone("b"));
-        let asked = Asked { zone: Some(&other), own: &own, size_bytes: 100, bytes_min: Some(10) };
+        let asked = Asked { region: None, zone: Some(&other), own: &own, size_bytes: 100, bytes_min: Some(10) };
         let all = [
             candidate(1, "a", true, true, 0),
             candidate(2, "b", true, true, 300),
@@ -160,5 +224,48 @@ mod tests {
         assert_eq!(choose(&asked, &off), Choice::Here(Why::Clock));
         off[2].is_fit = false;
         assert_eq!(choose(&asked, &off), Choice::Here(Why::Unfit));
+    }
+
+    // A client of another region is that one's to place, if the blob is worth it; zones of this one are not its.
+    #[test]
+    fn other_regions() {
+        let (own, us) = (zone("a"), RegionName::parse("us").unwrap());
+        let asked = Asked { region: Some(&us), zone: None, own: &own, size_bytes: 100, bytes_min: Some(10) };
+        let all = [candidate(1, "a", true, true, 0)];
+        assert_eq!(choose(&asked, &all), Choice::Region);
+        assert_eq!(choose(&Asked { zone: Some(&own), ..asked }, &all), Choice::Region);
+        assert_eq!(choose(&Asked { bytes_min: None, ..asked }, &all), Choice::Here(Why::Off));
+        assert_eq!(choose(&Asked { size_bytes: 9, ..asked }, &all), Choice::Here(Why::Small));
+        assert_eq!(choose(&Asked { region: None, ..asked }, &all), Choice::Here(Why::NoPlace));
+        assert_eq!(Choice::Region.reason(true), "region");
+    }
+
+    // Who is sent here gets a node with a copy that it reaches and that answers, in its zone if there is one; why there
+    // is none is told by what fails first.
+    #[test]
+    fn received() {
+        let b = zone("b");
+        let mut all = [
+            candidate(1, "a", true, true, 0),
+            candidate(2, "b", true, true, 300),
+            candidate(3, "b", true, true, 200),
+            candidate(4, "b", false, true, 1),
+        ];
+        let any = |_: NodeId| true;
+        assert_eq!(receive(Some(&b), &all, any), Ok(NodeId(3)));
+        assert_eq!(receive(None, &all, any), Ok(NodeId(1)), "the one that is asked is as good as any");
+        assert_eq!(receive(Some(&zone("c")), &all, any), Ok(NodeId(1)));
+        assert_eq!(receive(Some(&b), &all, |node| node != NodeId(3)), Ok(NodeId(2)));
+        assert_eq!(receive(Some(&b), &all[3..], any), Err(Declined::NoCopy));
+        assert_eq!(receive(Some(&b), &[], any), Err(Declined::NoCopy));
+        assert_eq!(receive(Some(&b), &all, |node| node == NodeId(4)), Err(Declined::NoAddress));
+        all[2].is_on_time = false;
+        assert_eq!(receive(Some(&b), &all, any), Ok(NodeId(2)));
+        all[1].is_fit = false;
+        assert_eq!(receive(Some(&b), &all, any), Ok(NodeId(1)), "another zone is better than none");
+        all[0].is_fit = false;
+        assert_eq!(receive(Some(&b), &all, any), Err(Declined::Clock));
+        all[2].is_fit = false;
+        assert_eq!(receive(Some(&b), &all, any), Err(Declined::Unfit));
     }
 }

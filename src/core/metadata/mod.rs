@@ -44,6 +44,7 @@ pub mod replication_rules;
 pub mod reply;
 pub mod repository;
 pub mod settings;
+pub mod shared;
 pub mod sweep;
 pub mod tables;
 pub mod tag;

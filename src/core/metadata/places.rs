@@ -11,9 +11,9 @@ use super::keys::{self, SYSTEM, Slot, table};
 use super::reply::Reply;
 use super::tables::{Tables, TablesRead};
 use crate::vocabulary::ids::NodeId;
-use crate::vocabulary::limits::{ADDRESS_BYTES_MAX, PLACES_MAX};
+use crate::vocabulary::limits::PLACES_MAX;
 use crate::vocabulary::names::{RegionName, ZoneName};
-use crate::vocabulary::network::Network;
+use crate::vocabulary::network::{Network, is_origin};
 use crate::vocabulary::refusal::Refusal;
 
 /// Where the clients of a network are.
@@ -82,10 +82,7 @@ fn check(places: &PlacesRow) -> Result<(), Refusal> {
     }
     for AddressRow { network: text, url, .. } in &places.addresses {
         network(text)?;
-        let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
-        let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte);
-        let is_host = |host: &str| !host.is_empty() && host.bytes().all(is_legal);
-        if url.len() > ADDRESS_BYTES_MAX || !host.is_some_and(is_host) {
+        if !is_origin(url) {
             return Err(invalid(format!("'{url}' is no scheme, host and port, as https://node-1.example.com:7400")));
         }
     }

@@ -366,6 +366,16 @@ pub const BACKFILL_AT_ONCE: usize = 8;
 pub const PLACES_MAX: usize = 1000;
 /// How long a link to another node holds, in milliseconds.
 pub const LINK_LIFETIME_MS: u64 = 60_000;
+/// Longest such link in bytes; one of a client of another region holds another one, by which it comes back.
+pub const LINK_BYTES_MAX: usize = 4 * KIB;
+/// How long another region may take to say where one of its clients is served, in milliseconds; then that is here.
+pub const LOCATE_TIMEOUT_MS: u64 = 500;
+/// How long a region is not asked that again after it did not say so in time, in milliseconds.
+pub const LOCATE_PAUSE_MS: u64 = 5_000;
+/// Such questions that a node asks at once, and that it answers at once.
+pub const LOCATES_MAX: usize = 64;
+/// Manifests that name a blob which are looked at for one that another region made.
+pub const SHARED_LOOKED_AT_MAX: usize = 32;
 /// Blobs of other regions that a node brings for waiting clients at once.
 pub const FLIGHTS_MAX: usize = 64;
 /// Walks through what was before a rule that a node answers at once.
@@ -422,6 +432,9 @@ const _: () = {
     assert!(QUOTA_GRANTS_MAX + 8 <= PROPOSAL_COMMANDS_MAX);
     assert!(CLOCK_READING_ERROR_MS_MAX < CLOCK_SKEW_MS_MAX && CLOCK_SKEW_MS_MAX < CLOCK_AHEAD_MS_MAX);
     assert!(CLOCK_SKEW_MS_MAX < LINK_LIFETIME_MS && CLOCK_SKEW_MS_MAX < TOKEN_SKEW_MS);
+    // A client that was sent on follows in time, and with a request target that is taken there.
+    assert!(LOCATE_TIMEOUT_MS < LOCATE_PAUSE_MS && LOCATE_TIMEOUT_MS < LINK_LIFETIME_MS);
+    assert!(LINK_BYTES_MAX + REPOSITORY_NAME_BYTES_MAX + DIGEST_TEXT_BYTES_MAX < REQUEST_TARGET_BYTES_MAX / 2);
     assert!(WATERMARK_FULL_PERCENT < WATERMARK_REFUSE_PERCENT);
     assert!(WATERMARK_REFUSE_PERCENT < WATERMARK_URGENT_PERCENT && WATERMARK_URGENT_PERCENT < 100);
     // Remembered request ids outlive everything that can be queued at once.

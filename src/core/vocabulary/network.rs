@@ -1,7 +1,23 @@
-//! Blocks of IP addresses.
+//! Blocks of IP addresses, and where something is reached.
 
 use std::fmt;
 use std::net::IpAddr;
+
+use super::limits::ADDRESS_BYTES_MAX;
+
+/// Whether a text is scheme, host and port and nothing else, as `https://node-1.example.com:7400`; the port may be
+/// left out.
+pub fn is_origin(text: &str) -> bool {
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte);
+    let is_host = |host: &str| !host.is_empty() && host.bytes().all(is_legal);
+    text.len() <= ADDRESS_BYTES_MAX && host.is_some_and(is_host)
+}
+
+/// Whether a client that came by one origin may be sent to another: https stays https.
+pub fn is_as_safe(from: &str, to: &str) -> bool {
+    from.starts_with("http://") || to.starts_with("https://")
+}
 
 /// A block of IP addresses, as `10.0.0.0/8`; a single address is a block of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,6 +78,36 @@ impl fmt::Display for Network {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // What a client is sent to is a host of its scheme, and no place for a path, a name or a line of its own.
+    #[test]
+    fn origins() {
+        for good in ["http://10.0.0.1", "https://node-1.example.com:7400", "https://[2001:db8::1]:7400", "http://a_b"] {
+            assert!(is_origin(good), "{good}");
+        }
+        let long = format!("https://{}", "a".repeat(ADDRESS_BYTES_MAX));
+        for bad in
+            ["", "http://", "ftp://a", "a:7400", "https://a/b", "https://a?b", "https://u@a", "http://a\r\nb", &long]
+        {
+            assert!(!is_origin(bad), "{bad}");
+        }
+        for bad in ["https://a b", "https://a\\b", "https://a#b", "https://a%2f", "https://\u{e4}", "HTTPS://a", "//a"]
+        {
+            assert!(!is_origin(bad), "{bad}");
+        }
+    }
+
+    // https is never left, http may be.
+    #[test]
+    fn schemes() {
+        let table =
+            [("https://a", "https://b", true), ("https://a", "http://b", false), ("http://a", "http://b", true)];
+        for (from, to, is_safe) in table {
+            assert_eq!(is_as_safe(from, to), is_safe, "{from} {to}");
+        }
+        assert!(is_as_safe("http://a", "https://b"));
+        assert!(!is_as_safe("", "http://b"));
+    }
 
     // T19: a block holds its addresses, mapped ones included, and no others; sloppy blocks are refused.
     #[test]

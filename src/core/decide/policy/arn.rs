@@ -123,6 +123,17 @@ impl ResourcePattern {
         }
     }
 
+    /// Whether what it matches depends on this key of the request.
+    pub(super) fn names(&self, key: &ConditionKey) -> bool {
+        match self {
+            ResourcePattern::Everything => false,
+            ResourcePattern::Repository(parts) => {
+                let RepositoryPattern { partition, service, region, registry, path } = &**parts;
+                [partition, service, region, registry, path].into_iter().any(|part| part.names(key))
+            }
+        }
+    }
+
     pub(super) fn matches(&self, resource: &Resource, value_of: &dyn Fn(&ConditionKey) -> Option<String>) -> bool {
         match (self, resource.path()) {
             (ResourcePattern::Everything, _) => true,

@@ -125,6 +125,16 @@ impl Condition {
         self.key == *key && self.values.iter().all(|value| matches!(value, Value::Bool(_)))
     }
 
+    /// Whether it asks for this key, or compares with it.
+    pub(super) fn names(&self, key: &ConditionKey) -> bool {
+        let is_in = |value: &Value| match value {
+            Value::Text(pattern) => pattern.names(key),
+            Value::Arn(parts) => parts.iter().any(|part| part.names(key)),
+            Value::Number(_) | Value::Date(_) | Value::Bool(_) | Value::Network { .. } => false,
+        };
+        self.key == *key || self.values.iter().any(is_in)
+    }
+
     /// Whether the condition holds for a request whose keys `lookup` answers (`None`: the key is absent).
     pub(super) fn holds(&self, lookup: &dyn Fn(&ConditionKey) -> Option<Vec<String>>) -> bool {
         let request = lookup(&self.key).filter(|values| !values.is_empty());

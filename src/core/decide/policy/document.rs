@@ -89,6 +89,17 @@ impl Policy {
         })
     }
 
+    /// Whether any of its answers may hang on this key of the request.
+    pub fn names(&self, key: &ConditionKey) -> bool {
+        self.statements.iter().any(|statement| {
+            let is_in_resources = match &statement.resources {
+                None => false,
+                Some(Except::Only(list) | Except::AllBut(list)) => list.iter().any(|one| one.names(key)),
+            };
+            is_in_resources || statement.conditions.iter().any(|condition| condition.names(key))
+        })
+    }
+
     /// The first statement of this effect that applies, and how it covers the principal.
     pub(super) fn first(&self, effect: Effect, at_least: Cover, question: &Question<'_>) -> Option<usize> {
         let applies = |statement: &Statement| {

@@ -111,6 +111,11 @@ impl Pattern {
         self.tokens.iter().any(|token| matches!(token, Token::Variable { .. }))
     }
 
+    /// Whether it holds a variable of this key.
+    pub(super) fn names(&self, key: &ConditionKey) -> bool {
+        self.tokens.iter().any(|token| matches!(token, Token::Variable { key: named, .. } if named == key))
+    }
+
     /// Whether it is `*` alone.
     pub(super) fn is_any(&self) -> bool {
         self.tokens == [Token::Any]

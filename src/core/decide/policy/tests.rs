@@ -399,6 +399,33 @@ fn lists_and_words() {
     );
 }
 
+// Whether an answer may hang on a key is told of conditions, of what they compare with, and of variables in resources.
+#[test]
+fn keys_that_count() {
+    let names = |more: &str| {
+        let text = statement(&format!(r#""Effect":"Allow","Action":"*",{more}"#));
+        Policy::parse(&text, PolicyKind::Identity).unwrap().names(&ConditionKey::SOURCE_IP)
+    };
+    for more in [
+        r#""Resource":"*","Condition":{"IpAddress":{"aws:SourceIp":"10.0.0.0/8"}}"#,
+        r#""Resource":"*","Condition":{"NotIpAddressIfExists":{"AWS:SourceIP":"10.0.0.0/8"}}"#,
+        r#""Resource":"*","Condition":{"StringEquals":{"aws:username":"${aws:SourceIp}"}}"#,
+        r#""Resource":"*","Condition":{"ArnLike":{"aws:PrincipalArn":"arn:aws:iam::*:user/${aws:SourceIp}"}}"#,
+        r#""NotResource":"arn:aws:ecr:*:*:repository/${aws:SourceIp, 'x'}/*""#,
+    ] {
+        assert!(names(more), "{more}");
+    }
+    for more in [
+        r#""Resource":"*""#,
+        r#""Resource":"arn:aws:ecr:*:*:repository/${aws:username}/*""#,
+        r#""Resource":"*","Condition":{"Bool":{"portolan:TagExists":"false"}}"#,
+        r#""Resource":"*","Condition":{"StringEquals":{"aws:username":"aws:SourceIp"}}"#,
+        r#""Resource":"*","Condition":{"DateLessThan":{"aws:CurrentTime":"2026-06-01T00:00:01Z"}}"#,
+    ] {
+        assert!(!names(more), "{more}");
+    }
+}
+
 proptest! {
     // No text makes the parser panic, and a policy that parses decides without a panic.
     #[test]
