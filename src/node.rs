@@ -20,8 +20,9 @@ use registry_core::decide::fuse::Fuse;
 use registry_core::metadata::absence::Patience;
 use registry_core::metadata::{cluster as cluster_rows, keys, node as node_rows, upgrade};
 use registry_core::vocabulary::ids::{Lineage, NodeId, StoreId};
+use registry_core::vocabulary::names::RegionName;
 
-use crate::auth::{self, Auth};
+use crate::auth::{self, Auth, Guest, Link};
 use crate::blob::store::{BlobStore, OpenError, fs};
 use crate::blob::transfer::Transfer;
 use crate::cluster::identity::Claim;
@@ -60,7 +61,7 @@ use crate::metadata::Metadata;
 use crate::metadata::machine::MetadataMachine;
 use crate::metadata::tables::{self, State, StateError, StateOptions};
 use crate::metadata::watch::Watch;
-use crate::registry::Registry;
+use crate::registry::{Received, Registry, Visit};
 use crate::replication::{self, Replication};
 pub use closing::Databases;
 pub use restore::{RestoreError, Restored, restore};
@@ -262,13 +263,15 @@ async fn assemble(settings: Settings, shutdown: Shutdown, databases: &Databases)
         .zip(tls.clone())
         .map(|(listen, tls)| RegionDoor { port: listen.port(), ca_pem: Arc::new(move || tls().ca_pem.clone()) });
     let (listen, bind_source) = (settings.listen.region, settings.node.bind_source);
-    let config = replication::Config { listen, bind_source, tls, spool: settings.node.data_dir.join("through") };
+    let auth = Auth::new(metadata.clone(), Arc::new(SystemClock), auth_settings(&settings));
+    let (spool, guest_links) = (settings.node.data_dir.join("through"), guest_links(&auth));
+    let config = replication::Config { listen, bind_source, tls, spool, guest_links };
     let replication = Replication::new(config, metadata.clone(), registry.clone(), transfer.clone());
     replication.read_through();
     Ok(Parts {
         replication,
         registry,
-        auth: Auth::new(metadata.clone(), Arc::new(SystemClock), auth_settings(&settings)),
+        auth,
         cluster: match door {
             Some(door) => cluster.with_region_door(door),
             None => cluster,
@@ -410,6 +413,17 @@ fn auth_settings(settings: &Settings) -> auth::Settings {
         anonymous: settings.auth.anonymous,
         token_lifetime_s: settings.auth.token_lifetime.as_secs(),
     }
+}
+
+/// Links for clients of other regions are made by who makes all links.
+fn guest_links(auth: &Auth) -> replication::GuestLinks {
+    let auth = auth.clone();
+    Arc::new(move |region: &RegionName, visit: &Visit, received: &Received| {
+        let Visit { repository: name, digest, client, back, right } = visit.clone();
+        let guest = Some(Guest { region: region.clone(), right });
+        let link = Link { repository: received.repository, digest, node: received.node, client, back, guest };
+        auth.guest_link(&name, link)
+    })
 }
 
 fn start_jobs(parts: &Arc<Parts>) {

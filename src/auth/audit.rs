@@ -58,7 +58,8 @@ impl Act<'_> {
     }
 }
 
-/// What was done, or refused with a reason, before anybody could be authenticated: founding a cluster, joining one.
+/// What was done, or refused with a reason, by somebody whom this cluster can't authenticate: before there is anybody
+/// (founding a cluster, joining one), or a client that another region vouched for.
 pub fn before_anybody(
     by: &str,
     address: IpAddr,

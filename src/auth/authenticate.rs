@@ -14,7 +14,7 @@ use registry_core::vocabulary::{Refusal, Timestamp};
 use super::caller::{Caller, CallerKind, CredentialKind};
 use super::credential::{self, Credential};
 use super::identity::{Account, Identities, Invalid, anonymous_name};
-use super::link::{Link, LinkClaims, NoLink};
+use super::link::{Follower, Link, LinkClaims, NoLink};
 use super::rights::{Circumstances, Rights};
 use super::scope::Granted;
 use super::secret::key_id_valid;
@@ -128,7 +128,7 @@ impl Auth {
         revision: Revision,
         text: &str,
         evidence: &Evidence<'_>,
-    ) -> Option<Result<(Caller, Link), NoLink>> {
+    ) -> Option<Result<(Follower, Link), NoLink>> {
         let identities = self.0.latest.at(tables, revision.lineage)?;
         let now_ms = self.0.clock.wall_ms();
         let circumstances =
@@ -136,12 +136,15 @@ impl Auth {
         let making = Making { identities: &identities, circumstances, revision };
         let verified = identities.verify_link(tables, text, now_ms);
         Some(verified.map(|(LinkClaims { claims, link }, account)| {
+            if let Some(guest) = &link.guest {
+                return (Follower::Guest(guest.region.clone()), link);
+            }
             let granted = Some(Arc::new(claims.granted));
             let caller = match account {
                 Some(account) => making.account(&account, CredentialKind::Bearer, granted),
                 None => making.anonymous(CredentialKind::Bearer, granted, self.0.settings.anonymous),
             };
-            (caller, link)
+            (Follower::Caller(caller), link)
         }))
     }
 

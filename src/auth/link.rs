@@ -2,18 +2,25 @@
 //! another host.
 //!
 //! A link is for one repository (by its internal id), one digest, one node, one client's address and one minute. Who
-//! it was made for is looked at again where it leads, with the rights of then (T14, T15, A26, A27).
+//! it was made for is looked at again where it leads, with the rights of then (T14, T15, A26, A27). A client of another
+//! region's cluster can't be: its minute is the bound, and whether that region may have the blob is looked at instead.
 
 use std::net::IpAddr;
 
 use bincode::{Decode, Encode};
+use registry_core::decide::permit::Permit;
+use registry_core::decide::policy::ConditionKey;
 use registry_core::decide::seal::{Purpose, Sealer};
+use registry_core::decide::tag_move::TagRights;
 use registry_core::metadata::cluster::ClusterRow;
-use registry_core::vocabulary::ids::{NodeId, RepositoryId};
+use registry_core::metadata::{repository, shared};
+use registry_core::vocabulary::ids::{Lineage, NodeId, RegistryId, RepositoryId};
 use registry_core::vocabulary::limits::{LINK_LIFETIME_MS, TOKEN_SKEW_MS};
-use registry_core::vocabulary::{Digest, RepositoryName};
+use registry_core::vocabulary::names::RegionName;
+use registry_core::vocabulary::{Digest, Refusal, RepositoryName};
 
 use super::caller::{Caller, CredentialKind};
+use super::identity::Identities;
 use super::scope::{Action, Granted};
 use super::token::Claims;
 use super::{Auth, Evidence, Freshness};
@@ -31,9 +38,39 @@ pub struct Link {
     pub client: IpAddr,
     /// Scheme, host and port where the client was before.
     pub back: String,
+    /// Of a client that another region sent here.
+    pub guest: Option<Guest>,
 }
 
-/// A link with who follows it.
+/// A client of another region.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Guest {
+    /// Which region vouched for it.
+    pub region: RegionName,
+    /// The link of that region by which it is served where it was before; empty if there is none.
+    pub right: String,
+}
+
+/// Who follows a link.
+#[derive(Clone, Debug)]
+pub enum Follower {
+    /// A caller of this cluster, with its rights of now.
+    Caller(Caller),
+    /// A client that a region vouched for.
+    Guest(RegionName),
+}
+
+impl Follower {
+    /// The name it goes by in the journal and the audit.
+    pub fn name(&self) -> String {
+        match self {
+            Follower::Caller(caller) => caller.name().to_owned(),
+            Follower::Guest(region) => format!("region/{region}"),
+        }
+    }
+}
+
+/// A link with who follows it; of a guest the claims name nobody.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub(super) struct LinkClaims {
     pub(super) claims: Claims,
@@ -77,23 +114,85 @@ impl Auth {
             return None;
         }
         let lineage = caller.revision().lineage;
-        let now_ms = self.0.clock.wall_ms();
         let identities = self.0.state.peek(|tables, _| self.0.latest.at(&tables, lineage))?;
-        let claims = Claims {
-            cluster: identities.tokens.cluster(),
-            lineage,
-            registry: caller.registry(),
-            key_id: caller.key_id().map(str::to_owned),
-            granted: Granted::of(&Action::Pull.wanted(repository)),
-            not_before_ms: now_ms.saturating_sub(TOKEN_SKEW_MS),
-            expires_at_ms: now_ms + LINK_LIFETIME_MS,
-            version: caller.version(),
-        };
+        let claims = self.link_claims(&identities, lineage, caller.registry(), repository);
+        let claims = Claims { key_id: caller.key_id().map(str::to_owned), version: caller.version(), ..claims };
         Some(identities.links.seal(&LinkClaims { claims, link }))
     }
 
+    /// A link for a client of another region, of which that one says that it may pull; `None` while there is no
+    /// cluster. Whether the region may have the blob is for the asker to see.
+    pub fn guest_link(&self, repository: &RepositoryName, link: Link) -> Option<String> {
+        let (identities, lineage) = self.0.state.peek(|tables, revision| {
+            let identities = self.0.latest.at(&tables, revision.lineage)?;
+            Some((identities, revision.lineage))
+        })?;
+        let claims = self.link_claims(&identities, lineage, RegistryId::DEFAULT, repository);
+        Some(identities.links.seal(&LinkClaims { claims, link }))
+    }
+
+    /// That a repository may be pulled from, for a minute, by nobody in particular.
+    fn link_claims(
+        &self,
+        identities: &Identities,
+        lineage: Lineage,
+        registry: RegistryId,
+        repository: &RepositoryName,
+    ) -> Claims {
+        let now_ms = self.0.clock.wall_ms();
+        Claims {
+            cluster: identities.tokens.cluster(),
+            lineage,
+            registry,
+            key_id: None,
+            granted: Granted::of(&Action::Pull.wanted(repository)),
+            not_before_ms: now_ms.saturating_sub(TOKEN_SKEW_MS),
+            expires_at_ms: now_ms + LINK_LIFETIME_MS,
+            version: identities.version(),
+        }
+    }
+
+    /// Whether what a caller may do hangs on the address it asks from. Another region can't judge that, so that such a
+    /// caller is not sent there.
+    pub fn is_bound_to_address(&self, caller: &Caller) -> bool {
+        caller.rights.names(&ConditionKey::SOURCE_IP)
+    }
+
+    /// That a client of another region may be given a blob here: the region is known still, and may have the blob, in
+    /// the repository that the link was made for. A no is confirmed before it is given.
+    ///
+    /// Errors: [`Refusal::Denied`]; `Unavailable` when a no can't be confirmed now.
+    pub async fn permit_guest(
+        &self,
+        region: &RegionName,
+        name: &RepositoryName,
+        link: &Link,
+    ) -> Result<Permit, Refusal> {
+        let may = || {
+            self.0.state.peek(|tables, _| {
+                let found = repository::find(&tables, RegistryId::DEFAULT, name).map(|(key, _)| key);
+                let found = found.filter(|key| key.id == link.repository);
+                found.is_some_and(|key| shared::may_have(&tables, region, &key, &link.digest))
+            })
+        };
+        if !may() {
+            self.0.state.ready(Freshness::Linearizable).await?;
+        }
+        if !may() {
+            let detail = format!("region '{region}' may not have that any more");
+            return Err(Refusal::Denied { detail });
+        }
+        Ok(Permit {
+            principal: Follower::Guest(region.clone()).name(),
+            registry: RegistryId::DEFAULT,
+            repository: name.clone(),
+            create_repository: false,
+            tags: TagRights { create: false, update: false },
+        })
+    }
+
     /// Who follows a link, and where it leads. Whether it leads here, and whether they may, is for the asker to see.
-    pub async fn follow(&self, text: &str, evidence: &Evidence<'_>) -> Result<(Caller, Link), NoLink> {
+    pub async fn follow(&self, text: &str, evidence: &Evidence<'_>) -> Result<(Follower, Link), NoLink> {
         let fresh = self.follow_at(text, evidence, Freshness::Fresh).await;
         match fresh {
             // its owner may be newer than this state
@@ -107,7 +206,7 @@ impl Auth {
         text: &str,
         evidence: &Evidence<'_>,
         freshness: Freshness,
-    ) -> Result<(Caller, Link), NoLink> {
+    ) -> Result<(Follower, Link), NoLink> {
         self.0.state.ready(freshness).await.map_err(|_| NoLink::Unavailable)?;
         let found = self.0.state.peek(|tables, revision| self.follow_in(&tables, revision, text, evidence));
         found.unwrap_or(Err(NoLink::Unavailable))

@@ -49,7 +49,7 @@ use crate::metadata::Metadata;
 pub use bootstrap::{ROOT, RootKey};
 pub use caller::{Caller, CallerKind, CredentialKind};
 pub use challenge::{SERVICE, TOKEN_PATH};
-pub use link::{Link, NoLink};
+pub use link::{Follower, Guest, Link, NoLink};
 pub use scope::Action;
 pub use secret::{KeyFileError, parse_key_file};
 pub use service::IssuedToken;

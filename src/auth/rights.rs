@@ -147,6 +147,12 @@ impl Rights {
         Rights { principal, region: region_of(region), own, anonymous, is_constant, decided: RwLock::default() }
     }
 
+    /// Whether any of them may hang on this key of a request.
+    pub(super) fn names(&self, key: &ConditionKey) -> bool {
+        self.own.iter().flatten().any(|(_, policy)| policy.names(key))
+            || self.anonymous.as_ref().is_some_and(|anonymous| anonymous.names(key))
+    }
+
     /// Whose they are.
     pub(super) fn principal(&self) -> &Principal {
         &self.principal

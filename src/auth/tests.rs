@@ -11,9 +11,14 @@ use registry_core::decide::policy::grants::Grant;
 use registry_core::decide::policy::scope::Scopes;
 use registry_core::decide::tag_move::TagRights;
 use registry_core::metadata::cluster::{FEATURE_LEVEL, InitCluster};
+use registry_core::metadata::command::Command;
 use registry_core::metadata::principal::ANONYMOUS;
+use registry_core::metadata::replication_rules::PutReplicationRules;
+use registry_core::metadata::repository::{CreateRepository, RepositoryKey};
+use registry_core::metadata::testing::{peer, sends_all};
 use registry_core::vocabulary::ids::{ClusterId, Lineage, NodeId, RegistryId, RepositoryId};
 use registry_core::vocabulary::limits::{GUESS_DELAY_MS, GUESSES_FREE, LINK_LIFETIME_MS};
+use registry_core::vocabulary::names::RegionName;
 use registry_core::vocabulary::{Digest, Refusal, RepositoryName};
 
 use super::state::State;
@@ -196,9 +201,13 @@ async fn a26_links() {
     let (caller, nothing) = (house.caller(&ann).await.unwrap(), HeaderMap::new());
     let (repository, digest, node, back) =
         (RepositoryId(1), Digest::sha256(b"x"), NodeId(2), "https://here".to_owned());
-    let link = Link { repository, digest, node, client: HERE, back };
+    let link = Link { repository, digest, node, client: HERE, back, guest: None };
     let text = house.auth.link(&caller, &name("team/app"), link.clone()).unwrap();
-    let follow = async |text: &str| house.auth.follow(text, &evidence(&nothing)).await;
+    let follow = async |text: &str| match house.auth.follow(text, &evidence(&nothing)).await {
+        Ok((Follower::Caller(by), link)) => Ok((by, link)),
+        Ok((Follower::Guest(region), _)) => panic!("no guest of {region}"),
+        Err(no) => Err(no),
+    };
     let may = |caller: &Caller, action: Action, of: &str| {
         house.auth.permit(caller, action, RegistryId::DEFAULT, &name(of)).is_ok()
     };
@@ -216,6 +225,71 @@ async fn a26_links() {
     assert_eq!(follow(&text).await.err(), Some(NoLink::Expired(link)));
     let operator = house.auth.operator("ann", &evidence(&nothing)).await.unwrap();
     assert_eq!(house.auth.link(&operator, &name("team/app"), found), None);
+}
+
+// T4, T14, T15, A26, A27: a link for a client of another region names nobody here: it holds for a minute, in the
+// cluster that made it, and for as long as that region may have the blob, in the repository that it was made for.
+#[tokio::test]
+async fn a26_links_of_guests() {
+    let house = House::new().await;
+    let change = async |command: Command| house.auth.0.state.propose("test", vec![command]).await.unwrap();
+    let (eu, name) = (RegionName::parse("eu").unwrap(), name("team/app"));
+    let key = RepositoryKey { registry: RegistryId::DEFAULT, name: name.clone(), id: RepositoryId(7) };
+    change(peer(2, "eu").into()).await;
+    change(CreateRepository { key: key.clone(), settings: Default::default(), must_be_new: true }.into()).await;
+    change(sends_all("eu").into()).await;
+
+    let guest = Guest { region: eu.clone(), right: "their-link".to_owned() };
+    let (digest, back) = (Digest::sha256(b"x"), "https://there".to_owned());
+    let link = Link { repository: key.id, digest, node: NodeId(2), client: HERE, back, guest: Some(guest) };
+    let text = house.auth.guest_link(&name, link.clone()).unwrap();
+    let nothing = HeaderMap::new();
+    let follow = async |text: &str| house.auth.follow(text, &evidence(&nothing)).await;
+    let (follower, found) = follow(&text).await.unwrap();
+    assert!(matches!(&follower, Follower::Guest(region) if *region == eu));
+    assert_eq!((follower.name(), &found), ("region/eu".to_owned(), &link));
+    assert!(house.caller(&bearer(&text)).await.is_err(), "it is no token");
+    assert_eq!(follow(&format!("{text}A")).await.err(), Some(NoLink::Foreign));
+
+    let may = async |link: &Link| house.auth.permit_guest(&eu, &name, link).await;
+    let permit = may(&link).await.unwrap();
+    let tags = TagRights { create: false, update: false };
+    assert_eq!((permit.principal.as_str(), permit.create_repository, permit.tags), ("region/eu", false, tags));
+    let is_denied = |answer: Result<Permit, Refusal>| matches!(answer, Err(Refusal::Denied { .. }));
+    let made_anew = Link { repository: RepositoryId(8), ..link.clone() };
+    assert!(is_denied(may(&made_anew).await), "A27");
+    let elsewhere = house.auth.permit_guest(&RegionName::parse("us").unwrap(), &name, &link).await;
+    assert!(is_denied(elsewhere), "of a region that is not known");
+    // a no is of the state of now; and nothing is said while there can't be any
+    house.memory().lag();
+    change(PutReplicationRules { registry: RegistryId::DEFAULT, rules: vec![] }.into()).await;
+    assert!(may(&link).await.is_ok(), "within the bound of fresh reads");
+    drop(house.root().await);
+    assert!(is_denied(may(&link).await));
+    house.memory().quorum(false);
+    assert!(matches!(may(&link).await, Err(Refusal::Unavailable { .. })));
+    house.memory().quorum(true);
+
+    house.clock.advance(LINK_LIFETIME_MS);
+    assert_eq!(follow(&text).await.err(), Some(NoLink::Expired(link)));
+}
+
+// §6.6: whose rights hang on its address is known, for another region can't judge that.
+#[tokio::test]
+async fn rights_bound_to_an_address() {
+    let house = House::new().await;
+    let bound = async |headers: &HeaderMap| {
+        let caller = house.caller(headers).await.unwrap();
+        house.auth.is_bound_to_address(&caller)
+    };
+    let (ann, bob) = (house.user("ann", &["read:team/*"]).await, house.user("bob", &["read:team/*"]).await);
+    assert!(!bound(&house.root).await && !bound(&ann).await && !bound(&HeaderMap::new()).await);
+    let near = r#"{"Version":"2012-10-17","Statement":{"Effect":"Deny","Action":"*","Resource":"*",
+        "Condition":{"NotIpAddress":{"aws:SourceIp":"10.0.0.0/8"}}}}"#;
+    house.auth.put_policy(&house.root().await, "ann", "near", near).await.unwrap();
+    assert!(bound(&ann).await && !bound(&bob).await && !bound(&house.root).await);
+    house.auth.put_policy(&house.root().await, ANONYMOUS, "near", near).await.unwrap();
+    assert!(bound(&bob).await && bound(&HeaderMap::new()).await, "what anybody may is part of it");
 }
 
 // A22: switched off, requests without a credential get nothing, whatever policies say, and no token either way.

@@ -29,7 +29,8 @@ enum NearestCommand {
         /// The file, as `nearest show` prints it; - reads standard input.
         file: PathBuf,
     },
-    /// Show where a client would get each blob of an image from if it asked this node, and why.
+    /// Show where a client would get each blob of an image from if it asked this node, and why; its own region is asked
+    /// as well, if that is another one.
     Explain {
         /// The client's address.
         client: String,

@@ -2,7 +2,8 @@
 //! is never answered with 404 here.
 //!
 //! Only what is absent is looked for elsewhere, and nothing of it is kept: it arrives by itself. Rights are those of
-//! this region, looked at before. Source: consensus-and-faults §6.6.
+//! this region, looked at before. Where clients of another region are served is in `abroad.rs`. Source:
+//! consensus-and-faults §6.6.
 
 use std::fmt::Debug;
 use std::ops::Range;
@@ -11,11 +12,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
+use registry_core::decide::nearest::Declined;
 use registry_core::decide::permit::Permit;
 use registry_core::metadata::blob::{self, BlobRow, BlobState};
 use registry_core::vocabulary::ids::RegistryId;
+use registry_core::vocabulary::names::RegionName;
 use registry_core::vocabulary::{Digest, Reference, Refusal, RepositoryName};
 
+use super::abroad::{Located, Visit};
 use super::blobs::{BlobContent, BlobInfo, source};
 use super::{At, Consistency, ManifestInfo, Registry, StoredManifest};
 use crate::metadata::revision;
@@ -56,6 +60,9 @@ pub trait Elsewhere: Debug + Send + Sync + 'static {
         name: &'a RepositoryName,
         digest: &'a Digest,
     ) -> BoxFuture<'a, Result<Option<Arc<dyn RemoteBlob>>, Refusal>>;
+
+    /// Where a region serves one of its clients; it is not waited for long. What it says is not looked at yet.
+    fn locate<'a>(&'a self, region: &'a RegionName, visit: Visit) -> BoxFuture<'a, Result<Located, Declined>>;
 }
 
 impl Registry {

@@ -3,6 +3,7 @@
 //! Orders the steps of an act: check, move bytes, commit. Never knows a status code, a header or a protocol's name, and
 //! never who is asking: a [`Permit`](registry_core::decide::permit::Permit) says that they may. Start at the noun.
 
+mod abroad;
 mod blobs;
 mod collection;
 mod commit;
@@ -33,6 +34,7 @@ use crate::blob::transfer::Transfer;
 use crate::metadata::Metadata;
 use nearest::Places;
 
+pub use abroad::{Located, Received, Visit, is_link};
 pub use blobs::{BlobContent, BlobInfo, MountSource};
 pub use collection::{BlobUses, Collection, Holder, NextStep, RepositoryUse};
 pub use copies::{BlobCopies, CheckedCopies, CopyPlace};

@@ -10,7 +10,7 @@ use registry_core::metadata::places::{self, PlacesRow};
 use registry_core::metadata::{cluster, node};
 use registry_core::vocabulary::Refusal;
 use registry_core::vocabulary::ids::{NodeId, RepositoryId};
-use registry_core::vocabulary::names::ZoneName;
+use registry_core::vocabulary::names::{RegionName, ZoneName};
 use registry_core::vocabulary::network::Network;
 
 use super::blobs::BlobContent;
@@ -20,6 +20,8 @@ use crate::blob::transfer::BlobSource;
 /// What was decided for a client and a blob, and from what.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Nearest {
+    /// The client's region, if its network is known and that is another one.
+    pub region: Option<RegionName>,
     /// The client's zone in this region, if its network is known.
     pub zone: Option<ZoneName>,
     /// Where the bytes come from.
@@ -28,12 +30,21 @@ pub struct Nearest {
     pub candidates: Vec<Candidate>,
 }
 
+/// Where the clients of a network are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Spot {
+    /// The region, if it is another one.
+    region: Option<RegionName>,
+    /// The zone, of this region.
+    zone: Option<ZoneName>,
+}
+
 /// Places as they were said, read for looking up.
 #[derive(Debug, Default)]
 pub(super) struct Places {
     row: PlacesRow,
-    /// Networks of clients of this region, with the zone; those that fix more bits first.
-    clients: Vec<(Network, Option<ZoneName>)>,
+    /// Networks of clients; those that fix more bits first.
+    clients: Vec<(Network, Spot)>,
     addresses: Vec<(Network, NodeId, String)>,
 }
 
@@ -43,7 +54,10 @@ impl Places {
         let client = |place: &places::PlaceRow| {
             // clients of other regions are known as such: none of this one's zones is theirs
             let zone = place.zone.as_deref().filter(|_| place.region == region);
-            Some((network(&place.network)?, zone.and_then(|zone| ZoneName::parse(zone).ok())))
+            let zone = zone.and_then(|zone| ZoneName::parse(zone).ok());
+            let region = Some(&place.region).filter(|named| *named != region);
+            let region = region.and_then(|region| RegionName::parse(region).ok());
+            Some((network(&place.network)?, Spot { region, zone }))
         };
         let address = |row: &places::AddressRow| Some((network(&row.network)?, row.node, row.url.clone()));
         let mut clients: Vec<_> = row.clients.iter().filter_map(client).collect();
@@ -53,8 +67,8 @@ impl Places {
         Places { row, clients, addresses }
     }
 
-    fn zone(&self, client: IpAddr) -> Option<&ZoneName> {
-        self.clients.iter().find(|(network, _)| network.contains(client)).and_then(|(_, zone)| zone.as_ref())
+    fn spot(&self, client: IpAddr) -> Option<&Spot> {
+        self.clients.iter().find(|(network, _)| network.contains(client)).map(|(_, spot)| spot)
     }
 
     fn address(&self, node: NodeId, client: IpAddr) -> Option<&str> {
@@ -83,23 +97,30 @@ impl Registry {
         let places = self.places();
         let directory = self.transfer().directory();
         let own = self.transfer().node();
-        let zone = places.zone(client).cloned();
-        let here =
-            |why: Why, zone: Option<ZoneName>| Nearest { choice: Choice::Here(why), candidates: Vec::new(), zone };
-        let Some(own_zone) = directory.node(own).map(|seat| &seat.zone) else { return here(Why::NoPlace, zone) };
-        let bytes_min = places.row.redirect_bytes_min;
-        let asked = Asked { zone: zone.as_ref(), own: own_zone, size_bytes: content.info.size_bytes, bytes_min };
-        if let Some(why) = nearest::settled(&asked) {
-            return here(why, zone);
+        let Spot { region, zone } = places.spot(client).cloned().unwrap_or_default();
+        let decided = |choice: Choice, candidates: Vec<Candidate>| {
+            let (region, zone) = (region.clone(), zone.clone());
+            Nearest { region, zone, choice, candidates }
+        };
+        let here = |why: Why| decided(Choice::Here(why), Vec::new());
+        let Some(own_zone) = directory.node(own).map(|seat| &seat.zone) else { return here(Why::NoPlace) };
+        let (size_bytes, bytes_min) = (content.info.size_bytes, places.row.redirect_bytes_min);
+        let asked = Asked { region: region.as_ref(), zone: zone.as_ref(), own: own_zone, size_bytes, bytes_min };
+        if let Some(choice) = nearest::settled(&asked) {
+            return decided(choice, Vec::new());
         }
-        let Some(source) = content.copies() else { return here(Why::NoCopy, zone) };
+        let Some(source) = content.copies() else { return here(Why::NoCopy) };
         let candidates = self.candidates(source, zone.as_ref()).await;
-        let choice = nearest::choose(&asked, &candidates);
-        Nearest { choice, candidates, zone }
+        decided(nearest::choose(&asked, &candidates), candidates)
     }
 
-    /// The nodes of this region; whether they are fit is asked of those of one zone.
-    async fn candidates(&self, source: &BlobSource, zone: Option<&ZoneName>) -> Vec<Candidate> {
+    /// The client's zone in this region, if its network is known.
+    pub(super) fn zone_of(&self, client: IpAddr) -> Option<ZoneName> {
+        self.places().spot(client).and_then(|spot| spot.zone.clone())
+    }
+
+    /// The nodes of this region; whether they are fit is asked of those that have a copy, in one zone if one is named.
+    pub(super) async fn candidates(&self, source: &BlobSource, zone: Option<&ZoneName>) -> Vec<Candidate> {
         let directory = self.transfer().directory();
         let health = self.transfer().peers();
         let health_of = |node: NodeId| health.iter().find(|peer| peer.node == node);
@@ -112,7 +133,8 @@ impl Registry {
             // a clock that can't be read says nothing against a node: it answers, or is not chosen
             let clocks = own_clock.zip(peer.and_then(|peer| peer.clock_epoch_ms));
             let is_on_time = clocks.is_none_or(|(own, there)| !clock_skew::is_off(own, there));
-            let (node, is_near, has_copy) = (seat.id, zone == Some(&seat.zone), holders.contains(&seat.id));
+            let is_near = zone.is_none_or(|zone| *zone == seat.zone);
+            let (node, has_copy) = (seat.id, holders.contains(&seat.id));
             let zone = seat.zone.clone();
             let candidate = Candidate { node, zone, has_copy, is_fit: false, is_on_time, rtt_us };
             async move {
@@ -128,11 +150,13 @@ impl Registry {
         if let Some(url) = self.places().address(node, client) {
             return Some(url.to_owned());
         }
-        let own = self.node();
+        let directory = self.transfer().directory();
         self.metadata().peek(|view| {
             let url = |node: NodeId| node::read(view, node).map(|row| row.public_url);
-            // all of them behind one name: none has an address of its own
-            url(node).filter(|there| url(own).as_ref() != Some(there))
+            let there = url(node)?;
+            // several of them behind one name: none of those has an address of its own
+            let is_own = directory.nodes().all(|seat| seat.id == node || url(seat.id).as_ref() != Some(&there));
+            is_own.then_some(there)
         })
     }
 
@@ -191,9 +215,12 @@ mod tests {
             redirect_bytes_min: None,
         };
         let places = Places::read(row, "here");
-        let zone = |text: &str| places.zone(text.parse().unwrap()).map(ZoneName::as_str);
+        let spot = |text: &str| places.spot(text.parse().unwrap());
+        let zone = |text: &str| spot(text).and_then(|spot| spot.zone.as_ref()).map(ZoneName::as_str);
+        let region = |text: &str| spot(text).and_then(|spot| spot.region.as_ref()).map(RegionName::as_str);
         assert_eq!((zone("10.2.0.1"), zone("10.1.2.1"), zone("10.1.1.1")), (Some("a"), Some("b"), None));
         assert_eq!((zone("192.0.2.1"), zone("::ffff:10.2.0.1")), (None, Some("a")));
+        assert_eq!((region("10.2.0.1"), region("10.1.1.1"), region("192.0.2.1")), (None, Some("there"), None));
         let reached = |node: u64, text: &str| places.address(NodeId(node), text.parse().unwrap());
         assert_eq!((reached(1, "10.9.9.9"), reached(1, "192.0.2.1")), (Some("https://in"), Some("https://out")));
         assert_eq!((reached(2, "10.9.9.9"), reached(1, "::1")), (None, None));

@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 use metrics::Counter;
 use raft::TlsSource;
 use raft::network::transport::{self, Dial, Expect};
+use registry_core::decide::nearest::Declined;
 use registry_core::decide::replication::compare::{Register, Scope, Since, Sums};
 use registry_core::metadata::peer::PeerRow;
 use registry_core::metadata::region_link::RegionLinkRow;
@@ -26,7 +27,7 @@ use super::peers::client_files;
 use super::wire::proto::region_client::RegionClient;
 use super::wire::{self, Told, proto};
 use crate::ground::pacer::Pacer;
-use crate::registry::CheckedCopies;
+use crate::registry::{CheckedCopies, Located, Visit};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A region that sends no byte for so long is given up; its stream of changes says something every five seconds.
@@ -35,6 +36,8 @@ pub(super) const SILENCE_MAX: Duration = Duration::from_secs(20);
 const COMPARED_MAX: Duration = Duration::from_secs(60);
 /// The same while a client waits for what it says.
 pub(super) const ASKED_MAX: Duration = Duration::from_secs(4);
+/// The same where the client is served at once if it does not say so soon; a first connection takes some round trips.
+const LOCATED_MAX: Duration = Duration::from_secs(2);
 /// Nodes asked for one thing before it is tried later.
 const TRIES: usize = 3;
 
@@ -370,6 +373,16 @@ impl Source {
         };
         let proto::ResolveReply { digest, version, base } = self.ask(ASKED_MAX, ask).await?;
         Ok((wire::digest(&digest)?, wire::version(version)?, wire::version(base)?))
+    }
+
+    /// Where it serves a client of its own; why not, if it doesn't.
+    pub(super) async fn locate(&self, visit: Visit) -> Result<Result<Located, Declined>, Problem> {
+        let request = proto::LocateRequest::from(visit);
+        let ask = |mut client: Client| {
+            let request = request.clone();
+            async move { client.locate(request).await }
+        };
+        Ok(wire::located(self.ask(LOCATED_MAX, ask).await?))
     }
 
     /// What a failure of one node means: another one is worth asking, or not.

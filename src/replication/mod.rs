@@ -6,6 +6,8 @@
 //! bottom-up (blobs, child manifests, the manifest, its tags), and moves its cursor behind what was applied, never
 //! ahead of it.
 //!
+//! Both sides tell each other where they serve clients of their own that asked the other one for a blob (`locate.rs`).
+//!
 //! What it never does: decide which of two records wins (the core does, by rank), hold a change in memory only (a
 //! cursor that lags asks again, and applying twice does no harm), or serve clients.
 //!
@@ -20,6 +22,7 @@ mod compare;
 mod fill;
 mod flight;
 mod images;
+mod locate;
 mod peers;
 mod receive;
 mod retry;
@@ -53,10 +56,11 @@ use crate::blob::transfer::Transfer;
 use crate::ground::Shutdown;
 use crate::ground::sockets::ListenError;
 use crate::metadata::{Metadata, View};
-use crate::registry::Registry;
+use crate::registry::{Received, Registry, Visit};
 use client::Source;
 use compare::Comparisons;
 use flight::Flights;
+use locate::Locating;
 use peers::Peers;
 use receive::Receiver;
 use retry::Retrier;
@@ -66,6 +70,9 @@ use through::{Asking, Through};
 fn principal(region: &RegionName) -> String {
     format!("region/{region}")
 }
+
+/// Makes the link for a client that a region sends here; `None` while there is no cluster.
+pub type GuestLinks = Arc<dyn Fn(&RegionName, &Visit, &Received) -> Option<String> + Send + Sync>;
 
 /// How this node meets other regions.
 #[derive(Clone)]
@@ -78,6 +85,8 @@ pub struct Config {
     pub tls: Option<TlsSource>,
     /// Where blobs lie that clients read while they come from another region; the files have no names.
     pub spool: PathBuf,
+    /// Who makes links for clients of other regions.
+    pub guest_links: GuestLinks,
 }
 
 impl std::fmt::Debug for Config {
@@ -105,6 +114,8 @@ struct Inner {
     /// Blobs and manifests that clients wait for.
     flights: Arc<Flights>,
     asking: Asking,
+    /// Questions where clients of other regions are served.
+    locating: Locating,
     sources: Mutex<BTreeMap<u16, Known>>,
     followed: Mutex<BTreeMap<u16, Followed>>,
 }
@@ -144,8 +155,9 @@ impl Replication {
     pub fn new(config: Config, metadata: Metadata, registry: Registry, transfer: Transfer) -> Replication {
         let peers = Arc::new(Peers::new(metadata.clone(), config.tls.clone()));
         let (sources, followed) = (Mutex::default(), Mutex::default());
-        let (flights, asking) = (Arc::new(Flights::new(config.spool.clone())), Asking::default());
-        let inner = Inner { config, metadata, registry, peers, transfer, flights, asking, sources, followed };
+        let flights = Arc::new(Flights::new(config.spool.clone()));
+        let (asking, locating) = (Asking::default(), Locating::default());
+        let inner = Inner { config, metadata, registry, peers, transfer, flights, asking, locating, sources, followed };
         Replication(Arc::new(inner))
     }
 
@@ -164,7 +176,8 @@ impl Replication {
     pub fn serve(&self, shutdown: Shutdown) -> Result<(), ListenError> {
         let (Some(listen), Some(_)) = (self.0.config.listen, &self.0.config.tls) else { return Ok(()) };
         let listener = crate::ground::sockets::listen(listen, "listen.region")?;
-        tokio::spawn(serve::serve(listener, Arc::clone(&self.0.peers), self.0.registry.clone(), shutdown));
+        let (peers, links) = (Arc::clone(&self.0.peers), Arc::clone(&self.0.config.guest_links));
+        tokio::spawn(serve::serve(listener, peers, self.0.registry.clone(), links, shutdown));
         Ok(())
     }
 

@@ -1,4 +1,5 @@
-//! The source: answers other regions, each of which is known by its certificate, with what rules send it.
+//! The source: answers other regions, each of which is known by its certificate, with what rules send it; and with
+//! where clients of this region are served that asked there.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use bytes::Bytes;
 use futures_util::stream::{BoxStream, StreamExt as _};
 use parking_lot::Mutex;
 use raft::network::transport::{self, PeerInfo};
+use registry_core::decide::nearest::Declined;
 use registry_core::decide::permit::Permit;
 use registry_core::decide::replication::compare::{BUCKETS, Register, Since, Sums};
 use registry_core::decide::tag_move::TagRights;
@@ -15,8 +17,9 @@ use registry_core::metadata::replication_rules::{self, SentRow};
 use registry_core::metadata::{gone, manifest, offer, parked, repository, tag};
 use registry_core::vocabulary::ids::{Lineage, RegistryId};
 use registry_core::vocabulary::limits::{
-    BACKFILLS_MAX, CHANGES_QUEUED_MAX, COMPARISONS_MAX, PARKED_MAX, RECORDS_PER_MESSAGE, REGION_RANGE_BYTES_MAX,
-    REGION_STREAMS_MAX, SAMPLED_BYTES_MAX, SUMS_ASKED_MAX, TRANSFER_MESSAGE_BYTES_MAX, VERIFIES_MAX,
+    BACKFILLS_MAX, CHANGES_QUEUED_MAX, COMPARISONS_MAX, LOCATES_MAX, PARKED_MAX, RECORDS_PER_MESSAGE,
+    REGION_RANGE_BYTES_MAX, REGION_STREAMS_MAX, SAMPLED_BYTES_MAX, SUMS_ASKED_MAX, TRANSFER_MESSAGE_BYTES_MAX,
+    VERIFIES_MAX,
 };
 use registry_core::vocabulary::{Digest, Reference, Refusal, RepositoryName};
 use tokio::net::TcpListener;
@@ -27,12 +30,12 @@ use tonic::{Request, Response, Status};
 use super::account::Account;
 use super::arrive::is_passing;
 use super::peers::{Caller, Peers};
-use super::principal;
 use super::stream::{Asked, Stream};
 use super::wire::proto::region_server::{Region, RegionServer};
 use super::wire::{self, proto};
+use super::{GuestLinks, principal};
 use crate::ground::Shutdown;
-use crate::registry::{CheckedCopies, Consistency, Registry};
+use crate::registry::{CheckedCopies, Consistency, Located, Registry, Visit};
 
 /// Between two looks for a first region.
 const LOOK: std::time::Duration = std::time::Duration::from_secs(1);
@@ -41,7 +44,13 @@ const LOOK: std::time::Duration = std::time::Duration::from_secs(1);
 const REPLIES_QUEUED: usize = 2;
 
 /// Serves from when there is a region that may call, until shutdown.
-pub(super) async fn serve(listener: TcpListener, peers: Arc<Peers>, registry: Registry, shutdown: Shutdown) {
+pub(super) async fn serve(
+    listener: TcpListener,
+    peers: Arc<Peers>,
+    registry: Registry,
+    links: GuestLinks,
+    shutdown: Shutdown,
+) {
     while !peers.are_known() {
         tokio::select! {
             () = tokio::time::sleep(LOOK) => {}
@@ -54,7 +63,8 @@ pub(super) async fn serve(listener: TcpListener, peers: Arc<Peers>, registry: Re
     let [sums, records] = [(), ()].map(|()| Arc::new(Semaphore::new(COMPARISONS_MAX)));
     let backfills = Arc::new(Semaphore::new(BACKFILLS_MAX));
     let verifies = Arc::new(Semaphore::new(VERIFIES_MAX));
-    let service = Service { peers, registry, ranges, sums, records, backfills, verifies, verifying: Arc::default() };
+    let (locates, verifying) = (Arc::new(Semaphore::new(LOCATES_MAX)), Arc::default());
+    let service = Service { peers, registry, links, ranges, sums, records, backfills, verifies, verifying, locates };
     let service = RegionServer::new(service)
         .max_decoding_message_size(TRANSFER_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(TRANSFER_MESSAGE_BYTES_MAX);
@@ -73,6 +83,7 @@ fn nothing() -> raft::NodeTls {
 struct Service {
     peers: Arc<Peers>,
     registry: Registry,
+    links: GuestLinks,
     /// Ranges of blobs under way.
     ranges: Arc<Semaphore>,
     /// Comparisons under way: those who go through sums, and ask for records meanwhile.
@@ -84,6 +95,8 @@ struct Service {
     verifies: Arc<Semaphore>,
     /// For which regions.
     verifying: Arc<Mutex<BTreeSet<u16>>>,
+    /// Clients for which a node is looked for.
+    locates: Arc<Semaphore>,
 }
 
 /// That blobs are hashed for a region.
@@ -370,5 +383,24 @@ impl Region for Service {
         let row = row.ok_or_else(|| Status::not_found("there is no such tag"))?;
         let (digest, version, base) = (row.digest.to_string(), Some(row.version.into()), Some(row.base.into()));
         Ok(Response::new(proto::ResolveReply { digest, version, base }))
+    }
+
+    async fn locate(&self, request: Request<proto::LocateRequest>) -> Result<Response<proto::LocateReply>, Status> {
+        let caller = self.caller(&request)?;
+        let visit = Visit::try_from(request.into_inner())?;
+        let turn = self.locates.try_acquire();
+        let _turn = turn.map_err(|_| Status::resource_exhausted("this node looks for as many as it may"))?;
+        let located = match self.registry.receive(&caller.region, &visit).await {
+            Err(Declined::Apart | Declined::Unknown) => {
+                return Err(Status::permission_denied("that repository is neither sent to the caller nor by it"));
+            }
+            Err(declined) => Err(declined),
+            Ok(received) => {
+                let link = (self.links)(&caller.region, &visit, &received);
+                let link = link.ok_or_else(|| Status::unavailable("this node is of no cluster yet"))?;
+                Ok(Located { address: received.address, link })
+            }
+        };
+        Ok(Response::new(located.into()))
     }
 }

@@ -15,10 +15,12 @@ use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt as _, Shared};
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use parking_lot::Mutex;
+use registry_core::decide::nearest::Declined;
 use registry_core::decide::replication::rank::Rank;
-use registry_core::metadata::{gone, offer, remote, repository};
+use registry_core::metadata::{gone, offer, remote, repository, shared};
 use registry_core::vocabulary::ids::RegistryId;
 use registry_core::vocabulary::limits::{REGION_RANGE_BYTES_MAX, REGION_RANGES_AHEAD};
+use registry_core::vocabulary::names::RegionName;
 use registry_core::vocabulary::{Digest, Reference, Refusal, RepositoryName, Tag, Version};
 
 use super::arrive::Problem;
@@ -26,7 +28,7 @@ use super::client::{ASKED_MAX, Fetched, Source};
 use super::flight::{Flight, FlightKey, Way};
 use super::{Inner, Replication};
 use crate::blob::transfer::{OnItsWay, Relay, RelayError, Relayed};
-use crate::registry::{Elsewhere, ManifestInfo, RemoteBlob, StoredManifest, unavailable};
+use crate::registry::{Elsewhere, Located, ManifestInfo, RemoteBlob, StoredManifest, Visit, unavailable};
 
 /// How often a tag is followed whose manifest goes meanwhile.
 const MOVES_MAX: usize = 3;
@@ -174,6 +176,15 @@ impl Elsewhere for Through {
             };
             let found = first(replication, name, None, ask).await?;
             Ok(found.map(|flight| Arc::new(Remote(flight)) as Arc<dyn RemoteBlob>))
+        })
+    }
+
+    fn locate<'a>(&'a self, region: &'a RegionName, visit: Visit) -> BoxFuture<'a, Result<Located, Declined>> {
+        Box::pin(async move {
+            let replication = self.replication().ok_or(Declined::Silent)?;
+            let number = replication.0.metadata.peek(|view| shared::region(view, region)).ok_or(Declined::Unknown)?;
+            let source = replication.source(number).ok_or(Declined::Unknown)?;
+            replication.0.locating.ask(source, visit).await
         })
     }
 }

@@ -1,6 +1,9 @@
 //! The generated messages, and their translation to and from the core's words. Nothing else knows the wire's forms;
 //! what comes from another region is parsed here as strictly as a client's request.
 
+use std::net::IpAddr;
+
+use registry_core::decide::nearest::Declined;
 use registry_core::decide::replication::compare::{Record, Register, Sum, There};
 use registry_core::decide::replication::rules::{Prefix, ReadThrough};
 use registry_core::decide::replication::tags::TagScope;
@@ -11,8 +14,11 @@ use registry_core::metadata::replication_rules::SentRow;
 use registry_core::metadata::repository::Settings;
 use registry_core::metadata::settings::{self, Home};
 use registry_core::vocabulary::names::RegionName;
+use registry_core::vocabulary::network::is_origin;
 use registry_core::vocabulary::{Digest, RepositoryName, Tag, Version};
 use tonic::Status;
+
+use crate::registry::{Located, Visit, is_link};
 
 #[allow(
     unused_qualifications,
@@ -372,8 +378,62 @@ impl TryFrom<proto::Record> for Told {
     }
 }
 
+impl From<Visit> for proto::LocateRequest {
+    fn from(Visit { repository, digest, client, back, right }: Visit) -> proto::LocateRequest {
+        let (repository, digest, client) = (repository.to_string(), digest.to_string(), client.to_string());
+        proto::LocateRequest { repository, digest, client, back, right }
+    }
+}
+
+impl TryFrom<proto::LocateRequest> for Visit {
+    type Error = Status;
+
+    fn try_from(request: proto::LocateRequest) -> Result<Visit, Status> {
+        let proto::LocateRequest { repository: name, digest: of, client, back, right } = request;
+        // it ends up in the address of a redirect
+        if !is_origin(&back) || !(right.is_empty() || is_link(&right)) {
+            return Err(malformed("way back"));
+        }
+        let client: IpAddr = client.parse().map_err(|_| malformed("address of a client"))?;
+        let (repository, digest) = (repository(&name)?, digest(&of)?);
+        Ok(Visit { repository, digest, client: client.to_canonical(), back, right })
+    }
+}
+
+impl From<Result<Located, Declined>> for proto::LocateReply {
+    fn from(located: Result<Located, Declined>) -> proto::LocateReply {
+        use proto::locate_reply::Reason;
+        let declined = |reason: Reason| proto::LocateReply { reason: reason.into(), ..Default::default() };
+        match located {
+            Ok(Located { address, link }) => proto::LocateReply { reason: Reason::Served.into(), address, link },
+            Err(Declined::NoCopy) => declined(Reason::NoCopy),
+            Err(Declined::NoAddress) => declined(Reason::NoAddress),
+            Err(Declined::Clock) => declined(Reason::Clock),
+            // what a caller may not have is told apart, by a status
+            Err(Declined::Unfit | Declined::Silent | Declined::Unknown | Declined::Bound | Declined::Apart) => {
+                declined(Reason::Unfit)
+            }
+        }
+    }
+}
+
+/// Where a region says that its client is served; a reason that is not known here is one all the same.
+pub(super) fn located(reply: proto::LocateReply) -> Result<Located, Declined> {
+    use proto::locate_reply::Reason;
+    let proto::LocateReply { reason, address, link } = reply;
+    match Reason::try_from(reason) {
+        Ok(Reason::Served) => Ok(Located { address, link }),
+        Ok(Reason::NoCopy) => Err(Declined::NoCopy),
+        Ok(Reason::NoAddress) => Err(Declined::NoAddress),
+        Ok(Reason::Clock) => Err(Declined::Clock),
+        Ok(Reason::Unfit) | Err(_) => Err(Declined::Unfit),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use registry_core::vocabulary::limits::LINK_BYTES_MAX;
+
     use super::*;
 
     fn changes() -> Vec<Change> {
@@ -536,5 +596,42 @@ mod tests {
         for change in bad {
             assert!(Travelling::try_from(change.clone()).is_err(), "{change:?}");
         }
+    }
+
+    // A client that is sent to its region, and what that one says, survive the wire; what would make a redirect lead
+    // anywhere else does not.
+    #[test]
+    fn visits_there_and_back() {
+        let visit = Visit {
+            repository: RepositoryName::parse("team/app").unwrap(),
+            digest: Digest::sha256(b"x"),
+            client: "2001:db8::1".parse().unwrap(),
+            back: "https://eu.example.com:7400".to_owned(),
+            right: "AbC-_9".to_owned(),
+        };
+        let request = proto::LocateRequest::from(visit.clone());
+        assert_eq!(Visit::try_from(request.clone()).unwrap(), visit);
+        assert!(Visit::try_from(proto::LocateRequest { right: String::new(), ..request.clone() }).is_ok());
+        for bad in [
+            proto::LocateRequest { client: "10.0.0.1:80".to_owned(), ..request.clone() },
+            proto::LocateRequest { client: String::new(), ..request.clone() },
+            proto::LocateRequest { repository: "../x".to_owned(), ..request.clone() },
+            proto::LocateRequest { digest: "sha256:12".to_owned(), ..request.clone() },
+            proto::LocateRequest { back: "https://eu.example.com/v2/".to_owned(), ..request.clone() },
+            proto::LocateRequest { back: "eu.example.com".to_owned(), ..request.clone() },
+            proto::LocateRequest { back: "https://a\r\nb".to_owned(), ..request.clone() },
+            proto::LocateRequest { right: "a&b".to_owned(), ..request.clone() },
+            proto::LocateRequest { right: "a".repeat(LINK_BYTES_MAX + 1), ..request },
+        ] {
+            assert!(Visit::try_from(bad.clone()).is_err(), "{bad:?}");
+        }
+        let there = Located { address: "https://us.example.com".to_owned(), link: "A".to_owned() };
+        for answer in
+            [Ok(there), Err(Declined::NoCopy), Err(Declined::NoAddress), Err(Declined::Unfit), Err(Declined::Clock)]
+        {
+            assert_eq!(located(proto::LocateReply::from(answer.clone())), answer);
+        }
+        let newer = proto::LocateReply { reason: 99, ..Default::default() };
+        assert_eq!(located(newer), Err(Declined::Unfit));
     }
 }

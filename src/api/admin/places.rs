@@ -6,11 +6,12 @@ use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query};
 use axum::http::{Response, StatusCode};
-use registry_core::decide::nearest::{Candidate, Choice};
+use registry_core::decide::nearest::{Candidate, Choice, Declined};
+use registry_core::decide::permit::Permit;
 use registry_core::decide::policy;
 use registry_core::metadata::places::{AddressRow, PlaceRow, PlacesRow};
 use registry_core::vocabulary::ids::NodeId;
-use registry_core::vocabulary::manifest::ContentKind;
+use registry_core::vocabulary::manifest::{ContentKind, Referenced};
 use registry_core::vocabulary::{Digest, ParsedManifest, Refusal};
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +20,7 @@ use super::error::Failure;
 use super::exchange::{Document, Exchange};
 use super::repositories::{parse_name, parse_reference};
 use crate::auth::Action;
-use crate::registry::{Consistency, Nearest};
+use crate::registry::{Consistency, Located, Nearest, Registry, Visit};
 
 type Answer = Result<Response<Body>, Failure>;
 
@@ -143,6 +144,8 @@ struct BlobDocument {
 #[derive(Serialize)]
 struct NearestDocument {
     client: IpAddr,
+    /// The client's, if it is another one.
+    region: Option<String>,
     zone: Option<String>,
     asked: String,
     blobs: Vec<BlobDocument>,
@@ -164,30 +167,57 @@ pub(super) async fn explain(
     let found = registry.manifest(&permit, &parsed, Consistency::Linearizable).await?;
     let parsed = ParsedManifest::parse(&found.value.bytes, Some(&found.value.info.media_type));
     let manifest = parsed.map_err(Refusal::from)?;
-    let (mut zone, mut blobs) = (None, Vec::new());
+    let (mut region, mut zone, mut blobs) = (None, None, Vec::new());
     for blob in manifest.references().iter().filter(|one| one.kind == ContentKind::Blob) {
         let content = registry.open_blob(&permit, &blob.digest).await?.value;
         let nearest = registry.nearest(client, &content).await;
+        region = nearest.region.as_ref().map(ToString::to_string);
         zone = nearest.zone.as_ref().map(ToString::to_string);
-        let address = match nearest.choice {
-            Choice::There(node) => registry.address_of(node, client),
-            Choice::Here(_) => None,
-        };
-        blobs.push(told(&blob.digest, blob.size_bytes, registry.node(), &nearest, address));
+        blobs.push(told(registry, &permit, client, blob, &nearest).await);
     }
     if blobs.is_empty() {
         return Err(Failure::Body("reference: it names no blobs; give a platform's manifest, not an index".to_owned()));
     }
-    let document = NearestDocument { client, zone, asked: registry.node().to_string(), blobs };
+    let document = NearestDocument { client, region, zone, asked: registry.node().to_string(), blobs };
     Ok(answer::at(answer::json(StatusCode::OK, &document), found.revision))
 }
 
-fn told(digest: &Digest, bytes: u64, own: NodeId, nearest: &Nearest, address: Option<String>) -> BlobDocument {
-    let reason = nearest.choice.reason(address.is_some());
-    let node = match nearest.choice {
-        Choice::There(node) if address.is_some() => node,
-        Choice::There(_) | Choice::Here(_) => own,
+async fn told(
+    registry: &Registry,
+    permit: &Permit,
+    client: IpAddr,
+    blob: &Referenced,
+    nearest: &Nearest,
+) -> BlobDocument {
+    let (digest, own) = (blob.digest, registry.node().to_string());
+    let (served_by, reason, address) = match nearest.choice {
+        Choice::Here(why) => (own, why.as_str(), None),
+        Choice::There(node) => {
+            let address = registry.address_of(node, client);
+            let served_by = if address.is_some() { node.to_string() } else { own };
+            (served_by, nearest.choice.reason(address.is_some()), address)
+        }
+        Choice::Region => match located(registry, permit, client, &digest, nearest).await {
+            Ok((region, address)) => (region, nearest.choice.reason(true), Some(address)),
+            Err(declined) => (own, declined.as_str(), None),
+        },
     };
     let candidates = nearest.candidates.iter().map(Into::into).collect();
-    BlobDocument { digest: digest.to_string(), bytes, served_by: node.to_string(), reason, address, candidates }
+    BlobDocument { digest: digest.to_string(), bytes: blob.size_bytes, served_by, reason, address, candidates }
+}
+
+/// The client's region, and the address where that one serves it. What hangs on who asks is not known here.
+async fn located(
+    registry: &Registry,
+    permit: &Permit,
+    client: IpAddr,
+    digest: &Digest,
+    nearest: &Nearest,
+) -> Result<(String, String), Declined> {
+    let region = nearest.region.as_ref().ok_or(Declined::Unknown)?;
+    let back = registry.own_address(client).ok_or(Declined::NoAddress)?;
+    let visit = Visit { repository: permit.repository.clone(), digest: *digest, client, back, right: String::new() };
+    // the link is the client's, and nobody is told of it
+    let Located { address, .. } = registry.locate(permit, region, visit).await?;
+    Ok((region.to_string(), address))
 }

@@ -1,4 +1,5 @@
-//! Blobs that another node serves better: where a client is sent, and what becomes of one that was sent here.
+//! Blobs that another node serves better, of this region or of the client's own: where a client is sent, and what
+//! becomes of one that was sent here.
 //!
 //! Only the bytes of blobs are sent elsewhere, by 307 and a link that carries its own right; never `/v2/`, manifests or
 //! uploads, for which clients would have to show their credential again. Where a client is, its address says, after the
@@ -7,16 +8,19 @@
 use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, HeaderValue, LOCATION, USER_AGENT};
 use axum::http::{HeaderMap, Response, StatusCode};
-use registry_core::decide::nearest::Choice;
+use registry_core::decide::nearest::{Choice, Declined};
 use registry_core::decide::permit::Permit;
+use registry_core::vocabulary::ids::NodeId;
 use registry_core::vocabulary::limits::RETRY_AFTER_MS;
+use registry_core::vocabulary::names::RegionName;
+use registry_core::vocabulary::network::is_as_safe;
 use registry_core::vocabulary::{Digest, Refusal, RepositoryName};
 
 use super::answer;
 use super::error::Failure;
 use super::exchange::{self, Exchange};
-use crate::auth::{Action, Caller, Link, NoLink};
-use crate::registry::{At, BlobContent};
+use crate::auth::{Action, Caller, Follower, Link, NoLink, audit};
+use crate::registry::{At, BlobContent, Visit};
 
 /// The query parameter that a link travels in.
 pub(super) const LINK: &str = "portolan-link";
@@ -59,29 +63,56 @@ pub(super) async fn redirect(
         return None;
     }
     let nearest = registry.nearest(client, content).await;
-    let location = match nearest.choice {
-        Choice::Here(_) => None,
+    let digest = &content.info.digest;
+    let (location, reason) = match nearest.choice {
+        Choice::Here(why) => (None, why.as_str()),
         Choice::There(node) => {
-            let origin = exchange.info.origin();
-            let ways = registry.address_of(node, client).zip(registry.own_address(client));
-            let ways = ways.filter(|(url, back)| is_as_safe(&origin, url) && is_as_safe(&origin, back));
-            ways.and_then(|(url, back)| {
-                let repository = registry.repository_id(permit)?;
-                let digest = content.info.digest;
-                let link = Link { repository, digest, node, client, back };
-                let link = exchange.auth().link(caller, &permit.repository, link)?;
-                Some(format!("{url}{}?{LINK}={link}", path(&permit.repository, &digest)))
-            })
+            let location = within(exchange, caller, permit, digest, node);
+            let reason = nearest.choice.reason(location.is_some());
+            (location, reason)
         }
+        Choice::Region => match abroad(exchange, caller, permit, digest, nearest.region.as_ref()).await {
+            Ok(location) => (Some(location), nearest.choice.reason(true)),
+            Err(declined) => (None, declined.as_str()),
+        },
     };
-    let reason = nearest.choice.reason(location.is_some());
     metrics::counter!("portolan_nearest_decisions_total", "reason" => reason).increment(1);
     location.map(to)
 }
 
-/// Whether a client that came by `from` may be sent to `url`: https stays https.
-fn is_as_safe(from: &str, url: &str) -> bool {
-    from.starts_with("http://") || url.starts_with("https://")
+/// The way to another node of this region; `None` if the client knows none.
+fn within(exchange: &Exchange<'_>, caller: &Caller, permit: &Permit, digest: &Digest, node: NodeId) -> Option<String> {
+    let (registry, client, origin) = (exchange.registry(), exchange.info.client(), exchange.info.origin());
+    let ways = registry.address_of(node, client).zip(registry.own_address(client));
+    let (url, back) = ways.filter(|(url, back)| is_as_safe(&origin, url) && is_as_safe(&origin, back))?;
+    let repository = registry.repository_id(permit)?;
+    let link = Link { repository, digest: *digest, node, client, back, guest: None };
+    let link = exchange.auth().link(caller, &permit.repository, link)?;
+    Some(format!("{url}{}?{LINK}={link}", path(&permit.repository, digest)))
+}
+
+/// The way to a node of the client's own region, if that one says where, and has the right to.
+async fn abroad(
+    exchange: &Exchange<'_>,
+    caller: &Caller,
+    permit: &Permit,
+    digest: &Digest,
+    region: Option<&RegionName>,
+) -> Result<String, Declined> {
+    let (registry, client) = (exchange.registry(), exchange.info.client());
+    let region = region.ok_or(Declined::Unknown)?;
+    if exchange.auth().is_bound_to_address(caller) {
+        return Err(Declined::Bound);
+    }
+    let back = registry.own_address(client).filter(|back| is_as_safe(&exchange.info.origin(), back));
+    let back = back.ok_or(Declined::NoAddress)?;
+    // many clients don't show their credential again where they are sent back to: what lets them in here goes along
+    let (repository, node) = (registry.repository_id(permit).ok_or(Declined::Apart)?, registry.node());
+    let right = Link { repository, digest: *digest, node, client, back: back.clone(), guest: None };
+    let right = exchange.auth().link(caller, &permit.repository, right).ok_or(Declined::Bound)?;
+    let visit = Visit { repository: permit.repository.clone(), digest: *digest, client, back, right };
+    let located = registry.locate(permit, region, visit).await?;
+    Ok(format!("{}{}?{LINK}={}", located.address, path(&permit.repository, digest), located.link))
 }
 
 /// What becomes of a client that was sent here.
@@ -101,30 +132,70 @@ pub(super) async fn follow(exchange: &Exchange<'_>, name: &str, text: &str, seal
         let back = format!("{}{}?{LINK}={right}", link.back, path(&name, &digest));
         is_as_safe(&exchange.info.origin(), &link.back).then(|| Followed::Back(to(back)))
     };
-    let (caller, link) = match exchange.auth().follow(sealed, &exchange.evidence()).await {
+    let (follower, link) = match exchange.auth().follow(sealed, &exchange.evidence()).await {
         Ok(followed) => followed,
         Err(NoLink::Expired(link)) if link.digest == digest => return sent_back(&link, NONE).ok_or_else(denied),
         Err(NoLink::Expired(_) | NoLink::Foreign) => return Err(denied()),
         Err(NoLink::Unavailable) => return Err(Refusal::Unavailable { retry_after_ms: RETRY_AFTER_MS }.into()),
     };
-    exchange.info.note_principal(caller.name());
+    exchange.info.note_principal(&follower.name());
     let registry = exchange.registry();
-    let permit = exchange.auth().permit(&caller, Action::Pull, exchange.registry_id(), &name).map_err(|refused| {
-        drop(exchange.refused(&caller, "blob.get", name.as_str(), refused));
-        denied()
-    })?;
+    let permit = match let_in(exchange, &follower, &name, &link).await {
+        Err(Failure::Refusal(refusal @ Refusal::Unavailable { .. })) => return Err(refusal.into()),
+        permit => permit.map_err(|_| denied())?,
+    };
     // where the client was before the link holds as well: for one that has another address elsewhere and comes back
-    let is_back = registry.own_address(link.client).as_ref() == Some(&link.back);
+    let is_back = link.guest.is_none() && registry.own_address(link.client).as_ref() == Some(&link.back);
     let is_here = link.digest == digest && (is_back || link.node == registry.node());
     if !is_here || !registry.is_repository(&permit, link.repository).await? {
         return Err(denied());
     }
-    // many clients don't show their credential again where they are sent back to, so that the link goes with them; one
-    // that it was not made for has to
+    // many clients don't show their credential again where they are sent back to, so that the link goes with them, or
+    // that of the region they come from; one that it was not made for has to
+    let right: &str = match &link.guest {
+        Some(guest) if guest.right.is_empty() => NONE,
+        Some(guest) => &guest.right,
+        None if is_back => NONE,
+        None => sealed,
+    };
     if link.client != exchange.info.client() {
-        return sent_back(&link, if is_back { NONE } else { sealed }).ok_or_else(denied);
+        return sent_back(&link, right).ok_or_else(denied);
     }
-    Ok(Followed::Here(registry.pull_blob(&permit, &digest).await?, digest))
+    let found = match &link.guest {
+        None => registry.pull_blob(&permit, &digest).await?,
+        Some(_) => match registry.open_blob(&permit, &digest).await {
+            // it went meanwhile: where the client was it is to be had
+            Err(refusal) if refusal.is_unknown() => return sent_back(&link, right).ok_or_else(denied),
+            found => found?,
+        },
+    };
+    Ok(Followed::Here(found, digest))
+}
+
+/// That who follows a link may pull, now and here. A no is told to the audit.
+async fn let_in(
+    exchange: &Exchange<'_>,
+    follower: &Follower,
+    name: &RepositoryName,
+    link: &Link,
+) -> Result<Permit, Failure> {
+    const ACT: &str = "blob.get";
+    match follower {
+        Follower::Caller(caller) => {
+            let permitted = exchange.auth().permit(caller, Action::Pull, exchange.registry_id(), name);
+            permitted.map_err(|refused| exchange.refused(caller, ACT, name.as_str(), refused))
+        }
+        Follower::Guest(region) => {
+            let permitted = exchange.auth().permit_guest(region, name, link).await;
+            permitted.map_err(|refusal| {
+                if matches!(refusal, Refusal::Denied { .. }) {
+                    let (who, client, why) = (follower.name(), exchange.info.client(), refusal.to_string());
+                    audit::before_anybody(&who, client, exchange.info.id(), ACT, name.as_str(), Some(&why));
+                }
+                refusal.into()
+            })
+        }
+    }
 }
 
 #[cfg(test)]
@@ -140,16 +211,5 @@ mod tests {
             assert!(!is_served_through(&agent(text)), "{text}");
         }
         assert!(!is_served_through(&HeaderMap::new()));
-    }
-
-    // https is never left, http may be.
-    #[test]
-    fn schemes() {
-        let table =
-            [("https://a", "https://b", true), ("https://a", "http://b", false), ("http://a", "http://b", true)];
-        for (from, url, is_safe) in table {
-            assert_eq!(is_as_safe(from, url), is_safe, "{from} {url}");
-        }
-        assert!(is_as_safe("http://a", "https://b"));
     }
 }

@@ -1,0 +1,147 @@
+//! Clients of other regions: each is served blobs where its own region says, if that has them and says so in time.
+//!
+//! Both ends of the question are here, and nothing of how it travels. No key is shared: who serves makes the link, who
+//! asks looks at what it was told before it sends a client anywhere. Source: consensus-and-faults §6.6.
+
+use std::net::IpAddr;
+
+use registry_core::decide::nearest::{self, Declined};
+use registry_core::decide::permit::Permit;
+use registry_core::metadata::blob::{self, BlobState};
+use registry_core::metadata::{link, repository, shared};
+use registry_core::vocabulary::ids::{NodeId, RegistryId, RepositoryId};
+use registry_core::vocabulary::limits::LINK_BYTES_MAX;
+use registry_core::vocabulary::names::RegionName;
+use registry_core::vocabulary::network::{is_as_safe, is_origin};
+use registry_core::vocabulary::{Digest, RepositoryName};
+
+use super::blobs::source;
+use super::{Consistency, Registry};
+
+/// A client that is to be served a blob by its own region.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Visit {
+    /// The repository, of the default registry.
+    pub repository: RepositoryName,
+    /// The blob.
+    pub digest: Digest,
+    /// The client, as the region that it asked sees it.
+    pub client: IpAddr,
+    /// Scheme, host and port by which it comes back there.
+    pub back: String,
+    /// The link by which it is served there then; empty if it has none.
+    pub right: String,
+}
+
+/// Where its region serves it, as that one says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Located {
+    /// Scheme, host and port of a node.
+    pub address: String,
+    /// The link for it.
+    pub link: String,
+}
+
+/// Where this region serves a client that another one sends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// The repository, by its internal id here.
+    pub repository: RepositoryId,
+    /// The node.
+    pub node: NodeId,
+    /// Scheme, host and port by which the client reaches it.
+    pub address: String,
+}
+
+/// Whether a text can be a link: nothing in it has a meaning in a URL or a header.
+pub fn is_link(text: &str) -> bool {
+    let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    !text.is_empty() && text.len() <= LINK_BYTES_MAX && text.bytes().all(is_legal)
+}
+
+/// Whether a client that comes back by `back` may be sent where a region says. It never is sent to where it is, to
+/// anything but a host with a link for it, or from https to http.
+fn is_sound(Located { address, link }: &Located, back: &str) -> bool {
+    is_origin(address) && address != back && is_as_safe(back, address) && is_link(link)
+}
+
+impl Registry {
+    /// Asks a client's own region where it is served a blob. What is known here to be no use is not asked.
+    pub async fn locate(&self, permit: &Permit, region: &RegionName, visit: Visit) -> Result<Located, Declined> {
+        let elsewhere = self.0.elsewhere.get().ok_or(Declined::Unknown)?;
+        let (is_known, is_shared) = self.metadata().peek(|view| {
+            let is_shared = shared::is_shared(view, region, &visit.repository);
+            (shared::region(view, region).is_some(), is_shared && permit.registry == RegistryId::DEFAULT)
+        });
+        match (is_known, is_shared) {
+            (false, _) => return Err(Declined::Unknown),
+            (true, false) => return Err(Declined::Apart),
+            (true, true) => {}
+        }
+        let back = visit.back.clone();
+        if !is_origin(&back) {
+            return Err(Declined::NoAddress);
+        }
+        let located = elsewhere.locate(region, visit).await?;
+        if !is_sound(&located, &back) {
+            tracing::warn!(%region, "a region sends its clients where they can't go");
+            return Err(Declined::NoAddress);
+        }
+        Ok(located)
+    }
+
+    /// Where this region serves a client that another one sends, if that one, and so its clients, may have the blob.
+    /// Nobody waits for a state that is newer than a fresh one, because the other region serves as well.
+    pub async fn receive(&self, from: &RegionName, visit: &Visit) -> Result<Received, Declined> {
+        self.metadata().ready(Consistency::Fresh).await.map_err(|_| Declined::Unfit)?;
+        let Visit { repository: name, digest, client, back, .. } = visit;
+        let (repository, row) = self.metadata().peek(|view| {
+            if !shared::is_shared(view, from, name) {
+                return Err(Declined::Apart);
+            }
+            // whether there is anything that the other region may not have is not told
+            let (key, _) = repository::find(view, RegistryId::DEFAULT, name).ok_or(Declined::NoCopy)?;
+            let may_have = shared::may_have(view, from, &key, digest);
+            let row = link::read(view, &key, digest).filter(|_| may_have).and_then(|_| blob::read(view, digest));
+            let row = row.filter(|row| row.state == BlobState::Present).ok_or(Declined::NoCopy)?;
+            Ok((key.id, row))
+        })?;
+        let candidates = self.candidates(&source(digest, row), None).await;
+        let zone = self.zone_of(*client);
+        let way = |node: NodeId| self.address_of(node, *client).filter(|address| is_as_safe(back, address));
+        let node = nearest::receive(zone.as_ref(), &candidates, |node| way(node).is_some())?;
+        let address = way(node).ok_or(Declined::NoAddress)?;
+        Ok(Received { repository, node, address })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // What a region says is no more than a host and a link, or it is nothing.
+    #[test]
+    fn soundness() {
+        let located = |address: &str, link: &str| Located { address: address.to_owned(), link: link.to_owned() };
+        let back = "https://eu.example.com";
+        assert!(is_sound(&located("https://us.example.com:7400", "AbC-_9"), back));
+        assert!(is_sound(&located("http://us.example.com", "A"), "http://eu.example.com"));
+        let long = "A".repeat(LINK_BYTES_MAX + 1);
+        for (address, link) in [
+            (back, "A"),
+            ("http://us.example.com", "A"),
+            ("https://us.example.com/v2/", "A"),
+            ("https://us.example.com?a=", "A"),
+            ("https://us.example.com\r\nSet-Cookie:", "A"),
+            ("javascript:alert(1)", "A"),
+            ("", "A"),
+            ("https://us.example.com", ""),
+            ("https://us.example.com", "A&ns=x"),
+            ("https://us.example.com", "A\nB"),
+            ("https://us.example.com", "A B"),
+            ("https://us.example.com", long.as_str()),
+        ] {
+            assert!(!is_sound(&located(address, link), back), "{address} {link}");
+        }
+    }
+}
