@@ -1,5 +1,6 @@
 //! Integration tests against real processes: one binary, linked once.
 
+mod across;
 mod backfill;
 mod bench;
 mod check;
