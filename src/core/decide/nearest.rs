@@ -104,11 +104,11 @@ pub enum Declined {
     Unknown,
     /// Its rights hang on where it asks from, which the other region can't judge.
     Bound,
-    /// Neither region sends the repository to the other; or that one says that it was not sent this blob.
+    /// Neither region sends the repository to the other.
     Apart,
     /// It does not answer in time, or did not a moment ago.
     Silent,
-    /// It has no copy.
+    /// It has no copy, or none that the other region may have.
     NoCopy,
     /// Clients know no way to the nodes that have one, or none as safe as the one they came by.
     NoAddress,
