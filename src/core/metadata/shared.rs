@@ -44,6 +44,7 @@ fn sends(tables: &impl TablesRead, to: &RegionName, name: &RepositoryName) -> bo
 mod tests {
     use super::*;
     use crate::decide::replication::rules::{Prefix, ReadThrough};
+    use crate::decide::replication::tags::TagScope;
     use crate::metadata::manifest::PutManifest;
     use crate::metadata::offer::{NoteOffer, OfferRow};
     use crate::metadata::peer::DeletePeer;
@@ -67,7 +68,8 @@ mod tests {
 
     fn offers(prefix: &str) -> NoteOffer {
         let filters = vec![Prefix::parse(prefix).unwrap()];
-        let sent = SentRow { filters, read_through: ReadThrough::Off, transitive: true, settings: false };
+        let sent =
+            SentRow { filters, read_through: ReadThrough::Off, transitive: true, settings: false, tags: TagScope::ALL };
         NoteOffer { number: 2, offer: OfferRow(vec![sent]) }
     }
 
