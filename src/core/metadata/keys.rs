@@ -52,6 +52,7 @@
 //! | | `TAG_ENDED` | repository id, tag | [`EndedRow`](super::ended::EndedRow): a tag that went with its manifest |
 //! | | `CONFLICT` | repository id, log index, tag | [`ConflictRow`](super::conflict::ConflictRow): a lost setting |
 //! | | `SETTINGS` | repository id | [`SettingsRow`](super::settings::SettingsRow): its settings, and since when |
+//! | by repository | `HOME_EPOCH` | registry, name | [`EpochRow`](super::settings::EpochRow): the latest home of that name |
 //! | | `OUTBOX` | log index, repository id, register | [`OutboxRow`](super::outbox::OutboxRow): a change to be told |
 //! | | `OUTBOX_TRIMMED` | | [`TrimmedRow`](super::outbox::TrimmedRow): where its slot's stream has a gap |
 //! | | `USAGE` | repository id | [`UsageRow`](super::usage::UsageRow): what it holds and may hold |
@@ -142,6 +143,7 @@ tables! {
     TAG_ENDED = 0x30,
     CONFLICT = 0x31,
     SETTINGS = 0x32,
+    HOME_EPOCH = 0x33,
     USAGE = 0x38,
     SLOT_USAGE = 0x39,
     SLOT_LEVEL = 0x3a,
@@ -586,6 +588,11 @@ pub(crate) fn registry_quota(registry: RegistryId) -> Vec<u8> {
 /// When a repository's settings were set.
 pub(crate) fn settings(slot: Slot, repository: RepositoryId) -> Vec<u8> {
     Key::new(slot, table::SETTINGS).with(&id(repository)).done()
+}
+
+/// The latest home of a name.
+pub(crate) fn home_epoch(slot: Slot, registry: RegistryId, name: &str) -> Vec<u8> {
+    Key::new(slot, table::HOME_EPOCH).with(&number(registry)).with(name.as_bytes()).done()
 }
 
 /// What a repository holds and may hold.

@@ -22,7 +22,7 @@ use crate::decide::quota::Usage;
 use crate::decide::replication::rank::Rank;
 use crate::mutants::{self, Mutant};
 use crate::vocabulary::digest::Digest;
-use crate::vocabulary::limits::{CLOCK_AHEAD_MS_MAX, TAGS_PER_DELETE_MAX};
+use crate::vocabulary::limits::{CLOCK_AHEAD_MS_MAX, HOME_EPOCHS_AHEAD_MAX, TAGS_PER_DELETE_MAX};
 use crate::vocabulary::reference::Reference;
 use crate::vocabulary::refusal::Refusal;
 use crate::vocabulary::tag::Tag;
@@ -59,9 +59,14 @@ pub fn settings_rank(tables: &impl TablesRead, repository: &RepositoryKey) -> Ra
     settings::read(tables, repository).map_or(Rank::NEVER, |row| Rank::of_set(row.version, row.version))
 }
 
-/// Clocks of two regions differ; one that is far ahead would win every conflict. And what is made here next must be
-/// newer than what has come.
-fn follow(tables: &mut impl Tables, context: &Context<'_>, slot: Slot, version: Version) -> Result<(), Refusal> {
+/// Clocks of two regions differ; one that is far ahead would win every conflict, and so would one that says it has had
+/// many homes. And what is made here next must be newer than what has come.
+fn follow(
+    tables: &mut impl Tables,
+    context: &Context<'_>,
+    repository: &RepositoryKey,
+    version: Version,
+) -> Result<(), Refusal> {
     let latest = clock::hlc_at(context.clock.now_ms.saturating_add(CLOCK_AHEAD_MS_MAX), context.level);
     if version.hlc > latest {
         let detail = format!(
@@ -70,7 +75,14 @@ fn follow(tables: &mut impl Tables, context: &Context<'_>, slot: Slot, version: 
         );
         return Err(Refusal::ParameterInvalid { parameter: "version".to_owned(), detail });
     }
-    clock::raise_hlc(tables, slot, version.hlc);
+    let known = settings::latest_epoch(tables, repository);
+    if version.home_epoch > known.saturating_add(HOME_EPOCHS_AHEAD_MAX) {
+        let detail =
+            format!("the change is of home {} of its repository, and {known} are known here", version.home_epoch);
+        return Err(Refusal::ParameterInvalid { parameter: "version".to_owned(), detail });
+    }
+    clock::raise_hlc(tables, repository.slot(), version.hlc);
+    settings::raise_epoch(tables, repository, version.home_epoch);
     Ok(())
 }
 
@@ -98,7 +110,7 @@ impl Apply for PutRemoteManifest {
         if rank <= manifest_rank(tables, &self.put.repository, &self.put.digest) {
             return Ok(Reply::Superseded);
         }
-        follow(tables, context, self.put.slot(), self.presence)?;
+        follow(tables, context, &self.put.repository, self.presence)?;
         self.put.place(context, tables, &row, Some(self.presence))
     }
 }
@@ -151,7 +163,7 @@ impl Apply for SetRemoteTag {
         let Some(row) = manifest::read(tables, &repository, &digest) else {
             return Err(Refusal::ManifestUnknown { reference: Reference::Digest(digest) });
         };
-        follow(tables, context, repository.slot(), version)?;
+        follow(tables, context, &repository, version)?;
         // the put that set the tag renewed its manifest; that change may come later
         manifest::renew(tables, context, &repository, &digest, row, version);
         let before = tag::read(tables, &repository, &tag);
@@ -192,7 +204,7 @@ impl Apply for DropRemoteTag {
         if Rank::of_delete(version) <= tag_rank(tables, &repository, &tag) {
             return Ok(Reply::Superseded);
         }
-        follow(tables, context, repository.slot(), version)?;
+        follow(tables, context, &repository, version)?;
         let Some(row) = tag::read(tables, &repository, &tag) else {
             // not here, and yet the newer word: remembered, or an older setting on its way would bring it to life
             tag::note_absent(tables, context, &repository, &tag, version);
@@ -229,7 +241,7 @@ impl Apply for DropRemoteManifest {
         if gone::read(tables, &repository, &digest).is_some_and(|gone| gone.version >= version) {
             return Ok(Reply::Superseded);
         }
-        follow(tables, context, repository.slot(), version)?;
+        follow(tables, context, &repository, version)?;
         let row = manifest::read(tables, &repository, &digest);
         // put again since, it stays, without the tags of before
         let goes = row.as_ref().is_none_or(|row| row.presence < version);
@@ -279,10 +291,14 @@ impl Apply for PutRemoteSettings {
     fn apply<T: Tables>(self, context: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
         let PutRemoteSettings { repository, settings: wish, home, version } = self;
         let row = repository::require(tables, &repository)?;
+        if home.epoch > version.home_epoch || home.is_frozen && home.region.is_none() {
+            let detail = "it was not set when it says".to_owned();
+            return Err(Refusal::ParameterInvalid { parameter: "home".to_owned(), detail });
+        }
         if Rank::of_set(version, version) <= settings_rank(tables, &repository) {
             return Ok(Reply::Superseded);
         }
-        follow(tables, context, repository.slot(), version)?;
+        follow(tables, context, &repository, version)?;
         settings::set(tables, context, &repository, (row, wish), (home, version));
         Ok(Reply::Done)
     }

@@ -76,6 +76,30 @@ pub fn read(tables: &impl TablesRead, repository: &RepositoryKey) -> Option<Sett
     Some(SettingsRow { settings: repository::live(tables, repository)?.settings, ..noted })
 }
 
+/// The latest home that anything under a repository's name was made in, here or elsewhere. Kept by name: what is made in
+/// a repository that is deleted and made again must not be older than what other regions still have of the first one;
+/// and kept beside the home, because a region may have been told of the one and not of the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct EpochRow(pub u32);
+
+impl Stored for EpochRow {}
+
+fn epoch_key(repository: &RepositoryKey) -> Vec<u8> {
+    keys::home_epoch(repository.slot(), repository.registry, repository.name.as_str())
+}
+
+/// The epoch that what is made in a repository now is of.
+pub(super) fn latest_epoch(tables: &impl TablesRead, repository: &RepositoryKey) -> u32 {
+    tables.get(&epoch_key(repository)).map_or(0, |bytes| codec::row::<EpochRow>(&bytes).0)
+}
+
+/// What is made next is not of an earlier epoch than this.
+pub(super) fn raise_epoch(tables: &mut impl Tables, repository: &RepositoryKey, epoch: u32) {
+    if epoch > latest_epoch(tables, repository) {
+        tables.put(epoch_key(repository), codec::encode(&EpochRow(epoch)));
+    }
+}
+
 /// Where a repository is written.
 pub fn home(tables: &impl TablesRead, repository: &RepositoryKey) -> Home {
     noted(tables, repository).map(|row| row.home).unwrap_or_default()
@@ -176,9 +200,17 @@ pub struct SetHome {
     pub accepts_loss: bool,
 }
 
+fn invalid(detail: &str) -> Refusal {
+    Refusal::ParameterInvalid { parameter: "home".into(), detail: detail.into() }
+}
+
 impl SetHome {
     fn moved(&self, tables: &impl TablesRead, own: &RegionName) -> Result<Home, Refusal> {
         let before = home(tables, &self.repository);
+        let taken = || {
+            let epoch = latest_epoch(tables, &self.repository).max(before.epoch).saturating_add(1);
+            Home { region: Some(own.clone()), epoch, is_frozen: false }
+        };
         let is_ours = before.region.as_ref() == Some(own);
         let elsewhere = || {
             let home = before.region.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -186,10 +218,13 @@ impl SetHome {
             Refusal::HomeElsewhere { repository: self.repository.name.clone(), home, is_frozen }
         };
         match self.wish {
-            HomeWish::Take if is_ours => Ok(Home { is_frozen: false, ..before }),
-            HomeWish::Take if before.region.is_none() || before.is_frozen || self.accepts_loss => {
-                Ok(Home { region: Some(own.clone()), epoch: before.epoch.saturating_add(1), is_frozen: false })
-            }
+            HomeWish::Take if is_ours && !before.is_frozen => Ok(before),
+            // another region may have taken it, and what would be written here until that is heard would lose
+            HomeWish::Take | HomeWish::Leave if is_ours && before.is_frozen && !self.accepts_loss => Err(invalid(
+                "it is frozen here, so that another region may have taken it by now: see there that none has, and then \
+                 say --accept-loss",
+            )),
+            HomeWish::Take if before.region.is_none() || before.is_frozen || self.accepts_loss => Ok(taken()),
             HomeWish::Freeze if is_ours => Ok(Home { is_frozen: true, ..before }),
             HomeWish::Leave if is_ours => Ok(Home { region: None, is_frozen: false, ..before }),
             HomeWish::Leave if before.region.is_none() => Ok(before),
@@ -204,12 +239,12 @@ impl Apply for SetHome {
     }
 
     fn apply<T: Tables>(self, context: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
-        let invalid = |detail: &str| Refusal::ParameterInvalid { parameter: "home".into(), detail: detail.into() };
         let row = repository::require(tables, &self.repository)?;
         let own = cluster::read(tables).and_then(|row| RegionName::parse(&row.region).ok());
         let own = own.ok_or_else(|| invalid("there is no cluster yet"))?;
         let rules = replication_rules::read(tables, self.repository.registry);
-        if !rules.copies_settings(&self.repository.name) {
+        let is_first = self.wish == HomeWish::Take && home(tables, &self.repository).region.is_none();
+        if is_first && !rules.copies_settings(&self.repository.name) {
             return Err(invalid(
                 "no rule here copies settings of this repository, so that no other region would know: set one first, \
                  in every region that may be its home",
@@ -219,8 +254,8 @@ impl Apply for SetHome {
         if moved == home(tables, &self.repository) {
             return Ok(Reply::Unchanged);
         }
-        let now = tag::next_version(tables, &self.repository, context);
-        let version = Version { home_epoch: moved.epoch, ..now };
+        raise_epoch(tables, &self.repository, moved.epoch);
+        let version = tag::next_version(tables, &self.repository, context);
         let settings = row.settings.clone();
         set(tables, context, &self.repository, (row, settings), (moved, version));
         Ok(Reply::Done)
@@ -262,7 +297,7 @@ mod tests {
     use crate::decide::tag_move::TagFilter;
     use crate::metadata::manifest::PutManifest;
     use crate::metadata::remote::{PutRemoteManifest, PutRemoteSettings, SetRemoteTag};
-    use crate::metadata::repository::ChangeRepository;
+    use crate::metadata::repository::{ChangeRepository, DeleteRepository};
     use crate::metadata::tag::DeleteTag;
     use crate::metadata::testing::{World, manifest, peer, sends_all, tags};
 
@@ -451,8 +486,50 @@ mod tests {
         world.ok(wish(HomeWish::Take, true));
         assert_eq!(home(&world.tables, &repository).epoch, 3);
         world.ok(delete);
+        // once it is frozen here, another region may have it
+        world.ok(wish(HomeWish::Freeze, false));
+        for unsure in [HomeWish::Take, HomeWish::Leave] {
+            assert!(matches!(world.refused(wish(unsure, false)), Refusal::ParameterInvalid { .. }));
+        }
+        world.ok(wish(HomeWish::Take, true));
         world.ok(wish(HomeWish::Leave, false));
-        assert_eq!(home(&world.tables, &repository), Home { region: None, epoch: 3, is_frozen: false });
+        assert_eq!(home(&world.tables, &repository), Home { region: None, epoch: 4, is_frozen: false });
         world.ok(tagged(&repository, b"1"));
+    }
+
+    // A region that has lost its home region for good may take it without any rule.
+    #[test]
+    fn lost_homes() {
+        let (mut world, repository) = world(Settings::default());
+        let there = Home { region: Some(RegionName::parse("eu").unwrap()), epoch: 1, is_frozen: false };
+        let version = Version { home_epoch: 1, hlc: 5, region: 2 };
+        let (settings, repository_of) = (Settings::default(), repository.clone());
+        world.ok(PutRemoteSettings { repository: repository_of, settings, home: there, version });
+        let wish = |wish, accepts_loss| SetHome { repository: repository.clone(), wish, accepts_loss };
+        assert!(matches!(world.refused(wish(HomeWish::Take, false)), Refusal::HomeElsewhere { .. }));
+        world.ok(wish(HomeWish::Take, true));
+        world.ok(tagged(&repository, b"1"));
+        world.ok(wish(HomeWish::Leave, false));
+    }
+
+    // What is made where nobody was told of the home is not of an earlier epoch than what has come from it, so that a
+    // delete there stays one; and neither is what is made in a repository of the same name, made again.
+    #[test]
+    fn epochs_outlive_homes() {
+        let (mut world, repository) = world(Settings::default());
+        let (digest, tag) = (Digest::sha256(b"1"), tags(&["t"]).remove(0));
+        let version = Version { home_epoch: 4, hlc: 5, region: 2 };
+        world.ok(PutRemoteManifest { put: manifest(&repository, b"1"), presence: version });
+        let set = SetRemoteTag { repository: repository.clone(), tag, digest, version, base: version, previous: None };
+        world.ok(set.clone());
+        assert_eq!(home(&world.tables, &repository), Home::default());
+        world.ok(DeleteTag { repository: repository.clone(), tag: set.tag.clone(), expected: None });
+        assert_eq!(world.ok(set.clone()), Reply::Superseded, "no delete is undone");
+        world.ok(tagged(&repository, b"2"));
+        assert_eq!(tag::read(&world.tables, &repository, &set.tag).unwrap().version.home_epoch, 4);
+        world.ok(DeleteRepository { key: repository.clone(), force: true });
+        let again = world.repository("r", 2, Settings::default());
+        world.ok(tagged(&again, b"3"));
+        assert_eq!(tag::read(&world.tables, &again, &set.tag).unwrap().version.home_epoch, 4);
     }
 }

@@ -25,7 +25,7 @@ pub use crate::vocabulary::version::Version;
 pub(crate) fn next_version(tables: &mut impl Tables, repository: &RepositoryKey, context: &Context<'_>) -> Version {
     let region = cluster::region_number(tables);
     let now = clock::hlc_at(context.clock.now_ms, context.level);
-    let home_epoch = settings::home(tables, repository).epoch;
+    let home_epoch = settings::latest_epoch(tables, repository);
     Version { home_epoch, hlc: clock::next_hlc(tables, repository.slot(), now), region }
 }
 

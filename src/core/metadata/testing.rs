@@ -234,7 +234,9 @@ impl World {
         // deleted here since, and who set it there did not know it
         self.ok(set("sent", Some(Version::default())));
         let key = repository.clone();
-        self.ok(DropRemoteManifest { repository: key, digest, version: version(6) });
+        // it was made in the first home that the repository has had there
+        let version = Version { home_epoch: 1, ..version(6) };
+        self.ok(DropRemoteManifest { repository: key, digest, version });
         let (tag, version) = (tags(&["sent"]).remove(0), Version::default());
         let (change, repository) = (Change::TagGone { tag, version, previous: version }, repository.name.clone());
         self.ok(ParkEvent { source: 2, index: 299, repository, change, reason: "no room".to_owned() });

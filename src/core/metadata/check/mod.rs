@@ -21,6 +21,7 @@ use super::keys::{self, SLOTS, SYSTEM, Slot, table};
 use super::outbox::TrimmedRow;
 use super::parked;
 use super::places::PlacesRow;
+use super::settings::EpochRow;
 use super::tables::{Pages, TablesRead};
 use super::upgrade::{LEVEL_2, SlotLevelRow, UpgradeRow};
 
@@ -87,6 +88,7 @@ fn row(tables: &impl TablesRead, key: &[u8], bytes: &[u8]) -> Found {
         table::PLACES if slot == SYSTEM => value::<PlacesRow>(bytes).map(drop),
         _ if slot >= SLOTS => Err(format!("table {table:#04x} has no place in slot {slot}")),
         table::NAME..=table::SETTINGS => content::row(tables, slot, table, key, bytes),
+        table::HOME_EPOCH => value::<EpochRow>(bytes).map(drop),
         table::USAGE | table::SLOT_USAGE => usage::row(tables, slot, table, key, bytes),
         table::SLOT_LEVEL => value::<SlotLevelRow>(bytes).map(drop),
         table::OUTBOX => outbox::row(tables, key, bytes),
