@@ -19,9 +19,9 @@ use registry_core::metadata::outbox::Change;
 use registry_core::metadata::register;
 use registry_core::metadata::repository::Settings;
 use registry_core::metadata::settings::Home;
-use registry_core::metadata::{backfill, cluster, conflict, manifest, offer, remote, repository};
+use registry_core::metadata::{backfill, cluster, conflict, manifest, offer, remote, repository, shared};
 use registry_core::vocabulary::ids::RegistryId;
-use registry_core::vocabulary::limits::{PACK_BLOB_BYTES_MAX, WALK_DEPTH_MAX};
+use registry_core::vocabulary::limits::{PACK_BLOB_BYTES_MAX, SHOWN_BYTES, WALK_DEPTH_MAX};
 use registry_core::vocabulary::manifest::{ContentKind, ParsedManifest, Referenced};
 use registry_core::vocabulary::{Digest, Refusal, RepositoryName, Tag, Version};
 use tonic::{Code, Status};
@@ -32,6 +32,7 @@ use super::flight::{Flight, FlightKey, Flights};
 use super::principal;
 use super::through::over_the_link;
 use super::wire::{Told, Travelling};
+use crate::ground::random;
 use crate::metadata::Metadata;
 use crate::registry::{CheckedCopies, Merged, MountSource, Registry, RemoteManifest, RemoteSetting};
 
@@ -438,14 +439,41 @@ impl Arrivals {
 
     async fn bring_blob_now(&self, permit: &Permit, blob: &Referenced) -> Result<(), Problem> {
         match self.registry.stat_blob(permit, &blob.digest).await {
-            Ok(_) => return Ok(()),
+            Ok(_) => return self.shown(permit, blob).await,
             Err(Refusal::BlobUnknown { .. } | Refusal::RepositoryUnknown { .. }) => {}
             Err(refusal) => return Err(refusal.into()),
         }
         if self.registry.mount_blob(permit, &blob.digest, MountSource::Anywhere(&|_| true)).await?.is_some() {
-            return Ok(());
+            return self.shown(permit, blob).await;
         }
         self.fetch_blob(permit, blob).await
+    }
+
+    /// Has the source show a piece of a blob that is here by others' doing: else it would be given, by this region's
+    /// rules or by links for its clients, whatever it knows the digest of.
+    async fn shown(&self, permit: &Permit, blob: &Referenced) -> Result<(), Problem> {
+        let is_its = self.metadata.peek(|view| {
+            let found = repository::find(view, permit.registry, &permit.repository);
+            found.is_some_and(|(key, _)| shared::may_have(view, &self.source.region, &key, &blob.digest))
+        });
+        if is_its {
+            return Ok(());
+        }
+        let content = self.registry.open_blob(permit, &blob.digest).await?.value;
+        let size_bytes = content.info.size_bytes;
+        let length = size_bytes.min(SHOWN_BYTES);
+        let start = random::number64() % (size_bytes - length + 1);
+        let range = start..start + length;
+        let theirs = self.source.range(&permit.repository, &blob.digest, range.clone()).await?;
+        let mut ours = BytesMut::new();
+        let mut parts = content.stream(range).await?;
+        while let Some(part) = parts.next().await {
+            ours.extend_from_slice(&part.map_err(|error| Problem::passing(error.to_string()))?);
+        }
+        match ours == theirs {
+            true => Ok(()),
+            false => Err(Problem::lasting("the region names a blob that it does not have")),
+        }
     }
 
     async fn fetch_blob(&self, permit: &Permit, blob: &Referenced) -> Result<(), Problem> {

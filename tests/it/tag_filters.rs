@@ -186,7 +186,7 @@ fn other_tags_are_not_read_through() {
 // other are refused, and so is what is no filter.
 #[test]
 fn some_of_what_was_before() {
-    let (eu, us) = (start(180, "eu", 1), start(181, "us", 1));
+    let (eu, us) = (start(182, "eu", 1), start(183, "us", 1));
     let _link = linked(&eu, &us);
     push(&eu, 1, "team/app", "v1", &large(1));
     push(&eu, 1, "team/app", "dev", &large(2));

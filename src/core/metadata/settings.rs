@@ -76,9 +76,9 @@ pub fn read(tables: &impl TablesRead, repository: &RepositoryKey) -> Option<Sett
     Some(SettingsRow { settings: repository::live(tables, repository)?.settings, ..noted })
 }
 
-/// The latest home that anything under a repository's name was made in, here or elsewhere. Kept by name: what is made in
-/// a repository that is deleted and made again must not be older than what other regions still have of the first one;
-/// and kept beside the home, because a region may have been told of the one and not of the other.
+/// The latest home that anything under a repository's name was made in, here or elsewhere. Kept by name: what is made
+/// in a repository that is deleted and made again must not be older than what other regions still have of the first
+/// one; and kept beside the home, because a region may have been told of the one and not of the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct EpochRow(pub u32);
 

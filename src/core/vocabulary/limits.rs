@@ -317,6 +317,8 @@ pub const CHANGE_LANES: usize = 64;
 pub const LANE_AT_ONCE: usize = 32;
 /// Bytes of a blob that one request of another region asks for.
 pub const REGION_RANGE_BYTES_MAX: u64 = 8 * MIB as u64;
+/// Bytes of a blob that a region has to show before what is here by others' doing is given to it.
+pub const SHOWN_BYTES: u64 = 4 * 1024;
 /// Ranges of one blob that are fetched before they can be written.
 pub const REGION_RANGES_AHEAD: usize = 4;
 /// Ranges of blobs under way from one region.
