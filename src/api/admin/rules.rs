@@ -207,6 +207,7 @@ mod tests {
             |tags: &str| serde_json::to_value(RuleDocument::from(&rule(tags).unwrap())).unwrap()["tags"].clone();
         let both = serde_json::json!({ "include": ["latest", "v*"], "exclude": ["*-rc*"] });
         assert_eq!(shown(r#"{"include":["v*","latest"],"exclude":["*-rc*"]}"#), both);
+        assert_eq!(shown(r#"{"include":["v*","latest","v*"],"exclude":["*-rc*","*-rc*"]}"#), both, "each once");
         assert_eq!(shown(r#"{"exclude":["dev"]}"#), serde_json::json!({ "exclude": ["dev"] }));
         for all in ["{}", r#"{"include":[]}"#, "null"] {
             assert_eq!(shown(all), Value::Null, "{all}");

@@ -25,7 +25,7 @@ impl TagScope {
     pub const ALL: TagScope = TagScope { include: None, exclude: None };
 
     /// What one of `include` matches, or anything if there is none of it, and none of `exclude` does. Their order is of
-    /// no account.
+    /// no account, nor is one that stands there twice.
     ///
     /// # Errors
     /// More than [`TAG_FILTERS_MAX`] filters in a list.
@@ -59,10 +59,14 @@ impl TagScope {
     }
 }
 
-/// A list of filters, sorted; `None` for an empty one.
+/// A list of filters, sorted, each once; `None` for an empty one.
 fn some(filters: impl IntoIterator<Item = TagFilter>) -> Result<Option<TagFilters>, TagFilterError> {
     let mut filters: Vec<TagFilter> = filters.into_iter().take(TAG_FILTERS_MAX + 1).collect();
+    if filters.len() > TAG_FILTERS_MAX {
+        return Err(TagFilterError::Count);
+    }
     filters.sort_unstable();
+    filters.dedup();
     (!filters.is_empty()).then(|| TagFilters::new(filters)).transpose()
 }
 
@@ -106,10 +110,19 @@ mod tests {
         assert!(!scope(&["*"], &[]).is_all(), "all tags, and no manifest for its own sake");
         assert_eq!(scope(&["a", "b"], &["c", "d"]), scope(&["b", "a"], &["d", "c"]));
         assert_ne!(scope(&["a"], &[]), scope(&[], &["a"]));
-        let many = vec!["a"; TAG_FILTERS_MAX + 1];
+        let many: Vec<String> = (0..=TAG_FILTERS_MAX).map(|number| format!("a{number}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
         assert_eq!(TagScope::new(filters(&many), []), Err(TagFilterError::Count));
         assert_eq!(TagScope::new([], filters(&many)), Err(TagFilterError::Count));
         assert_eq!(scope(&many[1..], &["b"]).include().count(), TAG_FILTERS_MAX);
         assert_eq!(scope(&["a"], &["b"]).exclude().map(TagFilter::as_str).collect::<Vec<_>>(), ["b"]);
+    }
+
+    // One that stands there twice is the same as once, and too many are too many all the same.
+    #[test]
+    fn twice_the_same() {
+        assert_eq!(scope(&["b", "a", "b"], &["c", "c"]), scope(&["a", "b"], &["c"]));
+        assert_eq!(scope(&["b", "a", "b"], &[]).include().count(), 2);
+        assert_eq!(TagScope::new(filters(&["a"; TAG_FILTERS_MAX + 1]), []), Err(TagFilterError::Count));
     }
 }
