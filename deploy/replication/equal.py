@@ -11,8 +11,10 @@ have more of theirs, which came another way. Where a rule sends some tags only, 
 that are attached to others; and both must name the same filter. What us has set, or deleted, by itself
 since wins by the rules of conflicts and is told by `portolan replication report`; here it shows as missing. Prints
 what differs and a checksum of both sides. Ends with 0 when they are equal, 1 when not, 2 when a file is no export."""
+import fnmatch
 import hashlib
 import json
+import re
 import sys
 
 
@@ -21,8 +23,8 @@ SETTINGS = "settings"
 
 def read(path):
     """Header, records by repository: {name: ((since, others_since, settings_since), {register: (digest, version, base)})},
-    the end, and by repository which tags are meant."""
-    header, repositories, ended, tags = None, {}, None, {}
+    the end, and by repository which tags are meant, and which were before."""
+    header, repositories, ended, tags, before = None, {}, None, {}, {}
     with open(path, encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             entry = json.loads(line)
@@ -42,9 +44,10 @@ def read(path):
                 since = (entry["since"], entry.get("others_since"), entry.get("settings_since"))
                 repositories.setdefault(entry["repository"], (since, {}))
                 tags[entry["repository"]] = entry.get("tags")
+                before[entry["repository"]] = entry.get("tags_before") or []
     if header is None or ended is None:
         raise ValueError(f"{path}: no whole export: it has no beginning or no end")
-    return header, repositories, ended, tags
+    return header, repositories, ended, (tags, before)
 
 
 def hlc(version):
@@ -63,6 +66,26 @@ def is_sent(name, record, since, origin):
     return time > own if region == origin else others is not None and time > others
 
 
+OF_DIGEST = re.compile(r"sha(256|512)-[0-9a-f]{64}(\..+)?")
+
+
+def passed(name, record, before, is_there):
+    """Whether a record was let through by what the rule sent when it was made. A manifest that is attached to another
+    one was by anything: which are, only the source tells."""
+    time, _ = hlc(record[1])
+    counted = next((former["tags"] for former in before if time <= former["until"]), None)
+    if name == SETTINGS or counted is None:
+        return True
+    kind, tag = name.split(" ", 1)
+    if kind == "manifest":
+        return is_there
+    included, excluded = (
+        any(fnmatch.fnmatchcase(tag, text) for text in counted.get(part) or []) for part in ("include", "exclude")
+    )
+    is_meant = (included or not counted.get("include")) and not excluded
+    return is_meant or OF_DIGEST.fullmatch(tag) is not None
+
+
 def checksum(repositories):
     lines = [
         f"{repository}\0{name}\0" + "\0".join(record)
@@ -77,7 +100,7 @@ def main():
         print(__doc__, file=sys.stderr)
         return 2
     try:
-        (sent, there, sent_end, sent_tags), (received, here, received_end, tags) = read(sys.argv[1]), read(sys.argv[2])
+        (sent, there, sent_end, (sent_tags, before)), (received, here, received_end, (tags, _)) = map(read, sys.argv[1:])
         if (sent["direction"], received["direction"]) != ("to", "from") or sent["origin"] != received["origin"]:
             raise ValueError("give what one region sends first, then what the other has of that region's making")
     except (ValueError, KeyError, OSError) as error:
@@ -88,7 +111,11 @@ def main():
         of_here = here.get(repository, (0, {}))[1]
         if repository in here and sent_tags[repository] != tags[repository]:
             differing.append(f"tags: {repository}: there {sent_tags[repository]}, here {tags[repository]}")
-        in_scope = {name: record for name, record in of_here.items() if is_sent(name, record, since, sent["origin"])}
+        in_scope = {
+            name: record
+            for name, record in of_here.items()
+            if is_sent(name, record, since, sent["origin"]) and passed(name, record, before[repository], name in records)
+        }
         for name in sorted(records.keys() | in_scope.keys()):
             left, right = records.get(name), in_scope.get(name)
             compared += 1

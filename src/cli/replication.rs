@@ -243,6 +243,7 @@ async fn export(client: &Client, region: &str, direction: &str) -> Result<(), Cl
                 "others_since": page["others_since"],
                 "settings_since": page["settings_since"],
                 "tags": page["tags"],
+                "tags_before": page["tags_before"],
             }))?;
             last = name.clone();
         }

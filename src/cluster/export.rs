@@ -1,7 +1,7 @@
 //! The records that two regions should both have, read from the rows, for whoever wants to compare them himself.
 
 use registry_core::decide::replication::compare::{Record, Register, Scope, Since};
-use registry_core::decide::replication::tags::TagScope;
+use registry_core::decide::replication::tags::SentTags;
 use registry_core::metadata::tables::TablesRead;
 use registry_core::metadata::{cluster, offer, register, replication_rules, repository};
 use registry_core::vocabulary::RepositoryName;
@@ -42,8 +42,9 @@ pub struct ExportPage {
     pub repository: Option<RepositoryName>,
     /// Hybrid logical times that they are newer than.
     pub since: Since,
-    /// Of which tags they are; of some only, manifests are those that are attached to others.
-    pub tags: TagScope,
+    /// Of which tags they are; of some only, manifests are those that are attached to others. Of what a region sends
+    /// here, what it sent before they were changed is not known here.
+    pub tags: SentTags,
     /// The records, manifests before tags.
     pub records: Vec<(Register, Record)>,
     /// Where the next page begins; `None` after the last.
@@ -57,7 +58,7 @@ impl Cluster {
         Some(self.metadata.peek(|view| {
             let own = cluster::region_number(view);
             let (source, destination) = if direction == Direction::To { (own, number) } else { (number, own) };
-            let (origin, index, since, tags) = (source, view.index(), Since::default(), TagScope::ALL);
+            let (origin, index, since, tags) = (source, view.index(), Since::default(), SentTags::ALL);
             let none = ExportPage { origin, index, repository: None, since, tags, records: vec![], rest: None };
             let scope = |name: &RepositoryName| scope(view, name, (direction, region), (source, destination));
             let within = after.filter(|after| after.register.is_some()).map(|after| after.repository.clone());
@@ -91,5 +92,5 @@ fn scope(
     let offered = offer::read(tables, source);
     let (others, settings) = (offered.is_transitive(name).then_some(0), offered.sends_settings(name).then_some(0));
     let since = Since { own: 0, others, settings };
-    Some(Scope { source, destination, since, tags: offered.tags(name) })
+    Some(Scope { source, destination, since, tags: offered.tags(name).into() })
 }

@@ -3,7 +3,7 @@
 //! Nothing that the stream noted is looked at: what it lost shows here.
 
 use registry_core::decide::replication::compare::{BUCKETS, Register, Scope, Since, Sums, There};
-use registry_core::decide::replication::tags::TagScope;
+use registry_core::decide::replication::tags::SentTags;
 use registry_core::metadata::register;
 use registry_core::metadata::repository::{self, RepositoryKey};
 use registry_core::metadata::tables::TablesRead;
@@ -42,7 +42,7 @@ pub(super) type Sink<R> = mpsc::Sender<Result<R, Status>>;
 type Sent = (RepositoryKey, Scope);
 
 /// Which records the caller compares: since when, and of which tags.
-pub(super) type Meant = (Since, TagScope);
+pub(super) type Meant = (Since, SentTags);
 
 impl Account {
     pub(super) fn new(metadata: Metadata, caller: Caller, filled: u64, own: bool) -> Account {

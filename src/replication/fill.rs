@@ -99,7 +99,7 @@ impl Account {
         let registry = RegistryId::DEFAULT;
         let fill = replication_rules::read(tables, registry).fills(name, &self.caller.region, done)?;
         let source = cluster::read(tables)?.region_number;
-        let scope = Scope { source, destination: self.caller.number, since: fill.since, tags: fill.tags };
+        let scope = Scope { source, destination: self.caller.number, since: fill.since, tags: fill.tags.into() };
         Some((repository::find(tables, registry, name)?.0, scope, fill.until))
     }
 

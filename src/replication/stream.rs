@@ -204,7 +204,7 @@ impl Stream {
                 | Change::TagSet { .. }
                 | Change::TagGone { .. } => rules.sends(name, region, (event.index, is_own)),
             };
-            let passes = || outbox::passes(tables, &key, &rules.tags(name, region), change);
+            let passes = || outbox::passes(tables, &key, &rules.tags(name, region), (event.index, change));
             // what came from the caller has no business there
             let is_sent = is_ruled && !row.deleted && made_by != self.caller.number && passes();
             let acts = rules.deletes(&key.name, &self.caller.region, event.index);

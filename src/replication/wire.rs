@@ -6,13 +6,14 @@ use std::net::IpAddr;
 use registry_core::decide::nearest::Declined;
 use registry_core::decide::replication::compare::{Record, Register, Sum, There};
 use registry_core::decide::replication::rules::{Prefix, ReadThrough};
-use registry_core::decide::replication::tags::TagScope;
+use registry_core::decide::replication::tags::{SentTags, TagScope};
 use registry_core::decide::tag_move::{Mutability, TagFilter, TagFilters};
 use registry_core::metadata::offer::OfferRow;
 use registry_core::metadata::outbox::Change;
 use registry_core::metadata::replication_rules::SentRow;
 use registry_core::metadata::repository::Settings;
 use registry_core::metadata::settings::{self, Home};
+use registry_core::vocabulary::limits::TAG_CHANGES_KEPT_MAX;
 use registry_core::vocabulary::names::RegionName;
 use registry_core::vocabulary::network::is_origin;
 use registry_core::vocabulary::{Digest, RepositoryName, Tag, Version};
@@ -186,19 +187,38 @@ fn filters_heard(told: &[String]) -> Result<Vec<TagFilter>, Status> {
     filters.map_err(|_| malformed("tag filter"))
 }
 
-/// Which tags are sent, as it travels; nothing for all of them.
-pub(super) fn tags_told(tags: &TagScope) -> Option<proto::Tags> {
-    (!tags.is_all()).then(|| proto::Tags {
+fn scope_told(tags: &TagScope) -> proto::Tags {
+    proto::Tags {
         include: tags.include().map(ToString::to_string).collect(),
         exclude: tags.exclude().map(ToString::to_string).collect(),
-    })
+        before: Vec::new(),
+    }
+}
+
+fn scope_heard(include: &[String], exclude: &[String]) -> Result<TagScope, Status> {
+    TagScope::new(filters_heard(include)?, filters_heard(exclude)?).map_err(|_| malformed("tag filters"))
+}
+
+/// Which tags are sent, as it travels; nothing for all of them.
+pub(super) fn tags_told(SentTags { now, before }: &SentTags) -> Option<proto::Tags> {
+    let former = |(until, tags): &(u64, TagScope)| {
+        let proto::Tags { include, exclude, .. } = scope_told(tags);
+        proto::FormerTags { until: *until, include, exclude }
+    };
+    let is_told = !(now.is_all() && before.is_empty());
+    is_told.then(|| proto::Tags { before: before.iter().map(former).collect(), ..scope_told(now) })
 }
 
 /// Which tags are sent.
-pub(super) fn tags_heard(told: Option<&proto::Tags>) -> Result<TagScope, Status> {
-    let Some(proto::Tags { include, exclude }) = told else { return Ok(TagScope::ALL) };
-    let tags = TagScope::new(filters_heard(include)?, filters_heard(exclude)?);
-    tags.map_err(|_| malformed("tag filters"))
+pub(super) fn tags_heard(told: Option<&proto::Tags>) -> Result<SentTags, Status> {
+    let Some(proto::Tags { include, exclude, before }) = told else { return Ok(SentTags::ALL) };
+    if before.len() > TAG_CHANGES_KEPT_MAX {
+        return Err(malformed("tag filters"));
+    }
+    let former =
+        |former: &proto::FormerTags| Ok::<_, Status>((former.until, scope_heard(&former.include, &former.exclude)?));
+    let before = before.iter().map(former).collect::<Result<Vec<_>, Status>>()?;
+    Ok(SentTags { now: scope_heard(include, exclude)?, before })
 }
 
 fn settings_heard(told: proto::Settings) -> Result<(Settings, Home), Status> {
@@ -227,7 +247,7 @@ impl From<&SentRow> for proto::Sent {
             ReadThrough::Full => 2,
         };
         let filters = filters.iter().map(ToString::to_string).collect();
-        let (transitive, settings, tags) = (*transitive, *settings, tags_told(tags));
+        let (transitive, settings, tags) = (*transitive, *settings, (!tags.is_all()).then(|| scope_told(tags)));
         proto::Sent { filters, read_through, transitive, settings, tags }
     }
 }
@@ -245,7 +265,9 @@ impl TryFrom<proto::Sent> for SentRow {
             _ => return Err(malformed("read-through")),
         };
         let filters = filters.iter().map(filter).collect::<Result<_, _>>()?;
-        Ok(SentRow { filters, read_through, transitive, settings, tags: tags_heard(tags.as_ref())? })
+        // what it was before is of no matter for what may be read
+        let tags = tags_heard(tags.as_ref())?.now;
+        Ok(SentRow { filters, read_through, transitive, settings, tags })
     }
 }
 
@@ -558,9 +580,24 @@ mod tests {
         }
         for bad in [vec!["a b".to_owned()], vec!["***".to_owned()], vec!["v*".to_owned(); 100]] {
             for (include, exclude) in [(bad.clone(), vec![]), (vec![], bad.clone())] {
-                let tags = Some(proto::Tags { include, exclude });
+                let tags = Some(proto::Tags { include, exclude, before: vec![] });
                 assert!(SentRow::try_from(proto::Sent { tags, ..good.clone() }).is_err(), "{bad:?}");
             }
+        }
+        // and what was sent before a filter changed
+        let before = vec![(300, TagScope::ALL), (400, some_tags(&["v*"], &["*-rc*"]))];
+        for sent in [
+            SentTags::ALL,
+            some_tags(&[], &["dev"]).into(),
+            SentTags { now: some_tags(&["dev"], &[]), before: before.clone() },
+            SentTags { now: TagScope::ALL, before },
+        ] {
+            assert_eq!(tags_heard(tags_told(&sent).as_ref()).unwrap(), sent);
+        }
+        let former = proto::FormerTags { until: 1, include: vec!["v*".to_owned()], exclude: vec![] };
+        let spoilt = proto::FormerTags { include: vec!["a b".to_owned()], ..former.clone() };
+        for before in [vec![former; TAG_CHANGES_KEPT_MAX + 1], vec![spoilt]] {
+            assert!(tags_heard(Some(&proto::Tags { before, ..Default::default() })).is_err());
         }
         let version = Version { home_epoch: 0, hlc: 300, region: 2 };
         let register = Register::Tag(Tag::parse("v1").unwrap());

@@ -234,3 +234,61 @@ fn some_of_what_was_before() {
     assert_eq!(clean["clean"], true, "{clean:#}");
     assert!(equal(&eu, "eu", &us, "us").0, "{}", equal(&eu, "eu", &us, "us").1);
 }
+
+// What waits for a region while its rule gets other tags comes still, if both filters let it through, deletes too; what
+// only the new one lets through comes from then on, or with backfill. Both regions mean the same records all along.
+#[test]
+fn a_filter_that_changes() {
+    let (eu, us) = (start(212, "eu", 1), start(213, "us", 1));
+    let link = linked(&eu, &us);
+    let set = |include: &[&str], backfill: bool| {
+        let (tags, enabled) = (json!({ "include": include }), json!({ "enabled": true }));
+        let mut more = json!({ "tags": tags, "deleteReplication": enabled });
+        if backfill {
+            more["backfill"] = enabled;
+        }
+        set_rule_with(&eu, "us", "team/", &more);
+    };
+    set(&["v*"], false);
+    push(&eu, 1, "team/app", "v0", b"zero");
+    arrives(&us, 1, "team/app", "v0", b"zero");
+    link.cut();
+    for (name, layer) in [("v1", b"one"), ("v2", b"two"), ("dev", b"dev")] {
+        push(&eu, 1, "team/app", name, layer);
+    }
+    delete(&eu, "team/app", "v0");
+    set(&["v0", "v1*", "dev"], false);
+    push(&eu, 1, "team/app", "v1.1", b"later");
+    link.mend();
+    arrives(&us, 1, "team/app", "v1", b"one");
+    arrives(&us, 1, "team/app", "v1.1", b"later");
+    wait("v0 goes", PATIENCE, || tag(&us, 1, "team/app", "v0").is_none());
+    let is_the_same = || {
+        let report = verify(&us, "eu");
+        assert_eq!((&report["clean"], &report["differences"]), (&json!(true), &json!(0)), "{report:#}");
+        let (is_equal, text) = equal(&eu, "eu", &us, "us");
+        assert!(is_equal, "{text}");
+    };
+    is_the_same();
+    for absent in ["v2", "dev"] {
+        assert_eq!(tag(&us, 1, "team/app", absent), None, "{absent}");
+    }
+    push(&eu, 1, "team/app", "dev", b"next");
+    arrives(&us, 1, "team/app", "dev", b"next");
+
+    // with backfill what was before comes by the first filter, and by the second one what it lets through as well
+    let filled = |rule: &str| {
+        wait(&format!("{rule}: what was before is there"), PATIENCE, || {
+            let told = link_state(&us, "eu")["backfill"].clone();
+            told["ended_at"].is_string() && told["total"].as_u64() > Some(0)
+        });
+    };
+    set(&["v1*"], true);
+    filled("the first");
+    is_the_same();
+    assert_eq!(tag(&us, 1, "team/app", "v2"), None);
+    set(&["v*"], true);
+    arrives(&us, 1, "team/app", "v2", b"two");
+    filled("the second");
+    is_the_same();
+}

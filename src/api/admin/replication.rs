@@ -8,6 +8,7 @@ use axum::http::{Response, StatusCode};
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use registry_core::decide::policy;
 use registry_core::decide::replication::compare::{Record, Register};
+use registry_core::decide::replication::tags::TagScope;
 use registry_core::metadata::backfill::BackfillRow;
 use registry_core::metadata::conflict::Conflict;
 use registry_core::vocabulary::{Digest, Reference, Refusal, RepositoryName};
@@ -241,6 +242,14 @@ struct PlaceDocument {
     register: Option<String>,
 }
 
+/// Tags that a rule had, and up to which hybrid logical time.
+#[derive(Serialize)]
+struct FormerTagsDocument {
+    until: u64,
+    /// `None` for all.
+    tags: Option<TagsDocument>,
+}
+
 #[derive(Serialize)]
 struct ExportDocument {
     origin: u16,
@@ -253,6 +262,8 @@ struct ExportDocument {
     settings_since: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tags: Option<TagsDocument>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tags_before: Vec<FormerTagsDocument>,
     records: Vec<RecordDocument>,
     rest: Option<PlaceDocument>,
 }
@@ -264,6 +275,8 @@ impl From<ExportPage> for ExportDocument {
             repository: repository.to_string(),
             register: register.map(|register: Register| HEXLOWER.encode(&register.key())),
         };
+        let former =
+            |(until, tags): &(u64, TagScope)| FormerTagsDocument { until: *until, tags: TagsDocument::of(tags) };
         ExportDocument {
             origin,
             index,
@@ -271,7 +284,8 @@ impl From<ExportPage> for ExportDocument {
             since: since.own,
             others_since: since.others,
             settings_since: since.settings,
-            tags: TagsDocument::of(&tags),
+            tags: TagsDocument::of(&tags.now),
+            tags_before: tags.before.iter().map(former).collect(),
             records: records.iter().map(Into::into).collect(),
             rest: rest.map(place),
         }

@@ -31,11 +31,8 @@ impl TagsAbove {
 
     /// Whether a rule of this scope sends the manifest, for its own sake or because a tag leads to it.
     pub fn are_in(&self, scope: &Scope, row: &ManifestRow) -> bool {
-        let is_own = self.is_cut || scope.tags.is_all() || row.subject.is_some();
-        match is_own {
-            true => scope.covers_version(row.presence),
-            false => self.tags.iter().any(|(tag, version)| scope.covers_tag(tag, *version)),
-        }
+        let is_own = scope.covers_manifest(row.presence, self.is_cut || row.subject.is_some());
+        is_own || !scope.tags.is_all() && self.tags.iter().any(|(tag, version)| scope.covers_tag(tag, *version))
     }
 }
 
@@ -62,7 +59,7 @@ pub fn read(tables: &impl TablesRead, repository: &RepositoryKey, digest: &Diges
 mod tests {
     use super::*;
     use crate::decide::replication::compare::Since;
-    use crate::decide::replication::tags::TagScope;
+    use crate::decide::replication::tags::{SentTags, TagScope};
     use crate::decide::tag_move::TagFilter;
     use crate::metadata::manifest::PutManifest;
     use crate::metadata::testing::{World, manifest, reference, tags};
@@ -82,7 +79,7 @@ mod tests {
 
     fn scope(include: &str) -> Scope {
         let tags = TagScope::new([TagFilter::parse(include).unwrap()], []).unwrap();
-        Scope { source: 1, destination: 2, since: Since::default(), tags }
+        Scope { source: 1, destination: 2, since: Since::default(), tags: tags.into() }
     }
 
     fn is_sent(world: &World, repository: &RepositoryKey, scope: &Scope, bytes: &[u8]) -> bool {
@@ -104,7 +101,7 @@ mod tests {
         let subject = Some(Digest::sha256(b"untagged"));
         world.ok(PutManifest { subject, ..manifest(&repository, b"signature") });
         let (some, others) = (scope("v*"), scope("dev"));
-        let all = Scope { tags: TagScope::ALL, ..scope("*") };
+        let all = Scope { tags: SentTags::ALL, ..scope("*") };
         let late = Scope { since: Since { own: u64::MAX, ..Since::default() }, ..scope("v*") };
         let sent = |scope: &Scope| {
             let names = [&b"child"[..], b"other", b"inner", b"outer", b"untagged", b"signature"];

@@ -11,6 +11,7 @@ use super::clock;
 use super::cluster;
 use super::command::Command;
 use super::manifest::{self, ManifestRow};
+use super::outbox;
 use super::peer;
 use super::register;
 use super::replication_rules::{self, PutReplicationRules, RulesRow};
@@ -18,7 +19,7 @@ use super::repository::{self, RepositoryKey};
 use super::tables::TablesRead;
 use crate::decide::replication::compare::{Register, Scope, Since};
 use crate::decide::replication::rules::Rule;
-use crate::decide::replication::tags::TagScope;
+use crate::decide::replication::tags::SentTags;
 use crate::vocabulary::digest::Digest;
 use crate::vocabulary::ids::RegistryId;
 use crate::vocabulary::limits::{
@@ -190,7 +191,8 @@ impl DryRun {
         let before = replication_rules::read(tables, registry);
         // a slot's time may be ahead of the clock: all that is there is older than the rules
         let since_ms = clock::read(tables).now_ms.saturating_add(CLOCK_AHEAD_MS_MAX);
-        let after = replication_rules::stand(&before, put.rules, (u64::MAX - 1, since_ms));
+        let seen = outbox::seen_by_all(tables, registry);
+        let after = replication_rules::stand(&before, put.rules, (u64::MAX - 1, since_ms), seen)?;
         let all = [&before, &after].into_iter().flat_map(|row| &row.0).flat_map(|standing| &standing.rule.destinations);
         let mut regions: Vec<RegionName> = all.map(|to| to.region.clone()).collect();
         regions.sort_unstable();
@@ -253,7 +255,7 @@ impl DryRun {
     fn count(&mut self, tables: &impl TablesRead, mut open: Open) {
         // whoever made it
         let (source, destination, since) = (self.own, self.own, FROM_THE_BEGINNING);
-        let all = Scope { source, destination, since, tags: TagScope::ALL };
+        let all = Scope { source, destination, since, tags: SentTags::ALL };
         let found = repository::find(tables, self.registry, &open.name);
         let limit = if open.scopes.iter().any(Scopes::has_filter) { STEP_FILTERED } else { STEP_RECORDS };
         let (records, rest) = match &found {
@@ -399,7 +401,7 @@ const FROM_THE_BEGINNING: Since = Since { own: 0, others: Some(0), settings: Non
 /// The same, without regard to when records were made.
 fn whenever(scope: &Scope) -> Scope {
     let since = Since { others: scope.since.others.and(FROM_THE_BEGINNING.others), ..FROM_THE_BEGINNING };
-    Scope { since, ..scope.clone() }
+    Scope { since, tags: scope.tags.now.clone().into(), ..scope.clone() }
 }
 
 impl Scopes {
@@ -433,6 +435,7 @@ fn key(digest: &Digest) -> u64 {
 mod tests {
     use super::*;
     use crate::decide::replication::rules::{Destination, Prefix};
+    use crate::decide::replication::tags::TagScope;
     use crate::decide::tag_move::TagFilter;
     use crate::metadata::manifest::PutManifest;
     use crate::metadata::testing::{World, manifest as manifest_of, peer, reference, tags};
@@ -569,6 +572,17 @@ mod tests {
         // what v3 and dev name is there, and what is attached; the tag is new, and what another one names
         assert_eq!([eu.standing.manifests, eu.standing.tags], [2, 0]);
         assert_eq!([eu.added.manifests, eu.added.tags], [1, 2]);
+        // without backfill the rule goes on with what both filters let through, and the rest of it stays
+        let wider = TagScope::new([filter("v*"), filter("dev")], [filter("*-rc*")]).unwrap();
+        let plain = |tags: &TagScope| Rule { tags: tags.clone(), ..rule(&["eu"], "team/", false) };
+        world.ok(PutReplicationRules { registry: REGISTRY, rules: vec![plain(&tags_of("v*"))] });
+        world.pass(1);
+        put(&mut world, &a, b"last", "v4", &[b"shared"]);
+        put(&mut world, &a, b"last of dev", "dev", &[b"shared"]);
+        let [eu] = &counted(&world, &[plain(&wider)])[..] else { panic!("one destination") };
+        assert_eq!([eu.standing.manifests, eu.standing.tags], [1, 1]);
+        // v1 and v3, and two called dev: from before the rule, or of another filter's time
+        assert_eq!([eu.added.tags, eu.left.tags], [0, 4]);
     }
 
     // More blobs than can be told apart count as often as they are named, and the answer says so.

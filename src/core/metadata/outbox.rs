@@ -17,7 +17,7 @@ use super::tables::{Tables, TablesRead};
 use super::upgrade::LEVEL_3;
 use super::{cluster, cursor, manifest, peer, replication_rules};
 use crate::decide::replication::compare::Register;
-use crate::decide::replication::tags::TagScope;
+use crate::decide::replication::tags::SentTags;
 use crate::mutants::{self, Mutant};
 use crate::vocabulary::digest::Digest;
 use crate::vocabulary::ids::{RegistryId, RepositoryId};
@@ -210,14 +210,19 @@ pub fn read(
     EventPage { events: rows.iter().map(|(key, value)| event(key, value)).collect(), rest }
 }
 
-/// Whether a rule of these tags sends a change: of tags those that pass; of manifests that are put, where not all tags
-/// are sent, those that are attached to others.
-pub fn passes(tables: &impl TablesRead, repository: &RepositoryKey, tags: &TagScope, change: &Change) -> bool {
+/// Whether a rule of these tags sends a change of a log index: of tags those that pass; of manifests that are put, where
+/// not all tags are sent, those that are attached to others.
+pub fn passes(
+    tables: &impl TablesRead,
+    repository: &RepositoryKey,
+    tags: &SentTags,
+    (index, change): (u64, &Change),
+) -> bool {
     match change {
-        Change::TagSet { tag, .. } | Change::TagGone { tag, .. } => tags.passes(tag),
+        Change::TagSet { tag, .. } | Change::TagGone { tag, .. } => tags.passes(tag, index),
         Change::ManifestHere { digest, .. } => {
             let is_attached = || manifest::read(tables, repository, digest).is_some_and(|row| row.subject.is_some());
-            tags.is_all() || is_attached()
+            tags.passes_manifests(index) || is_attached()
         }
         Change::ManifestGone { .. } | Change::SettingsSet { .. } => true,
     }
@@ -293,6 +298,7 @@ impl Apply for TrimOutbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decide::replication::tags::TagScope;
     use crate::decide::tag_move::TagFilter;
     use crate::metadata::cursor::NoteDestination;
     use crate::metadata::manifest::{DeleteManifest, PutManifest};
@@ -392,15 +398,41 @@ mod tests {
         world.ok(DeleteManifest { repository: repository.clone(), digest: Digest::sha256(b"index") });
 
         let presence = manifest::read(&world.tables, &repository, &Digest::sha256(b"signature")).unwrap().presence;
-        let sent = |scope: &TagScope| {
-            let is_sent = |event: &Event| passes(&world.tables, &repository, scope, &event.row.change);
+        let sent = |tags: &SentTags| {
+            let is_sent = |event: &Event| passes(&world.tables, &repository, tags, (event.index, &event.row.change));
             all(&world, &repository).into_iter().filter(is_sent).collect::<Vec<_>>()
         };
-        assert_eq!(sent(&TagScope::ALL), all(&world, &repository));
-        let events = sent(&some);
+        assert_eq!(sent(&SentTags::ALL), all(&world, &repository));
+        let events = sent(&some.into());
         assert_eq!(told(&events), ["set v1", "here", "here", "gone v1", "gone"]);
         let here = Change::ManifestHere { digest: Digest::sha256(b"signature"), presence };
         assert_eq!(events[2].row.change, here);
+    }
+
+    // What waits when a rule gets other tags is sent still, if they let it through as well; what only the new ones let
+    // through is from then on.
+    #[test]
+    fn a_filter_that_changes() {
+        let (mut world, repository) = linked();
+        let tagged = |world: &mut World, texts: &[&str]| {
+            let mut rules = sends_all("eu");
+            rules.rules[0].tags = TagScope::new(texts.iter().map(|text| TagFilter::parse(text).unwrap()), []).unwrap();
+            world.ok(rules);
+        };
+        tagged(&mut world, &["v*"]);
+        put(&mut world, &repository, b"waits", &["v1", "v2", "dev"]);
+        tagged(&mut world, &["v1*", "dev"]);
+        put(&mut world, &repository, b"later", &["v1.1", "v2.1", "dev"]);
+        let eu = crate::vocabulary::names::RegionName::parse("eu").unwrap();
+        let rules = replication_rules::read(&world.tables, repository.registry);
+        let sent = |event: &Event| {
+            let tags = rules.tags(&repository.name, &eu);
+            let passes = passes(&world.tables, &repository, &tags, (event.index, &event.row.change));
+            passes && rules.sends(&repository.name, &eu, (event.index, true))
+        };
+        let events: Vec<Event> = all(&world, &repository).into_iter().filter(sent).collect();
+        assert_eq!(told(&events), ["set v1", "set dev", "set v1.1"]);
+        assert!(events[0].index < events[1].index, "the first dev was of no rule's");
     }
 
     // Pages of any size give the same events, from any index to any other.

@@ -443,14 +443,14 @@ pub fn mend(
 mod tests {
     use super::*;
     use crate::decide::replication::compare::Since;
-    use crate::decide::replication::tags::TagScope;
+    use crate::decide::replication::tags::{SentTags, TagScope};
     use crate::decide::tag_move::TagFilter;
     use crate::metadata::manifest::{DeleteManifest, PutManifest};
     use crate::metadata::tag::DeleteTag;
     use crate::metadata::testing::{World, manifest, manifest_key, peer, reference, tag_key, tags};
 
     const SINCE: Since = Since { own: 0, others: None, settings: Some(0) };
-    const SCOPE: Scope = Scope { source: 1, destination: 2, since: SINCE, tags: TagScope::ALL };
+    const SCOPE: Scope = Scope { source: 1, destination: 2, since: SINCE, tags: SentTags::ALL };
 
     fn world() -> (World, RepositoryKey) {
         let mut world = World::cluster();
@@ -558,7 +558,7 @@ mod tests {
         world.ok(PutManifest { subject, ..manifest(&repository, b"signature") });
         let filter = |text: &str| TagFilter::parse(text).unwrap();
         let some = TagScope::new([filter("v*")], [filter("*-rc*")]).unwrap();
-        (world, repository, Scope { tags: some, ..SCOPE })
+        (world, repository, Scope { tags: some.into(), ..SCOPE })
     }
 
     // With a filter, tags that pass are walked, and manifests that are attached to others; by whatever walk.

@@ -9,12 +9,12 @@ use super::keys::{self, SYSTEM, Slot};
 use super::reply::Reply;
 use super::tables::{Tables, TablesRead};
 use super::upgrade::{self, LEVEL_3};
-use super::{clock, cluster, peer};
+use super::{clock, cluster, outbox, peer};
 use crate::decide::replication::compare::{Scope, Since};
 use crate::decide::replication::rules::{self, Prefix, ReadThrough, Rule};
-use crate::decide::replication::tags::TagScope;
+use crate::decide::replication::tags::{SentTags, TagScope};
 use crate::vocabulary::ids::RegistryId;
-use crate::vocabulary::limits::CLOCK_AHEAD_MS_MAX;
+use crate::vocabulary::limits::{CLOCK_AHEAD_MS_MAX, TAG_CHANGES_KEPT_MAX};
 use crate::vocabulary::names::RegionName;
 use crate::vocabulary::refusal::Refusal;
 use crate::vocabulary::repository_name::RepositoryName;
@@ -29,6 +29,60 @@ pub struct StandingRule {
     pub since_index: u64,
     /// When that was, replicated milliseconds since 1970: what was pushed before is not compared.
     pub since_ms: u64,
+    /// The tags that it had before those of now, the oldest first: what was made then is sent if they let it through as
+    /// well.
+    pub former: Vec<FormerTags>,
+}
+
+/// Tags that a rule had.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct FormerTags {
+    /// Which they were.
+    pub tags: TagScope,
+    /// Log index of the command that changed them.
+    pub until_index: u64,
+    /// When that was, replicated milliseconds since 1970.
+    pub until_ms: u64,
+}
+
+impl StandingRule {
+    /// Log index and time since which it asks for what was before to be copied; `None` if it doesn't. Of other tags than
+    /// before it asks anew.
+    fn asks_since(&self) -> Option<(u64, u64)> {
+        let changed = self.former.last().filter(|_| self.rule.backfill);
+        let since = changed.map_or((self.since_index, self.since_ms), |last| (last.until_index, last.until_ms));
+        self.rule.reaches_back().then_some(since)
+    }
+
+    /// Its tags by log index.
+    fn tags(&self) -> SentTags {
+        let before = self.former.iter().map(|former| (former.until_index, former.tags.clone()));
+        SentTags { now: self.rule.tags.clone(), before: before.collect() }
+    }
+
+    /// Its tags by hybrid logical time, where what rules up to index `filled` ask for is there: of what was before a
+    /// change that it had copied, no other tags count.
+    fn tags_by_time(&self, filled: u64) -> SentTags {
+        let is_open = |former: &&FormerTags| !(self.rule.backfill && former.until_index <= filled);
+        let before = self.former.iter().filter(is_open).map(|former| (hlc_of(former.until_ms), former.tags.clone()));
+        SentTags { now: self.rule.tags.clone(), before: before.collect() }
+    }
+
+    /// The rule with other tags, from a log index and time on. What it had to send before stays to be sent; of very
+    /// many changes the oldest are forgotten, with what was made then, once all regions have seen that.
+    fn retagged(mut self, tags: TagScope, (index, now_ms): (u64, u64), seen: u64) -> Result<StandingRule, Refusal> {
+        let tags = std::mem::replace(&mut self.rule.tags, tags);
+        self.former.push(FormerTags { tags, until_index: index, until_ms: now_ms });
+        if self.former.len() > TAG_CHANGES_KEPT_MAX {
+            let FormerTags { until_index, until_ms, .. } = self.former.remove(0);
+            if until_index > seen {
+                let limit = "changes of the tags of a replication rule that a region has not caught up with".to_owned();
+                return Err(Refusal::LimitReached { limit, allowed: TAG_CHANGES_KEPT_MAX as u64 });
+            }
+            (self.since_index, self.since_ms) = (until_index, until_ms);
+        }
+        Ok(self)
+    }
 }
 
 /// All rules of a registry.
@@ -81,9 +135,11 @@ impl RulesRow {
         rules.map(|standing| standing.since_ms).min().map(hlc_of)
     }
 
-    /// Which tags of a repository are sent to a region: all rules that send it there say the same.
-    pub fn tags(&self, name: &RepositoryName, region: &RegionName) -> TagScope {
-        self.sending(name, region).next().map_or(TagScope::ALL, |standing| standing.rule.tags.clone())
+    /// Which tags of a repository are sent to a region, by log index: all rules that send it there say the same, and
+    /// said so since there are two of them. The oldest one tells of what was before.
+    pub fn tags(&self, name: &RepositoryName, region: &RegionName) -> SentTags {
+        let oldest = self.sending(name, region).min_by_key(|standing| standing.since_index);
+        oldest.map_or(SentTags::ALL, StandingRule::tags)
     }
 
     /// Whether anything of a repository may be sent to a region.
@@ -116,27 +172,30 @@ impl RulesRow {
         };
         let since = |standing: &StandingRule| begins(standing, standing.rule.backfill);
         let settings = |standing: &StandingRule| begins(standing, standing.rule.settings);
-        let own = self.sending(name, region).map(since).min()?;
+        let oldest = self.sending(name, region).min_by_key(|standing| since(standing))?;
+        let (own, tags) = (since(oldest), oldest.tags_by_time(filled));
         let others = self.sending(name, region).filter(|standing| standing.rule.transitive).map(since).min();
         let settings = self.sending(name, region).filter(|standing| standing.rule.settings).map(settings).min();
-        Some(Scope { source, destination, since: Since { own, others, settings }, tags: self.tags(name, region) })
+        Some(Scope { source, destination, since: Since { own, others, settings }, tags })
     }
 
-    /// Log index of the youngest rule that has what was before it, or settings, copied to a region; zero if there is
-    /// none.
+    /// Log index of the youngest rule that has what was before it, or settings, copied to a region, or of the last
+    /// change of its tags; zero if there is none.
     pub fn backfill(&self, region: &RegionName) -> u64 {
-        let asking = self.0.iter().filter(|standing| standing.rule.reaches_back() && standing.rule.reaches(region));
-        asking.map(|standing| standing.since_index).max().unwrap_or(0)
+        let reaching = self.0.iter().filter(|standing| standing.rule.reaches(region));
+        reaching.filter_map(StandingRule::asks_since).map(|(index, _)| index).max().unwrap_or(0)
     }
 
     /// What a rule younger than index `filled` has copied to a region of what was before it in a repository; `None` if
     /// none does.
     pub fn fills(&self, name: &RepositoryName, region: &RegionName, filled: u64) -> Option<Fill> {
-        let is_asking = |standing: &&StandingRule| standing.rule.reaches_back() && standing.since_index > filled;
+        let asks = |standing: &StandingRule| standing.asks_since().filter(|(index, _)| *index > filled);
+        let is_asking = |standing: &&StandingRule| asks(standing).is_some();
         let asking = || self.sending(name, region).filter(is_asking);
         let filling = || asking().filter(|standing| standing.rule.backfill);
         // a slot's time may be ahead of the clock; what comes twice does no harm
-        let until = asking().map(|standing| hlc_of(standing.since_ms.saturating_add(CLOCK_AHEAD_MS_MAX))).max()?;
+        let until_ms = asking().filter_map(asks).map(|(_, since_ms)| since_ms).max()?;
+        let until = hlc_of(until_ms.saturating_add(CLOCK_AHEAD_MS_MAX));
         let any = |is_meant: fn(&Rule) -> bool| self.sending(name, region).any(|standing| is_meant(&standing.rule));
         let beginning = |is_so: bool| if is_so { 0 } else { u64::MAX };
         let fills_others = filling().any(|standing| standing.rule.transitive);
@@ -144,7 +203,7 @@ impl RulesRow {
         let own = beginning(filling().next().is_some());
         let others = any(|rule| rule.transitive).then(|| beginning(fills_others));
         let settings = (is_with_settings || fills_others && any(|rule| rule.settings)).then_some(0);
-        Some(Fill { until, since: Since { own, others, settings }, tags: self.tags(name, region) })
+        Some(Fill { until, since: Since { own, others, settings }, tags: self.tags(name, region).now })
     }
 
     /// What a region is sent, as it is told: beginnings of names, none for all, and what it may fetch for a client.
@@ -224,17 +283,30 @@ pub(super) fn check(tables: &impl TablesRead, registry: RegistryId, all: &[Rule]
     Ok(())
 }
 
-/// Rules as they stand when they are set at a log index and a time: one that was there as it is keeps its beginning.
-pub(super) fn stand(before: &RulesRow, all: Vec<Rule>, (since_index, since_ms): (u64, u64)) -> RulesRow {
+/// Rules as they stand when they are set at a log index and a time: one that was there as it is keeps its beginning, and
+/// so does one of which only the tags are others. `seen`: up to which index all regions have applied all changes.
+pub(super) fn stand(
+    before: &RulesRow,
+    all: Vec<Rule>,
+    (since_index, since_ms): (u64, u64),
+    seen: u64,
+) -> Result<RulesRow, Refusal> {
     let stand = |rule: Rule| {
-        let same = before.0.iter().find(|standing| standing.rule == rule).cloned();
-        same.unwrap_or(StandingRule { rule, since_index, since_ms })
+        let found = |is_it: &dyn Fn(&Rule) -> bool| before.0.iter().find(|standing| is_it(&standing.rule)).cloned();
+        if let Some(same) = found(&|standing| *standing == rule) {
+            return Ok(same);
+        }
+        match found(&|standing| standing.is_but_for_tags(&rule)) {
+            Some(other) => other.retagged(rule.tags, (since_index, since_ms), seen),
+            None => Ok(StandingRule { rule, since_index, since_ms, former: Vec::new() }),
+        }
     };
-    RulesRow(all.into_iter().map(stand).collect())
+    all.into_iter().map(stand).collect::<Result<_, _>>().map(RulesRow)
 }
 
-/// Sets all rules of a registry. A rule that was there as it is goes on; one that changed begins anew: a wider filter
-/// does not reach back. Source: ECR `PutReplicationConfiguration`.
+/// Sets all rules of a registry. A rule that was there as it is goes on, and so does one of which only the tags are
+/// others: what was to be sent by both is sent. One that changed in anything else begins anew: a wider filter does not
+/// reach back. Source: ECR `PutReplicationConfiguration`.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct PutReplicationRules {
     /// Whose.
@@ -251,7 +323,8 @@ impl Apply for PutReplicationRules {
     fn apply<T: Tables>(self, context: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
         check(tables, self.registry, &self.rules)?;
         let before = read(tables, self.registry);
-        let row = stand(&before, self.rules, (context.index, context.clock.now_ms));
+        let seen = outbox::seen_by_all(tables, self.registry);
+        let row = stand(&before, self.rules, (context.index, context.clock.now_ms), seen)?;
         if row == before {
             return Ok(Reply::Unchanged);
         }
@@ -269,7 +342,10 @@ mod tests {
     use super::*;
     use crate::decide::replication::rules::Destination;
     use crate::decide::tag_move::TagFilter;
+    use crate::metadata::cursor::NoteDestination;
     use crate::metadata::testing::{World, peer, repository_key};
+    use crate::vocabulary::ids::Lineage;
+    use crate::vocabulary::version::Version;
 
     fn rule(to: &str, filter: &str) -> Rule {
         let registry = RegistryId::DEFAULT;
@@ -353,19 +429,114 @@ mod tests {
         assert!(row.sends(&team, &eu, (world.index + 1, false)) && !row.sends(&team, &eu, (world.index, false)));
         let since = row.scope(&team, &eu, (1, 2), 0).unwrap().since;
         assert!(since.others.is_some_and(|others| others > since.own));
-        // a filter of tags that changes is another rule, and travels with all that is said of it
+        // a filter of tags travels with all that is said of a rule
         let tags = TagScope::new([TagFilter::parse("v*").unwrap()], []).unwrap();
         let some = Rule { backfill: true, tags: tags.clone(), ..rule("eu", "team/") };
         world.ok(put(std::slice::from_ref(&some)));
         let row = read(&world.tables, RegistryId::DEFAULT);
         assert!(row.sends(&team, &eu, (world.index + 1, true)) && !row.sends(&team, &eu, (world.index, true)));
-        assert_eq!((row.tags(&team, &eu), row.tags(&prod, &eu)), (tags.clone(), TagScope::ALL));
-        assert_eq!(row.scope(&team, &eu, (1, 2), 0).unwrap().tags, tags);
+        assert_eq!((row.tags(&team, &eu), row.tags(&prod, &eu)), (tags.clone().into(), SentTags::ALL));
+        assert_eq!(row.scope(&team, &eu, (1, 2), 0).unwrap().tags, tags.clone().into());
         assert_eq!(row.fills(&team, &eu, 0).unwrap().tags, tags);
         assert_eq!(row.sent(&eu)[0].tags, tags);
         assert!(matches!(world.refused(put(&[some, rule("eu", "team/app")])), Refusal::ParameterInvalid { .. }));
         world.ok(put(&[]));
         assert_eq!(read(&world.tables, RegistryId::DEFAULT), RulesRow::default());
         assert!(matches!(world.refused(put(&[rule("here", "team/")])), Refusal::ParameterInvalid { .. }));
+    }
+    fn tags(texts: &[&str]) -> TagScope {
+        TagScope::new(texts.iter().map(|text| TagFilter::parse(text).unwrap()), []).unwrap()
+    }
+
+    // Other tags leave a rule its beginning: what was to be sent is, if both filters let it through, and what is compared
+    // are the same records. A filter that was wrong for a while has lost nothing.
+    #[test]
+    fn other_tags() {
+        let mut world = World::cluster();
+        world.ok(peer(2, "eu"));
+        let with = |texts: &[&str]| Rule { tags: tags(texts), ..rule("eu", "team/") };
+        world.ok(put(&[with(&["v*"])]));
+        let first = world.index;
+        world.pass(1);
+        world.ok(put(&[with(&["v1*", "dev"])]));
+        let (row, second) = (read(&world.tables, RegistryId::DEFAULT), world.index);
+        let (eu, team) = (RegionName::parse("eu").unwrap(), repository_key("team/app", 1).name);
+        assert!(row.sends(&team, &eu, (first + 1, true)) && !row.sends(&team, &eu, (first, true)));
+        const TAGS: [&str; 3] = ["v1", "v2", "dev"];
+        let passing =
+            |row: &RulesRow, at: u64| TAGS.map(|text| row.tags(&team, &eu).passes(&Tag::parse(text).unwrap(), at));
+        assert_eq!(passing(&row, second), [true, false, false]);
+        assert_eq!(passing(&row, second + 1), [true, false, true]);
+        let compared = |row: &RulesRow, filled: u64, hlc: u64| {
+            let (scope, version) =
+                (row.scope(&team, &eu, (1, 2), filled).unwrap(), Version { home_epoch: 0, hlc, region: 1 });
+            TAGS.map(|text| scope.covers_tag(&Tag::parse(text).unwrap(), version))
+        };
+        let (since, until) = (hlc_of(row.0[0].since_ms), hlc_of(row.0[0].former[0].until_ms));
+        assert!(since < until);
+        assert_eq!(compared(&row, 0, since), [false; 3]);
+        assert_eq!(compared(&row, 0, until), [true, false, false]);
+        assert_eq!(compared(&row, 0, until + 1), [true, false, true]);
+
+        world.ok(put(&[with(&["v*"])]));
+        let row = read(&world.tables, RegistryId::DEFAULT);
+        assert_eq!([first + 1, second + 1].map(|at| passing(&row, at)), [[true, true, false], [true, false, false]]);
+        assert_eq!(world.ok(put(&[with(&["v*"])])), Reply::Unchanged);
+        // with anything else in it that is other, it is another rule
+        world.ok(put(&[Rule { deletes: true, ..with(&["dev"]) }]));
+        let row = read(&world.tables, RegistryId::DEFAULT);
+        assert_eq!((row.0[0].since_index, row.0[0].former.len()), (world.index, 0));
+    }
+
+    // With backfill a rule asks anew for what was before when its tags change, and until that is there nothing is
+    // compared that was not to be there; settings alone ask for nothing again.
+    #[test]
+    fn other_tags_with_backfill() {
+        let mut world = World::cluster();
+        world.ok(peer(2, "eu"));
+        let filling = |texts: &[&str]| Rule { backfill: true, tags: tags(texts), ..rule("eu", "team/") };
+        world.ok(put(&[filling(&["v*"])]));
+        let first = world.index;
+        world.ok(put(&[filling(&["v*", "dev"])]));
+        let (row, second) = (read(&world.tables, RegistryId::DEFAULT), world.index);
+        let (eu, team) = (RegionName::parse("eu").unwrap(), repository_key("team/app", 1).name);
+        assert_eq!((row.0[0].since_index, row.backfill(&eu)), (first, second));
+        let fill = row.fills(&team, &eu, first).unwrap();
+        assert_eq!((fill.since.own, fill.tags), (0, tags(&["v*", "dev"])));
+        assert!(fill.until > hlc_of(row.0[0].former[0].until_ms));
+        assert_eq!(row.fills(&team, &eu, second), None);
+        let old = Version { home_epoch: 0, hlc: 5, region: 1 };
+        let compared = |filled: u64| {
+            let scope = row.scope(&team, &eu, (1, 2), filled).unwrap();
+            ["v1", "dev"].map(|text| scope.covers_tag(&Tag::parse(text).unwrap(), old))
+        };
+        assert_eq!([0, first, second].map(compared), [[false, false], [true, false], [true, true]]);
+
+        let with = |texts: &[&str]| Rule { settings: true, tags: tags(texts), ..rule("eu", "team/") };
+        world.ok(put(&[with(&["v*"])]));
+        let third = world.index;
+        world.ok(put(&[with(&["dev"])]));
+        assert_eq!(read(&world.tables, RegistryId::DEFAULT).backfill(&eu), third);
+    }
+
+    // Of very many changes the oldest is forgotten, with what was made then, once the region has that; before, another
+    // one is refused.
+    #[test]
+    fn very_many_changes_of_tags() {
+        let mut world = World::cluster();
+        world.ok(peer(2, "eu"));
+        let with = |number: usize| Rule { tags: tags(&[&format!("v{number}")]), ..rule("eu", "team/") };
+        let mut indexes = Vec::new();
+        for number in 0..=TAG_CHANGES_KEPT_MAX {
+            world.ok(put(&[with(number)]));
+            indexes.push(world.index);
+        }
+        let more = put(&[with(99)]);
+        assert!(matches!(world.refused(more.clone()), Refusal::LimitReached { .. }));
+        world.ok(NoteDestination { number: 2, lineage: Lineage(1), index: indexes[1] });
+        world.ok(more);
+        let standing = read(&world.tables, RegistryId::DEFAULT).0.remove(0);
+        assert_eq!((standing.since_index, standing.former.len()), (indexes[1], TAG_CHANGES_KEPT_MAX));
+        assert_eq!((standing.former[0].until_index, standing.rule), (indexes[2], with(99)));
     }
 }

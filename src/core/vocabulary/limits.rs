@@ -301,6 +301,9 @@ pub const DRY_RUN_BLOBS_MAX: usize = 1_000_000;
 pub const REPLICATION_FILTERS_MAX: usize = 100;
 /// Tags, and indexes, looked at to tell which tags lead to a manifest; what has more counts as led to by all.
 pub const TAGS_ABOVE_MAX: usize = 1000;
+/// Changes of the tags of a replication rule that it goes on with: what was made before them is judged by the tags of
+/// its time.
+pub const TAG_CHANGES_KEPT_MAX: usize = 8;
 /// Other regions that a cluster knows.
 pub const PEERS_MAX: usize = REPLICATION_DESTINATIONS_MAX;
 /// Addresses of one other region.

@@ -6,7 +6,7 @@
 //! them are the quick way to know that there is nothing to judge. Source: consensus-and-faults §6.5.
 
 use super::rank::Rank;
-use super::tags::TagScope;
+use super::tags::SentTags;
 use crate::vocabulary::digest::Digest;
 use crate::vocabulary::tag::Tag;
 use crate::vocabulary::version::Version;
@@ -112,8 +112,8 @@ pub struct Scope {
     pub destination: u16,
     /// Since when.
     pub since: Since,
-    /// Of which tags.
-    pub tags: TagScope,
+    /// Of which tags, by hybrid logical times.
+    pub tags: SentTags,
 }
 
 impl Scope {
@@ -123,7 +123,7 @@ impl Scope {
     pub fn turned(self) -> Scope {
         let Scope { source, destination, since, .. } = self;
         let since = Since { others: None, ..since };
-        Scope { source: destination, destination: source, since, tags: TagScope::ALL }
+        Scope { source: destination, destination: source, since, tags: SentTags::ALL }
     }
 
     /// Whether a record is compared. `is_attached`: of a manifest, that it is attached to another one.
@@ -144,12 +144,12 @@ impl Scope {
     /// Whether a manifest of this presence is compared. Where not all tags are sent, none is for its own sake, but for
     /// one that is attached to another.
     pub fn covers_manifest(&self, presence: Version, is_attached: bool) -> bool {
-        (is_attached || self.tags.is_all()) && self.covers_version(presence)
+        (is_attached || self.tags.passes_manifests(presence.hlc)) && self.covers_version(presence)
     }
 
     /// Whether a tag that was set at this version is compared.
     pub fn covers_tag(&self, tag: &Tag, version: Version) -> bool {
-        self.covers_version(version) && self.tags.passes(tag)
+        self.covers_version(version) && self.tags.passes(tag, version.hlc)
     }
 
     /// Whether what was made at this version is compared, if it is of a kind that is.
@@ -363,6 +363,7 @@ pub fn judge(source: u16, there: &There, here: &Here, deletes_since: Option<u64>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decide::replication::tags::TagScope;
     use crate::decide::tag_move::TagFilter;
 
     fn version(hlc: u64, region: u16) -> Version {
@@ -460,7 +461,7 @@ mod tests {
     #[test]
     fn scopes() {
         let since = Since { own: 10, others: None, settings: None };
-        let scope = Scope { source: 1, destination: 2, since, tags: TagScope::ALL };
+        let scope = Scope { source: 1, destination: 2, since, tags: SentTags::ALL };
         let covers = |scope: &Scope, record: &Record| scope.covers(&Register::Manifest(record.digest), record, false);
         assert!(covers(&scope, &record(b"1", 11, 1)));
         assert!(!covers(&scope, &record(b"1", 10, 1)) && !covers(&scope, &record(b"1", 11, 3)));
@@ -486,7 +487,7 @@ mod tests {
     fn scopes_of_some_tags() {
         let since = Since { own: 10, others: None, settings: Some(0) };
         let tags = TagScope::new([TagFilter::parse("v*").unwrap()], [TagFilter::parse("*-rc*").unwrap()]).unwrap();
-        let scope = Scope { source: 1, destination: 2, since, tags };
+        let scope = Scope { source: 1, destination: 2, since, tags: tags.into() };
         let (new, old, theirs) = (record(b"1", 11, 1), record(b"1", 10, 1), record(b"1", 11, 2));
         let manifest = Register::Manifest(new.digest);
         let tag = |text: &str| Register::Tag(Tag::parse(text).unwrap());
@@ -497,6 +498,13 @@ mod tests {
         let signature = tag(&format!("sha256-{}.sig", "0".repeat(64)));
         assert!(scope.covers(&signature, &new, false) && !scope.covers(&signature, &old, false));
         assert!(scope.covers(&Register::Settings, &old, false));
+        // of what was made before a filter counted, that one's too; what is attached goes by neither
+        let before = vec![(20, scope.tags.now.clone())];
+        let changed = Scope { tags: SentTags { now: TagScope::ALL, before }, ..scope.clone() };
+        let late = record(b"1", 21, 1);
+        assert!(!changed.covers(&tag("dev"), &new, false) && changed.covers(&tag("dev"), &late, false));
+        assert!(!changed.covers(&manifest, &new, false) && changed.covers(&manifest, &late, false));
+        assert!(changed.covers(&manifest, &new, true) && changed.covers(&tag("v1"), &new, false));
         let turned = scope.turned();
         assert!(turned.covers(&tag("dev"), &theirs, false) && turned.covers(&manifest, &theirs, false));
     }

@@ -119,6 +119,11 @@ impl Rule {
         covers(&self.filters, name) && self.reaches(region)
     }
 
+    /// Whether it is the same as another one, or would be with that one's tags.
+    pub fn is_but_for_tags(&self, other: &Rule) -> bool {
+        Rule { tags: other.tags.clone(), ..self.clone() } == *other
+    }
+
     /// Whether it has anything copied that there was before it.
     pub fn reaches_back(&self) -> bool {
         self.backfill || self.settings

@@ -70,6 +70,48 @@ fn some(filters: impl IntoIterator<Item = TagFilter>) -> Result<Option<TagFilter
     (!filters.is_empty()).then(|| TagFilters::new(filters)).transpose()
 }
 
+/// Tags that a rule sends, which may have sent others before. What was made while it had another filter is sent if that
+/// one lets it through, and the one of now does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SentTags {
+    /// Those of now.
+    pub now: TagScope,
+    /// Those of before, the oldest first, and up to when each counted: hybrid logical times where records are compared,
+    /// indexes of the log where changes are sent.
+    pub before: Vec<(u64, TagScope)>,
+}
+
+impl SentTags {
+    /// All tags, and all manifests, and never any others.
+    pub const ALL: SentTags = SentTags { now: TagScope::ALL, before: Vec::new() };
+
+    /// Whether manifests are sent for their own sake, whenever they were made.
+    pub fn is_all(&self) -> bool {
+        self.now.is_all() && self.before.iter().all(|(_, tags)| tags.is_all())
+    }
+
+    /// Whether a tag is sent that was set, or deleted, then.
+    pub fn passes(&self, tag: &Tag, at: u64) -> bool {
+        self.now.passes(tag) && self.of(at).passes(tag)
+    }
+
+    /// Whether a manifest that was put then is sent for its own sake.
+    pub fn passes_manifests(&self, at: u64) -> bool {
+        self.now.is_all() && self.of(at).is_all()
+    }
+
+    /// What counted then.
+    fn of(&self, at: u64) -> &TagScope {
+        self.before.iter().find(|(until, _)| at <= *until).map_or(&self.now, |(_, tags)| tags)
+    }
+}
+
+impl From<TagScope> for SentTags {
+    fn from(now: TagScope) -> SentTags {
+        SentTags { now, before: Vec::new() }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,5 +166,24 @@ mod tests {
         assert_eq!(scope(&["b", "a", "b"], &["c", "c"]), scope(&["a", "b"], &["c"]));
         assert_eq!(scope(&["b", "a", "b"], &[]).include().count(), 2);
         assert_eq!(TagScope::new(filters(&["a"; TAG_FILTERS_MAX + 1]), []), Err(TagFilterError::Count));
+    }
+
+    // What is of a time of another filter has to pass both; what is newer goes by the one of now alone.
+    #[test]
+    fn filters_of_before() {
+        let tag = |text: &str| Tag::parse(text).unwrap();
+        let before = vec![(10, scope(&["v*"], &[])), (20, scope(&["dev"], &[]))];
+        let sent = SentTags { now: scope(&["v*", "dev"], &["*-rc*"]), before };
+        let passing = |at: u64| ["v1", "dev", "v1-rc1"].map(|text| sent.passes(&tag(text), at));
+        assert_eq!([1, 10].map(passing), [[true, false, false]; 2]);
+        assert_eq!([11, 20].map(passing), [[false, true, false]; 2]);
+        assert_eq!(passing(21), [true, true, false]);
+        assert!(![10, 20, 21].iter().any(|at| sent.passes_manifests(*at)) && !sent.is_all());
+        let freed = SentTags { now: TagScope::ALL, before: vec![(10, scope(&["v*"], &[]))] };
+        assert_eq!([10, 11].map(|at| freed.passes_manifests(at)), [false, true]);
+        assert!(freed.passes(&tag("dev"), 11) && !freed.passes(&tag("dev"), 10) && !freed.is_all());
+        let bound = SentTags { now: scope(&["v*"], &[]), before: vec![(10, TagScope::ALL)] };
+        assert!(bound.passes(&tag("v1"), 1) && !bound.passes_manifests(1) && !bound.is_all());
+        assert!(SentTags::ALL.is_all() && SentTags::from(TagScope::ALL) == SentTags::ALL);
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use registry_core::decide::replication::compare::{Register, Scope, Since, Verdict, judge};
-use registry_core::decide::replication::tags::TagScope;
+use registry_core::decide::replication::tags::{SentTags, TagScope};
 use registry_core::decide::tag_move::{Mutability, TagFilter};
 use registry_core::metadata::cluster::{FEATURE_LEVEL, InitCluster};
 use registry_core::metadata::command::Command;
@@ -90,9 +90,12 @@ impl Region {
         let range = (self.told, self.world.index);
         self.told = self.world.index;
         let page = outbox::read(&self.world.tables, self.repository.slot(), range, None, usize::MAX);
-        let all = page.events.into_iter().map(|Event { row, .. }| row.change);
-        let own = all.filter(|change| change.version().region == self.number);
-        own.filter(|change| outbox::passes(&self.world.tables, &self.repository, &self.sent, change)).collect()
+        let sent = SentTags::from(self.sent.clone());
+        let is_sent = |Event { index, row, .. }: &Event| {
+            let passes = || outbox::passes(&self.world.tables, &self.repository, &sent, (*index, &row.change));
+            row.change.version().region == self.number && passes()
+        };
+        page.events.into_iter().filter(is_sent).map(|event| event.row.change).collect()
     }
 
     /// Applies what it was told; a manifest comes before a tag that names it, as a transfer does it.
@@ -151,7 +154,8 @@ fn settle(regions: &mut [Region; 2]) {
 /// Why each register of one region that the other has a record of is there as it is; and whether their sums are equal.
 fn compare(source: &Region, destination: &Region) -> (Vec<Verdict>, bool) {
     let since = Since { settings: Some(0), ..Since::default() };
-    let scope = Scope { source: source.number, destination: destination.number, since, tags: source.sent.clone() };
+    let tags = source.sent.clone().into();
+    let scope = Scope { source: source.number, destination: destination.number, since, tags };
     let all = |region: &Region| register::page(&region.world.tables, &region.repository, &scope, None, usize::MAX).0;
     let (sent, taken) = (all(source), all(destination));
     let targets = sent.iter().map(|(register, record)| (register, Some(record.digest)));
