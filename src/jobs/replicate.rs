@@ -7,7 +7,7 @@ use registry_core::metadata::keys::{SLOTS, Slot};
 use registry_core::metadata::parked::ParkedId;
 use registry_core::metadata::{clock, outbox};
 use registry_core::vocabulary::ids::RegistryId;
-use registry_core::vocabulary::{Digest, RepositoryName};
+use registry_core::vocabulary::{Digest, Refusal, RepositoryName};
 use tokio::sync::watch;
 
 use super::driver::{Reconciler, Step, StepFuture};
@@ -41,7 +41,7 @@ impl Links {
     }
 
     /// What has become of an image in the regions that rules send it to; `None` if there is no such image here.
-    pub async fn image(&self, name: &RepositoryName, digest: &Digest) -> Option<Vec<ImageStatus>> {
+    pub async fn image(&self, name: &RepositoryName, digest: &Digest) -> Result<Option<Vec<ImageStatus>>, Refusal> {
         self.0.image(name, digest).await
     }
 

@@ -5,10 +5,13 @@
 
 use std::time::Duration;
 
+use registry_core::decide::replication::compare::Scope;
+use registry_core::metadata::tables::TablesRead;
 use registry_core::metadata::{above, cluster, manifest, peer, replication_rules, repository};
 use registry_core::vocabulary::ids::RegistryId;
+use registry_core::vocabulary::limits::RETRY_AFTER_MS;
 use registry_core::vocabulary::names::RegionName;
-use registry_core::vocabulary::{Digest, RepositoryName};
+use registry_core::vocabulary::{Digest, Refusal, RepositoryName};
 
 use super::Replication;
 use super::wire::proto::arrival_reply::State;
@@ -47,34 +50,42 @@ struct Sent {
     number: Option<u16>,
 }
 
+/// The regions that rules send an image to; `None` if there is no such image here.
+fn sent(tables: &impl TablesRead, name: &RepositoryName, digest: &Digest) -> Option<Vec<Sent>> {
+    let (key, _) = repository::find(tables, RegistryId::DEFAULT, name)?;
+    let row = manifest::read(tables, &key, digest)?;
+    let own = cluster::region_number(tables);
+    let rules = replication_rules::read(tables, RegistryId::DEFAULT);
+    let destinations = rules.0.iter().flat_map(|standing| &standing.rule.destinations);
+    let mut regions: Vec<RegionName> = destinations.map(|to| to.region.clone()).collect();
+    regions.sort_unstable();
+    regions.dedup();
+    let scope = |region: RegionName| {
+        let number = peer::named(tables, &region).map(|(number, _)| number);
+        // whether what was before a rule has arrived is for the region to say
+        let scope = rules.scope(name, &region, (own, number.unwrap_or(own)), u64::MAX)?;
+        Some((Sent { region, number }, scope))
+    };
+    let scopes: Vec<(Sent, Scope)> = regions.into_iter().filter_map(scope).collect();
+    // without a filter the row tells it
+    let is_filtered = scopes.iter().any(|(_, scope)| !scope.tags.is_all());
+    let above = is_filtered.then(|| above::read(tables, &key, digest)).unwrap_or_default();
+    let is_sent = scopes.into_iter().filter(|(_, scope)| above.are_in(scope, &row));
+    Some(is_sent.map(|(sent, _)| sent).collect())
+}
+
 impl Replication {
     /// What has become of an image, region by region; `None` if there is no such image here. One that came from another
     /// region, that was pushed before the rule, or that only tags lead to which a rule leaves out, is sent nowhere
     /// unless a rule says so.
-    pub async fn image(&self, name: &RepositoryName, digest: &Digest) -> Option<Vec<ImageStatus>> {
-        let sent = self.image_sent(name, digest)?;
+    pub async fn image(&self, name: &RepositoryName, digest: &Digest) -> Result<Option<Vec<ImageStatus>>, Refusal> {
+        let (metadata, of, which) = (self.0.metadata.clone(), name.clone(), *digest);
+        // the tags that lead to it may be many
+        let looked = tokio::task::spawn_blocking(move || metadata.peek(|view| sent(view, &of, &which))).await;
+        let looked = looked.map_err(|_| Refusal::Unavailable { retry_after_ms: RETRY_AFTER_MS })?;
+        let Some(sent) = looked else { return Ok(None) };
         let asked = sent.into_iter().map(|sent| self.image_in(sent, name, digest));
-        Some(futures_util::future::join_all(asked).await)
-    }
-
-    fn image_sent(&self, name: &RepositoryName, digest: &Digest) -> Option<Vec<Sent>> {
-        self.0.metadata.peek(|view| {
-            let (key, _) = repository::find(view, RegistryId::DEFAULT, name)?;
-            let (row, above) = (manifest::read(view, &key, digest)?, above::read(view, &key, digest));
-            let own = cluster::region_number(view);
-            let rules = replication_rules::read(view, RegistryId::DEFAULT);
-            let destinations = rules.0.iter().flat_map(|standing| &standing.rule.destinations);
-            let mut regions: Vec<RegionName> = destinations.map(|to| to.region.clone()).collect();
-            regions.sort_unstable();
-            regions.dedup();
-            let sent = |region: RegionName| {
-                let number = peer::named(view, &region).map(|(number, _)| number);
-                // whether what was before a rule has arrived is for the region to say
-                let scope = rules.scope(name, &region, (own, number.unwrap_or(own)), u64::MAX)?;
-                above.are_in(&scope, &row).then_some(Sent { region, number })
-            };
-            Some(regions.into_iter().filter_map(sent).collect())
-        })
+        Ok(Some(futures_util::future::join_all(asked).await))
     }
 
     async fn image_in(&self, sent: Sent, name: &RepositoryName, digest: &Digest) -> ImageStatus {

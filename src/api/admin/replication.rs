@@ -138,7 +138,7 @@ pub(super) async fn image(
     let admin = exchange.admin();
     let found = admin.registry.stat_manifest(&permit, &parsed, Consistency::Linearizable).await?;
     let digest = found.value.digest;
-    let statuses = admin.links.image(&name, &digest).await;
+    let statuses = admin.links.image(&name, &digest).await?;
     let statuses = statuses.ok_or(Refusal::ManifestUnknown { reference: Reference::Digest(digest) })?;
     let document = ImageDocument {
         repository_name: name.to_string(),

@@ -11,7 +11,7 @@ use super::tables::TablesRead;
 use super::tag;
 use crate::decide::replication::compare::Scope;
 use crate::vocabulary::digest::Digest;
-use crate::vocabulary::limits::TAGS_ABOVE_MAX;
+use crate::vocabulary::limits::{REFERENCES_ABOVE_MAX, TAGS_ABOVE_MAX};
 use crate::vocabulary::tag::Tag;
 use crate::vocabulary::version::Version;
 
@@ -36,18 +36,21 @@ impl TagsAbove {
     }
 }
 
-/// The tags that lead to a manifest. Looks at [`TAGS_ABOVE_MAX`] tags and as many indexes at most.
+/// The tags that lead to a manifest. Looks at [`TAGS_ABOVE_MAX`] tags at most, and follows
+/// [`REFERENCES_ABOVE_MAX`] references up from it.
 pub fn read(tables: &impl TablesRead, repository: &RepositoryKey, digest: &Digest) -> TagsAbove {
     let mut above = TagsAbove::default();
     let (mut open, mut seen) = (vec![*digest], BTreeSet::from([*digest]));
+    let mut references_left = REFERENCES_ABOVE_MAX;
     while let Some(digest) = open.pop() {
         let room = TAGS_ABOVE_MAX - above.tags.len();
         let names = tag::of_manifest(tables, repository, &digest, room + 1);
-        let parents = manifest::parents(tables, repository, &digest, TAGS_ABOVE_MAX);
-        above.is_cut = names.len() > room || seen.len() + parents.len() > TAGS_ABOVE_MAX;
+        let parents = manifest::parents(tables, repository, &digest, references_left + 1);
+        above.is_cut = names.len() > room || parents.len() > references_left;
         if above.is_cut {
             return above;
         }
+        references_left -= parents.len();
         let set = |tag: Tag| tag::read(tables, repository, &tag).map(|row| (tag, row.version));
         above.tags.extend(names.into_iter().filter_map(set));
         open.extend(parents.into_iter().filter(|parent| seen.insert(*parent)));
@@ -126,6 +129,27 @@ mod tests {
         assert!(is_cut(&world, &repository));
         assert!(is_sent(&world, &repository, &scope("v*"), b"child"));
         assert!(!is_sent(&world, &repository, &scope("v*"), b"index"));
+    }
+
+    // Indexes that all name each other's children are looked at once each, and all they name counts: what is read stays
+    // bounded however they are woven.
+    #[test]
+    fn woven_indexes() {
+        // each index names all those of the level below: WIDTH² references between two levels
+        const WIDTH: usize = 30;
+        let levels = REFERENCES_ABOVE_MAX / (WIDTH * WIDTH) + 1;
+        let (mut world, repository) = world();
+        let names = |level: usize| (0..WIDTH).map(|at| format!("{level}.{at}").into_bytes()).collect::<Vec<_>>();
+        put(&mut world, &repository, b"child", &[], &[]);
+        names(0).iter().for_each(|bytes| put(&mut world, &repository, bytes, &[], &[b"child"]));
+        for level in 1..=levels {
+            let below = names(level - 1);
+            let below: Vec<&[u8]> = below.iter().map(Vec::as_slice).collect();
+            assert!(!is_cut(&world, &repository), "level {level}");
+            names(level).iter().for_each(|bytes| put(&mut world, &repository, bytes, &[], &below));
+        }
+        assert!(is_cut(&world, &repository), "{levels} levels above the first one");
+        assert!(is_sent(&world, &repository, &scope("v*"), b"child"));
     }
 
     fn is_cut(world: &World, repository: &RepositoryKey) -> bool {

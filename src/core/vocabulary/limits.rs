@@ -299,8 +299,10 @@ pub const DRY_RUN_LISTED_MAX: usize = 1000;
 pub const DRY_RUN_BLOBS_MAX: usize = 1_000_000;
 /// Filters of one rule.
 pub const REPLICATION_FILTERS_MAX: usize = 100;
-/// Tags, and indexes, looked at to tell which tags lead to a manifest; what has more counts as led to by all.
+/// Tags looked at to tell which tags lead to a manifest; what has more counts as led to by all.
 pub const TAGS_ABOVE_MAX: usize = 1000;
+/// References followed upwards for that, from a manifest to the indexes that name it; with more it is the same.
+pub const REFERENCES_ABOVE_MAX: usize = 2000;
 /// Changes of the tags of a replication rule that it goes on with: what was made before them is judged by the tags of
 /// its time.
 pub const TAG_CHANGES_KEPT_MAX: usize = 8;
