@@ -420,7 +420,7 @@ fn guest_links(auth: &Auth) -> replication::GuestLinks {
     let auth = auth.clone();
     Arc::new(move |region: &RegionName, visit: &Visit, received: &Received| {
         let Visit { repository: name, digest, client, back, right } = visit.clone();
-        let guest = Some(Guest { region: region.clone(), right });
+        let guest = Some(Guest { region: region.clone(), repository: name.clone(), right });
         let link = Link { repository: received.repository, digest, node: received.node, client, back, guest };
         auth.guest_link(&name, link)
     })

@@ -47,6 +47,8 @@ pub struct Link {
 pub struct Guest {
     /// Which region vouched for it.
     pub region: RegionName,
+    /// The repository, by the name that it has in both regions.
+    pub repository: RepositoryName,
     /// The link of that region by which it is served where it was before; empty if there is none.
     pub right: String,
 }
@@ -102,8 +104,8 @@ pub enum NoLink {
     Expired(Link),
     /// It holds for nobody: not made here, changed, or its owner is gone.
     Foreign,
-    /// That can't be told now.
-    Unavailable,
+    /// Whether it holds can't be told now; if it was made here, this is what it says.
+    Unavailable(Option<Link>),
 }
 
 impl Auth {
@@ -207,8 +209,16 @@ impl Auth {
         evidence: &Evidence<'_>,
         freshness: Freshness,
     ) -> Result<(Follower, Link), NoLink> {
-        self.0.state.ready(freshness).await.map_err(|_| NoLink::Unavailable)?;
+        if self.0.state.ready(freshness).await.is_err() {
+            return Err(NoLink::Unavailable(self.made_here(text)));
+        }
         let found = self.0.state.peek(|tables, revision| self.follow_in(&tables, revision, text, evidence));
-        found.unwrap_or(Err(NoLink::Unavailable))
+        found.unwrap_or(Err(NoLink::Unavailable(None)))
+    }
+
+    /// What a link says that was made here, whatever has become of its owner. It gives no right: it tells the way back.
+    fn made_here(&self, text: &str) -> Option<Link> {
+        let identities = self.0.state.peek(|tables, revision| self.0.latest.at(&tables, revision.lineage))?;
+        identities.links.open(text).map(|opened| opened.link)
     }
 }

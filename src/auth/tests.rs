@@ -221,6 +221,11 @@ async fn a26_links() {
     assert!(!may(&follow(&text).await.unwrap().0, Action::Pull, "team/app"));
     house.auth.set_user_enabled(&house.root().await, "ann", false).await.unwrap();
     assert_eq!(follow(&text).await.err(), Some(NoLink::Foreign));
+    // without a quorum that is not known; what was made here tells the way back all the same
+    house.memory().quorum(false);
+    assert_eq!(follow(&text).await.err(), Some(NoLink::Unavailable(Some(link.clone()))));
+    assert_eq!(follow(&format!("{text}A")).await.err(), Some(NoLink::Unavailable(None)));
+    house.memory().quorum(true);
     house.clock.advance(LINK_LIFETIME_MS);
     assert_eq!(follow(&text).await.err(), Some(NoLink::Expired(link)));
     let operator = house.auth.operator("ann", &evidence(&nothing)).await.unwrap();
@@ -239,7 +244,7 @@ async fn a26_links_of_guests() {
     change(CreateRepository { key: key.clone(), settings: Default::default(), must_be_new: true }.into()).await;
     change(sends_all("eu").into()).await;
 
-    let guest = Guest { region: eu.clone(), right: "their-link".to_owned() };
+    let guest = Guest { region: eu.clone(), repository: name.clone(), right: "their-link".to_owned() };
     let (digest, back) = (Digest::sha256(b"x"), "https://there".to_owned());
     let link = Link { repository: key.id, digest, node: NodeId(2), client: HERE, back, guest: Some(guest) };
     let text = house.auth.guest_link(&name, link.clone()).unwrap();

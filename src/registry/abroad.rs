@@ -16,6 +16,7 @@ use registry_core::vocabulary::network::{is_as_safe, is_origin};
 use registry_core::vocabulary::{Digest, RepositoryName};
 
 use super::blobs::source;
+use super::nearest::is_same_origin;
 use super::{Consistency, Registry};
 
 /// A client that is to be served a blob by its own region.
@@ -62,7 +63,7 @@ pub fn is_link(text: &str) -> bool {
 /// Whether a client that comes back by `back` may be sent where a region says. It never is sent to where it is, to
 /// anything but a host with a link for it, or from https to http.
 fn is_sound(Located { address, link }: &Located, back: &str) -> bool {
-    is_origin(address) && address != back && is_as_safe(back, address) && is_link(link)
+    is_origin(address) && !is_same_origin(address, back) && is_as_safe(back, address) && is_link(link)
 }
 
 impl Registry {
@@ -83,11 +84,17 @@ impl Registry {
             return Err(Declined::NoAddress);
         }
         let located = elsewhere.locate(region, visit).await?;
-        if !is_sound(&located, &back) {
+        // no node of this region knows what to do with a link of another one
+        if !is_sound(&located, &back) || self.is_own_address(&located.address) {
             tracing::warn!(%region, "a region sends its clients where they can't go");
             return Err(Declined::NoAddress);
         }
         Ok(located)
+    }
+
+    /// Whether a region is known, and not one that this region has taken over from.
+    pub fn is_linked(&self, region: &RegionName) -> bool {
+        self.metadata().peek(|view| shared::region(view, region).is_some())
     }
 
     /// Where this region serves a client that another one sends, if that one, and so its clients, may have the blob.
@@ -106,9 +113,15 @@ impl Registry {
             let row = row.filter(|row| row.state == BlobState::Present).ok_or(Declined::NoCopy)?;
             Ok((key.id, row))
         })?;
+        // a way back that leads here is none: the other region's link is no good here
+        if self.is_own_address(back) {
+            return Err(Declined::NoAddress);
+        }
         let candidates = self.candidates(&source(digest, row), None).await;
         let zone = self.zone_of(*client);
-        let way = |node: NodeId| self.address_of(node, *client).filter(|address| is_as_safe(back, address));
+        // both ways have to be as safe as each other, or a client could not be sent back
+        let is_alike = |address: &String| is_as_safe(back, address) && is_as_safe(address, back);
+        let way = |node: NodeId| self.address_of(node, *client).filter(is_alike);
         let node = nearest::receive(zone.as_ref(), &candidates, |node| way(node).is_some())?;
         let address = way(node).ok_or(Declined::NoAddress)?;
         Ok(Received { repository, node, address })
@@ -129,6 +142,7 @@ mod tests {
         let long = "A".repeat(LINK_BYTES_MAX + 1);
         for (address, link) in [
             (back, "A"),
+            ("https://EU.example.com:443", "A"),
             ("http://us.example.com", "A"),
             ("https://us.example.com/v2/", "A"),
             ("https://us.example.com?a=", "A"),

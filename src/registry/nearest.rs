@@ -77,6 +77,16 @@ impl Places {
     }
 }
 
+/// Whether two origins are the same one to a client: neither case nor the scheme's own port makes a difference.
+pub(super) fn is_same_origin(one: &str, other: &str) -> bool {
+    let plain = |origin: &str| {
+        let origin = origin.to_ascii_lowercase();
+        let port = if origin.starts_with("https://") { ":443" } else { ":80" };
+        origin.strip_suffix(port).unwrap_or(&origin).to_owned()
+    };
+    plain(one) == plain(other)
+}
+
 impl Registry {
     /// What is said about places now.
     fn places(&self) -> Arc<Places> {
@@ -169,6 +179,16 @@ impl Registry {
         self.metadata().peek(|view| node::read(view, own)).map(|row| row.public_url)
     }
 
+    /// Whether clients come to this region by an address: to one of its nodes, or to any that has that name.
+    pub(super) fn is_own_address(&self, origin: &str) -> bool {
+        let is_it = |url: &str| is_same_origin(url, origin);
+        let directory = self.transfer().directory();
+        self.places().addresses.iter().any(|(_, _, url)| is_it(url))
+            || self.metadata().peek(|view| {
+                directory.nodes().any(|seat| node::read(view, seat.id).is_some_and(|row| is_it(&row.public_url)))
+            })
+    }
+
     /// Whether a permit's repository is this one; a no is confirmed before it is given.
     pub async fn is_repository(&self, permit: &Permit, id: RepositoryId) -> Result<bool, Refusal> {
         let look = || self.repository_id(permit) == Some(id);
@@ -194,6 +214,26 @@ mod tests {
     use registry_core::metadata::places::{AddressRow, PlaceRow};
 
     use super::*;
+
+    // What leads a client to the same place is the same, however it is written.
+    #[test]
+    fn same_origins() {
+        for (one, other) in [
+            ("https://eu.example.com", "https://eu.example.com"),
+            ("https://eu.example.com", "https://EU.Example.com:443"),
+            ("http://10.0.0.1:80", "http://10.0.0.1"),
+        ] {
+            assert!(is_same_origin(one, other) && is_same_origin(other, one), "{one} {other}");
+        }
+        for (one, other) in [
+            ("https://eu.example.com", "http://eu.example.com"),
+            ("https://eu.example.com", "https://us.example.com"),
+            ("https://eu.example.com:80", "https://eu.example.com"),
+            ("http://10.0.0.1:443", "http://10.0.0.1"),
+        ] {
+            assert!(!is_same_origin(one, other), "{one} {other}");
+        }
+    }
 
     // The network that says most of an address counts; other regions have zones of their own.
     #[test]

@@ -54,15 +54,9 @@ pub(super) async fn head(exchange: &Exchange<'_>, name: &str, text: &str) -> Res
 pub(super) async fn get(exchange: &Exchange<'_>, name: &str, text: &str) -> Result<Response<Body>, Failure> {
     let link = exchange.query().one(nearest::LINK)?;
     if let Some(link) = link.as_deref().filter(|link| *link != nearest::NONE) {
-        return match nearest::follow(exchange, name, text, link).await? {
-            Followed::Here(found, digest) => {
-                let mut response = whole_or_part(exchange, found, &digest).await?;
-                // there is a right in its address
-                response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
-                Ok(response)
-            }
-            Followed::Back(response) => Ok(response),
-        };
+        let answered = follow(exchange, name, text, link).await;
+        nearest::count(&answered);
+        return answered;
     }
     let (caller, permit) = exchange.permit(exchange.freshness(true)?, Action::Pull, "blob.get", name).await?;
     let digest = exchange::digest(text)?;
@@ -75,6 +69,24 @@ pub(super) async fn get(exchange: &Exchange<'_>, name: &str, text: &str) -> Resu
         return Ok(response);
     }
     whole_or_part(exchange, found, &digest).await
+}
+
+/// The blob for who was sent here.
+async fn follow(exchange: &Exchange<'_>, name: &str, text: &str, link: &str) -> Result<Response<Body>, Failure> {
+    let (found, back) = match nearest::follow(exchange, name, text, link).await? {
+        Followed::Here(found, back) => (found, back),
+        Followed::Back(location) => return Ok(nearest::to(location)),
+    };
+    let digest = found.value.info.digest;
+    match (whole_or_part(exchange, found, &digest).await, back) {
+        (Ok(mut response), _) => {
+            // there is a right in its address
+            response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
+            Ok(response)
+        }
+        (Err(_), Some(location)) => Ok(nearest::to(location)),
+        (Err(failure), None) => Err(failure),
+    }
 }
 
 async fn whole_or_part(

@@ -5,6 +5,8 @@
 //! uploads, for which clients would have to show their credential again. Where a client is, its address says, after the
 //! trusted-proxy rule, and no header of its own (T20).
 
+use std::time::Instant;
+
 use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, HeaderValue, LOCATION, USER_AGENT};
 use axum::http::{HeaderMap, Response, StatusCode};
@@ -19,7 +21,7 @@ use registry_core::vocabulary::{Digest, Refusal, RepositoryName};
 use super::answer;
 use super::error::Failure;
 use super::exchange::{self, Exchange};
-use crate::auth::{Action, Caller, Follower, Link, NoLink, audit};
+use crate::auth::{Action, Caller, Follower, Guest, Link, NoLink, audit};
 use crate::registry::{At, BlobContent, Visit};
 
 /// The query parameter that a link travels in.
@@ -38,7 +40,7 @@ fn is_served_through(headers: &HeaderMap) -> bool {
 }
 
 /// A redirect; what it says holds for a minute and for one client.
-fn to(location: String) -> Response<Body> {
+pub(super) fn to(location: String) -> Response<Body> {
     let mut response = answer::empty(StatusCode::TEMPORARY_REDIRECT);
     let headers = response.headers_mut();
     headers.insert(LOCATION, answer::value(location));
@@ -62,6 +64,7 @@ pub(super) async fn redirect(
         metrics::counter!("portolan_nearest_decisions_total", "reason" => "client").increment(1);
         return None;
     }
+    let began = Instant::now();
     let nearest = registry.nearest(client, content).await;
     let digest = &content.info.digest;
     let (location, reason) = match nearest.choice {
@@ -76,6 +79,8 @@ pub(super) async fn redirect(
             Err(declined) => (None, declined.as_str()),
         },
     };
+    let asked = if nearest.choice == Choice::Region { "region" } else { "node" };
+    metrics::histogram!("portolan_nearest_decision_seconds", "asked" => asked).record(began.elapsed().as_secs_f64());
     metrics::counter!("portolan_nearest_decisions_total", "reason" => reason).increment(1);
     location.map(to)
 }
@@ -115,61 +120,108 @@ async fn abroad(
     Ok(format!("{}{}?{LINK}={}", located.address, path(&permit.repository, digest), located.link))
 }
 
-/// What becomes of a client that was sent here.
-pub(super) enum Followed {
-    /// It is served.
-    Here(At<BlobContent>, Digest),
-    /// It came too late, and is sent back.
-    Back(Response<Body>),
+/// Counts what became of a client that was sent here.
+pub(super) fn count(answered: &Result<Response<Body>, Failure>) {
+    let result = match answered {
+        Ok(response) if response.status() == StatusCode::TEMPORARY_REDIRECT => "back",
+        Ok(_) => "served",
+        Err(_) => "refused",
+    };
+    metrics::counter!("portolan_nearest_links_total", "result" => result).increment(1);
 }
 
-/// Looks at a link: it must be of this path and this node, and who follows it must be allowed to, now and here.
+/// What becomes of a client that was sent here.
+pub(super) enum Followed {
+    /// It is served; where it goes if that fails.
+    Here(At<BlobContent>, Option<String>),
+    /// It goes back to where it was.
+    Back(String),
+}
+
+fn denied() -> Failure {
+    Refusal::Denied { detail: "the link is not for this, or not any more".to_owned() }.into()
+}
+
+fn unavailable() -> Failure {
+    Refusal::Unavailable { retry_after_ms: RETRY_AFTER_MS }.into()
+}
+
+/// Looks at a link: it must be of this path and this node, and who follows it must be allowed to, now and here. Who
+/// can't be served by a link that is good is sent back, if it came from another node or region: it was served there.
 pub(super) async fn follow(exchange: &Exchange<'_>, name: &str, text: &str, sealed: &str) -> Result<Followed, Failure> {
-    let denied = || Failure::from(Refusal::Denied { detail: "the link is not for this, or not any more".to_owned() });
     let name = RepositoryName::parse(name).map_err(|_| denied())?;
     let digest = exchange::digest(text)?;
-    let sent_back = |link: &Link, right: &str| {
-        let back = format!("{}{}?{LINK}={right}", link.back, path(&name, &digest));
-        is_as_safe(&exchange.info.origin(), &link.back).then(|| Followed::Back(to(back)))
-    };
-    let (follower, link) = match exchange.auth().follow(sealed, &exchange.evidence()).await {
-        Ok(followed) => followed,
-        Err(NoLink::Expired(link)) if link.digest == digest => return sent_back(&link, NONE).ok_or_else(denied),
-        Err(NoLink::Expired(_) | NoLink::Foreign) => return Err(denied()),
-        Err(NoLink::Unavailable) => return Err(Refusal::Unavailable { retry_after_ms: RETRY_AFTER_MS }.into()),
-    };
-    exchange.info.note_principal(&follower.name());
     let registry = exchange.registry();
-    let permit = match let_in(exchange, &follower, &name, &link).await {
-        Err(Failure::Refusal(refusal @ Refusal::Unavailable { .. })) => return Err(refusal.into()),
-        permit => permit.map_err(|_| denied())?,
+    let followed = exchange.auth().follow(sealed, &exchange.evidence()).await;
+    let link = match &followed {
+        Ok((_, link)) | Err(NoLink::Expired(link) | NoLink::Unavailable(Some(link))) => link,
+        Err(NoLink::Foreign) => return Err(denied()),
+        Err(NoLink::Unavailable(None)) => return Err(unavailable()),
     };
     // where the client was before the link holds as well: for one that has another address elsewhere and comes back
     let is_back = link.guest.is_none() && registry.own_address(link.client).as_ref() == Some(&link.back);
-    let is_here = link.digest == digest && (is_back || link.node == registry.node());
-    if !is_here || !registry.is_repository(&permit, link.repository).await? {
+    let is_for = link.guest.as_ref().is_none_or(|guest| guest.repository == name);
+    if !is_for || link.digest != digest || !(is_back || link.node == registry.node()) {
         return Err(denied());
     }
     // many clients don't show their credential again where they are sent back to, so that the link goes with them, or
-    // that of the region they come from; one that it was not made for has to
+    // that of the region they come from, which judges it anew; one that it does not hold for any more has to
     let right: &str = match &link.guest {
         Some(guest) if guest.right.is_empty() => NONE,
         Some(guest) => &guest.right,
-        None if is_back => NONE,
+        None if is_back || matches!(followed, Err(NoLink::Expired(_))) => NONE,
         None => sealed,
     };
-    if link.client != exchange.info.client() {
-        return sent_back(&link, right).ok_or_else(denied);
-    }
-    let found = match &link.guest {
-        None => registry.pull_blob(&permit, &digest).await?,
-        Some(_) => match registry.open_blob(&permit, &digest).await {
-            // it went meanwhile: where the client was it is to be had
-            Err(refusal) if refusal.is_unknown() => return sent_back(&link, right).ok_or_else(denied),
-            found => found?,
-        },
+    let back = way_back(exchange, &name, link, right);
+    let (follower, link) = match followed {
+        Ok(followed) => followed,
+        Err(NoLink::Unavailable(_)) => {
+            return back.filter(|_| !is_back).map(Followed::Back).ok_or_else(unavailable);
+        }
+        Err(NoLink::Expired(_) | NoLink::Foreign) => return back.map(Followed::Back).ok_or_else(denied),
     };
-    Ok(Followed::Here(found, digest))
+    exchange.info.note_principal(&follower.name());
+    let is_guest = link.guest.is_some();
+    match open(exchange, &follower, &name, &link).await {
+        Ok(Some(found)) => Ok(Followed::Here(found, back.filter(|_| is_guest))),
+        Ok(None) => back.map(Followed::Back).ok_or_else(denied),
+        Err(failure) if is_guest => back.map(Followed::Back).ok_or(failure),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// By which address who follows a link comes back to where it was. `None` if that is less safe than this one, or its
+/// word for it is that of a region which is not known any more.
+fn way_back(exchange: &Exchange<'_>, name: &RepositoryName, link: &Link, right: &str) -> Option<String> {
+    let is_linked = |guest: &Guest| exchange.registry().is_linked(&guest.region);
+    let is_good = is_as_safe(&exchange.info.origin(), &link.back) && link.guest.as_ref().is_none_or(is_linked);
+    is_good.then(|| format!("{}{}?{LINK}={right}", link.back, path(name, &link.digest)))
+}
+
+/// The blob, for who follows a link; `None` for a client that the link was not made for.
+async fn open(
+    exchange: &Exchange<'_>,
+    follower: &Follower,
+    name: &RepositoryName,
+    link: &Link,
+) -> Result<Option<At<BlobContent>>, Failure> {
+    let registry = exchange.registry();
+    let permit = match let_in(exchange, follower, name, link).await {
+        Err(Failure::Refusal(refusal @ Refusal::Unavailable { .. })) => return Err(refusal.into()),
+        permit => permit.map_err(|_| denied())?,
+    };
+    if !registry.is_repository(&permit, link.repository).await? {
+        return Err(denied());
+    }
+    if link.client != exchange.info.client() {
+        return Ok(None);
+    }
+    // what is not here is not looked for elsewhere for a client of another region: it is to be had where it was
+    let found = match &link.guest {
+        None => registry.pull_blob(&permit, &link.digest).await?,
+        Some(_) => registry.open_blob(&permit, &link.digest).await?,
+    };
+    Ok(Some(found))
 }
 
 /// That who follows a link may pull, now and here. A no is told to the audit.
