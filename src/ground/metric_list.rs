@@ -123,6 +123,18 @@ pub const METRICS: &[Metric] = &[
     (Counter, "portolan_blob_cache_reads_total", &["found"], "Blobs opened, by whether they were on this volume."),
     // other regions
     (Counter, "portolan_nearest_decisions_total", &["reason"], "Pulls of blobs, by why they were sent on or served."),
+    (
+        Histogram,
+        "portolan_nearest_decision_seconds",
+        &["asked"],
+        "How long that took to decide: by this node, or by another region as well.",
+    ),
+    (
+        Counter,
+        "portolan_nearest_links_total",
+        &["result"],
+        "Clients that were sent here, by what became of them: served, sent back, refused.",
+    ),
     (Gauge, "portolan_replication_connected", &["region"], "1 while this node, as leader, follows a region's changes."),
     (Gauge, "portolan_replication_lag_seconds", &["region"], "Age of the oldest change of a region not applied here."),
     (Gauge, "portolan_replication_open", &["region"], "Changes of a region received and not applied here."),
