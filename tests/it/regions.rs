@@ -98,6 +98,13 @@ pub(crate) fn link_state(cluster: &Cluster, region: &str) -> Value {
     of(leader).unwrap_or_default()
 }
 
+/// Tag, what it names and what it was set to, of all conflicts that a region lists.
+pub(crate) fn conflicts(cluster: &Cluster) -> Vec<[Value; 3]> {
+    let listed = admin(cluster, "GET", "/v1/replication/conflicts").settled().json();
+    let listed = listed["conflicts"].as_array().unwrap().clone();
+    listed.iter().map(|one| ["tag", "kept", "lost"].map(|field| one[field].clone())).collect()
+}
+
 pub(crate) fn delete(cluster: &Cluster, repository: &str, tag: &str) {
     let url = format!("{}/v2/{repository}/manifests/{tag}", cluster.node(1));
     assert_eq!(http::request("DELETE", &url).key(&cluster.key()).settled().status, 202);
@@ -243,12 +250,8 @@ fn r9_both_ways() {
     // and either side tells that it was lost
     let winner = Digest::sha256(manifest(b"the later").as_bytes()).to_string();
     for cluster in [&eu, &us] {
-        let lost = || {
-            let listed = admin(cluster, "GET", "/v1/replication/conflicts").settled().json();
-            let listed = listed["conflicts"].as_array().unwrap().clone();
-            listed.iter().map(|one| [&one["tag"], &one["kept"], &one["lost"]].map(Value::clone)).collect::<Vec<_>>()
-        };
-        wait("the conflict is listed", PATIENCE, || lost() == [[json!("both"), json!(winner), json!(loser)]]);
+        let told = [[json!("both"), json!(winner), json!(loser)]];
+        wait("the conflict is listed", PATIENCE, || conflicts(cluster) == told);
     }
     let told = || [link_state(&eu, "us"), link_state(&us, "eu")].map(|state| state["followed"].clone());
     let applied = || told().map(|followed| [followed["applied"].clone(), followed["open"].clone()]);

@@ -1,11 +1,14 @@
 //! What owners set of their repositories follows where a rule says so, and is compared as images are.
 
+use std::time::Duration;
+
 use registry_core::metadata::repository::Settings;
+use registry_core::vocabulary::Digest;
 use serde_json::{Value, json};
 
 use crate::backfill::{cli, equal};
 use crate::drift::{Store, found, verify};
-use crate::regions::{PATIENCE, admin, arrives, linked, set_rule_with, start};
+use crate::regions::{PATIENCE, admin, arrives, conflicts, linked, set_rule_with, start};
 use crate::support::image::{MANIFEST, manifest, push};
 use crate::support::{Cluster, http, wait};
 
@@ -111,12 +114,26 @@ fn pushed(cluster: &Cluster, name: &str, layer: &[u8]) -> (u16, Value) {
     (answer.status, serde_json::from_slice::<Value>(&answer.body).unwrap_or_default()["errors"][0].clone())
 }
 
+fn digest_of(layer: &[u8]) -> String {
+    Digest::sha256(manifest(layer).as_bytes()).to_string()
+}
+
+/// Both regions list what was lost, and have it still.
+fn is_listed([eu, us]: [&Cluster; 2], name: &str, kept: &[u8], lost: &[u8]) {
+    let told = [json!(name), json!(digest_of(kept)), json!(digest_of(lost))];
+    for cluster in [eu, us] {
+        wait(&format!("{told:?} is listed"), PATIENCE, || conflicts(cluster).contains(&told));
+        arrives(cluster, 1, "team/app", &digest_of(lost), lost);
+    }
+}
+
 fn move_home(cluster: &Cluster, words: &[&str]) -> (i32, String) {
     cli(cluster, &[&["repo", "home", "team/app"], words].concat())
 }
 
 // A repository with a home is written there alone: others say where, and get what it takes. Frozen, it moves without a
-// loss; from a region that is lost it is taken, and what that still took loses.
+// loss; from a region that is lost it is taken, and what that still took loses, and is listed. Where both regions name
+// one before they hear of each other, one of them is it afterwards, and nothing that was taken under either is gone.
 #[test]
 fn homes_move() {
     let (eu, us) = (start(164, "eu", 1), start(165, "us", 1));
@@ -169,6 +186,8 @@ fn homes_move() {
     link.mend();
     arrives(&us, 1, "team/app", "latest", b"four");
     comes(&us, is("eu", false));
+    is_listed([&eu, &us], "latest", b"four", b"five");
+    assert_eq!((conflicts(&eu).len(), conflicts(&us).len()), (1, 1), "what was taken before the freeze lost nothing");
     for (cluster, region) in [(&us, "eu"), (&eu, "us")] {
         let report = verify(cluster, region);
         assert_eq!(report["clean"], true, "{report:#}");
@@ -177,4 +196,33 @@ fn homes_move() {
     comes(&us, is("", false));
     push(&us, 1, "team/app", "latest", b"six");
     arrives(&eu, 1, "team/app", "latest", b"six");
+
+    // at once: the later word counts, for the home and for a tag that both have set
+    link.cut();
+    for (cluster, region) in [(&eu, "eu"), (&us, "us")] {
+        let (status, text) = move_home(cluster, &["take"]);
+        assert_eq!((status, home(cluster)), (0, is(region, false)), "{text}");
+        push(cluster, 1, "team/app", region, region.as_bytes());
+        push(cluster, 1, "team/app", "both", format!("both, by {region}").as_bytes());
+        // times are told apart by milliseconds
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    link.mend();
+    comes(&eu, is("us", false));
+    for cluster in [&eu, &us] {
+        arrives(cluster, 1, "team/app", "eu", b"eu");
+        arrives(cluster, 1, "team/app", "us", b"us");
+        arrives(cluster, 1, "team/app", "both", b"both, by us");
+        arrives(cluster, 1, "team/app", "latest", b"six");
+    }
+    is_listed([&eu, &us], "both", b"both, by us", b"both, by eu");
+    assert_eq!((conflicts(&eu).len(), conflicts(&us).len()), (2, 2));
+    assert_eq!(home(&us), is("us", false));
+    assert_eq!(pushed(&eu, "v3", b"two").0, 403);
+    push(&us, 1, "team/app", "last", b"seven");
+    arrives(&eu, 1, "team/app", "last", b"seven");
+    for (cluster, region) in [(&us, "eu"), (&eu, "us")] {
+        let report = verify(cluster, region);
+        assert_eq!(report["clean"], true, "{report:#}");
+    }
 }
