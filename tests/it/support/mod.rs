@@ -3,6 +3,7 @@
 //! A test that destroys nothing uses [`Cluster::shared`]; one that kills, fills or damages starts its own, with a
 //! region of its own. Start at [`Cluster`] for the nodes, at [`http`] for requests.
 
+pub(crate) mod door;
 pub(crate) mod http;
 pub(crate) mod image;
 pub(crate) mod link;
