@@ -15,6 +15,7 @@ mod form;
 mod gc;
 mod healing;
 mod history;
+mod hostile;
 mod join;
 mod nearest;
 mod oci_edges;
