@@ -11,13 +11,13 @@ use super::conflict::Arriving;
 use super::ended::{self, EndedRow};
 use super::gone::{self, Cause};
 use super::keys::Slot;
-use super::manifest::{self, PutManifest};
+use super::manifest::{self, ManifestRow, PutManifest};
 use super::reply::Reply;
 use super::repository::{self, RepositoryKey, Settings};
 use super::settings::Home;
 use super::tables::{Tables, TablesRead};
 use super::tag;
-use super::{clock, settings, untagged, usage};
+use super::{clock, cluster, offer, peer, replication_rules, settings, untagged, usage};
 use crate::decide::quota::Usage;
 use crate::decide::replication::rank::Rank;
 use crate::mutants::{self, Mutant};
@@ -243,6 +243,11 @@ impl Apply for DropRemoteManifest {
         }
         follow(tables, context, &repository, version)?;
         let row = manifest::read(tables, &repository, &digest);
+        if let Some(row) = row.as_ref().filter(|row| row.subject.is_none())
+            && offer::is_filtered(tables, version.region, &repository.name)
+        {
+            return drop_filtered(tables, context, &repository, (&digest, row), version);
+        }
         // put again since, it stays, without the tags of before
         let goes = row.as_ref().is_none_or(|row| row.presence < version);
         let names = match goes {
@@ -268,6 +273,48 @@ impl Apply for DropRemoteManifest {
         usage::shrink(tables, context, &repository, Usage { bytes: 0, tags: tags.len() as u64 });
         Ok(Reply::Deleted { tags })
     }
+}
+
+/// Follows the delete of a manifest that is here, made in a region of which some tags come only: it may have deleted what
+/// it never sent. What was made here, or came another way, is no matter of its. Of the tags on the manifest those go that
+/// came from there, and those that both regions are to have the same; the manifest goes if it came from there and
+/// nothing names it then. One that stays is not remembered as deleted: each of that region's tags tells its own end.
+fn drop_filtered(
+    tables: &mut impl Tables,
+    context: &Context<'_>,
+    repository: &RepositoryKey,
+    (digest, row): (&Digest, &ManifestRow),
+    version: Version,
+) -> Result<Reply, Refusal> {
+    let (own, name) = (cluster::region_number(tables), &repository.name);
+    let is_on = offer::read(tables, version.region).is_transitive(name);
+    let came = |made: Version| made.region == version.region || is_on && made.region != own;
+    let rules = replication_rules::read(tables, repository.registry);
+    let back = peer::read(tables, version.region).map(|peer| peer.region).filter(|to| rules.serves(name, to));
+    let sent_back = back.map(|to| rules.tags(name, &to).now);
+    let is_shared = |tag: &Tag| sent_back.as_ref().is_some_and(|tags| tags.passes(tag));
+
+    let names = tag::of_manifest(tables, repository, digest, TAGS_PER_DELETE_MAX + 1);
+    if names.len() > TAGS_PER_DELETE_MAX {
+        let limit = "tags deleted with one manifest".to_owned();
+        return Err(Refusal::LimitReached { limit, allowed: TAGS_PER_DELETE_MAX as u64 });
+    }
+    let (mut moved, mut is_named) = (Vec::new(), manifest::parent(tables, repository, digest).is_some());
+    for name in names {
+        let set = tag::read(tables, repository, &name).expect("a manifest's tags exist");
+        if set.version < version && (came(set.version) || is_shared(&name)) {
+            let ended = EndedRow { version: set.version, base: set.base };
+            moved.extend(tag::end(tables, context, repository, &name, Some(&set), &ended));
+        } else {
+            is_named = true;
+        }
+    }
+    match came(row.presence) && row.presence < version && !is_named {
+        true => manifest::remove(tables, context, repository, digest, row, Some(version)),
+        false => untagged::note(tables, context, repository, digest),
+    }
+    usage::shrink(tables, context, repository, Usage { bytes: 0, tags: moved.len() as u64 });
+    Ok(Reply::Deleted { tags: moved })
 }
 
 /// The settings of a repository were set in another region.
@@ -307,11 +354,15 @@ impl Apply for PutRemoteSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decide::tag_move::Mutability;
+    use crate::decide::replication::rules::ReadThrough;
+    use crate::decide::replication::tags::TagScope;
+    use crate::decide::tag_move::{Mutability, TagFilter};
     use crate::metadata::conflict;
     use crate::metadata::manifest::DeleteManifest;
+    use crate::metadata::offer::{NoteOffer, OfferRow};
+    use crate::metadata::replication_rules::SentRow;
     use crate::metadata::tag::DeleteTag;
-    use crate::metadata::testing::{World, manifest, peer, tags};
+    use crate::metadata::testing::{World, manifest, peer, sends_all, tags};
 
     fn world() -> (World, RepositoryKey) {
         let mut world = World::cluster();
@@ -435,6 +486,62 @@ mod tests {
         let index = PutManifest { references: vec![child], ..manifest(&repository, b"index") };
         world.ok(PutRemoteManifest { put: index, presence: version(41) });
         assert!(matches!(world.refused(gone(b"3", 50)), Refusal::ManifestReferenced { .. }));
+    }
+
+    // Where a region sends some tags only, its delete of a manifest takes what came from there, and not what was pushed
+    // here or came from a third region; tags that are sent back there end as they do there.
+    #[test]
+    fn deletes_under_a_filter() {
+        let (mut world, repository) = world();
+        world.ok(peer(3, "us"));
+        let offers = |transitive: bool, tags: TagScope| {
+            let sent = SentRow { filters: vec![], read_through: ReadThrough::Off, transitive, settings: false, tags };
+            NoteOffer { number: 2, offer: OfferRow(vec![sent]) }
+        };
+        let some = TagScope::new([TagFilter::parse("t*").unwrap()], []).unwrap();
+        world.ok(offers(false, some.clone()));
+        // each is behind all that was made before it
+        let begun = world.at_ms * 1000;
+        let at = |step: u64| begun + step * 1_000_000;
+        let gone = |bytes: &[u8], step: u64| {
+            let (repository, digest) = (repository.clone(), Digest::sha256(bytes));
+            DropRemoteManifest { repository, digest, version: version(at(step)) }
+        };
+        let is_here =
+            |world: &World, bytes: &[u8]| manifest::read(&world.tables, &repository, &Digest::sha256(bytes)).is_some();
+        let named = |bytes: &[u8], name: &str| PutManifest { tags: tags(&[name]), ..manifest(&repository, bytes) };
+        let count = |reply: Reply| if let Reply::Deleted { tags } = reply { tags.len() } else { usize::MAX };
+
+        world.ok(here(&repository, b"theirs", 10));
+        world.ok(set(&repository, b"theirs", 10, None));
+        assert_eq!((count(world.ok(gone(b"theirs", 1))), is_here(&world, b"theirs")), (1, false));
+        assert_eq!(world.ok(here(&repository, b"theirs", 11)), Reply::Superseded, "that is remembered");
+        // pushed here; theirs stayed behind
+        world.ok(named(b"ours", "mine"));
+        assert_eq!((count(world.ok(gone(b"ours", 2))), is_here(&world, b"ours")), (0, true));
+        // pushed here, and came from there since: it loses their tag and stays under ours
+        world.ok(named(b"both", "also"));
+        world.ok(here(&repository, b"both", at(3)));
+        world.ok(set(&repository, b"both", at(3), None));
+        assert_eq!((count(world.ok(gone(b"both", 4))), is_here(&world, b"both")), (1, true));
+        // from a third region, until this one sends that on
+        let third = |hlc: u64| Version { region: 3, ..version(hlc) };
+        world.ok(PutRemoteManifest { put: manifest(&repository, b"third"), presence: third(12) });
+        let set_third = SetRemoteTag { version: third(12), base: third(12), ..set(&repository, b"third", 12, None) };
+        world.ok(SetRemoteTag { tag: tags(&["third"]).remove(0), ..set_third });
+        assert_eq!((count(world.ok(gone(b"third", 5))), is_here(&world, b"third")), (0, true));
+        world.ok(offers(true, some));
+        assert_eq!((count(world.ok(gone(b"third", 6))), is_here(&world, b"third")), (1, false));
+        // what is attached is sent for its own sake, as without a filter
+        let subject = Some(Digest::sha256(b"ours"));
+        world.ok(PutManifest { subject, ..manifest(&repository, b"attached") });
+        assert_eq!((count(world.ok(gone(b"attached", 7))), is_here(&world, b"attached")), (0, false));
+        // what goes back there by a name ends here as there
+        world.ok(sends_all("eu"));
+        assert_eq!((count(world.ok(gone(b"ours", 8))), is_here(&world, b"ours")), (1, true));
+        world.ok(offers(false, TagScope::ALL));
+        assert_eq!((count(world.ok(gone(b"ours", 9))), is_here(&world, b"ours")), (0, false));
+        assert_eq!(usage::read(&world.tables, &repository).used.tags, 1, "also");
     }
 
     // A8, §6.3: of two writers of a fixed tag the first wins in both regions, whoever is told later; its journal says

@@ -5,16 +5,19 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use registry_core::decide::replication::compare::{Register, Scope, Since, Verdict, judge};
+use registry_core::decide::replication::rules::ReadThrough;
 use registry_core::decide::replication::tags::{SentTags, TagScope};
 use registry_core::decide::tag_move::{Mutability, TagFilter};
 use registry_core::metadata::cluster::{FEATURE_LEVEL, InitCluster};
 use registry_core::metadata::command::Command;
 use registry_core::metadata::manifest::{DeleteManifest, PutManifest};
+use registry_core::metadata::offer::{NoteOffer, OfferRow};
 use registry_core::metadata::outbox::{self, Change, Event};
 use registry_core::metadata::register;
 use registry_core::metadata::remote::{
     DropRemoteManifest, DropRemoteTag, PutRemoteManifest, PutRemoteSettings, SetRemoteTag,
 };
+use registry_core::metadata::replication_rules::SentRow;
 use registry_core::metadata::repository::{ChangeRepository, RepositoryKey, Settings};
 use registry_core::metadata::settings::{self, SettingsRow};
 use registry_core::metadata::tag::{self, DeleteTag};
@@ -63,6 +66,10 @@ impl Region {
         let mut rules = sends_all(&told);
         rules.rules[0].tags = sent.clone();
         world.ok(rules);
+        // the other one's rule says the same
+        let (read_through, tags) = (ReadThrough::Off, sent.clone());
+        let offered = SentRow { filters: vec![], read_through, transitive: false, settings: true, tags };
+        world.ok(NoteOffer { number: other, offer: OfferRow(vec![offered]) });
         let settings = Settings { mutability: mutability.clone(), sparse: false };
         let repository = world.repository("r", u128::from(number), settings);
         Region { number, sent: sent.clone(), world, repository, inbox: Vec::new(), told: 0 }
@@ -196,6 +203,34 @@ fn an_index_that_stays_behind_renews() {
         register::record(&regions[1].world.tables, &regions[1].repository, &register).is_some()
     };
     assert_eq!([image, attached, CONTENTS[1], b"index"].map(here), [true, true, false, false]);
+}
+
+// What one region keeps back and deletes, the other one keeps, where it was pushed under a name that stays there; a tag
+// that goes both ways ends in both.
+#[test]
+fn a_delete_of_what_stayed_behind() {
+    let sent = TagScope::new([TagFilter::parse("v*").unwrap()], []).unwrap();
+    let mut regions = [1, 2].map(|number| Region::new(number, &Mutability::Mutable, &sent));
+    let put =
+        |region: &Region, names: &[&str]| PutManifest { tags: tags(names), ..content(&region.repository, b"one") };
+    let (theirs, ours) = (put(&regions[1], &["latest", "v1"]), put(&regions[0], &["latest"]));
+    regions[1].world.ok(theirs);
+    // pushed later, and deleted before v1 is heard of
+    regions[0].world.at_ms += 10;
+    regions[0].world.ok(ours);
+    let (repository, digest) = (regions[0].repository.clone(), Digest::sha256(b"one"));
+    regions[0].world.ok(DeleteManifest { repository, digest });
+    settle(&mut regions);
+    let all = |region: &Region| {
+        let rows = tag::list(&region.world.tables, &region.repository, None, usize::MAX);
+        rows.into_iter().map(|(tag, _)| tag.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(regions.each_ref().map(all), [vec![], vec!["latest".to_owned()]]);
+    for (source, destination) in [(0, 1), (1, 0)] {
+        let (verdicts, _) = compare(&regions[source], &regions[destination]);
+        let is_explained = |verdict: &Verdict| !matches!(verdict, Verdict::Drift(_) | Verdict::Ahead);
+        assert!(verdicts.iter().all(is_explained), "{verdicts:?}");
+    }
 }
 
 proptest! {
