@@ -7,15 +7,16 @@ use std::net::IpAddr;
 
 use registry_core::decide::nearest::{self, Declined};
 use registry_core::decide::permit::Permit;
+use registry_core::decide::replication::rules::ReadThrough;
 use registry_core::metadata::blob::{self, BlobState};
-use registry_core::metadata::{link, repository, shared};
+use registry_core::metadata::{link, offer, repository, shared};
 use registry_core::vocabulary::ids::{NodeId, RegistryId, RepositoryId};
 use registry_core::vocabulary::limits::LINK_BYTES_MAX;
 use registry_core::vocabulary::names::RegionName;
 use registry_core::vocabulary::network::{is_as_safe, is_origin};
 use registry_core::vocabulary::{Digest, RepositoryName};
 
-use super::blobs::source;
+use super::blobs::{BlobContent, source};
 use super::nearest::is_same_origin;
 use super::{Consistency, Registry};
 
@@ -67,18 +68,29 @@ fn is_sound(Located { address, link }: &Located, back: &str) -> bool {
 }
 
 impl Registry {
-    /// Asks a client's own region where it is served a blob. What is known here to be no use is not asked.
-    pub async fn locate(&self, permit: &Permit, region: &RegionName, visit: Visit) -> Result<Located, Declined> {
+    /// Asks a client's own region where it is served a blob. What is known here to be no use is not asked, and neither
+    /// is what the other region is not sent or has not sent itself: it is not told of it.
+    pub async fn locate(
+        &self,
+        permit: &Permit,
+        region: &RegionName,
+        visit: Visit,
+        content: &BlobContent,
+    ) -> Result<Located, Declined> {
         let elsewhere = self.0.elsewhere.get().ok_or(Declined::Unknown)?;
-        let (is_known, is_shared) = self.metadata().peek(|view| {
-            let is_shared = shared::is_shared(view, region, &visit.repository);
-            (shared::region(view, region).is_some(), is_shared && permit.registry == RegistryId::DEFAULT)
-        });
-        match (is_known, is_shared) {
-            (false, _) => return Err(Declined::Unknown),
-            (true, false) => return Err(Declined::Apart),
-            (true, true) => {}
-        }
+        self.metadata().peek(|view| {
+            let Visit { repository: name, digest, .. } = &visit;
+            let number = shared::region(view, region).ok_or(Declined::Unknown)?;
+            if permit.registry != RegistryId::DEFAULT || !shared::is_shared(view, region, name) {
+                return Err(Declined::Apart);
+            }
+            // what is not here is asked for there by its name anyway
+            let is_asked_for = offer::read(view, number).read_through(name) != ReadThrough::Off;
+            let is_coming = content.copies().is_none() && is_asked_for;
+            let (key, _) = repository::find(view, RegistryId::DEFAULT, name).ok_or(Declined::Apart)?;
+            let may_have = is_coming || shared::may_have(view, region, &key, digest);
+            if may_have { Ok(()) } else { Err(Declined::NoCopy) }
+        })?;
         let back = visit.back.clone();
         if !is_origin(&back) {
             return Err(Declined::NoAddress);

@@ -268,7 +268,7 @@ fn served_here(eu: &Cluster, path: &str, layer: &[u8], what: &str) {
 }
 
 // R18: a region that is cut off, paused or dead costs less than a second and no pull; when it is back its clients are
-// sent there again.
+// sent there again. It is told nothing of what it is not sent.
 #[test]
 fn r18_dead_paused_and_cut_off_regions() {
     let (eu, us) = (start(168, "eu", 1), start(169, "us", 1));
@@ -282,8 +282,13 @@ fn r18_dead_paused_and_cut_off_regions() {
     let is_sent = || sent_on(&eu, 1, &path, &us.node(1));
     is_sent();
 
+    // what `us` made itself and sends nowhere is not even asked about
+    let own = large(7);
+    let own_path = format!("/v2/team/app/blobs/{}", push(&us, 1, "team/app", "own", &own));
     link.cut();
     served_here(&eu, &path, &layer, "cut off");
+    stays(&us, EU, &own_path, &own, "region_no_copy");
+    stays(&us, EU, &path, &layer, "region_silent");
     link.mend();
     is_sent();
     us.signal(1, "-STOP");

@@ -12,7 +12,7 @@ use registry_core::decide::policy;
 use registry_core::metadata::places::{AddressRow, PlaceRow, PlacesRow};
 use registry_core::vocabulary::ids::NodeId;
 use registry_core::vocabulary::manifest::{ContentKind, Referenced};
-use registry_core::vocabulary::{Digest, ParsedManifest, Refusal};
+use registry_core::vocabulary::{ParsedManifest, Refusal};
 use serde::{Deserialize, Serialize};
 
 use super::answer;
@@ -20,7 +20,7 @@ use super::error::Failure;
 use super::exchange::{Document, Exchange};
 use super::repositories::{parse_name, parse_reference};
 use crate::auth::Action;
-use crate::registry::{Consistency, Located, Nearest, Registry, Visit};
+use crate::registry::{BlobContent, Consistency, Located, Nearest, Registry, Visit};
 
 type Answer = Result<Response<Body>, Failure>;
 
@@ -173,7 +173,7 @@ pub(super) async fn explain(
         let nearest = registry.nearest(client, &content).await;
         region = nearest.region.as_ref().map(ToString::to_string);
         zone = nearest.zone.as_ref().map(ToString::to_string);
-        blobs.push(told(registry, &permit, client, blob, &nearest).await);
+        blobs.push(told(registry, &permit, client, (blob, &content), &nearest).await);
     }
     if blobs.is_empty() {
         return Err(Failure::Body("reference: it names no blobs; give a platform's manifest, not an index".to_owned()));
@@ -186,7 +186,7 @@ async fn told(
     registry: &Registry,
     permit: &Permit,
     client: IpAddr,
-    blob: &Referenced,
+    (blob, content): (&Referenced, &BlobContent),
     nearest: &Nearest,
 ) -> BlobDocument {
     let (digest, own) = (blob.digest, registry.node().to_string());
@@ -197,7 +197,7 @@ async fn told(
             let served_by = if address.is_some() { node.to_string() } else { own };
             (served_by, nearest.choice.reason(address.is_some()), address)
         }
-        Choice::Region => match located(registry, permit, client, &digest, nearest).await {
+        Choice::Region => match located(registry, permit, client, content, nearest).await {
             Ok((region, address)) => (region, nearest.choice.reason(true), Some(address)),
             Err(declined) => (own, declined.as_str(), None),
         },
@@ -211,13 +211,14 @@ async fn located(
     registry: &Registry,
     permit: &Permit,
     client: IpAddr,
-    digest: &Digest,
+    content: &BlobContent,
     nearest: &Nearest,
 ) -> Result<(String, String), Declined> {
     let region = nearest.region.as_ref().ok_or(Declined::Unknown)?;
     let back = registry.own_address(client).ok_or(Declined::NoAddress)?;
-    let visit = Visit { repository: permit.repository.clone(), digest: *digest, client, back, right: String::new() };
+    let (repository, digest) = (permit.repository.clone(), content.info.digest);
+    let visit = Visit { repository, digest, client, back, right: String::new() };
     // the link is the client's, and nobody is told of it
-    let Located { address, .. } = registry.locate(permit, region, visit).await?;
+    let Located { address, .. } = registry.locate(permit, region, visit, content).await?;
     Ok((region.to_string(), address))
 }

@@ -74,7 +74,7 @@ pub(super) async fn redirect(
             let reason = nearest.choice.reason(location.is_some());
             (location, reason)
         }
-        Choice::Region => match abroad(exchange, caller, permit, digest, nearest.region.as_ref()).await {
+        Choice::Region => match abroad(exchange, caller, permit, content, nearest.region.as_ref()).await {
             Ok(location) => (Some(location), nearest.choice.reason(true)),
             Err(declined) => (None, declined.as_str()),
         },
@@ -101,10 +101,10 @@ async fn abroad(
     exchange: &Exchange<'_>,
     caller: &Caller,
     permit: &Permit,
-    digest: &Digest,
+    content: &BlobContent,
     region: Option<&RegionName>,
 ) -> Result<String, Declined> {
-    let (registry, client) = (exchange.registry(), exchange.info.client());
+    let (registry, client, digest) = (exchange.registry(), exchange.info.client(), &content.info.digest);
     let region = region.ok_or(Declined::Unknown)?;
     if exchange.auth().is_bound_to_address(caller) {
         return Err(Declined::Bound);
@@ -116,7 +116,7 @@ async fn abroad(
     let right = Link { repository, digest: *digest, node, client, back: back.clone(), guest: None };
     let right = exchange.auth().link(caller, &permit.repository, right).ok_or(Declined::Bound)?;
     let visit = Visit { repository: permit.repository.clone(), digest: *digest, client, back, right };
-    let located = registry.locate(permit, region, visit).await?;
+    let located = registry.locate(permit, region, visit, content).await?;
     Ok(format!("{}{}?{LINK}={}", located.address, path(&permit.repository, digest), located.link))
 }
 
