@@ -287,11 +287,45 @@ impl Arrivals {
         if !wins && !is_lost {
             return Ok(Arrived::Known);
         }
+        if wins && self.is_filtered(&permit.repository) {
+            self.bring_attached(permit, digest).await?;
+        }
         if wins && !is_here {
             // one that was deleted here by a newer word stays so: what that means for the tag is decided with it
             self.bring_manifest(permit, digest, version, 0).await?;
         }
         Ok(self.registry.set_remote_tag(permit, tag, digest, setting).await?.into())
+    }
+
+    /// Whether the source sends some tags of a repository only.
+    fn is_filtered(&self, name: &RepositoryName) -> bool {
+        self.metadata.peek(|view| !offer::read(view, self.source.number).tags(name).is_all())
+    }
+
+    /// Brings what is attached to a manifest that a tag leads to, and to those below it, before the tag: it came when
+    /// it was made, whether its subject was sent or not, and may have gone by age since, as an orphan.
+    async fn bring_attached(&self, permit: &Permit, subject: &Digest) -> Result<(), Problem> {
+        let (attached, is_cut) = self.source.attached(&permit.repository, subject).await?;
+        let (region, repository) = (&self.source.region, &permit.repository);
+        if is_cut {
+            tracing::warn!(%region, %repository, %subject, "not all that is attached to an image comes with its tag");
+        }
+        for (digest, presence) in attached {
+            if self.has_manifest(permit, &digest, presence) {
+                continue;
+            }
+            match self.bring_manifest(permit, &digest, presence, 0).await {
+                // deleted since, here or there
+                Ok(_) | Err(Problem::Moved) => {}
+                Err(Problem::Passing(problem)) => return Err(Problem::Passing(problem)),
+                // its own change was put aside for that
+                Err(Problem::Lasting(problem)) => {
+                    let what = "what is attached to an image can't be brought";
+                    tracing::warn!(%region, %repository, %digest, problem, "{what}");
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Brings a manifest with everything it names; `at_least` is the version of the change that names it.

@@ -14,7 +14,8 @@ use registry_core::decide::replication::compare::{Register, Scope, Since, Sums};
 use registry_core::metadata::peer::PeerRow;
 use registry_core::metadata::region_link::RegionLinkRow;
 use registry_core::vocabulary::limits::{
-    MANIFEST_BYTES_MAX, PACK_BLOB_BYTES_MAX, REGION_RANGES_MAX, TRANSFER_MESSAGE_BYTES_MAX, VERIFY_TIMEOUT_MS,
+    ATTACHED_MAX, MANIFEST_BYTES_MAX, PACK_BLOB_BYTES_MAX, REGION_RANGES_MAX, TRANSFER_MESSAGE_BYTES_MAX,
+    VERIFY_TIMEOUT_MS,
 };
 use registry_core::vocabulary::names::RegionName;
 use registry_core::vocabulary::{Digest, MediaType, RepositoryName, Tag, Version};
@@ -204,6 +205,26 @@ impl Source {
         let media_type = MediaType::parse(&media_type);
         let media_type = media_type.map_err(|_| Problem::lasting("the source names no media type"))?;
         Ok(Fetched { media_type, content, presence: wire::version(presence)? })
+    }
+
+    /// What is attached there to a manifest and to those below it, with the versions of its presence; and whether
+    /// there is more than that.
+    pub(super) async fn attached(
+        &self,
+        name: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<(Vec<(Digest, Version)>, bool), Problem> {
+        let request = proto::AttachedRequest { repository: name.to_string(), digest: digest.to_string() };
+        let ask = |mut client: Client| {
+            let request = request.clone();
+            async move { client.attached(request).await }
+        };
+        let proto::AttachedReply { attached, is_cut } = self.ask(SILENCE_MAX, ask).await?;
+        let is_cut = is_cut || attached.len() > ATTACHED_MAX;
+        let one =
+            |told: proto::ManifestChange| Ok::<_, Problem>((wire::digest(&told.digest)?, wire::version(told.version)?));
+        let attached = attached.into_iter().take(ATTACHED_MAX).map(one).collect::<Result<Vec<_>, Problem>>()?;
+        Ok((attached, is_cut))
     }
 
     /// Bytes of a blob; as many as asked for, or an error. Waits while many are under way.

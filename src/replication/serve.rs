@@ -14,14 +14,14 @@ use registry_core::decide::replication::compare::{BUCKETS, Register, Since, Sums
 use registry_core::decide::tag_move::TagRights;
 use registry_core::metadata::cursor::NoteDestination;
 use registry_core::metadata::replication_rules::{self, SentRow};
-use registry_core::metadata::{gone, manifest, offer, parked, repository, tag};
+use registry_core::metadata::{gone, manifest, offer, parked, referrer, repository, tag};
 use registry_core::vocabulary::ids::{Lineage, RegistryId};
 use registry_core::vocabulary::limits::{
-    BACKFILLS_MAX, CHANGES_QUEUED_MAX, COMPARISONS_MAX, LOCATES_MAX, PARKED_MAX, RECORDS_PER_MESSAGE,
+    ATTACHED_MAX, BACKFILLS_MAX, CHANGES_QUEUED_MAX, COMPARISONS_MAX, LOCATES_MAX, PARKED_MAX, RECORDS_PER_MESSAGE,
     REGION_RANGE_BYTES_MAX, REGION_STREAMS_MAX, SAMPLED_BYTES_MAX, SUMS_ASKED_MAX, TRANSFER_MESSAGE_BYTES_MAX,
     VERIFIES_MAX,
 };
-use registry_core::vocabulary::{Digest, Reference, Refusal, RepositoryName};
+use registry_core::vocabulary::{Digest, Reference, Refusal, RepositoryName, Version};
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -219,6 +219,32 @@ impl Region for Service {
         let presence = presence.ok_or_else(|| Status::not_found("the manifest is not here any more"))?;
         let media_type = found.info.media_type.to_string();
         Ok(Response::new(proto::ManifestReply { media_type, content: found.bytes, presence: Some(presence.into()) }))
+    }
+
+    async fn attached(
+        &self,
+        request: Request<proto::AttachedRequest>,
+    ) -> Result<Response<proto::AttachedReply>, Status> {
+        let caller = self.caller(&request)?;
+        let proto::AttachedRequest { repository: name, digest } = request.into_inner();
+        let (name, digest) = (wire::repository(&name)?, wire::digest(&digest)?);
+        let permit = self.permit(&caller, &name).await?;
+        let metadata = self.peers.metadata().clone();
+        metadata.ready(Consistency::Linearizable).await.map_err(|error| status(&error.into()))?;
+        let look = move || {
+            metadata.peek(|view| {
+                let (key, _) = repository::find(view, permit.registry, &name)?;
+                Some(referrer::attached(view, &key, &digest, ATTACHED_MAX))
+            })
+        };
+        let found = tokio::task::spawn_blocking(look).await;
+        let found = found.map_err(|_| Status::internal("reading the rows failed"))?;
+        let (found, is_cut) = found.ok_or_else(|| Status::not_found("the repository is not here any more"))?;
+        let told = |(digest, presence): (Digest, Version)| proto::ManifestChange {
+            digest: digest.to_string(),
+            version: Some(presence.into()),
+        };
+        Ok(Response::new(proto::AttachedReply { attached: found.into_iter().map(told).collect(), is_cut }))
     }
 
     type BlobStream = BoxStream<'static, Result<proto::BlobReply, Status>>;

@@ -292,3 +292,32 @@ fn a_filter_that_changes() {
     filled("the second");
     is_the_same();
 }
+
+// What is attached to an image that stays behind goes by age, where that is wanted; the tag that brings the image later
+// brings it again, with what is attached to that, and with it both stay.
+#[test]
+fn signatures_come_back_with_their_image() {
+    let eu = start(214, "eu", 1);
+    let wishes = ["node.region=us", "gc.grace=1s", "gc.fuse_percent=100", "gc.orphaned=6s"];
+    let us = Cluster::start_nodes(215, 1, &wishes);
+    let _link = linked(&eu, &us);
+    set_rule_with(&eu, "us", "team/", &json!({ "tags": tags() }));
+    push(&eu, 1, "team/app", "dev", &large(1));
+    let image = manifest(&large(1));
+    let child = put_index(&eu, "dev-all", &[&image]);
+    let attached = attach(&eu, b"sbom", &image);
+    let all = [attach(&eu, b"signature of it", &attached), attach(&eu, b"of the index", &child), attached];
+    wait("they arrive", PATIENCE, || all.iter().all(|one| has(&us, one)));
+    wait("and go again", PATIENCE, || !all.iter().any(|one| has(&us, one)));
+    assert_eq!(verify(&us, "eu")["clean"], true, "that is explained");
+
+    assert_eq!(put_index(&eu, "v1", &[&image]), child);
+    wait("the index arrives", PATIENCE, || has(&us, &child) && has(&us, &image));
+    for one in &all {
+        wait(&format!("{} comes back", digest_of(one)), PATIENCE, || has(&us, one));
+    }
+    std::thread::sleep(std::time::Duration::from_secs(10));
+    assert!(all.iter().all(|one| has(&us, one)), "they belong to what is kept");
+    let clean = verify(&us, "eu");
+    assert_eq!((&clean["clean"], &clean["differences"]), (&json!(true), &json!(0)), "{clean:#}");
+}

@@ -303,6 +303,8 @@ pub const REPLICATION_FILTERS_MAX: usize = 100;
 pub const TAGS_ABOVE_MAX: usize = 1000;
 /// References followed upwards for that, from a manifest to the indexes that name it; with more it is the same.
 pub const REFERENCES_ABOVE_MAX: usize = 2000;
+/// Manifests below one, and attached to it or to those, that are looked at for what comes with it by a filter of tags.
+pub const ATTACHED_MAX: usize = 5000;
 /// Changes of the tags of a replication rule that it goes on with: what was made before them is judged by the tags of
 /// its time.
 pub const TAG_CHANGES_KEPT_MAX: usize = 8;
@@ -457,6 +459,8 @@ const _: () = {
     assert!(TRANSFER_READ_BYTES.is_multiple_of(BLOCK_BYTES) && PACK_BLOB_BYTES_MAX <= TRANSFER_FRAME_BYTES_MAX);
     assert!(TRANSFER_FRAME_BYTES_MAX < TRANSFER_MESSAGE_BYTES_MAX);
     assert!(SAMPLED_BLOBS_MIN <= SAMPLED_BLOBS_MAX);
+    // What is attached is told in one message: digests with their versions.
+    assert!(ATTACHED_MAX * (DIGEST_TEXT_BYTES_MAX + 64) < TRANSFER_MESSAGE_BYTES_MAX);
     // The largest copy that is asked for is hashed in time, also behind another one, where the disk gives it so fast;
     // and who asks hears of those that were.
     assert!(2 * 1000 * SAMPLED_BYTES_MAX / VERIFY_BYTES_PER_SECOND < VERIFY_COPY_TIMEOUT_MS);
