@@ -334,11 +334,15 @@ impl PutManifest {
     /// The children of an index are counted on again: their presence is renewed with its own (consensus-and-faults
     /// §6.3).
     fn renew_children(&self, tables: &mut impl Tables, context: &Context<'_>, presence: Version) {
+        let mut attached = Vec::new();
         for child in self.references.iter().filter(|reference| reference.kind == ContentKind::Manifest) {
-            if let Some(row) = read(tables, &self.repository, &child.digest) {
-                renew(tables, context, &self.repository, &child.digest, row, presence);
+            if let Some(row) = read(tables, &self.repository, &child.digest)
+                && renew_one(tables, &self.repository, &child.digest, row, presence)
+            {
+                attached.push(child.digest);
             }
         }
+        outbox::note_renewed(tables, context, &self.repository, &attached, presence);
     }
 }
 
@@ -351,12 +355,25 @@ pub(super) fn renew(
     row: ManifestRow,
     presence: Version,
 ) {
-    if row.presence < presence {
-        if row.subject.is_some() {
-            outbox::note_renewed(tables, context, repository, digest, presence);
-        }
-        put(tables, repository, digest, &ManifestRow { presence, ..row });
+    if renew_one(tables, repository, digest, row, presence) {
+        outbox::note_renewed(tables, context, repository, &[*digest], presence);
     }
+}
+
+/// Whether that made a manifest younger which is attached to another one.
+fn renew_one(
+    tables: &mut impl Tables,
+    repository: &RepositoryKey,
+    digest: &Digest,
+    row: ManifestRow,
+    presence: Version,
+) -> bool {
+    if row.presence >= presence {
+        return false;
+    }
+    let row = ManifestRow { presence, ..row };
+    put(tables, repository, digest, &row);
+    row.subject.is_some()
 }
 
 fn put(tables: &mut impl Tables, repository: &RepositoryKey, digest: &Digest, row: &ManifestRow) {

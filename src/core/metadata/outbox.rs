@@ -154,9 +154,12 @@ pub struct Event {
 /// Notes a change, if anybody may want it.
 pub(super) fn note(tables: &mut impl Tables, context: &Context<'_>, repository: &RepositoryKey, change: Change) {
     let rules = keys::replication_rules(repository.registry);
-    if context.level < LEVEL_3 || !tables.contains(&rules) {
-        return;
+    if context.level >= LEVEL_3 && tables.contains(&rules) {
+        write(tables, context, repository, change);
     }
+}
+
+fn write(tables: &mut impl Tables, context: &Context<'_>, repository: &RepositoryKey, change: Change) {
     let is_dropping = mutants::is_on(Mutant::DropChange) || mutants::is_on(Mutant::SkipCompare);
     if is_dropping && (change.version().hlc / 1000).is_multiple_of(16) {
         return;
@@ -166,17 +169,22 @@ pub(super) fn note(tables: &mut impl Tables, context: &Context<'_>, repository: 
     tables.put(key, codec::encode(&OutboxRow { change, at_ms: context.clock.now_ms }));
 }
 
-/// Notes that what names a manifest has renewed it, where a rule may send the one without the other: it is attached to
-/// another manifest, and not all tags are sent.
+/// Notes that what names some manifests, which are attached to others, has renewed them, where a rule may send the one
+/// without the others: not all tags are sent. The rules are read for all of them at once.
 pub(super) fn note_renewed(
     tables: &mut impl Tables,
     context: &Context<'_>,
     repository: &RepositoryKey,
-    digest: &Digest,
+    attached: &[Digest],
     presence: Version,
 ) {
+    if context.level < LEVEL_3 || attached.is_empty() {
+        return;
+    }
     if replication_rules::read(tables, repository.registry).filters_tags(&repository.name) {
-        note(tables, context, repository, Change::ManifestHere { digest: *digest, presence });
+        for digest in attached {
+            write(tables, context, repository, Change::ManifestHere { digest: *digest, presence });
+        }
     }
 }
 

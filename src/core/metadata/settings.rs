@@ -205,8 +205,8 @@ fn invalid(detail: &str) -> Refusal {
 }
 
 impl SetHome {
-    fn moved(&self, tables: &impl TablesRead, own: &RegionName) -> Result<Home, Refusal> {
-        let before = home(tables, &self.repository);
+    /// What it is afterwards.
+    fn moved(&self, tables: &impl TablesRead, before: &Home, own: &RegionName) -> Result<Home, Refusal> {
         let taken = || {
             let epoch = latest_epoch(tables, &self.repository).max(before.epoch).saturating_add(1);
             Home { region: Some(own.clone()), epoch, is_frozen: false }
@@ -218,16 +218,16 @@ impl SetHome {
             Refusal::HomeElsewhere { repository: self.repository.name.clone(), home, is_frozen }
         };
         match self.wish {
-            HomeWish::Take if is_ours && !before.is_frozen => Ok(before),
+            HomeWish::Take if is_ours && !before.is_frozen => Ok(before.clone()),
             // another region may have taken it, and what would be written here until that is heard would lose
             HomeWish::Take | HomeWish::Leave if is_ours && before.is_frozen && !self.accepts_loss => Err(invalid(
                 "it is frozen here, so that another region may have taken it by now: see there that none has, and then \
                  say --accept-loss",
             )),
             HomeWish::Take if before.region.is_none() || before.is_frozen || self.accepts_loss => Ok(taken()),
-            HomeWish::Freeze if is_ours => Ok(Home { is_frozen: true, ..before }),
-            HomeWish::Leave if is_ours => Ok(Home { region: None, is_frozen: false, ..before }),
-            HomeWish::Leave if before.region.is_none() => Ok(before),
+            HomeWish::Freeze if is_ours => Ok(Home { is_frozen: true, ..before.clone() }),
+            HomeWish::Leave if is_ours => Ok(Home { region: None, is_frozen: false, epoch: before.epoch }),
+            HomeWish::Leave if before.region.is_none() => Ok(before.clone()),
             HomeWish::Take | HomeWish::Freeze | HomeWish::Leave => Err(elsewhere()),
         }
     }
@@ -242,16 +242,17 @@ impl Apply for SetHome {
         let row = repository::require(tables, &self.repository)?;
         let own = cluster::read(tables).and_then(|row| RegionName::parse(&row.region).ok());
         let own = own.ok_or_else(|| invalid("there is no cluster yet"))?;
-        let rules = replication_rules::read(tables, self.repository.registry);
-        let is_first = self.wish == HomeWish::Take && home(tables, &self.repository).region.is_none();
-        if is_first && !rules.copies_settings(&self.repository.name) {
+        let before = home(tables, &self.repository);
+        let is_first = self.wish == HomeWish::Take && before.region.is_none();
+        let rules = is_first.then(|| replication_rules::read(tables, self.repository.registry));
+        if rules.is_some_and(|rules| !rules.copies_settings(&self.repository.name)) {
             return Err(invalid(
                 "no rule here copies settings of this repository, so that no other region would know: set one first, \
                  in every region that may be its home",
             ));
         }
-        let moved = self.moved(tables, &own)?;
-        if moved == home(tables, &self.repository) {
+        let moved = self.moved(tables, &before, &own)?;
+        if moved == before {
             return Ok(Reply::Unchanged);
         }
         raise_epoch(tables, &self.repository, moved.epoch);
