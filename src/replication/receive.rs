@@ -1,8 +1,9 @@
 //! The destination's side of one link: follows the stream, spreads changes over lanes, moves the cursor behind them.
 //!
-//! A repository's changes go through one lane, deletes in order; a lane that waits for large images, or for a source
-//! that does not answer, holds up its own repositories only. The cursor stands below the oldest change that is not
-//! done. What was received and is not done when the node stops, or another one leads, comes again.
+//! A repository's changes go through one lane, deletes and settings behind what came before them there; a lane that
+//! waits for large images, or for a source that does not answer, holds up its own repositories only. The cursor stands
+//! below the oldest change that is not done. What was received and is not done when the node stops, or another one
+//! leads, comes again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -491,25 +492,57 @@ pub(super) struct Lane {
     status: Arc<SourceStatus>,
 }
 
+/// The changes of a lane that are under way: how many of each repository, and whether one of them goes alone.
+#[derive(Debug, Default)]
+struct UnderWay(BTreeMap<RepositoryName, (usize, bool)>);
+
+impl UnderWay {
+    /// Whether a change of a repository may begin; `alone`: it waits for all that came before it.
+    fn lets_in(&self, name: &RepositoryName, alone: bool) -> bool {
+        self.0.get(name).is_none_or(|(_, is_alone)| !alone && !is_alone)
+    }
+
+    fn begin(&mut self, name: RepositoryName, alone: bool) {
+        let (count, is_alone) = self.0.entry(name).or_default();
+        *count += 1;
+        *is_alone |= alone;
+    }
+
+    fn end(&mut self, name: &RepositoryName) {
+        let Some((count, _)) = self.0.get_mut(name) else { return };
+        *count -= 1;
+        if *count == 0 {
+            self.0.remove(name);
+        }
+    }
+}
+
 impl Lane {
     /// What is put or set goes side by side, because each costs round trips and rank decides, in whatever order it
-    /// ends. A delete, or a setting, waits for what came before it, and what comes behind waits for that.
+    /// ends. A delete, or a setting, waits for what came before it in its repository, and what comes behind it there
+    /// waits for that; other repositories of the lane wait only where they stand behind one that waits.
     async fn run(self, mut queued: mpsc::UnboundedReceiver<Queued>) {
-        let mut under_way = FuturesUnordered::new();
+        let (mut ending, mut under_way) = (FuturesUnordered::new(), UnderWay::default());
         loop {
             tokio::select! {
-                Some(()) = under_way.next() => {}
-                next = queued.recv(), if under_way.len() < LANE_AT_ONCE => {
+                Some(name) = ending.next() => under_way.end(&name),
+                next = queued.recv(), if ending.len() < LANE_AT_ONCE => {
                     let Some(next) = next else { return };
-                    if next.travelling.change.waits() {
-                        while under_way.next().await.is_some() {}
-                        self.finish(next).await;
-                    } else {
-                        under_way.push(self.finish(next));
+                    let (name, alone) = (next.travelling.repository.clone(), next.travelling.change.waits());
+                    while !under_way.lets_in(&name, alone) {
+                        let Some(ended) = ending.next().await else { break };
+                        under_way.end(&ended);
                     }
+                    under_way.begin(name.clone(), alone);
+                    ending.push(self.finished(name, next));
                 }
             }
         }
+    }
+
+    async fn finished(&self, name: RepositoryName, queued: Queued) -> RepositoryName {
+        self.finish(queued).await;
+        name
     }
 
     async fn finish(&self, Queued { travelling, life, _room }: Queued) {
@@ -598,6 +631,27 @@ mod tests {
         status.done(life, &travelling(7));
         assert_eq!(status.state().applied_index, 12);
         assert_eq!(status.state().lag_ms(), 0);
+    }
+
+    // A change that goes alone waits for those of its repository, and they for it; other repositories for neither.
+    #[test]
+    fn who_waits_for_whom_in_a_lane() {
+        let [app, other] = ["team/app", "team/other"].map(|name| RepositoryName::parse(name).unwrap());
+        let mut under_way = UnderWay::default();
+        let lets_in =
+            |under_way: &UnderWay, name: &RepositoryName| [false, true].map(|alone| under_way.lets_in(name, alone));
+        assert_eq!(lets_in(&under_way, &app), [true, true]);
+        under_way.begin(app.clone(), false);
+        under_way.begin(app.clone(), false);
+        assert_eq!((lets_in(&under_way, &app), lets_in(&under_way, &other)), ([true, false], [true, true]));
+        under_way.end(&app);
+        assert_eq!(lets_in(&under_way, &app), [true, false], "one is left");
+        under_way.end(&app);
+        under_way.begin(app.clone(), true);
+        assert_eq!((lets_in(&under_way, &app), lets_in(&under_way, &other)), ([false, false], [true, true]));
+        under_way.end(&app);
+        under_way.begin(other.clone(), false);
+        assert_eq!((lets_in(&under_way, &app), lets_in(&under_way, &other)), ([true, true], [true, false]));
     }
 
     // What was open before the stream was begun anew does not move the cursor of after.
