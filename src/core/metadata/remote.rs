@@ -342,7 +342,8 @@ impl Apply for PutRemoteSettings {
             let detail = "it was not set when it says".to_owned();
             return Err(Refusal::ParameterInvalid { parameter: "home".to_owned(), detail });
         }
-        if Rank::of_set(version, version) <= settings_rank(tables, &repository) {
+        let last = settings::last_version(tables, &repository).map_or(Rank::NEVER, |last| Rank::of_set(last, last));
+        if Rank::of_set(version, version) <= last {
             return Ok(Reply::Superseded);
         }
         follow(tables, context, &repository, version)?;

@@ -18,6 +18,7 @@ use super::upgrade::LEVEL_3;
 use super::{clock, cluster, replication_rules, tag};
 use crate::decide::tag_move::{Mutability, TagFilters};
 use crate::vocabulary::digest::Digest;
+use crate::vocabulary::ids::RepositoryId;
 use crate::vocabulary::names::RegionName;
 use crate::vocabulary::refusal::Refusal;
 use crate::vocabulary::stored::stored_enum;
@@ -79,30 +80,73 @@ pub fn read(tables: &impl TablesRead, repository: &RepositoryKey) -> Option<Sett
 /// The latest home that anything under a repository's name was made in, here or elsewhere. Kept by name: what is made
 /// in a repository that is deleted and made again must not be older than what other regions still have of the first
 /// one; and kept beside the home, because a region may have been told of the one and not of the other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct EpochRow(pub u32);
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct EpochRow {
+    /// Its number.
+    pub epoch: u32,
+    /// The home of the repository that has the name, if it ever had one: where the row beside the repository is lost, it
+    /// must not be open to all for that.
+    pub home: Option<NotedHome>,
+}
 
 impl Stored for EpochRow {}
+
+/// A home, as it is noted a second time.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct NotedHome {
+    /// Of the repository of this id: one that is made again under the name begins without.
+    pub repository: RepositoryId,
+    /// The home.
+    pub home: Home,
+    /// Version of the settings that it is part of.
+    pub version: Version,
+}
 
 fn epoch_key(repository: &RepositoryKey) -> Vec<u8> {
     keys::home_epoch(repository.slot(), repository.registry, repository.name.as_str())
 }
 
+fn epoch(tables: &impl TablesRead, repository: &RepositoryKey) -> EpochRow {
+    tables.get(&epoch_key(repository)).map_or_else(EpochRow::default, |bytes| codec::row(&bytes))
+}
+
 /// The epoch that what is made in a repository now is of.
 pub(super) fn latest_epoch(tables: &impl TablesRead, repository: &RepositoryKey) -> u32 {
-    tables.get(&epoch_key(repository)).map_or(0, |bytes| codec::row::<EpochRow>(&bytes).0)
+    epoch(tables, repository).epoch
 }
 
 /// What is made next is not of an earlier epoch than this.
-pub(super) fn raise_epoch(tables: &mut impl Tables, repository: &RepositoryKey, epoch: u32) {
-    if epoch > latest_epoch(tables, repository) {
-        tables.put(epoch_key(repository), codec::encode(&EpochRow(epoch)));
+pub(super) fn raise_epoch(tables: &mut impl Tables, repository: &RepositoryKey, latest: u32) {
+    let row = epoch(tables, repository);
+    if latest > row.epoch {
+        tables.put(epoch_key(repository), codec::encode(&EpochRow { epoch: latest, ..row }));
+    }
+}
+
+/// The home that was noted by the repository's name.
+fn noted_home(tables: &impl TablesRead, repository: &RepositoryKey) -> Option<NotedHome> {
+    epoch(tables, repository).home.filter(|noted| noted.repository == repository.id)
+}
+
+/// Version of what was set last, also where the row beside the repository is lost and there was a home.
+pub(super) fn last_version(tables: &impl TablesRead, repository: &RepositoryKey) -> Option<Version> {
+    let found = read(tables, repository).map(|row| row.version);
+    found.or_else(|| noted_home(tables, repository).map(|noted| noted.version))
+}
+
+/// Notes the home by the repository's name as well, once there is one.
+fn note_home(tables: &mut impl Tables, repository: &RepositoryKey, SettingsRow { home, version, .. }: &SettingsRow) {
+    let noted = NotedHome { repository: repository.id, home: home.clone(), version: *version };
+    let (row, noted) = (epoch(tables, repository), (*home != Home::default()).then_some(noted));
+    if row.home != noted {
+        tables.put(epoch_key(repository), codec::encode(&EpochRow { home: noted, ..row }));
     }
 }
 
 /// Where a repository is written.
 pub fn home(tables: &impl TablesRead, repository: &RepositoryKey) -> Home {
-    noted(tables, repository).map(|row| row.home).unwrap_or_default()
+    let found = noted(tables, repository).map(|row| row.home);
+    found.or_else(|| noted_home(tables, repository).map(|noted| noted.home)).unwrap_or_default()
 }
 
 /// Refuses a push, a delete or a setting in a region that is not the repository's home, or while that is frozen.
@@ -119,10 +163,12 @@ fn is_own(tables: &impl TablesRead, region: &RegionName) -> bool {
     cluster::read(tables).is_some_and(|row| row.region == region.as_str())
 }
 
-/// Whether a repository's row says what was set.
+/// Whether a repository's row says what was set, and what is made next would not be of an earlier home than that.
 pub fn is_proven(tables: &impl TablesRead, repository: &RepositoryKey) -> bool {
     let settings = repository::live(tables, repository).map(|found| found.settings);
-    noted(tables, repository).map(|row| row.settings) == settings
+    let noted = noted(tables, repository);
+    let is_known = noted.as_ref().is_none_or(|row| row.version.home_epoch <= latest_epoch(tables, repository));
+    is_known && noted.map(|row| row.settings) == settings
 }
 
 /// Whether these settings are in force, and noted as they should be: setting them again says nothing new.
@@ -155,9 +201,14 @@ pub(super) fn begin(tables: &mut impl Tables, context: &Context<'_>, repository:
     tell(tables, context, repository, SettingsRow { version, settings: row.settings.clone(), home: Home::default() });
 }
 
+fn put(tables: &mut impl Tables, repository: &RepositoryKey, row: &SettingsRow) {
+    tables.put(keys::settings(repository.slot(), repository.id), codec::encode(row));
+    note_home(tables, repository, row);
+}
+
 /// Notes what stands in a repository's row, for this region and others.
 fn tell(tables: &mut impl Tables, context: &Context<'_>, repository: &RepositoryKey, row: SettingsRow) {
-    tables.put(keys::settings(repository.slot(), repository.id), codec::encode(&row));
+    put(tables, repository, &row);
     let SettingsRow { version, settings, home } = row;
     outbox::note(tables, context, repository, Change::SettingsSet { settings, home, version });
 }
@@ -264,7 +315,7 @@ impl Apply for SetHome {
 }
 
 /// Brings the settings in a repository's row, which was damaged beneath the commands, back in line with what was noted
-/// beside it. No change for anybody else.
+/// beside it, and what was noted of its home, in one place or the other. No change for anybody else.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct MendSettings {
     /// Of which.
@@ -279,14 +330,25 @@ impl Apply for MendSettings {
     fn apply<T: Tables>(self, _: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
         let repository = &self.repository;
         let row = repository::require(tables, repository)?;
+        if is_proven(tables, repository) {
+            return Ok(Reply::Unchanged);
+        }
+        let home = noted_home(tables, repository);
         match noted(tables, repository) {
-            Some(SettingsRow { settings, .. }) if settings == row.settings => return Ok(Reply::Unchanged),
-            Some(SettingsRow { settings, .. }) => {
+            Some(noted) => {
                 let key = keys::repository(repository.slot(), repository.id);
-                tables.put(key, codec::encode(&RepositoryRow { settings, ..row }));
+                tables.put(key, codec::encode(&RepositoryRow { settings: noted.settings.clone(), ..row }));
+                raise_epoch(tables, repository, noted.version.home_epoch);
+                note_home(tables, repository, &noted);
             }
-            // without a witness they stand, as set when the repository was made
-            None => note(tables, repository, &row),
+            // without a witness they stand: as set with the home, which has one more, or when the repository was made
+            None => match home {
+                Some(NotedHome { home, version, .. }) => {
+                    raise_epoch(tables, repository, version.home_epoch);
+                    put(tables, repository, &SettingsRow { version, settings: row.settings, home });
+                }
+                None => note(tables, repository, &row),
+            },
         }
         Ok(Reply::Done)
     }
@@ -299,6 +361,7 @@ mod tests {
     use crate::metadata::manifest::PutManifest;
     use crate::metadata::remote::{PutRemoteManifest, PutRemoteSettings, SetRemoteTag};
     use crate::metadata::repository::{ChangeRepository, DeleteRepository};
+    use crate::metadata::tables::Writes;
     use crate::metadata::tag::DeleteTag;
     use crate::metadata::testing::{World, manifest, peer, sends_all, tags};
 
@@ -437,6 +500,45 @@ mod tests {
         world.ok(ChangeRepository { key: repository.clone(), settings: Settings::default() });
         assert!(is_proven(&world.tables, &repository));
         assert_eq!(read(&world.tables, &repository).unwrap().settings, Settings::default());
+    }
+
+    // Where the row beside a repository is lost, its home is not, nor what that is counted by; where that is lost, the
+    // row has it. A repository made again under the name has neither.
+    #[test]
+    fn lost_rows_keep_the_home() {
+        let (mut world, repository) = world(immutable());
+        let mut rules = sends_all("eu");
+        rules.rules[0].settings = true;
+        world.ok(rules);
+        let wish = |wish, accepts_loss| SetHome { repository: repository.clone(), wish, accepts_loss };
+        world.ok(wish(HomeWish::Take, false));
+        world.ok(wish(HomeWish::Freeze, false));
+        let before = read(&world.tables, &repository).unwrap();
+        let lost = |key: Vec<u8>| Writes::from([(key, None)]);
+        let of = |repository: &RepositoryKey| keys::settings(repository.slot(), repository.id);
+        let mend = |repository: &RepositoryKey| MendSettings { repository: repository.clone() };
+
+        world.tables.write(lost(of(&repository)));
+        assert!(!is_proven(&world.tables, &repository));
+        assert!(matches!(world.refused(tagged(&repository, b"1")), Refusal::HomeElsewhere { is_frozen: true, .. }));
+        assert_eq!(world.ok(remote(&repository, Settings::default(), 5)), Reply::Superseded, "what is older");
+        world.ok(mend(&repository));
+        assert!(is_proven(&world.tables, &repository));
+        assert_eq!(read(&world.tables, &repository), Some(before.clone()));
+        assert_eq!(world.ok(mend(&repository)), Reply::Unchanged);
+
+        world.tables.write(lost(epoch_key(&repository)));
+        assert!(!is_proven(&world.tables, &repository));
+        world.ok(mend(&repository));
+        assert_eq!(latest_epoch(&world.tables, &repository), before.version.home_epoch);
+        assert_eq!(noted_home(&world.tables, &repository).map(|noted| noted.home), Some(before.home));
+
+        world.ok(DeleteRepository { key: repository.clone(), force: true });
+        let again = world.repository("r", 2, Settings::default());
+        world.tables.write(lost(of(&again)));
+        world.ok(mend(&again));
+        assert_eq!((home(&world.tables, &again), read(&world.tables, &again)), (Home::default(), None));
+        assert_eq!(latest_epoch(&world.tables, &again), before.version.home_epoch);
     }
 
     fn tagged(repository: &RepositoryKey, bytes: &[u8]) -> PutManifest {

@@ -21,7 +21,7 @@ use super::keys::{self, SLOTS, SYSTEM, Slot, table};
 use super::outbox::TrimmedRow;
 use super::parked;
 use super::places::PlacesRow;
-use super::settings::EpochRow;
+use super::settings::{EpochRow, NotedHome, SettingsRow};
 use super::tables::{Pages, TablesRead};
 use super::upgrade::{LEVEL_2, SlotLevelRow, UpgradeRow};
 
@@ -88,7 +88,7 @@ fn row(tables: &impl TablesRead, key: &[u8], bytes: &[u8]) -> Found {
         table::PLACES if slot == SYSTEM => value::<PlacesRow>(bytes).map(drop),
         _ if slot >= SLOTS => Err(format!("table {table:#04x} has no place in slot {slot}")),
         table::NAME..=table::SETTINGS => content::row(tables, slot, table, key, bytes),
-        table::HOME_EPOCH => value::<EpochRow>(bytes).map(drop),
+        table::HOME_EPOCH => home(tables, slot, value(bytes)?),
         table::USAGE | table::SLOT_USAGE => usage::row(tables, slot, table, key, bytes),
         table::SLOT_LEVEL => value::<SlotLevelRow>(bytes).map(drop),
         table::OUTBOX => outbox::row(tables, key, bytes),
@@ -96,6 +96,14 @@ fn row(tables: &impl TablesRead, key: &[u8], bytes: &[u8]) -> Found {
         table::UPLOAD..=table::FENCE => blob::row(tables, slot, table, key, bytes),
         _ => Err(format!("table {table:#04x} does not exist")),
     }
+}
+
+/// A home is noted as it was set.
+fn home(tables: &impl TablesRead, slot: Slot, row: EpochRow) -> Found {
+    let Some(NotedHome { repository, home, version }) = row.home else { return Ok(()) };
+    let settings: Option<SettingsRow> = get(tables, &keys::settings(slot, repository));
+    let fits = settings.is_none_or(|row| (row.home, row.version) == (home, version));
+    ensure(fits, || format!("the home of repository {repository} is noted as another one than was set"))
 }
 
 /// A row's value, or that it can't be read.
