@@ -111,7 +111,7 @@ fn epoch(tables: &impl TablesRead, repository: &RepositoryKey) -> EpochRow {
 }
 
 /// The epoch that what is made in a repository now is of.
-pub(super) fn latest_epoch(tables: &impl TablesRead, repository: &RepositoryKey) -> u32 {
+pub fn latest_epoch(tables: &impl TablesRead, repository: &RepositoryKey) -> u32 {
     epoch(tables, repository).epoch
 }
 

@@ -1,5 +1,6 @@
 //! R8: two regions that write the same tags at once, told of each other's changes late, twice and in any order, come to
-//! the same tags; of all of them, or of those that their rules send.
+//! the same tags; of all of them, or of those that their rules send. So do their settings, and the home that one or the
+//! other is meanwhile.
 
 use std::collections::BTreeMap;
 
@@ -19,13 +20,15 @@ use registry_core::metadata::remote::{
 };
 use registry_core::metadata::replication_rules::SentRow;
 use registry_core::metadata::repository::{ChangeRepository, RepositoryKey, Settings};
-use registry_core::metadata::settings::{self, SettingsRow};
+use registry_core::metadata::settings::{self, Home, HomeWish, SetHome, SettingsRow};
 use registry_core::metadata::tag::{self, DeleteTag};
 use registry_core::metadata::testing::{World, manifest, peer, reference, sends_all, tags};
 use registry_core::vocabulary::ids::{ClusterId, Lineage};
 use registry_core::vocabulary::manifest::ContentKind;
-use registry_core::vocabulary::{Digest, Tag, Version};
+use registry_core::vocabulary::{Digest, Refusal, Tag, Version};
 
+/// An act that moves the repository's home: the smallest takes it.
+const TAKES: u8 = 7;
 const TAGS: [&str; 2] = ["latest", "v1"];
 const CONTENTS: [&[u8]; 3] = [b"one", b"two", b"three"];
 
@@ -65,6 +68,7 @@ impl Region {
         world.ok(peer(other, &told));
         let mut rules = sends_all(&told);
         rules.rules[0].tags = sent.clone();
+        rules.rules[0].settings = true;
         world.ok(rules);
         // the other one's rule says the same
         let (read_through, tags) = (ReadThrough::Off, sent.clone());
@@ -80,6 +84,10 @@ impl Region {
         let tag = tags(&[TAGS[usize::from(choice) % TAGS.len()]]);
         let bytes = CONTENTS[usize::from(choice / 2) % CONTENTS.len()];
         let command: Command = match choice % 6 {
+            _ if choice % 16 == TAKES => {
+                let wish = [HomeWish::Take, HomeWish::Freeze, HomeWish::Leave][usize::from(choice / 16) % 3];
+                SetHome { repository: self.repository.clone(), wish, accepts_loss: choice >= 128 }.into()
+            }
             5 => {
                 let mutability = if choice % 4 < 2 { Mutability::Mutable } else { Mutability::Immutable };
                 let settings = Settings { mutability, sparse: choice % 8 < 4 };
@@ -134,6 +142,12 @@ impl Region {
 
     fn settings(&self) -> Option<SettingsRow> {
         settings::read(&self.world.tables, &self.repository)
+    }
+
+    /// Where the repository is written, and the epoch of what is made next.
+    fn home(&self) -> (Home, u32) {
+        let (tables, repository) = (&self.world.tables, &self.repository);
+        (settings::home(tables, repository), settings::latest_epoch(tables, repository))
     }
 
     fn tags(&self) -> BTreeMap<Tag, (Digest, Version, Version)> {
@@ -233,6 +247,32 @@ fn a_delete_of_what_stayed_behind() {
     }
 }
 
+// A home is heard of in the other region, and what is taken of it there while the first one goes on wins; a clock that
+// is ahead changes nothing about it.
+#[test]
+fn homes_come_to_the_same() {
+    let mut regions = [1, 2].map(|number| Region::new(number, &Mutability::Mutable, &TagScope::ALL));
+    regions[0].act(TAKES);
+    settle(&mut regions);
+    let is_home = |region: &Region, name: &str, epoch: u32| {
+        let (home, latest) = region.home();
+        home.region.is_some_and(|region| region.as_str() == name) && (home.epoch, latest) == (epoch, epoch)
+    };
+    assert!(regions.iter().all(|region| is_home(region, "r1", 1)));
+    let set = |region: &Region, bytes: &[u8]| PutManifest { tags: tags(&["v1"]), ..content(&region.repository, bytes) };
+    let (theirs, ours) = (set(&regions[1], CONTENTS[0]), set(&regions[0], CONTENTS[1]));
+    assert!(matches!(regions[1].world.refused(theirs.clone()), Refusal::HomeElsewhere { .. }));
+    // the same act, at a loss
+    regions[1].act(9 * 16 + TAKES);
+    regions[1].world.ok(theirs);
+    regions[0].world.at_ms += 1000;
+    regions[0].world.ok(ours);
+    settle(&mut regions);
+    assert!(regions.iter().all(|region| is_home(region, "r2", 2)));
+    let named = |region: &Region| region.tags().into_values().map(|(digest, ..)| digest).collect::<Vec<_>>();
+    assert_eq!(regions.each_ref().map(named), [(); 2].map(|()| vec![Digest::sha256(CONTENTS[0])]));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
 
@@ -267,6 +307,9 @@ proptest! {
         settle(&mut regions);
         prop_assert_eq!(regions[0].tags(), regions[1].tags());
         prop_assert_eq!(regions[0].settings(), regions[1].settings());
+        let homes = regions.each_ref().map(Region::home);
+        prop_assert_eq!(&homes[0], &homes[1]);
+        prop_assert!(homes[0].0.epoch <= homes[0].1, "{:?}", homes[0]);
         for region in &regions {
             let tags = TAGS.map(|tag| Register::Tag(tags(&[tag]).remove(0)));
             let is_proven = |tag: &Register| register::is_proven(&region.world.tables, &region.repository, tag);
