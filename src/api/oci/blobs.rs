@@ -78,7 +78,7 @@ async fn follow(exchange: &Exchange<'_>, name: &str, text: &str, link: &str) -> 
         Followed::Back(location) => return Ok(nearest::to(location)),
     };
     let digest = found.value.info.digest;
-    match (whole_or_part(exchange, found, &digest).await, back) {
+    match (whole_or_part(exchange, *found, &digest).await, back) {
         (Ok(mut response), _) => {
             // there is a right in its address
             response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("private, no-store"));

@@ -133,7 +133,7 @@ pub(super) fn count(answered: &Result<Response<Body>, Failure>) {
 /// What becomes of a client that was sent here.
 pub(super) enum Followed {
     /// It is served; where it goes if that fails.
-    Here(At<BlobContent>, Option<String>),
+    Here(Box<At<BlobContent>>, Option<String>),
     /// It goes back to where it was.
     Back(String),
 }
@@ -183,7 +183,7 @@ pub(super) async fn follow(exchange: &Exchange<'_>, name: &str, text: &str, seal
     exchange.info.note_principal(&follower.name());
     let is_guest = link.guest.is_some();
     match open(exchange, &follower, &name, &link).await {
-        Ok(Some(found)) => Ok(Followed::Here(found, back.filter(|_| is_guest))),
+        Ok(Some(found)) => Ok(Followed::Here(Box::new(found), back.filter(|_| is_guest))),
         Ok(None) => back.map(Followed::Back).ok_or_else(denied),
         Err(failure) if is_guest => back.map(Followed::Back).ok_or(failure),
         Err(failure) => Err(failure),
