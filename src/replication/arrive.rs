@@ -288,7 +288,7 @@ impl Arrivals {
             return Ok(Arrived::Known);
         }
         if wins && self.is_filtered(&permit.repository) {
-            self.bring_attached(permit, digest).await?;
+            self.bring_attached(permit, digest, version).await?;
         }
         if wins && !is_here {
             // one that was deleted here by a newer word stays so: what that means for the tag is decided with it
@@ -303,8 +303,9 @@ impl Arrivals {
     }
 
     /// Brings what is attached to a manifest that a tag leads to, and to those below it, before the tag: it came when
-    /// it was made, whether its subject was sent or not, and may have gone by age since, as an orphan.
-    async fn bring_attached(&self, permit: &Permit, subject: &Digest) -> Result<(), Problem> {
+    /// it was made, whether its subject was sent or not, and may have gone by age since, as an orphan. `at_least`: the
+    /// version of the tag.
+    async fn bring_attached(&self, permit: &Permit, subject: &Digest, at_least: Version) -> Result<(), Problem> {
         let (attached, is_cut) = self.source.attached(&permit.repository, subject).await?;
         let (region, repository) = (&self.source.region, &permit.repository);
         if is_cut {
@@ -314,7 +315,7 @@ impl Arrivals {
             if self.has_manifest(permit, &digest, presence) {
                 continue;
             }
-            match self.bring_manifest(permit, &digest, presence, 0).await {
+            match self.bring_manifest(permit, &digest, at_least, 0).await {
                 // deleted since, here or there
                 Ok(_) | Err(Problem::Moved) => {}
                 Err(Problem::Passing(problem)) => return Err(Problem::Passing(problem)),

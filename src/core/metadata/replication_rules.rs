@@ -301,7 +301,7 @@ pub(super) fn stand(
             None => Ok(StandingRule { rule, since_index, since_ms, former: Vec::new() }),
         }
     };
-    all.into_iter().map(stand).collect::<Result<_, _>>().map(RulesRow)
+    all.into_iter().map(stand).collect::<Result<Vec<_>, _>>().map(RulesRow)
 }
 
 /// Sets all rules of a registry. A rule that was there as it is goes on, and so does one of which only the tags are
