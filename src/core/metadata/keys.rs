@@ -52,7 +52,7 @@
 //! | | `TAG_ENDED` | repository id, tag | [`EndedRow`](super::ended::EndedRow): a tag that went with its manifest |
 //! | | `CONFLICT` | repository id, log index, tag | [`ConflictRow`](super::conflict::ConflictRow): a lost setting |
 //! | | `SETTINGS` | repository id | [`SettingsRow`](super::settings::SettingsRow): its settings, and since when |
-//! | by repository | `HOME_EPOCH` | registry, name | [`EpochRow`](super::settings::EpochRow): its home, and the latest |
+//! | by repository | `HOME_EPOCH` | registry, name | [`EpochRow`](super::settings::EpochRow): its home, and the last |
 //! | | `OUTBOX` | log index, repository id, register | [`OutboxRow`](super::outbox::OutboxRow): a change to be told |
 //! | | `OUTBOX_TRIMMED` | | [`TrimmedRow`](super::outbox::TrimmedRow): where its slot's stream has a gap |
 //! | | `USAGE` | repository id | [`UsageRow`](super::usage::UsageRow): what it holds and may hold |

@@ -77,8 +77,8 @@ pub fn reading_through(tables: &impl TablesRead, name: &RepositoryName, tag: Opt
     peer::list(tables).into_iter().map(|(number, _)| number).filter(serves).collect()
 }
 
-/// Whether not all manifests of a repository come from where something was made: its region sends some tags only, or, if
-/// that sends nothing here itself, one that sends on what it made does.
+/// Whether not all manifests of a repository come from where something was made: its region sends some tags only, or,
+/// if that sends nothing here itself, one that sends on what it made does.
 pub(super) fn is_filtered(tables: &impl TablesRead, made_by: u16, name: &RepositoryName) -> bool {
     let own = read(tables, made_by);
     if own.covers(name) {

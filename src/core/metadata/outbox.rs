@@ -218,8 +218,8 @@ pub fn read(
     EventPage { events: rows.iter().map(|(key, value)| event(key, value)).collect(), rest }
 }
 
-/// Whether a rule of these tags sends a change of a log index: of tags those that pass; of manifests that are put, where
-/// not all tags are sent, those that are attached to others.
+/// Whether a rule of these tags sends a change of a log index: of tags those that pass; of manifests that are put,
+/// where not all tags are sent, those that are attached to others.
 pub fn passes(
     tables: &impl TablesRead,
     repository: &RepositoryKey,

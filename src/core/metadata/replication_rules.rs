@@ -46,8 +46,8 @@ pub struct FormerTags {
 }
 
 impl StandingRule {
-    /// Log index and time since which it asks for what was before to be copied; `None` if it doesn't. Of other tags than
-    /// before it asks anew.
+    /// Log index and time since which it asks for what was before to be copied; `None` if it doesn't. Of other tags
+    /// than before it asks anew.
     fn asks_since(&self) -> Option<(u64, u64)> {
         let changed = self.former.last().filter(|_| self.rule.backfill);
         let since = changed.map_or((self.since_index, self.since_ms), |last| (last.until_index, last.until_ms));
@@ -283,8 +283,8 @@ pub(super) fn check(tables: &impl TablesRead, registry: RegistryId, all: &[Rule]
     Ok(())
 }
 
-/// Rules as they stand when they are set at a log index and a time: one that was there as it is keeps its beginning, and
-/// so does one of which only the tags are others. `seen`: up to which index all regions have applied all changes.
+/// Rules as they stand when they are set at a log index and a time: one that was there as it is keeps its beginning,
+/// and so does one of which only the tags are others. `seen`: up to which index all regions have applied all changes.
 pub(super) fn stand(
     before: &RulesRow,
     all: Vec<Rule>,
@@ -448,8 +448,8 @@ mod tests {
         TagScope::new(texts.iter().map(|text| TagFilter::parse(text).unwrap()), []).unwrap()
     }
 
-    // Other tags leave a rule its beginning: what was to be sent is, if both filters let it through, and what is compared
-    // are the same records. A filter that was wrong for a while has lost nothing.
+    // Other tags leave a rule its beginning: what was to be sent is, if both filters let it through, and what is
+    // compared are the same records. A filter that is set back lets through again what was made before it changed.
     #[test]
     fn other_tags() {
         let mut world = World::cluster();

@@ -84,8 +84,8 @@ pub fn read(tables: &impl TablesRead, repository: &RepositoryKey) -> Option<Sett
 pub struct EpochRow {
     /// Its number.
     pub epoch: u32,
-    /// The home of the repository that has the name, if it ever had one: where the row beside the repository is lost, it
-    /// must not be open to all for that.
+    /// The home of the repository that has the name, if it ever had one: where the row beside the repository is lost,
+    /// it must not be open to all for that.
     pub home: Option<NotedHome>,
 }
 
