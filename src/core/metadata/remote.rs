@@ -278,7 +278,7 @@ impl Apply for DropRemoteManifest {
 /// Follows the delete of a manifest that is here, made in a region of which some tags come only: it may have deleted
 /// what it never sent. What was made here, or came another way, is no matter of its. Of the tags on the manifest those
 /// go that came from there, and those that both regions are to have the same; the manifest goes if it came from there
-/// and nothing names it then. One that stays is not remembered as deleted: each of that region's tags tells its own end.
+/// and nothing names it then. One that stays is not remembered as deleted: each of that region's tags tells its end.
 fn drop_filtered(
     tables: &mut impl Tables,
     context: &Context<'_>,
