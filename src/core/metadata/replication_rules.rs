@@ -435,8 +435,9 @@ mod tests {
         world.ok(put(std::slice::from_ref(&some)));
         let row = read(&world.tables, RegistryId::DEFAULT);
         assert!(row.sends(&team, &eu, (world.index + 1, true)) && !row.sends(&team, &eu, (world.index, true)));
-        assert_eq!((row.tags(&team, &eu), row.tags(&prod, &eu)), (tags.clone().into(), SentTags::ALL));
-        assert_eq!(row.scope(&team, &eu, (1, 2), 0).unwrap().tags, tags.clone().into());
+        let sent = SentTags::from(tags.clone());
+        assert_eq!((row.tags(&team, &eu), row.tags(&prod, &eu)), (sent.clone(), SentTags::ALL));
+        assert_eq!(row.scope(&team, &eu, (1, 2), 0).unwrap().tags, sent);
         assert_eq!(row.fills(&team, &eu, 0).unwrap().tags, tags);
         assert_eq!(row.sent(&eu)[0].tags, tags);
         assert!(matches!(world.refused(put(&[some, rule("eu", "team/app")])), Refusal::ParameterInvalid { .. }));
