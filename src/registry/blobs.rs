@@ -4,25 +4,28 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use registry_core::decide::permit::Permit;
-use registry_core::metadata::blob::{self, BlobRow, DropUse};
+use registry_core::metadata::blob::{self, BlobRow, BlobState, DropUse};
 use registry_core::metadata::link::{self, LinkRow, TouchLink, Unlink};
 use registry_core::metadata::repository::{self, RepositoryKey};
 use registry_core::metadata::tables::TablesRead;
 use registry_core::metadata::{clock, manifest};
-use registry_core::vocabulary::ids::Revision;
-use registry_core::vocabulary::limits::{MANIFEST_BYTES_MAX, MOUNT_SOURCES_MAX, PACK_BLOB_BYTES_MAX, TICKS_PER_GRACE};
+use registry_core::vocabulary::ids::{RegistryId, Revision};
+use registry_core::vocabulary::limits::{
+    MANIFEST_BYTES_MAX, MOUNT_SOURCES_MAX, PACK_BLOB_BYTES_MAX, SHOWN_BYTES, TICKS_PER_GRACE,
+};
 use registry_core::vocabulary::{Digest, Refusal, RepositoryName};
 use tokio::time::Instant;
 
 use super::elsewhere::RemoteBlob;
 use super::uploads::refusal;
-use super::{At, ByteStream, Consistency, Registry, find};
+use super::{At, ByteStream, Consistency, Registry, find, unavailable};
 use crate::blob::store::BlobKey;
 use crate::blob::transfer::{BlobSource, BodyError, Peeked, Transfer, TransferError, body};
+use crate::ground::random;
 use crate::metadata::revision;
 
 /// What a search for something to mount takes at least when it finds nothing: how many repositories of others hold the
@@ -79,6 +82,23 @@ impl BlobContent {
             Place::Copies(source, _) => Some(source),
             Place::Elsewhere(_) => None,
         }
+    }
+
+    /// A piece of it that nobody knows beforehand: who shows it has the blob.
+    pub fn some_piece(&self) -> Range<u64> {
+        let length = self.info.size_bytes.min(SHOWN_BYTES);
+        let start = random::number64() % (self.info.size_bytes - length + 1);
+        start..start + length
+    }
+
+    /// Whether these are its bytes of a range.
+    pub async fn is_piece(self, range: Range<u64>, shown: &[u8]) -> Result<bool, Refusal> {
+        let mut parts = self.stream(range).await?;
+        let mut own = BytesMut::new();
+        while let Some(part) = parts.next().await {
+            own.extend_from_slice(&part.map_err(|_| unavailable())?);
+        }
+        Ok(own == shown)
     }
 
     /// The bytes of `range`. Those of this region are all verified on this node; of another region's the last one is
@@ -155,6 +175,17 @@ impl Registry {
         let held = self.held(permit, digest).await?;
         let value = BlobContent::of_copies(*digest, held.source, self.transfer().clone());
         Ok(At { value, revision: held.revision })
+    }
+
+    /// A blob that some repository of a registry holds; not to be given to anybody, but to be compared with what
+    /// somebody shows of it. `None` if there are no copies.
+    pub fn held_anywhere(&self, registry: RegistryId, digest: &Digest) -> Option<BlobContent> {
+        let row = self.metadata().peek(|view| {
+            let mut users = blob::users(view, digest, MOUNT_SOURCES_MAX).into_iter();
+            users.any(|key| key.registry == registry).then(|| blob::read(view, digest))?
+        });
+        let row = row.filter(|row| row.state == BlobState::Present && !row.stores.is_empty())?;
+        Some(BlobContent::of_copies(*digest, source(digest, row), self.transfer().clone()))
     }
 
     /// All bytes of a manifest that is kept as a blob.

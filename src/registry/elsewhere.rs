@@ -14,13 +14,12 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use registry_core::decide::nearest::Declined;
 use registry_core::decide::permit::Permit;
-use registry_core::metadata::blob::{self, BlobRow, BlobState};
 use registry_core::vocabulary::ids::RegistryId;
 use registry_core::vocabulary::names::RegionName;
 use registry_core::vocabulary::{Digest, Reference, Refusal, RepositoryName};
 
 use super::abroad::{Located, Visit};
-use super::blobs::{BlobContent, BlobInfo, source};
+use super::blobs::{BlobContent, BlobInfo};
 use super::{At, Consistency, ManifestInfo, Registry, StoredManifest};
 use crate::metadata::revision;
 
@@ -47,10 +46,15 @@ pub trait Elsewhere: Debug + Send + Sync + 'static {
         reference: &'a Reference,
     ) -> BoxFuture<'a, Result<Option<StoredManifest>, Refusal>>;
 
-    /// Whether a region has a blob for this one, of which there are copies here by another name.
+    /// A piece of a blob, of which there are copies here by another name; `None` if no region has it for this one.
     ///
     /// Errors: as above.
-    fn holds<'a>(&'a self, name: &'a RepositoryName, digest: &'a Digest) -> BoxFuture<'a, Result<bool, Refusal>>;
+    fn piece<'a>(
+        &'a self,
+        name: &'a RepositoryName,
+        digest: &'a Digest,
+        range: Range<u64>,
+    ) -> BoxFuture<'a, Result<Option<Bytes>, Refusal>>;
 
     /// A blob that is not here; `None` if no region has it for this one.
     ///
@@ -131,14 +135,15 @@ impl Registry {
             found => return found,
         };
         let Some(elsewhere) = self.elsewhere_for(permit) else { return Err(refusal) };
-        // another repository's copies will do, if the other region says that this one holds it
-        let is_good = |row: &BlobRow| row.state == BlobState::Present && !row.stores.is_empty();
-        let copies = self.metadata().peek(|view| blob::read(view, digest)).filter(is_good);
-        if let Some(row) = copies
-            && elsewhere.holds(&permit.repository, digest).await?
-        {
-            let value = BlobContent::of_copies(*digest, source(digest, row), self.transfer().clone());
-            return Ok(At { value, revision: self.metadata().peek(revision) });
+        // another repository's copies will do, if the other region shows that it has the bytes for this one
+        if let Some(content) = self.held_anywhere(permit.registry, digest) {
+            let range = content.some_piece();
+            let shown = elsewhere.piece(&permit.repository, digest, range.clone()).await?;
+            if let Some(shown) = shown
+                && content.clone().is_piece(range, &shown).await.unwrap_or(false)
+            {
+                return Ok(At { value: content, revision: self.metadata().peek(revision) });
+            }
         }
         if let Some(remote) = elsewhere.blob(&permit.repository, digest).await? {
             let info = BlobInfo { digest: *digest, size_bytes: remote.size_bytes() };

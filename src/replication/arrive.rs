@@ -21,7 +21,7 @@ use registry_core::metadata::repository::Settings;
 use registry_core::metadata::settings::Home;
 use registry_core::metadata::{backfill, cluster, conflict, manifest, offer, remote, repository, shared};
 use registry_core::vocabulary::ids::RegistryId;
-use registry_core::vocabulary::limits::{PACK_BLOB_BYTES_MAX, SHOWN_BYTES, WALK_DEPTH_MAX};
+use registry_core::vocabulary::limits::{PACK_BLOB_BYTES_MAX, WALK_DEPTH_MAX};
 use registry_core::vocabulary::manifest::{ContentKind, ParsedManifest, Referenced};
 use registry_core::vocabulary::{Digest, Refusal, RepositoryName, Tag, Version};
 use tonic::{Code, Status};
@@ -32,9 +32,8 @@ use super::flight::{Flight, FlightKey, Flights};
 use super::principal;
 use super::through::over_the_link;
 use super::wire::{Told, Travelling};
-use crate::ground::random;
 use crate::metadata::Metadata;
-use crate::registry::{CheckedCopies, Merged, MountSource, Registry, RemoteManifest, RemoteSetting};
+use crate::registry::{BlobContent, CheckedCopies, Merged, MountSource, Registry, RemoteManifest, RemoteSetting};
 
 /// Beginnings of one blob before it is left for later.
 const BLOB_TRIES: usize = 3;
@@ -290,6 +289,9 @@ impl Arrivals {
         if wins && self.is_filtered(&permit.repository) {
             self.bring_attached(permit, digest, version).await?;
         }
+        if wins && is_here {
+            self.shown_manifest(permit, digest, 0).await?;
+        }
         if wins && !is_here {
             // one that was deleted here by a newer word stays so: what that means for the tag is decided with it
             self.bring_manifest(permit, digest, version, 0).await?;
@@ -357,7 +359,9 @@ impl Arrivals {
             for reference in parsed.references() {
                 match reference.kind {
                     ContentKind::Blob => self.bring_blob(permit, reference).await?,
-                    ContentKind::Manifest if self.has_manifest(permit, &reference.digest, Version::default()) => {}
+                    ContentKind::Manifest if self.has_manifest(permit, &reference.digest, Version::default()) => {
+                        self.shown_manifest(permit, &reference.digest, depth + 1).await?;
+                    }
                     ContentKind::Manifest => {
                         self.bring_manifest(permit, &reference.digest, at_least, depth + 1).await?;
                     }
@@ -473,42 +477,73 @@ impl Arrivals {
     }
 
     async fn bring_blob_now(&self, permit: &Permit, blob: &Referenced) -> Result<(), Problem> {
-        match self.registry.stat_blob(permit, &blob.digest).await {
-            Ok(_) => return self.shown(permit, blob).await,
-            Err(Refusal::BlobUnknown { .. } | Refusal::RepositoryUnknown { .. }) => {}
+        let is_here = match self.registry.stat_blob(permit, &blob.digest).await {
+            Ok(_) if self.may_have(permit, &blob.digest) => return Ok(()),
+            Ok(_) => true,
+            Err(Refusal::BlobUnknown { .. } | Refusal::RepositoryUnknown { .. }) => false,
             Err(refusal) => return Err(refusal.into()),
-        }
-        if self.registry.mount_blob(permit, &blob.digest, MountSource::Anywhere(&|_| true)).await?.is_some() {
-            return self.shown(permit, blob).await;
+        };
+        // before it is linked: rules of this region may give to the source whatever is in the repository
+        if let Some(content) = self.registry.held_anywhere(permit.registry, &blob.digest)
+            && self.shown(permit, content).await?
+        {
+            if is_here {
+                return Ok(());
+            }
+            if self.registry.mount_blob(permit, &blob.digest, MountSource::Anywhere(&|_| true)).await?.is_some() {
+                return Ok(());
+            }
         }
         self.fetch_blob(permit, blob).await
     }
 
-    /// Has the source show a piece of a blob that is here by others' doing: else it would be given, by this region's
-    /// rules or by links for its clients, whatever it knows the digest of.
-    async fn shown(&self, permit: &Permit, blob: &Referenced) -> Result<(), Problem> {
-        let is_its = self.metadata.peek(|view| {
+    /// Whether what the source may have of a repository is a blob already.
+    fn may_have(&self, permit: &Permit, digest: &Digest) -> bool {
+        self.metadata.peek(|view| {
             let found = repository::find(view, permit.registry, &permit.repository);
-            found.is_some_and(|(key, _)| shared::may_have(view, &self.source.region, &key, &blob.digest))
-        });
-        if is_its {
-            return Ok(());
+            found.is_some_and(|(key, _)| shared::may_have(view, &self.source.region, &key, digest))
+        })
+    }
+
+    /// Has the source show a piece of a blob that is here by others' doing: else it would be given, by this region's
+    /// rules or by links for its clients, whatever it knows the digest of. `false` if the copies here can't be read.
+    async fn shown(&self, permit: &Permit, content: BlobContent) -> Result<bool, Problem> {
+        let (digest, range) = (content.info.digest, content.some_piece());
+        let theirs = self.source.range(&permit.repository, &digest, range.clone()).await?;
+        match content.is_piece(range, &theirs).await {
+            Ok(true) => Ok(true),
+            Ok(false) => Err(Problem::lasting("the region names a blob that it does not have")),
+            Err(refusal) if refusal.is_unknown() => Ok(false),
+            Err(refusal) => Err(refusal.into()),
         }
-        let content = self.registry.open_blob(permit, &blob.digest).await?.value;
-        let size_bytes = content.info.size_bytes;
-        let length = size_bytes.min(SHOWN_BYTES);
-        let start = random::number64() % (size_bytes - length + 1);
-        let range = start..start + length;
-        let theirs = self.source.range(&permit.repository, &blob.digest, range.clone()).await?;
-        let mut ours = BytesMut::new();
-        let mut parts = content.stream(range).await?;
-        while let Some(part) = parts.next().await {
-            ours.extend_from_slice(&part.map_err(|error| Problem::passing(error.to_string()))?);
-        }
-        match ours == theirs {
-            true => Ok(()),
-            false => Err(Problem::lasting("the region names a blob that it does not have")),
-        }
+    }
+
+    /// Has the source show what a manifest names that is here by others' doing. A tag or an index that names it makes
+    /// its presence the source's, and with that what it names (`shared::may_have`).
+    fn shown_manifest<'a>(
+        &'a self,
+        permit: &'a Permit,
+        digest: &'a Digest,
+        depth: usize,
+    ) -> BoxFuture<'a, Result<(), Problem>> {
+        Box::pin(async move {
+            if depth > WALK_DEPTH_MAX {
+                return Err(Problem::lasting(format!("a chain of more than {WALK_DEPTH_MAX} indexes")));
+            }
+            let named = self.metadata.peek(|view| {
+                let (key, _) = repository::find(view, permit.registry, &permit.repository)?;
+                let row = manifest::read(view, &key, digest)?;
+                (row.presence.region != self.source.number).then(|| manifest::references(view, &key, digest))
+            });
+            for reference in named.into_iter().flatten() {
+                match reference.kind {
+                    ContentKind::Blob => self.bring_blob(permit, &reference).await?,
+                    ContentKind::Manifest => self.shown_manifest(permit, &reference.digest, depth + 1).await?,
+                    ContentKind::Foreign => {}
+                }
+            }
+            Ok(())
+        })
     }
 
     async fn fetch_blob(&self, permit: &Permit, blob: &Referenced) -> Result<(), Problem> {

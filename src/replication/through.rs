@@ -153,13 +153,22 @@ impl Elsewhere for Through {
         })
     }
 
-    fn holds<'a>(&'a self, name: &'a RepositoryName, digest: &'a Digest) -> BoxFuture<'a, Result<bool, Refusal>> {
+    fn piece<'a>(
+        &'a self,
+        name: &'a RepositoryName,
+        digest: &'a Digest,
+        range: Range<u64>,
+    ) -> BoxFuture<'a, Result<Option<Bytes>, Refusal>> {
         Box::pin(async move {
-            let Some(replication) = self.replication() else { return Ok(false) };
-            let ask = move |source: Arc<Source>| -> BoxFuture<'_, Result<Option<u64>, Problem>> {
-                Box::pin(async move { source.stat(name, digest).await.map(Some) })
+            let Some(replication) = self.replication() else { return Ok(None) };
+            let ask = move |source: Arc<Source>| -> BoxFuture<'_, Result<Option<Bytes>, Problem>> {
+                let range = range.clone();
+                Box::pin(async move {
+                    let piece = tokio::time::timeout(ASKED_MAX, source.range(name, digest, range)).await;
+                    piece.unwrap_or_else(|_| Err(Problem::passing("no answer in time"))).map(Some)
+                })
             };
-            Ok(first(&replication, name, None, ask).await?.is_some())
+            first(&replication, name, None, ask).await
         })
     }
 
