@@ -69,7 +69,7 @@ fn sent(tables: &impl TablesRead, name: &RepositoryName, digest: &Digest) -> Opt
     let scopes: Vec<(Sent, Scope)> = regions.into_iter().filter_map(scope).collect();
     // without a filter the row tells it
     let is_filtered = scopes.iter().any(|(_, scope)| !scope.tags.is_all());
-    let above = is_filtered.then(|| above::read(tables, &key, digest)).unwrap_or_default();
+    let above = if is_filtered { above::read(tables, &key, digest) } else { above::TagsAbove::default() };
     let is_sent = scopes.into_iter().filter(|(_, scope)| above.are_in(scope, &row));
     Some(is_sent.map(|(sent, _)| sent).collect())
 }
