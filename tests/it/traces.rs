@@ -83,10 +83,20 @@ fn a_push_is_one_trace_over_its_nodes() {
     let pulled = http::request("GET", &url).key(&cluster.key()).header("traceparent", forged).send();
     let id = pulled.header("x-request-id").to_owned();
     let is_pull = |span: &Span| text(span, "request.id").as_deref() == Some(&id);
+    // each node sends its own, when it likes
     support::wait("the spans of a push and a pull", PATIENCE, || {
         let spans = collector.spans();
-        spans.iter().any(|(_, span)| is_pull(span))
-            && spans.iter().any(|(_, span)| span.name.starts_with("PUT manifest"))
+        let begun = |named: &dyn Fn(&Span) -> bool| {
+            let mut found = spans.iter().filter(|(_, span)| named(span));
+            let is_whole = |of: &Span| {
+                spans.iter().any(|(_, span)| span.trace_id == of.trace_id && span.parent_span_id.is_empty())
+            };
+            found.any(|(_, span)| is_whole(span))
+        };
+        begun(&is_pull)
+            && ["PUT manifest", "propose", "blob PutSmall"]
+                .iter()
+                .all(|name| begun(&|span| span.name.starts_with(name)))
     });
     let spans = collector.spans();
     let by_trace = spans.iter().fold(BTreeMap::<&[u8], Vec<&(String, Span)>>::new(), |mut all, found| {
@@ -104,7 +114,11 @@ fn a_push_is_one_trace_over_its_nodes() {
     };
     let manifest = named("PUT manifest").expect("a trace of the manifest");
     assert!(manifest.iter().any(|(_, span)| span.name == "propose"), "{manifest:?}");
-    let blob = by_trace.values().find(|trace| trace.iter().any(|(_, span)| span.name.starts_with("blob PutSmall")));
+    let has_copy = |trace: &&Vec<&(String, Span)>| {
+        trace.iter().any(|(_, span)| span.name.starts_with("blob PutSmall"))
+            && trace.iter().any(|(_, span)| span.parent_span_id.is_empty())
+    };
+    let blob = by_trace.values().find(has_copy);
     let blob = blob.expect("a trace with a copy at another node");
     let (asked, root) = blob.iter().find(|(_, span)| span.parent_span_id.is_empty()).expect("its root");
     let (held, copy) = blob.iter().find(|(_, span)| span.name.starts_with("blob PutSmall")).unwrap();
