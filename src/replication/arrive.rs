@@ -3,7 +3,7 @@
 //! Blobs that the region has already are linked, not fetched; those that are fetched go the way of any push, so that
 //! they lie in two zones before a manifest names them. Everything may be repeated.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -21,7 +21,7 @@ use registry_core::metadata::repository::Settings;
 use registry_core::metadata::settings::Home;
 use registry_core::metadata::{backfill, cluster, conflict, manifest, offer, remote, repository, shared};
 use registry_core::vocabulary::ids::RegistryId;
-use registry_core::vocabulary::limits::{PACK_BLOB_BYTES_MAX, WALK_DEPTH_MAX};
+use registry_core::vocabulary::limits::{PACK_BLOB_BYTES_MAX, SHOWN_MANIFESTS_MAX, WALK_DEPTH_MAX};
 use registry_core::vocabulary::manifest::{ContentKind, ParsedManifest, Referenced};
 use registry_core::vocabulary::{Digest, Refusal, RepositoryName, Tag, Version};
 use tonic::{Code, Status};
@@ -290,7 +290,7 @@ impl Arrivals {
             self.bring_attached(permit, digest, version).await?;
         }
         if wins && is_here {
-            self.shown_manifest(permit, digest, 0).await?;
+            self.shown_manifests(permit, vec![*digest]).await?;
         }
         if wins && !is_here {
             // one that was deleted here by a newer word stays so: what that means for the tag is decided with it
@@ -356,11 +356,12 @@ impl Arrivals {
                 return Err(Problem::passing(format!("the source sent {actual} for {digest}")));
             }
             let parsed = ParsedManifest::parse(&body, Some(&media_type)).map_err(Refusal::from)?;
+            let mut here = Vec::new();
             for reference in parsed.references() {
                 match reference.kind {
                     ContentKind::Blob => self.bring_blob(permit, reference).await?,
                     ContentKind::Manifest if self.has_manifest(permit, &reference.digest, Version::default()) => {
-                        self.shown_manifest(permit, &reference.digest, depth + 1).await?;
+                        here.push(reference.digest);
                     }
                     ContentKind::Manifest => {
                         self.bring_manifest(permit, &reference.digest, at_least, depth + 1).await?;
@@ -368,6 +369,7 @@ impl Arrivals {
                     ContentKind::Foreign => {}
                 }
             }
+            self.shown_manifests(permit, here).await?;
             // what the source itself has from elsewhere is here by its own word
             let presence = if self.may_tell(&permit.repository, presence.region) { presence } else { at_least };
             let manifest = RemoteManifest { digest: *digest, media_type, body, presence };
@@ -518,32 +520,39 @@ impl Arrivals {
         }
     }
 
-    /// Has the source show what a manifest names that is here by others' doing. A tag or an index that names it makes
-    /// its presence the source's, and with that what it names (`shared::may_have`).
-    fn shown_manifest<'a>(
-        &'a self,
-        permit: &'a Permit,
-        digest: &'a Digest,
-        depth: usize,
-    ) -> BoxFuture<'a, Result<(), Problem>> {
-        Box::pin(async move {
-            if depth > WALK_DEPTH_MAX {
-                return Err(Problem::lasting(format!("a chain of more than {WALK_DEPTH_MAX} indexes")));
+    /// Has the source show what manifests name that are here by others' doing. A tag or an index that names them makes
+    /// their presence the source's, and with that what they name (`shared::may_have`).
+    async fn shown_manifests(&self, permit: &Permit, named: Vec<Digest>) -> Result<(), Problem> {
+        let (mut open, mut seen) = (named.clone(), BTreeSet::from_iter(named));
+        while let Some(digest) = open.pop() {
+            if seen.len() > SHOWN_MANIFESTS_MAX {
+                return Err(Problem::lasting(format!("more than {SHOWN_MANIFESTS_MAX} manifests are below it")));
             }
-            let named = self.metadata.peek(|view| {
-                let (key, _) = repository::find(view, permit.registry, &permit.repository)?;
-                let row = manifest::read(view, &key, digest)?;
-                (row.presence.region != self.source.number).then(|| manifest::references(view, &key, digest))
-            });
-            for reference in named.into_iter().flatten() {
+            for reference in self.named_by_others(permit, &digest) {
                 match reference.kind {
                     ContentKind::Blob => self.bring_blob(permit, &reference).await?,
-                    ContentKind::Manifest => self.shown_manifest(permit, &reference.digest, depth + 1).await?,
-                    ContentKind::Foreign => {}
+                    ContentKind::Manifest if seen.insert(reference.digest) => open.push(reference.digest),
+                    ContentKind::Manifest | ContentKind::Foreign => {}
                 }
             }
-            Ok(())
-        })
+            // a walk over many that name no blob never waits by itself
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
+    /// What a manifest names, and its own bytes where they are a blob; nothing of one that is the source's already.
+    fn named_by_others(&self, permit: &Permit, digest: &Digest) -> Vec<Referenced> {
+        let named = self.metadata.peek(|view| {
+            let (key, _) = repository::find(view, permit.registry, &permit.repository)?;
+            let row = manifest::read(view, &key, digest).filter(|row| row.presence.region != self.source.number)?;
+            let mut named = manifest::references(view, &key, digest);
+            if !row.inline {
+                named.push(Referenced { digest: *digest, size_bytes: row.size_bytes, kind: ContentKind::Blob });
+            }
+            Some(named)
+        });
+        named.unwrap_or_default()
     }
 
     async fn fetch_blob(&self, permit: &Permit, blob: &Referenced) -> Result<(), Problem> {

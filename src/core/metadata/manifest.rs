@@ -143,15 +143,30 @@ pub(super) fn parents(
     digest: &Digest,
     limit: usize,
 ) -> Vec<Digest> {
-    let prefix = keys::reference(repository.slot(), repository.id, digest, ContentKind::Manifest, None);
-    let rows = tables.prefix(&prefix, limit);
-    rows.iter().filter_map(|(key, _)| Digest::from_key(&key[prefix.len()..])).map(|(digest, _)| digest).collect()
+    naming_as(tables, repository, (digest, ContentKind::Manifest), limit)
 }
 
 /// Up to `limit` manifests of the repository that name `digest`, as whatever content, in digest order for each kind.
 pub fn naming(tables: &impl TablesRead, repository: &RepositoryKey, digest: &Digest, limit: usize) -> Vec<Digest> {
     let rows = tables.prefix(&keys::by_digest(repository.slot(), table::REF, repository.id, digest), limit);
     rows.iter().filter_map(|(key, _)| keys::reference_in(key)).map(|(_, _, manifest)| manifest).collect()
+}
+
+/// Up to `limit` manifests of the repository that name `digest` as a blob, in digest order: one of theirs, whose bytes
+/// who put them had; what they name otherwise they may never have had.
+pub fn naming_blob(tables: &impl TablesRead, repository: &RepositoryKey, digest: &Digest, limit: usize) -> Vec<Digest> {
+    naming_as(tables, repository, (digest, ContentKind::Blob), limit)
+}
+
+fn naming_as(
+    tables: &impl TablesRead,
+    repository: &RepositoryKey,
+    (digest, kind): (&Digest, ContentKind),
+    limit: usize,
+) -> Vec<Digest> {
+    let prefix = keys::reference(repository.slot(), repository.id, digest, kind, None);
+    let rows = tables.prefix(&prefix, limit);
+    rows.iter().filter_map(|(key, _)| Digest::from_key(&key[prefix.len()..])).map(|(digest, _)| digest).collect()
 }
 
 fn first_reference(

@@ -33,7 +33,7 @@ pub fn may_have(tables: &impl TablesRead, with: &RegionName, key: &RepositoryKey
     }
     let is_its = |named: &Digest| manifest::read(tables, key, named).is_some_and(|row| row.presence.region == number);
     offer::read(tables, number).covers(&key.name)
-        && manifest::naming(tables, key, digest, SHARED_LOOKED_AT_MAX).iter().any(is_its)
+        && manifest::naming_blob(tables, key, digest, SHARED_LOOKED_AT_MAX).iter().any(is_its)
 }
 
 fn sends(tables: &impl TablesRead, to: &RegionName, name: &RepositoryName) -> bool {
@@ -87,6 +87,9 @@ mod tests {
         world.ok(came(names(&repository, &BLOBS[1..2]), 2));
         world.ok(came(names(&repository, &[BLOBS[3], BLOBS[1]]), 2));
         world.ok(came(names(&repository, &BLOBS[2..3]), 3));
+        // what is named as nothing that has to be there was never shown to be its
+        let foreign = vec![reference(BLOBS[0], ContentKind::Foreign)];
+        world.ok(came(PutManifest { references: foreign, ..manifest(&repository, b"foreign") }, 2));
         (world, repository, RegionName::parse("eu").unwrap())
     }
 

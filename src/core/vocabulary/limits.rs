@@ -326,6 +326,8 @@ pub const LANE_AT_ONCE: usize = 32;
 pub const REGION_RANGE_BYTES_MAX: u64 = 8 * MIB as u64;
 /// Bytes of a blob that a region has to show before what is here by others' doing is given to it.
 pub const SHOWN_BYTES: u64 = 4 * 1024;
+/// Manifests that are here by others' doing, below one that a region names, of which it has to show the blobs.
+pub const SHOWN_MANIFESTS_MAX: usize = 16_384;
 /// Ranges of one blob that are fetched before they can be written.
 pub const REGION_RANGES_AHEAD: usize = 4;
 /// Ranges of blobs under way from one region.
