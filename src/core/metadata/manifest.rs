@@ -114,7 +114,7 @@ pub fn list(
 
 /// The first manifest of the repository that names `digest` as a blob, if any; a large manifest names itself.
 pub fn holder(tables: &impl TablesRead, repository: &RepositoryKey, digest: &Digest) -> Option<Digest> {
-    let of = |kind| first_reference(tables, repository, digest, kind);
+    let of = |kind| naming_as(tables, repository, (digest, kind), 1).pop();
     of(ContentKind::Blob).or_else(|| of(ContentKind::Foreign))
 }
 
@@ -132,7 +132,7 @@ pub(super) fn held_among(tables: &impl TablesRead, repository: &RepositoryKey, d
 
 /// The first index of the repository that names `digest` as a manifest, if any.
 pub fn parent(tables: &impl TablesRead, repository: &RepositoryKey, digest: &Digest) -> Option<Digest> {
-    let of = |kind| first_reference(tables, repository, digest, kind);
+    let of = |kind| naming_as(tables, repository, (digest, kind), 1).pop();
     of(ContentKind::Manifest).or_else(|| of(ContentKind::Foreign))
 }
 
@@ -167,17 +167,6 @@ fn naming_as(
     let prefix = keys::reference(repository.slot(), repository.id, digest, kind, None);
     let rows = tables.prefix(&prefix, limit);
     rows.iter().filter_map(|(key, _)| Digest::from_key(&key[prefix.len()..])).map(|(digest, _)| digest).collect()
-}
-
-fn first_reference(
-    tables: &impl TablesRead,
-    repository: &RepositoryKey,
-    digest: &Digest,
-    kind: ContentKind,
-) -> Option<Digest> {
-    let prefix = keys::reference(repository.slot(), repository.id, digest, kind, None);
-    let (key, _) = tables.prefix(&prefix, 1).pop()?;
-    Digest::from_key(&key[prefix.len()..]).map(|(digest, _)| digest)
 }
 
 /// Puts a manifest, moves tags to it. Everything it names must be in the repository, unless the repository is sparse.
