@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::link::{Link, State};
 use super::{LEADER_MAX, Region, region_name};
@@ -58,25 +58,4 @@ async fn kill(region: &mut Region, recorder: &Recorder, down: Duration) -> Resul
     nemesis::kill(&mut region.cluster, recorder, leader).await?;
     tokio::time::sleep(down).await;
     nemesis::restart(&mut region.cluster, recorder, leader).await
-}
-
-/// Conflicts that each region lists at the end, all pages of them.
-pub(super) async fn note_conflicts(regions: &[Region], recorder: &Recorder) -> Result<(), Fault> {
-    for (at, region) in regions.iter().enumerate() {
-        let (leader, _) = region.cluster.wait_leader(LEADER_MAX).await?;
-        let seat = &region.cluster.seats()[leader];
-        let (mut listed, mut after) = (Vec::new(), Value::Null);
-        loop {
-            let behind = after.as_str().map(|after| format!("?after={after}")).unwrap_or_default();
-            let page = super::get(&region.cluster, seat, &format!("/v1/replication/conflicts{behind}")).await?;
-            listed.extend(page["conflicts"].as_array().cloned().unwrap_or_default());
-            after = page["after"].clone();
-            if after.is_null() {
-                break;
-            }
-        }
-        let value = json!({"region": region_name(at), "conflicts": listed});
-        recorder.note(Note::nemesis(Act::Conflicts, None, value));
-    }
-    Ok(())
 }

@@ -6,6 +6,7 @@
 //! Start at [`play`]; `trouble` says what goes wrong, `disturb` does it; the judge is `checker::region`.
 
 mod aside;
+mod conflicts;
 mod disturb;
 mod drift;
 mod link;
@@ -203,7 +204,7 @@ async fn finish(regions: &mut [Region], shared: &Arc<Shared>) -> Result<(), Faul
     println!("the regions have compared after {} ms", began.elapsed().as_millis());
     let value = json!({"ms": u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX), "reports": reports});
     shared.recorder.note(Note::nemesis(Act::Compared, None, value));
-    long_cut::note_conflicts(regions, &shared.recorder).await?;
+    conflicts::note(regions, &shared.recorder).await?;
     let mut keys = Field::shared_keys();
     keys.extend(own_keys(shared)?);
     for (at, region) in regions.iter().enumerate() {
