@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
+use futures_util::future::try_join_all;
 use futures_util::stream::BoxStream;
 use registry_core::decide::permit::Permit;
+use registry_core::decide::replication::shown;
 use registry_core::metadata::blob::{self, BlobRow, BlobState, DropUse};
 use registry_core::metadata::link::{self, LinkRow, TouchLink, Unlink};
 use registry_core::metadata::repository::{self, RepositoryKey};
 use registry_core::metadata::tables::TablesRead;
 use registry_core::metadata::{clock, manifest};
 use registry_core::vocabulary::ids::{RegistryId, Revision};
-use registry_core::vocabulary::limits::{
-    MANIFEST_BYTES_MAX, MOUNT_SOURCES_MAX, PACK_BLOB_BYTES_MAX, SHOWN_BYTES, TICKS_PER_GRACE,
-};
+use registry_core::vocabulary::limits::{MANIFEST_BYTES_MAX, MOUNT_SOURCES_MAX, PACK_BLOB_BYTES_MAX, TICKS_PER_GRACE};
 use registry_core::vocabulary::{Digest, Refusal, RepositoryName};
 use tokio::time::Instant;
 
@@ -48,6 +48,9 @@ pub enum MountSource<'a> {
     /// From any repository of the caller's registry that the predicate lets through.
     Anywhere(&'a (dyn Fn(&RepositoryName) -> bool + Sync)),
 }
+
+/// Some bytes of a blob, each with where they are in it.
+pub type Pieces = Vec<(Range<u64>, Bytes)>;
 
 /// A blob to be read.
 #[derive(Clone, Debug)]
@@ -84,21 +87,26 @@ impl BlobContent {
         }
     }
 
-    /// A piece of it that nobody knows beforehand: who shows it has the blob.
-    pub fn some_piece(&self) -> Range<u64> {
-        let length = self.info.size_bytes.min(SHOWN_BYTES);
-        let start = random::number64() % (self.info.size_bytes - length + 1);
-        start..start + length
+    /// Pieces of it, at places that nobody knows beforehand: who shows them all has the blob, or nearly all of it.
+    pub fn some_pieces(&self) -> Vec<Range<u64>> {
+        shown::pieces(random::number64(), self.info.size_bytes)
     }
 
-    /// Whether these are its bytes of a range.
-    pub async fn is_piece(self, range: Range<u64>, shown: &[u8]) -> Result<bool, Refusal> {
+    /// Whether these are its bytes of some ranges, of each of them.
+    ///
+    /// Errors: those of a read of the copies here.
+    pub async fn is_shown(&self, pieces: Pieces) -> Result<bool, Refusal> {
+        let compared = pieces.into_iter().map(|(range, shown)| self.clone().is_piece(range, shown));
+        Ok(try_join_all(compared).await?.into_iter().all(|is_same| is_same))
+    }
+
+    async fn is_piece(self, range: Range<u64>, shown: Bytes) -> Result<bool, Refusal> {
         let mut parts = self.stream(range).await?;
         let mut own = BytesMut::new();
         while let Some(part) = parts.next().await {
             own.extend_from_slice(&part.map_err(|_| unavailable())?);
         }
-        Ok(own == shown)
+        Ok(own[..] == shown[..])
     }
 
     /// The bytes of `range`. Those of this region are all verified on this node; of another region's the last one is

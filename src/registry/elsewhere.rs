@@ -19,7 +19,7 @@ use registry_core::vocabulary::names::RegionName;
 use registry_core::vocabulary::{Digest, Reference, Refusal, RepositoryName};
 
 use super::abroad::{Located, Visit};
-use super::blobs::{BlobContent, BlobInfo};
+use super::blobs::{BlobContent, BlobInfo, Pieces};
 use super::{At, Consistency, ManifestInfo, Registry, StoredManifest};
 use crate::metadata::revision;
 
@@ -46,15 +46,16 @@ pub trait Elsewhere: Debug + Send + Sync + 'static {
         reference: &'a Reference,
     ) -> BoxFuture<'a, Result<Option<StoredManifest>, Refusal>>;
 
-    /// A piece of a blob, of which there are copies here by another name; `None` if no region has it for this one.
+    /// Pieces of a blob, all from one region; there are copies of it here by another name. `None` if no region has it
+    /// for this one.
     ///
     /// Errors: as above.
-    fn piece<'a>(
+    fn pieces<'a>(
         &'a self,
         name: &'a RepositoryName,
         digest: &'a Digest,
-        range: Range<u64>,
-    ) -> BoxFuture<'a, Result<Option<Bytes>, Refusal>>;
+        ranges: Vec<Range<u64>>,
+    ) -> BoxFuture<'a, Result<Option<Pieces>, Refusal>>;
 
     /// A blob that is not here; `None` if no region has it for this one.
     ///
@@ -137,10 +138,9 @@ impl Registry {
         let Some(elsewhere) = self.elsewhere_for(permit) else { return Err(refusal) };
         // another repository's copies will do, if the other region shows that it has the bytes for this one
         if let Some(content) = self.held_anywhere(permit.registry, digest) {
-            let range = content.some_piece();
-            let shown = elsewhere.piece(&permit.repository, digest, range.clone()).await?;
-            if let Some(shown) = shown
-                && content.clone().is_piece(range, &shown).await.unwrap_or(false)
+            let pieces = elsewhere.pieces(&permit.repository, digest, content.some_pieces()).await?;
+            if let Some(pieces) = pieces
+                && content.is_shown(pieces).await.unwrap_or(false)
             {
                 return Ok(At { value: content, revision: self.metadata().peek(revision) });
             }

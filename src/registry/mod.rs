@@ -35,7 +35,7 @@ use crate::metadata::Metadata;
 use nearest::Places;
 
 pub use abroad::{Located, Received, Visit, is_link};
-pub use blobs::{BlobContent, BlobInfo, MountSource};
+pub use blobs::{BlobContent, BlobInfo, MountSource, Pieces};
 pub use collection::{BlobUses, Collection, Holder, NextStep, RepositoryUse};
 pub use copies::{BlobCopies, CheckedCopies, CopyPlace};
 pub use elsewhere::{Elsewhere, RemoteBlob};

@@ -507,12 +507,12 @@ impl Arrivals {
         })
     }
 
-    /// Has the source show a piece of a blob that is here by others' doing: else it would be given, by this region's
+    /// Has the source show pieces of a blob that is here by others' doing: else it would be given, by this region's
     /// rules or by links for its clients, whatever it knows the digest of. `false` if the copies here can't be read.
     async fn shown(&self, permit: &Permit, content: BlobContent) -> Result<bool, Problem> {
-        let (digest, range) = (content.info.digest, content.some_piece());
-        let theirs = self.source.range(&permit.repository, &digest, range.clone()).await?;
-        match content.is_piece(range, &theirs).await {
+        let digest = content.info.digest;
+        let theirs = self.source.pieces(&permit.repository, &digest, content.some_pieces()).await?;
+        match content.is_shown(theirs).await {
             Ok(true) => Ok(true),
             Ok(false) => Err(Problem::lasting("the region names a blob that it does not have")),
             Err(refusal) if refusal.is_unknown() => Ok(false),

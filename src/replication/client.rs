@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::future::try_join_all;
 use metrics::Counter;
 use raft::TlsSource;
 use raft::network::transport::{self, Dial, Expect};
@@ -14,8 +15,8 @@ use registry_core::decide::replication::compare::{Register, Scope, Since, Sums};
 use registry_core::metadata::peer::PeerRow;
 use registry_core::metadata::region_link::RegionLinkRow;
 use registry_core::vocabulary::limits::{
-    ATTACHED_MAX, MANIFEST_BYTES_MAX, PACK_BLOB_BYTES_MAX, REGION_RANGES_MAX, TRANSFER_MESSAGE_BYTES_MAX,
-    VERIFY_TIMEOUT_MS,
+    ATTACHED_MAX, MANIFEST_BYTES_MAX, PACK_BLOB_BYTES_MAX, REGION_RANGES_MAX, SHOWN_AT_ONCE,
+    TRANSFER_MESSAGE_BYTES_MAX, VERIFY_TIMEOUT_MS,
 };
 use registry_core::vocabulary::names::RegionName;
 use registry_core::vocabulary::{Digest, MediaType, RepositoryName, Tag, Version};
@@ -28,7 +29,7 @@ use super::peers::client_files;
 use super::wire::proto::region_client::RegionClient;
 use super::wire::{self, Told, proto};
 use crate::ground::pacer::Pacer;
-use crate::registry::{CheckedCopies, Located, Visit};
+use crate::registry::{CheckedCopies, Located, Pieces, Visit};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A region that sends no byte for so long is given up; its stream of changes says something every five seconds.
@@ -102,6 +103,8 @@ pub(super) struct Source {
     bulk: Vec<Channel>,
     /// Ranges of its blobs under way: each is held in memory until it is whole.
     ranges: Semaphore,
+    /// Blobs of which it is showing pieces.
+    shows: Semaphore,
     /// Bytes of its blobs that came.
     fetched: Counter,
     /// How fast bytes of its blobs are taken; `None` for as fast as they come.
@@ -132,10 +135,11 @@ impl Source {
         };
         let [channels, bulk] = [(), ()].map(|()| row.endpoints.iter().filter_map(channel).collect());
         let pacer = (link.bytes_per_second > 0).then(|| Pacer::new(link.bytes_per_second));
-        let (ranges, at) = (Semaphore::new(REGION_RANGES_MAX), AtomicUsize::new(0));
+        let (ranges, shows) = (Semaphore::new(REGION_RANGES_MAX), Semaphore::new(SHOWN_AT_ONCE));
+        let at = AtomicUsize::new(0);
         let region = row.region.clone();
         let fetched = metrics::counter!("portolan_replication_fetched_bytes_total", "region" => region.to_string());
-        Source { number, region, channels, bulk, ranges, fetched, pacer, at }
+        Source { number, region, channels, bulk, ranges, shows, fetched, pacer, at }
     }
 
     fn client(&self) -> Result<Client, Problem> {
@@ -248,6 +252,21 @@ impl Source {
             }
         }
         Err(last)
+    }
+
+    /// Pieces of a blob, asked for side by side: all of them, or an error. Waits while pieces of many are under way.
+    pub(super) async fn pieces(
+        &self,
+        name: &RepositoryName,
+        digest: &Digest,
+        ranges: Vec<Range<u64>>,
+    ) -> Result<Pieces, Problem> {
+        let _turn = self.shows.acquire().await.map_err(|_| Problem::passing("this node stops"))?;
+        let asked = ranges.into_iter().map(|range| async move {
+            let bytes = self.range(name, digest, range.clone()).await?;
+            Ok::<_, Problem>((range, bytes))
+        });
+        try_join_all(asked).await
     }
 
     async fn range_once(&self, name: &RepositoryName, digest: &Digest, range: Range<u64>) -> Result<Bytes, Status> {
@@ -448,6 +467,7 @@ mod tests {
             channels: vec![channel],
             bulk: Vec::new(),
             ranges: Semaphore::new(1),
+            shows: Semaphore::new(1),
             fetched: Counter::noop(),
             pacer: None,
             at: AtomicUsize::new(0),

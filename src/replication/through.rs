@@ -28,7 +28,7 @@ use super::client::{ASKED_MAX, Fetched, Source};
 use super::flight::{Flight, FlightKey, Way};
 use super::{Inner, Replication};
 use crate::blob::transfer::{OnItsWay, Relay, RelayError, Relayed};
-use crate::registry::{Elsewhere, Located, ManifestInfo, RemoteBlob, StoredManifest, Visit, unavailable};
+use crate::registry::{Elsewhere, Located, ManifestInfo, Pieces, RemoteBlob, StoredManifest, Visit, unavailable};
 
 /// How often a tag is followed whose manifest goes meanwhile.
 const MOVES_MAX: usize = 3;
@@ -153,19 +153,19 @@ impl Elsewhere for Through {
         })
     }
 
-    fn piece<'a>(
+    fn pieces<'a>(
         &'a self,
         name: &'a RepositoryName,
         digest: &'a Digest,
-        range: Range<u64>,
-    ) -> BoxFuture<'a, Result<Option<Bytes>, Refusal>> {
+        ranges: Vec<Range<u64>>,
+    ) -> BoxFuture<'a, Result<Option<Pieces>, Refusal>> {
         Box::pin(async move {
             let Some(replication) = self.replication() else { return Ok(None) };
-            let ask = move |source: Arc<Source>| -> BoxFuture<'_, Result<Option<Bytes>, Problem>> {
-                let range = range.clone();
+            let ask = move |source: Arc<Source>| -> BoxFuture<'_, Result<Option<Pieces>, Problem>> {
+                let ranges = ranges.clone();
                 Box::pin(async move {
-                    let piece = tokio::time::timeout(ASKED_MAX, source.range(name, digest, range)).await;
-                    piece.unwrap_or_else(|_| Err(Problem::passing("no answer in time"))).map(Some)
+                    let pieces = tokio::time::timeout(ASKED_MAX, source.pieces(name, digest, ranges)).await;
+                    pieces.unwrap_or_else(|_| Err(Problem::passing("no answer in time"))).map(Some)
                 })
             };
             first(&replication, name, None, ask).await

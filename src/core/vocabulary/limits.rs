@@ -324,8 +324,12 @@ pub const CHANGE_LANES: usize = 64;
 pub const LANE_AT_ONCE: usize = 32;
 /// Bytes of a blob that one request of another region asks for.
 pub const REGION_RANGE_BYTES_MAX: u64 = 8 * MIB as u64;
-/// Bytes of a blob that a region has to show before what is here by others' doing is given to it.
+/// Pieces of a blob that a region has to show before what is here by others' doing is given to it; one in each part.
+pub const SHOWN_PIECES: u64 = 4;
+/// Bytes of each of them. A blob that is no larger than all of them is shown whole.
 pub const SHOWN_BYTES: u64 = 4 * 1024;
+/// Blobs of which one region is asked for such pieces at once.
+pub const SHOWN_AT_ONCE: usize = 8;
 /// Manifests that are here by others' doing, below one that a region names, of which it has to show the blobs.
 pub const SHOWN_MANIFESTS_MAX: usize = 16_384;
 /// Ranges of one blob that are fetched before they can be written.
@@ -461,6 +465,9 @@ const _: () = {
     assert!(TRANSFER_READ_BYTES.is_multiple_of(BLOCK_BYTES) && PACK_BLOB_BYTES_MAX <= TRANSFER_FRAME_BYTES_MAX);
     assert!(TRANSFER_FRAME_BYTES_MAX < TRANSFER_MESSAGE_BYTES_MAX);
     assert!(SAMPLED_BLOBS_MIN <= SAMPLED_BLOBS_MAX);
+    // What is shown waits for no large range of a blob, and leaves room for those where it is sent.
+    assert!(SHOWN_PIECES * SHOWN_BYTES <= PACK_BLOB_BYTES_MAX as u64);
+    assert!(SHOWN_AT_ONCE * SHOWN_PIECES as usize <= REGION_STREAMS_MAX / 2);
     // What is attached is told in one message: digests with their versions.
     assert!(ATTACHED_MAX * (DIGEST_TEXT_BYTES_MAX + 64) < TRANSFER_MESSAGE_BYTES_MAX);
     // The largest copy that is asked for is hashed in time, also behind another one, where the disk gives it so fast;
