@@ -6,6 +6,7 @@
 
 pub mod certs;
 pub mod clock;
+pub mod crowd;
 pub mod files;
 pub mod join_token;
 pub mod metric_list;
@@ -24,5 +25,6 @@ pub mod traces;
 pub mod traffic;
 
 pub use clock::{Clock, SystemClock};
+pub use crowd::Crowd;
 pub use secret::Secret;
 pub use shutdown::Shutdown;

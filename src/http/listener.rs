@@ -29,7 +29,8 @@ pub async fn serve<A: App>(
     tls: Option<TlsSource>,
     stop: impl Future<Output = ()> + Send,
 ) {
-    let slots = ConnectionSlots::new(settings.connections_max, settings.connections_per_address_max);
+    let (most, per_address) = (settings.connections_max, settings.connections_per_address_max);
+    let slots = ConnectionSlots::new(most, per_address, settings.crowd.clone());
     let shared = Shared::new(settings);
     let (stopping, stopped) = watch::channel(false);
     let connections = TaskTracker::new();

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::config::{HttpSection, Network};
+use crate::ground::Crowd;
 use crate::ground::traffic::Traffic;
 
 /// How one listener behaves. Values, not components: what configuration turns into.
@@ -32,6 +33,8 @@ pub struct Settings {
     pub access_log: bool,
     /// Where its requests are counted for those who leave clients room.
     pub traffic: Traffic,
+    /// Where it is noted whether nearly all its connections are taken, for those who send it clients.
+    pub crowd: Crowd,
 }
 
 impl Settings {
@@ -51,6 +54,7 @@ impl Settings {
             requests_max: count(section.max_requests),
             access_log,
             traffic: Traffic::default(),
+            crowd: Crowd::default(),
         }
     }
 }

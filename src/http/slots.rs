@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::ground::Crowd;
+
 /// Why a connection is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ConnectionRefused {
@@ -26,11 +28,12 @@ impl ConnectionRefused {
     }
 }
 
-/// Counts open connections, in all and by address.
+/// Counts open connections, in all and by address, and notes whether there are nearly as many as there may be.
 #[derive(Debug)]
 pub(super) struct ConnectionSlots {
     total_max: usize,
     per_address_max: usize,
+    crowd: Crowd,
     open: Mutex<Open>,
 }
 
@@ -48,8 +51,8 @@ pub(super) struct ConnectionSlot {
 }
 
 impl ConnectionSlots {
-    pub(super) fn new(total_max: usize, per_address_max: usize) -> Arc<ConnectionSlots> {
-        Arc::new(ConnectionSlots { total_max, per_address_max, open: Mutex::default() })
+    pub(super) fn new(total_max: usize, per_address_max: usize, crowd: Crowd) -> Arc<ConnectionSlots> {
+        Arc::new(ConnectionSlots { total_max, per_address_max, crowd, open: Mutex::default() })
     }
 
     /// Takes a slot. `is_proxy`: many clients are behind the address, so it is not counted by itself.
@@ -66,6 +69,7 @@ impl ConnectionSlots {
             *count += 1;
         }
         open.total += 1;
+        self.crowd.note(open.total, self.total_max);
         Ok(ConnectionSlot { slots: Arc::clone(self), counted: (!is_proxy).then_some(address) })
     }
 }
@@ -74,6 +78,7 @@ impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         let mut open = self.slots.open.lock();
         open.total -= 1;
+        self.slots.crowd.note(open.total, self.slots.total_max);
         if let Some(address) = self.counted
             && let Some(count) = open.by_address.get_mut(&address)
         {
@@ -123,7 +128,7 @@ mod tests {
     // back.
     #[test]
     fn connections_are_bounded() {
-        let slots = ConnectionSlots::new(4, 2);
+        let slots = ConnectionSlots::new(4, 2, Crowd::default());
         let (a, b): (IpAddr, IpAddr) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
         let first = slots.take(a, false).unwrap();
         let second = slots.take(a, false).unwrap();
@@ -136,6 +141,27 @@ mod tests {
         drop((second, third, fourth, again));
         assert_eq!(slots.open.lock().total, 0);
         assert!(slots.open.lock().by_address.is_empty(), "no memory is kept for an address without connections");
+    }
+
+    // R18: that nine of ten are taken is noted at once, and that it is not so any more as well; addresses don't count.
+    #[test]
+    fn r18_a_crowd_is_noted() {
+        let crowd = Crowd::default();
+        let slots = ConnectionSlots::new(10, 4, crowd.clone());
+        let address: IpAddr = "192.0.2.1".parse().unwrap();
+        let four: Vec<_> = (0..4).map(|_| slots.take(address, false).unwrap()).collect();
+        assert!(slots.take(address, false).is_err() && !crowd.is_full(), "one address has its share");
+        let others: Vec<_> = (0..4).map(|_| slots.take(address, true).unwrap()).collect();
+        assert!(!crowd.is_full());
+        let ninth = slots.take(address, true).unwrap();
+        assert!(crowd.is_full());
+        let tenth = slots.take(address, true).unwrap();
+        assert!(slots.take(address, true).is_err() && crowd.is_full());
+        drop(ninth);
+        assert!(crowd.is_full());
+        drop(tenth);
+        assert!(!crowd.is_full());
+        drop((four, others));
     }
 
     // Requests over the bound get no slot, and a refused one leaves no trace.

@@ -79,6 +79,7 @@ fn open(
         settings.hosts.clear();
     } else {
         settings.traffic = parts.traffic.clone();
+        settings.crowd = parts.transfer.crowd();
         // beside the public name the node's own: clients are sent there for blobs
         let listen = &parts.settings.listen;
         let is_named = listen.public_advertise.is_some() || parts.settings.node.advertise.is_some();

@@ -129,7 +129,8 @@ impl Registry {
         self.places().spot(client).and_then(|spot| spot.zone.clone())
     }
 
-    /// The nodes of this region; whether they are fit is asked of those that have a copy, in one zone if one is named.
+    /// The nodes of this region; whether they are fit, and full, is asked of those that have a copy, in one zone if one
+    /// is named.
     pub(super) async fn candidates(&self, source: &BlobSource, zone: Option<&ZoneName>) -> Vec<Candidate> {
         let directory = self.transfer().directory();
         let health = self.transfer().peers();
@@ -146,10 +147,12 @@ impl Registry {
             let is_near = zone.is_none_or(|zone| *zone == seat.zone);
             let (node, has_copy) = (seat.id, holders.contains(&seat.id));
             let zone = seat.zone.clone();
-            let candidate = Candidate { node, zone, has_copy, is_fit: false, is_on_time, rtt_us };
+            let candidate = Candidate { node, zone, has_copy, is_fit: false, is_on_time, is_full: false, rtt_us };
             async move {
                 let is_fit = is_near && has_copy && self.transfer().answers_now(node).await;
-                Candidate { is_fit, ..candidate }
+                // as it says now, and not before it was asked
+                let is_full = is_fit && self.transfer().is_full(node);
+                Candidate { is_fit, is_full, ..candidate }
             }
         });
         futures_util::future::join_all(looked_at).await

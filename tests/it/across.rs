@@ -100,7 +100,7 @@ fn is_served(answer: &Answer, bytes: &[u8]) -> bool {
 }
 
 /// How often the first node decided so.
-fn decided(cluster: &Cluster, reason: &str) -> u64 {
+pub(crate) fn decided(cluster: &Cluster, reason: &str) -> u64 {
     let text = admin(cluster, "GET", "/metrics").settled().text();
     let label = format!("reason=\"{reason}\"");
     let is_it = |line: &&str| line.starts_with("portolan_nearest_decisions_total{") && line.contains(&label);

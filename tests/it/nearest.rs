@@ -1,11 +1,13 @@
 //! A client is sent to a node of its own zone for large blobs, by a link that gives nothing of itself.
 
-use std::net::IpAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, TcpStream};
 use std::time::Duration;
 
 use registry_core::vocabulary::Digest;
 use serde_json::{Value, json};
 
+use crate::across::decided;
 use crate::regions::{PATIENCE, admin, told};
 use crate::support::http::{self, Answer};
 use crate::support::image::{large, push};
@@ -160,4 +162,50 @@ fn r18_dead_and_paused_targets() {
             wait("clients are sent on again", PATIENCE, || get(&cluster, 1, 3, &path).status == 307);
         }
     }
+}
+
+/// Connections to a node that somebody keeps, each after a first answer.
+fn held(cluster: &Cluster, node: u8, count: usize) -> Vec<TcpStream> {
+    let open = |_| {
+        let mut stream = TcpStream::connect((cluster.ip(node), cluster.port())).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(b"GET /v2/ HTTP/1.1\r\nHost: registry\r\n\r\n").unwrap();
+        assert_eq!(stream.read(&mut [0]).unwrap(), 1, "it is taken");
+        stream
+    };
+    (0..count).map(open).collect()
+}
+
+// R18: a node of which nine tenths of the connections are taken is sent nobody by other nodes, and serves who comes to
+// it; once they are gone it is sent clients again.
+#[test]
+fn r18_full_targets() {
+    let cluster = Cluster::start_with(216, &["http.max_connections=40"]);
+    say_places(&cluster);
+    let layer = large(3);
+    let digest = push(&cluster, 1, "team/app", "v1", &layer);
+    let path = format!("/v2/team/app/blobs/{digest}");
+    is_everywhere(&cluster, &path);
+    let many = held(&cluster, 3, 30);
+    sent_on(&cluster, 1, 3, &path);
+    let last = held(&cluster, 3, 6);
+    // a ping may have been answered a moment before
+    std::thread::sleep(Duration::from_millis(200));
+    let before = decided(&cluster, "full");
+    wait("it is for that", PATIENCE, || {
+        for (node, what) in [(1, "by another node"), (2, "by another node"), (3, "by the full one itself")] {
+            let answer = get(&cluster, node, 3, &path);
+            assert_eq!((answer.status, answer.body == layer), (200, true), "{what}: node {node}");
+        }
+        // a busy machine may have it be too slow to answer now and then
+        decided(&cluster, "full") > before
+    });
+    wait("it is told", PATIENCE, || {
+        let told = admin(&cluster, "GET", "/v1/nearest/team/app?client=127.77.3.9&reference=v1").settled().json();
+        let blob = told["blobs"].as_array().unwrap().iter().find(|blob| blob["digest"] == digest.to_string()).unwrap();
+        let is_full = |one: &Value| one["zone"] == "c" && one["full"] == true;
+        blob["reason"] == "full" && blob["candidates"].as_array().unwrap().iter().any(is_full)
+    });
+    drop((many, last));
+    wait("clients are sent on again", PATIENCE, || get(&cluster, 1, 3, &path).status == 307);
 }

@@ -115,6 +115,7 @@ struct CandidateDocument {
     copy: bool,
     fit: bool,
     on_time: bool,
+    full: bool,
     rtt_us: u64,
 }
 
@@ -126,6 +127,7 @@ impl From<&Candidate> for CandidateDocument {
             copy: candidate.has_copy,
             fit: candidate.is_fit,
             on_time: candidate.is_on_time,
+            full: candidate.is_full,
             rtt_us: candidate.rtt_us,
         }
     }

@@ -3,6 +3,7 @@
 use registry_core::vocabulary::ids::{NodeId, StoreId};
 
 use crate::blob::store::Pressure;
+use crate::ground::Crowd;
 
 use super::Transfer;
 
@@ -65,6 +66,16 @@ impl Transfer {
     /// Tells the other nodes, with the next ping, whether the volume of this node's log is nearly full.
     pub fn set_log_short(&self, is_short: bool) {
         self.inner.peers.set_log_short(is_short);
+    }
+
+    /// Where the connections of clients are noted: with each ping the other nodes are told whether this one is full.
+    pub fn crowd(&self) -> Crowd {
+        self.inner.peers.crowd.clone()
+    }
+
+    /// Whether nearly all connections that a node takes from clients are taken, as it said last.
+    pub fn is_full(&self, node: NodeId) -> bool {
+        self.inner.peers.is_full(node)
     }
 
     /// Whether a node answered lately.

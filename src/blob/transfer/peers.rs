@@ -18,7 +18,7 @@ use tonic::service::interceptor::InterceptedService;
 
 use crate::blob::store::Pressure;
 use crate::ground::clock::epoch_ms;
-use crate::ground::{Clock, traces};
+use crate::ground::{Clock, Crowd, traces};
 
 use super::link::{Dialer, Link};
 #[cfg(feature = "sim")]
@@ -68,6 +68,7 @@ struct Gauge {
     stores: Vec<StoreHealth>,
     log_is_short: bool,
     is_closing: bool,
+    is_full: bool,
     /// The last reading of its clock that counts, and when it was made on this node's time since boot.
     clock: Option<(Reading, u64)>,
 }
@@ -132,6 +133,8 @@ pub(super) struct Peers {
     pub(super) cluster: ClusterId,
     pub(super) node: NodeId,
     pub(super) clock: Arc<dyn Clock>,
+    /// How full this node is of clients.
+    pub(super) crowd: Crowd,
     dialer: Dialer,
     #[cfg(feature = "sim")]
     wire: Option<Arc<dyn Wire>>,
@@ -149,6 +152,7 @@ impl Peers {
             cluster: config.cluster,
             node: config.node,
             clock: Arc::clone(&config.clock),
+            crowd: Crowd::default(),
             dialer: Dialer { cluster: config.cluster, bind_source: config.bind_source, tls: config.tls.clone() },
             #[cfg(feature = "sim")]
             wire: None,
@@ -260,6 +264,14 @@ impl Peers {
         is_recent(&gauge) && !gauge.is_closing
     }
 
+    /// Whether a node has hardly a connection left for clients, as it said last.
+    pub(super) fn is_full(&self, node: NodeId) -> bool {
+        if node == self.node {
+            return self.crowd.is_full();
+        }
+        self.peers.load().get(&node).is_some_and(|peer| peer.gauge.lock().is_full)
+    }
+
     pub(super) fn set_closing(&self) {
         self.is_closing.store(true, Ordering::Release);
     }
@@ -365,6 +377,7 @@ async fn ping(peer: &Peer, clock: &dyn Clock) {
             gauge.stores = reply.stores.iter().map(wire::store_health).collect();
             gauge.log_is_short = reply.log_is_short;
             gauge.is_closing = reply.is_closing;
+            gauge.is_full = reply.is_full;
             gauge.note_clock(reply.wall_ms, asked_ms, answered_ms);
         }
         Err(error) => tracing::debug!(node = %peer.node, %error, "no answer to a ping"),

@@ -68,9 +68,10 @@ fn place_reply((store, size_bytes): (registry_core::vocabulary::ids::StoreId, u6
 impl Blob for Service {
     async fn ping(&self, _request: Request<proto::PingRequest>) -> Result<Response<proto::PingReply>, Status> {
         let stores = self.holder.peers.own().iter().map(wire::store_usage).collect();
-        let (log_is_short, is_closing) = (self.holder.peers.is_log_short(), self.holder.peers.is_closing());
-        let wall_ms = self.holder.peers.clock.wall_ms();
-        Ok(Response::new(proto::PingReply { stores, log_is_short, is_closing, wall_ms }))
+        let peers = &self.holder.peers;
+        let (log_is_short, is_closing) = (peers.is_log_short(), peers.is_closing());
+        let (wall_ms, is_full) = (peers.clock.wall_ms(), peers.crowd.is_full());
+        Ok(Response::new(proto::PingReply { stores, log_is_short, is_closing, wall_ms, is_full }))
     }
 
     async fn begin(&self, request: Request<proto::BeginRequest>) -> Result<Response<proto::Staged>, Status> {

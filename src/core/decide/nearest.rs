@@ -2,10 +2,11 @@
 //! which that region chooses.
 //!
 //! Pure: who is where, who answers and who has a copy is known before. A node that does not answer now, that takes no
-//! more, or whose clock is off is never chosen; in doubt the node that was asked serves. Source: consensus-and-faults
-//! §6.6.
+//! more or hardly any more, or whose clock is off is never chosen; in doubt the node that was asked serves. Source:
+//! consensus-and-faults §6.6.
 
 use crate::vocabulary::ids::NodeId;
+use crate::vocabulary::limits::NODE_FULL_PERCENT;
 use crate::vocabulary::names::{RegionName, ZoneName};
 
 /// A node that may serve a blob.
@@ -21,6 +22,8 @@ pub struct Candidate {
     pub is_fit: bool,
     /// Its clock is not known to differ from that of the node that was asked by more than a link bears.
     pub is_on_time: bool,
+    /// Nearly all its connections are taken, as it said when it answered; asked as `is_fit` is.
+    pub is_full: bool,
     /// Round trip to it, microseconds.
     pub rtt_us: u64,
 }
@@ -57,6 +60,8 @@ pub enum Why {
     Unfit,
     /// Those that do have a clock that is off: what a link to them says about time would be judged by another one.
     Clock,
+    /// Those that are left have hardly a connection left.
+    Full,
 }
 
 impl Why {
@@ -70,6 +75,7 @@ impl Why {
             Why::NoCopy => "no_copy",
             Why::Unfit => "unfit",
             Why::Clock => "clock",
+            Why::Full => "full",
         }
     }
 }
@@ -112,7 +118,7 @@ pub enum Declined {
     NoCopy,
     /// Clients know no way to the nodes that have one, or none as safe as the one they came by.
     NoAddress,
-    /// None of those nodes answers now.
+    /// None of those nodes answers now, or those that do have hardly a connection left.
     Unfit,
     /// Those that do have a clock that is off.
     Clock,
@@ -134,6 +140,11 @@ impl Declined {
     }
 }
 
+/// Whether a node that has so many connections, of so many that it takes, is sent no more clients.
+pub fn is_full(taken: usize, most: usize) -> bool {
+    taken.saturating_mul(100) >= most.saturating_mul(NODE_FULL_PERCENT)
+}
+
 /// What can be said before any node is looked at; `None` if one of this region may be nearer.
 pub fn settled(asked: &Asked<'_>) -> Option<Choice> {
     match (asked.bytes_min, asked.zone) {
@@ -153,8 +164,10 @@ pub fn choose(asked: &Asked<'_>, candidates: &[Candidate]) -> Choice {
     }
     let near = candidates.iter().filter(|one| asked.zone == Some(&one.zone) && one.has_copy);
     let fit = near.clone().filter(|one| one.is_fit);
-    match fit.clone().filter(|one| one.is_on_time).min_by_key(|one| (one.rtt_us, one.node)) {
+    let on_time = fit.clone().filter(|one| one.is_on_time);
+    match on_time.clone().filter(|one| !one.is_full).min_by_key(|one| (one.rtt_us, one.node)) {
         Some(one) => Choice::There(one.node),
+        None if on_time.count() > 0 => Choice::Here(Why::Full),
         None if fit.count() > 0 => Choice::Here(Why::Clock),
         None if near.count() == 0 => Choice::Here(Why::NoCopy),
         None => Choice::Here(Why::Unfit),
@@ -177,6 +190,8 @@ pub fn receive(
     keep(&|one| is_reached(one.node), Declined::NoAddress)?;
     keep(&|one| one.is_fit, Declined::Unfit)?;
     keep(&|one| one.is_on_time, Declined::Clock)?;
+    // the region that asks may be older, and has to know the word
+    keep(&|one| !one.is_full, Declined::Unfit)?;
     let best = left.into_iter().min_by_key(|one| (zone != Some(&one.zone), one.rtt_us, one.node));
     best.map(|one| one.node).ok_or(Declined::Unfit)
 }
@@ -190,7 +205,8 @@ mod tests {
     }
 
     fn candidate(node: u64, name: &str, has_copy: bool, is_fit: bool, rtt_us: u64) -> Candidate {
-        Candidate { node: NodeId(node), zone: zone(name), has_copy, is_fit, is_on_time: true, rtt_us }
+        let (node, zone) = (NodeId(node), zone(name));
+        Candidate { node, zone, has_copy, is_fit, is_on_time: true, is_full: false, rtt_us }
     }
 
     // A nearer node is chosen if the client's place is known, the blob is worth it, and the node has it and answers.
@@ -224,6 +240,37 @@ mod tests {
         assert_eq!(choose(&asked, &off), Choice::Here(Why::Clock));
         off[2].is_fit = false;
         assert_eq!(choose(&asked, &off), Choice::Here(Why::Unfit));
+    }
+
+    // R18: a node that is full stands back behind one that is further away; where all are, clients stay. One whose
+    // clock is off is no better than one that is full.
+    #[test]
+    fn r18_full_nodes_are_left_alone() {
+        let (own, other) = (zone("a"), zone("b"));
+        let asked = Asked { region: None, zone: Some(&other), own: &own, size_bytes: 100, bytes_min: Some(10) };
+        let mut all = [candidate(2, "b", true, true, 300), candidate(3, "b", true, true, 200)];
+        all[1].is_full = true;
+        assert_eq!(choose(&asked, &all), Choice::There(NodeId(2)));
+        all[0].is_full = true;
+        assert_eq!(choose(&asked, &all), Choice::Here(Why::Full));
+        assert_eq!(Choice::Here(Why::Full).reason(false), "full");
+        all[0].is_on_time = false;
+        assert_eq!(choose(&asked, &all), Choice::Here(Why::Full));
+        all[1].is_on_time = false;
+        assert_eq!(choose(&asked, &all), Choice::Here(Why::Clock));
+        all[1] = candidate(3, "b", true, true, 200);
+        assert_eq!(choose(&asked, &all), Choice::There(NodeId(3)), "again, as soon as it has room");
+    }
+
+    // From nine tenths of its connections on a node is full, and not before; however few or many it takes.
+    #[test]
+    fn how_full() {
+        for (taken, most) in [(0, 1), (0, 10), (8, 10), (35, 40), (8_999, 10_000), (899_999, 1_000_000)] {
+            assert!(!is_full(taken, most), "{taken} of {most}");
+        }
+        for (taken, most) in [(1, 1), (2, 2), (9, 10), (36, 40), (9_000, 10_000), (1_000_000, 1_000_000)] {
+            assert!(is_full(taken, most), "{taken} of {most}");
+        }
     }
 
     // A client of another region is that one's to place, if the blob is worth it; zones of this one are not its.
@@ -263,6 +310,8 @@ mod tests {
         assert_eq!(receive(Some(&b), &all, any), Ok(NodeId(2)));
         all[1].is_fit = false;
         assert_eq!(receive(Some(&b), &all, any), Ok(NodeId(1)), "another zone is better than none");
+        all[0].is_full = true;
+        assert_eq!(receive(Some(&b), &all, any), Err(Declined::Unfit), "one that is full is not");
         all[0].is_fit = false;
         assert_eq!(receive(Some(&b), &all, any), Err(Declined::Clock));
         all[2].is_fit = false;

@@ -377,6 +377,8 @@ pub const REGISTER_KEY_BYTES_MAX: usize = 129;
 pub const CONFLICTS_PER_REPOSITORY_MAX: usize = 100;
 /// Records of what a region held before a rule that are brought at once.
 pub const BACKFILL_AT_ONCE: usize = 8;
+/// Per cent of the connections it takes from which on a node is sent no clients: what is left is for its own.
+pub const NODE_FULL_PERCENT: usize = 90;
 /// Networks of clients whose place is known, and addresses of nodes for clients of some networks.
 pub const PLACES_MAX: usize = 1000;
 /// How long a link to another node holds, in milliseconds.

@@ -96,6 +96,22 @@ async fn dead_peers() {
     assert!(matches!(result, Err(TransferError::NoCopy { is_missing: false })), "{result:?}");
 }
 
+// R18: a node that is full of clients says so with its pings, and that it is not any more as well; to itself at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn r18_full_nodes_say_so() {
+    let region = Region::start(&["a", "b"]).await;
+    let (node, other, crowd) = (region.transfer(1), region.transfer(2), region.transfer(1).crowd());
+    assert!(!node.is_full(NodeId(1)) && !other.is_full(NodeId(1)));
+    crowd.note(90, 100);
+    assert!(node.is_full(NodeId(1)));
+    until("the other one hears of it", || other.is_full(NodeId(1))).await;
+    assert!(!other.is_full(NodeId(2)) && !node.is_full(NodeId(2)), "it says nothing of others");
+    assert!(other.answers_now(NodeId(1)).await, "it is there all the same");
+    crowd.note(89, 100);
+    until("the other one hears of that", || !other.is_full(NodeId(1))).await;
+    assert!(!other.is_full(NodeId(9)), "nobody knows that one");
+}
+
 // A holder dies while it sends: the stream goes on from the other one at the same byte.
 #[tokio::test(flavor = "multi_thread")]
 async fn holder_dies_mid_stream() {
