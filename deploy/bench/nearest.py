@@ -14,7 +14,8 @@ standard library; loopback only; every step is bounded in time, all of them by -
 import argparse, base64, collections, concurrent.futures, contextlib, hashlib, http.client, itertools, json, os, random, re
 import shutil, signal, socket, statistics, subprocess, sys, tempfile, threading, time, urllib.parse
 
-BUILT = os.path.join(os.environ.get("CARGO_TARGET_DIR", os.path.expanduser("~/.cache/portolan/target")), "debug/portolan")
+CACHE = os.environ.get("PORTOLAN_CACHE") or os.path.expanduser("~/.cache/portolan")
+BUILT = os.path.join(os.environ.get("CARGO_TARGET_DIR") or os.path.join(CACHE, "target"), "debug/portolan")
 ROWS = "zones,decisions,forged,dead,paused,full"
 ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 ap.add_argument("--portolan", default=BUILT, help="left out: what `make build` made")
@@ -384,7 +385,8 @@ def fault(name, put):
                 told.append((began, time.monotonic() - began, said, region.name))
             time.sleep(0.02)
 
-    threads = [threading.Thread(target=work, args=one) for one in asked]
+    # whoever ends the measurement early does not wait for them
+    threads = [threading.Thread(target=work, args=one, daemon=True) for one in asked]
     for thread in threads:
         thread.start()
     time.sleep(a.seconds)

@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Two regions with a slow link between them: how long images take, what they cost on the link, and many who want one.
+"""Two regions with a slow link between them: how long images take, what they cost on the link, many who want one, and
+what comparing the regions costs.
 
-  regions.py --portolan BINARY --dir DIR --json OUT [--rows lag,flow,layers,backfill,herd,source,never] [--seconds 60]
+  regions.py --portolan BINARY --dir DIR --json OUT [--rows lag,flow,layers,backfill,herd,source,never,sweep] [--seconds 60]
 
 Starts `portolan dev --regions 2` with 50 ms each way and 100 Mbit/s between them. Times are from the 201 in the one region
-to the end of a whole pull in the other. Bytes are counted on the link itself, both ways, protocol and all. Needs only
-Python's standard library, and `ss` (iproute2) for the source that is killed; loopback only; every step is bounded in time.
+to the end of a whole pull in the other. Bytes are counted on the link itself, both ways, protocol and all. What is held
+against a bound says PASS or FAIL, and ends with 1 then. Needs only Python's standard library, and `ss` (iproute2) for the
+source that is killed; loopback only; every step is bounded in time.
 """
 import argparse, base64, concurrent.futures, hashlib, http.client, json, os, random, re, shutil, signal, subprocess, sys
 import threading, time
@@ -14,13 +16,15 @@ ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDe
 ap.add_argument("--portolan", required=True)
 ap.add_argument("--dir", required=True)
 ap.add_argument("--json", required=True)
-ap.add_argument("--rows", default="lag,flow,layers,backfill,herd,source,never")
+ap.add_argument("--rows", default="lag,flow,layers,backfill,herd,source,never,sweep")
 ap.add_argument("--seconds", type=int, default=60, help="how long images are pushed for a row")
 ap.add_argument("--region", type=int, default=61, help="second number of the addresses")
 ap.add_argument("--images", type=int, default=10_000, help="images of the backfill")
 ap.add_argument("--kills", type=int, default=3, help="leaders killed during the backfill; 0 gives what one pass costs")
 ap.add_argument("--clients", type=int, default=1000, help="clients of the herd")
 ap.add_argument("--large", type=int, default=1024, help="MiB of the large image")
+ap.add_argument("--tags", type=int, default=100_000, help="tags that are compared")
+ap.add_argument("--repositories", type=int, default=100, help="repositories that they are in, one manifest in each")
 ap.add_argument("--keep", action="store_true")
 a = ap.parse_args()
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -444,6 +448,121 @@ def never():
     row("acknowledged there, pulled here", images=a.images, seconds=round(time.time() - began, 1), wrong=len(wrong), wrong_samples=wrong[:5], **tally)
 
 
+def tags_of(region):
+    """Tags that a region has, as one of its nodes counts them now and then."""
+    text = region.call("GET", 1, "/metrics", port=7403)[2].decode()
+    found = re.search(r"^portolan_usage_tags(?:\{.*\})? (\S+)$", text, re.M)
+    return float(found[1]) if found else 0
+
+
+def set_tags(images, each):
+    """Sets tags on images, by some connections that are kept."""
+    headers = {"Authorization": eu.auth, "Content-Type": MANIFEST}
+    workers = 32
+
+    def put(c, path, image):
+        for _ in range(100):
+            try:
+                c.request("PUT", path, image, headers)
+                r = c.getresponse()
+                text = r.read()
+            except (OSError, http.client.HTTPException):
+                c.close()  # and opened again by the next request
+                time.sleep(0.2)
+                continue
+            if r.status == 201:
+                return
+            if r.status not in (429, 503):
+                raise RuntimeError(f"{path}: {r.status} {text[:200]}")
+            time.sleep(0.2)
+        raise RuntimeError(f"{path} is not taken")
+
+    def work(worker):
+        c = http.client.HTTPConnection(eu.ip(1 + worker % 3), 7400, timeout=60)
+        for name, image in images[worker::workers]:
+            for number in range(each):
+                put(c, f"/v2/{name}/manifests/t{number}", image)
+        c.close()
+
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        list(pool.map(work, range(workers)))
+
+
+def told_last():
+    """Who leads us, and the last comparison with eu, if there was one, as it tells of it."""
+    until = time.time() + 60
+    while time.time() < until:
+        for node in (1, 2, 3):
+            status, _, text = us.call("GET", node, "/v1/replication/report", port=7403)
+            if status == 200:
+                return node, {region["region"]: region["last"] for region in json.loads(text)["regions"]}["dev-1"]
+        time.sleep(0.5)
+    sys.exit("no node of us tells of comparisons")
+
+
+def compared():
+    """Has us compare all with eu: the report, the bytes on the link meanwhile, and whether nothing else was compared."""
+    node, before = told_last()
+    until = time.time() + 600
+    while before and not before["ended_at"]:
+        if time.time() > until:
+            sys.exit(f"a comparison is not over after ten minutes: {before}")
+        time.sleep(0.5)
+        node, before = told_last()
+    number, first, began = before["number"] if before else 0, carried(), time.time()
+    us.admin("POST", node, "/v1/replication/compare/dev-1", {})
+    while time.time() < began + 600:
+        time.sleep(0.2)
+        leads, last = told_last()
+        if leads != node:
+            sys.exit("another node leads now: nothing was measured")
+        if last and last["number"] > number and last["of"] == "all repositories" and last["ended_at"]:
+            seconds = time.time() - began
+            time.sleep(1)  # what the link has carried is written down a moment later
+            return last, seconds, carried() - first, last["number"] == number + 1
+    sys.exit(f"the comparison is not over after ten minutes: {last}")
+
+
+def is_clean(report):
+    return report["clean"] and report["equal"] == report["repositories"]
+
+
+def sweep():
+    settled()
+    each = -(-a.tags // a.repositories)
+    before, began = tags_of(us), time.time()
+    names, layer = [f"team/sweep{number}" for number in range(a.repositories)], noise(1024)
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        pushed = pool.map(lambda at: json.dumps(eu.push(1 + at[0] % 3, at[1], "first", [layer])), enumerate(names))
+        images = list(zip(names, pushed))
+    set_tags(images, each)
+    pushed_s, wanted = time.time() - began, (each + 1) * a.repositories
+    while tags_of(us) - before < wanted:
+        if time.time() - began > 3600:
+            sys.exit(f"not there after an hour: {tags_of(us) - before} of {wanted} tags")
+        time.sleep(1)
+    arrived_s = time.time() - began
+    settled()
+    # the first one looks at what has just arrived; by the next ones nothing is left to be found
+    for _ in range(10):
+        report = compared()[0]
+        if is_clean(report):
+            break
+    else:
+        sys.exit(f"the regions are not equal: {report}")
+    for _ in range(10):
+        report, seconds, count, is_alone = compared()
+        if is_alone:
+            break
+    else:
+        sys.exit("comparisons of what has changed are made all the time")
+    most = 1_000_000
+    holds = is_clean(report) and report["records"] >= a.tags and count <= most
+    row("a comparison without differences", verdict="PASS" if holds else "FAIL", bytes_on_link=count, at_most=most,
+        tags=each * a.repositories, repositories=report["repositories"], records=report["records"],
+        differences=report["differences"], seconds=round(seconds, 1), pushed_s=round(pushed_s, 1), arrived_s=round(arrived_s, 1))
+
+
 started = []
 shutil.rmtree(a.dir, ignore_errors=True)
 os.makedirs(a.dir)
@@ -463,7 +582,7 @@ try:
     while us.pull(2, "team/first", "v1") is None:
         time.sleep(0.2)
     for name in a.rows.split(","):
-        {"lag": lag, "flow": flow, "layers": layers, "backfill": backfill, "herd": herd, "source": lambda: herd(1), "never": never}[name]()
+        {"lag": lag, "flow": flow, "layers": layers, "backfill": backfill, "herd": herd, "source": lambda: herd(1), "never": never, "sweep": sweep}[name]()
 finally:
     dev.stdin.close()
     for process in started:
@@ -474,3 +593,4 @@ finally:
         dev.kill()
     if not a.keep:
         shutil.rmtree(a.dir, ignore_errors=True)
+sys.exit(1 if any(one.get("verdict") == "FAIL" for one in rows) else 0)
