@@ -96,11 +96,11 @@ impl BlobContent {
     ///
     /// Errors: those of a read of the copies here.
     pub async fn is_shown(&self, pieces: Pieces) -> Result<bool, Refusal> {
-        let compared = pieces.into_iter().map(|(range, shown)| self.clone().is_piece(range, shown));
+        let compared = pieces.into_iter().map(|(range, shown)| self.clone().shows_piece(range, shown));
         Ok(try_join_all(compared).await?.into_iter().all(|is_same| is_same))
     }
 
-    async fn is_piece(self, range: Range<u64>, shown: Bytes) -> Result<bool, Refusal> {
+    async fn shows_piece(self, range: Range<u64>, shown: Bytes) -> Result<bool, Refusal> {
         let mut parts = self.stream(range).await?;
         let mut own = BytesMut::new();
         while let Some(part) = parts.next().await {
