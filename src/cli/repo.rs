@@ -48,7 +48,8 @@ enum RepoCommand {
         /// What is to become of its home.
         #[arg(value_enum)]
         wish: HomeWish,
-        /// Take it although the other region has not frozen it: it is lost, and what it still took loses.
+        /// Take it although the other region has not frozen it: it is lost, and what it still took loses. Or take, or
+        /// leave, one that is frozen here, because no other region has taken it.
         #[arg(long)]
         accept_loss: bool,
     },

@@ -130,10 +130,7 @@ impl Registry {
 
     /// Refuses with `HomeElsewhere` what would be refused in the end: the bytes of a push need not be sent for that.
     pub fn may_write(&self, permit: &Permit) -> Result<(), Refusal> {
-        self.metadata().peek(|view| match repository::find(view, permit.registry, &permit.repository) {
-            Some((key, _)) => settings::may_write(view, &key),
-            None => Ok(()),
-        })
+        self.metadata().peek(|view| settings::may_write_name(view, permit.registry, &permit.repository))
     }
 
     /// Deletes a repository; its name is free at once. Refuses with `RepositoryNotEmpty` unless forced.

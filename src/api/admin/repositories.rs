@@ -232,7 +232,8 @@ pub(super) struct ChangeRepository {
     quota: Option<LimitsWish>,
     #[serde(default)]
     home: Option<HomeWishDocument>,
-    /// Of taking a home from a region that has not frozen it: it is lost.
+    /// Of taking a home from a region that has not frozen it: it is lost. Or of one that is frozen here: nobody else
+    /// has taken it.
     #[serde(default)]
     accept_loss: bool,
 }

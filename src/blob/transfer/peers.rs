@@ -77,7 +77,7 @@ impl Gauge {
     /// Notes what its clock showed between two moments. A slow answer leaves the reading before it: that is still good.
     fn note_clock(&mut self, wall_ms: u64, asked_ms: u64, answered_ms: u64) {
         let reading = Reading::of_answer(wall_ms, asked_ms, answered_ms);
-        // one of before 0.3.0 says nothing
+        // one of before 0.2.0 says nothing
         if wall_ms != 0 && reading.counts() {
             self.clock = Some((reading, answered_ms));
         }

@@ -595,6 +595,12 @@ pub(crate) fn home_epoch(slot: Slot, registry: RegistryId, name: &str) -> Vec<u8
     Key::new(slot, table::HOME_EPOCH).with(&number(registry)).with(name.as_bytes()).done()
 }
 
+/// Registry and repository name in a key made by [`home_epoch`].
+pub(crate) fn home_epoch_in(key: &[u8]) -> Option<(RegistryId, &str)> {
+    let (registry, name) = key.get(3..)?.split_first_chunk()?;
+    Some((RegistryId::from_number(u64::from_be_bytes(*registry))?, std::str::from_utf8(name).ok()?))
+}
+
 /// What a repository holds and may hold.
 pub(crate) fn usage(slot: Slot, repository: RepositoryId) -> Vec<u8> {
     Key::new(slot, table::USAGE).with(&id(repository)).done()

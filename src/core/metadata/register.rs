@@ -446,8 +446,11 @@ mod tests {
     use crate::decide::replication::tags::{SentTags, TagScope};
     use crate::decide::tag_move::TagFilter;
     use crate::metadata::manifest::{DeleteManifest, PutManifest};
+    use crate::metadata::remote::PutRemoteSettings;
+    use crate::metadata::settings::Home;
     use crate::metadata::tag::DeleteTag;
     use crate::metadata::testing::{World, manifest, manifest_key, peer, reference, tag_key, tags};
+    use crate::vocabulary::names::RegionName;
 
     const SINCE: Since = Since { own: 0, others: None, settings: Some(0) };
     const SCOPE: Scope = Scope { source: 1, destination: 2, since: SINCE, tags: SentTags::ALL };
@@ -679,5 +682,25 @@ mod tests {
         assert!(!is_proven(&world.tables, &repository, &register));
         world.ok(mend);
         assert_eq!(tag::read(&world.tables, &repository, &tag()), None);
+    }
+
+    // Two witnesses of settings that contradict each other are told, and agree once they are mended; it is not the same
+    // again at the next comparison.
+    #[test]
+    fn damaged_settings_are_mended() {
+        let (mut world, repository) = world();
+        let home = Home { region: Some(RegionName::parse("eu").unwrap()), epoch: 1, is_frozen: false };
+        let version = Version { home_epoch: 1, hlc: 5, region: 2 };
+        let settings = Settings::default();
+        world.ok(PutRemoteSettings { repository: repository.clone(), settings, home, version });
+        let of = |world: &World| record(&world.tables, &repository, &Register::Settings);
+        let good = of(&world);
+        let row = settings::read(&world.tables, &repository).unwrap();
+        let key = keys::settings(repository.slot(), repository.id);
+        let bad = SettingsRow { home: Home::default(), version: Version { home_epoch: 0, ..version }, ..row };
+        world.tables.write([(key, Some(codec::encode(&bad)))].into());
+        assert!(of(&world) != good && !is_proven(&world.tables, &repository, &Register::Settings));
+        world.ok(mend(repository.clone(), &Register::Settings, None).unwrap());
+        assert!(of(&world) == good && is_proven(&world.tables, &repository, &Register::Settings));
     }
 }

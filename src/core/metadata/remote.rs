@@ -56,7 +56,7 @@ pub fn manifest_rank(tables: &impl TablesRead, repository: &RepositoryKey, diges
 
 /// What the register of a repository's settings is here.
 pub fn settings_rank(tables: &impl TablesRead, repository: &RepositoryKey) -> Rank {
-    settings::read(tables, repository).map_or(Rank::NEVER, |row| Rank::of_set(row.version, row.version))
+    settings::version(tables, repository).map_or(Rank::NEVER, |last| Rank::of_set(last, last))
 }
 
 /// Clocks of two regions differ; one that is far ahead would win every conflict, and so would one that says it has had
@@ -620,6 +620,18 @@ mod tests {
         }
         let row = tag::read(&world.tables, &repository, &tag()).unwrap();
         assert!(row.version.hlc < (world.at_ms + 1) * 1000, "{} at {} ms", row.version, world.at_ms);
+    }
+
+    // A repository may have had many homes before the regions were linked; a number that nobody comes to is refused.
+    #[test]
+    fn many_homes() {
+        let (mut world, repository) = world();
+        let of = |home_epoch: u32| Version { home_epoch, ..version(10) };
+        let here = |home_epoch: u32| PutRemoteManifest { presence: of(home_epoch), ..here(&repository, b"1", 10) };
+        assert!(matches!(world.refused(here(u32::MAX)), Refusal::ParameterInvalid { .. }));
+        assert!(matches!(world.refused(here(HOME_EPOCHS_AHEAD_MAX + 1)), Refusal::ParameterInvalid { .. }));
+        world.ok(here(20_000));
+        assert!(manifest::read(&world.tables, &repository, &Digest::sha256(b"1")).is_some());
     }
 
     // What lies too far in the future is refused, before anything changes.

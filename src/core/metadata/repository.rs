@@ -10,7 +10,7 @@ use super::keys::{self, OF_REPOSITORY_BYTES, SLOTS, Slot, table};
 use super::reply::Reply;
 use super::tables::{Row, Tables, TablesRead};
 use super::upgrade::LEVEL_3;
-use super::{link, manifest, settings, tag, usage};
+use super::{link, manifest, settings, usage};
 use crate::decide::tag_move::Mutability;
 use crate::vocabulary::digest::Digest;
 use crate::vocabulary::ids::{RegistryId, RepositoryId, UseId};
@@ -192,10 +192,8 @@ impl Apply for CreateRepository {
             deleted: false,
         };
         tables.put(keys::repository(slot, id), codec::encode(&row));
-        if context.level >= LEVEL_3 {
-            let key = RepositoryKey { registry, name: row.name.clone(), id };
-            settings::begin(tables, context, &key, &row);
-        }
+        let key = RepositoryKey { registry, name: row.name.clone(), id };
+        settings::begin(tables, context, &key, &row);
         Ok(Reply::Repository { id, created: true })
     }
 }
@@ -217,15 +215,13 @@ impl Apply for ChangeRepository {
     fn apply<T: Tables>(self, context: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
         let ChangeRepository { key, settings: wish } = self;
         let row = require(tables, &key)?;
-        if context.level >= LEVEL_3 {
+        if context.level >= LEVEL_3 || settings::is_noted(tables, &key) {
             // the same again would be the newer word, beside another one that is on its way
             if settings::stands(tables, &key, &wish) {
                 return Ok(Reply::Done);
             }
             settings::may_write(tables, &key)?;
-            let version = tag::next_version(tables, &key, context);
-            let home = settings::home(tables, &key);
-            settings::set(tables, context, &key, (row, wish), (home, version));
+            settings::change(tables, context, &key, (row, wish));
         } else {
             let row = RepositoryRow { settings: wish, ..row };
             tables.put(keys::repository(key.slot(), key.id), codec::encode(&row));

@@ -2,7 +2,8 @@
 //!
 //! The settings in force are in the repository's row. A row beside it tells when they were set, and once more which
 //! they were: a repository's row that was altered beneath the commands contradicts it, and is mended by it. From level
-//! 3 on every repository has one; of version zero while nobody has set anything. Source: consensus-and-faults §6.3.
+//! 3 on every repository has one; of version zero while nobody has set anything. The home, which is set with them,
+//! belongs to the name, and is noted by that once more. Source: consensus-and-faults §6.3, decision 16.
 
 use bincode::{Decode, Encode};
 
@@ -18,9 +19,10 @@ use super::upgrade::LEVEL_3;
 use super::{clock, cluster, replication_rules, tag};
 use crate::decide::tag_move::{Mutability, TagFilters};
 use crate::vocabulary::digest::Digest;
-use crate::vocabulary::ids::RepositoryId;
+use crate::vocabulary::ids::RegistryId;
 use crate::vocabulary::names::RegionName;
 use crate::vocabulary::refusal::Refusal;
+use crate::vocabulary::repository_name::RepositoryName;
 use crate::vocabulary::stored::stored_enum;
 use crate::vocabulary::version::Version;
 
@@ -39,7 +41,8 @@ pub struct Home {
 /// Beside the row of a repository.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct SettingsRow {
-    /// Version of the setting; zero while nobody has set any.
+    /// Version of the setting; zero while nobody has set any: what a repository is made with outside its home is no
+    /// setting either.
     pub version: Version,
     /// What was set.
     pub settings: Settings,
@@ -48,6 +51,13 @@ pub struct SettingsRow {
 }
 
 impl Stored for SettingsRow {}
+
+impl SettingsRow {
+    /// Below which nothing is made from then on: what is no setting is of the home all the same.
+    fn epoch(&self) -> u32 {
+        self.version.home_epoch.max(self.home.epoch)
+    }
+}
 
 /// What two regions compare: SHA-256 over lines that name what is not as it is by default, so that a setting that
 /// another release does not know differs only where it is set.
@@ -77,15 +87,16 @@ pub fn read(tables: &impl TablesRead, repository: &RepositoryKey) -> Option<Sett
     Some(SettingsRow { settings: repository::live(tables, repository)?.settings, ..noted })
 }
 
-/// The latest home that anything under a repository's name was made in, here or elsewhere. Kept by name: what is made
-/// in a repository that is deleted and made again must not be older than what other regions still have of the first
-/// one; and kept beside the home, because a region may have been told of the one and not of the other.
+/// The latest home that anything under a repository's name was made in, here or elsewhere, and the home itself. Kept by
+/// name: what is made in a repository that is deleted and made again must not be older than what other regions still
+/// have of the first one, and does not open it; and the one beside the other, because a region may have been told of
+/// the number and not of the home.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct EpochRow {
     /// Its number.
     pub epoch: u32,
-    /// The home of the repository that has the name, if it ever had one: where the row beside the repository is lost,
-    /// it must not be open to all for that.
+    /// The home, if there ever was one: where the row beside the repository is lost, or the repository made again, it
+    /// must not be open to all for that.
     pub home: Option<NotedHome>,
 }
 
@@ -94,12 +105,17 @@ impl Stored for EpochRow {}
 /// A home, as it is noted a second time.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct NotedHome {
-    /// Of the repository of this id: one that is made again under the name begins without.
-    pub repository: RepositoryId,
     /// The home.
     pub home: Home,
     /// Version of the settings that it is part of.
     pub version: Version,
+}
+
+impl NotedHome {
+    /// What is to be noted by name, of what stands beside the repository that has it.
+    pub fn of(SettingsRow { home, version, .. }: &SettingsRow) -> Option<NotedHome> {
+        (*home != Home::default()).then(|| NotedHome { home: home.clone(), version: *version })
+    }
 }
 
 fn epoch_key(repository: &RepositoryKey) -> Vec<u8> {
@@ -107,7 +123,12 @@ fn epoch_key(repository: &RepositoryKey) -> Vec<u8> {
 }
 
 fn epoch(tables: &impl TablesRead, repository: &RepositoryKey) -> EpochRow {
-    tables.get(&epoch_key(repository)).map_or_else(EpochRow::default, |bytes| codec::row(&bytes))
+    epoch_of(tables, repository.registry, &repository.name)
+}
+
+fn epoch_of(tables: &impl TablesRead, registry: RegistryId, name: &RepositoryName) -> EpochRow {
+    let key = keys::home_epoch(keys::repository_slot(registry, name), registry, name.as_str());
+    tables.get(&key).map_or_else(EpochRow::default, |bytes| codec::row(&bytes))
 }
 
 /// The epoch that what is made in a repository now is of.
@@ -123,21 +144,36 @@ pub(super) fn raise_epoch(tables: &mut impl Tables, repository: &RepositoryKey, 
     }
 }
 
-/// The home that was noted by the repository's name.
-fn noted_home(tables: &impl TablesRead, repository: &RepositoryKey) -> Option<NotedHome> {
-    epoch(tables, repository).home.filter(|noted| noted.repository == repository.id)
+/// Above which version settings must be to be set here, as the row beside the repository tells. A repository that was
+/// made again outside its home waits for any settings of that home, and takes none of an earlier one.
+pub(super) fn version(tables: &impl TablesRead, repository: &RepositoryKey) -> Option<Version> {
+    noted(tables, repository).and_then(|row| floor(&row.home, row.version))
 }
 
-/// Version of what was set last, also where the row beside the repository is lost and there was a home.
+/// The same, also where the row beside the repository is lost and there was a home.
 pub(super) fn last_version(tables: &impl TablesRead, repository: &RepositoryKey) -> Option<Version> {
-    let found = read(tables, repository).map(|row| row.version);
-    found.or_else(|| noted_home(tables, repository).map(|noted| noted.version))
+    match noted(tables, repository) {
+        Some(row) => floor(&row.home, row.version),
+        None => epoch(tables, repository).home.and_then(|noted| floor(&noted.home, noted.version)),
+    }
+}
+
+fn floor(home: &Home, version: Version) -> Option<Version> {
+    let first = Version { home_epoch: home.epoch, ..Version::default() };
+    Some(version.max(first)).filter(|least| *least != Version::default())
+}
+
+/// The next version of settings that have a home. Of that one's number, not of the latest: who knows the number of a
+/// later home from tags alone, and was not told of it, does not end it by settings that he makes.
+fn next_version(tables: &mut impl Tables, context: &Context<'_>, repository: &RepositoryKey, home: &Home) -> Version {
+    let before = last_version(tables, repository).unwrap_or_default();
+    let home_epoch = home.epoch.max(before.home_epoch);
+    Version { home_epoch, ..tag::next_version(tables, repository, context) }
 }
 
 /// Notes the home by the repository's name as well, once there is one.
-fn note_home(tables: &mut impl Tables, repository: &RepositoryKey, SettingsRow { home, version, .. }: &SettingsRow) {
-    let noted = NotedHome { repository: repository.id, home: home.clone(), version: *version };
-    let (row, noted) = (epoch(tables, repository), (*home != Home::default()).then_some(noted));
+fn note_home(tables: &mut impl Tables, repository: &RepositoryKey, beside: &SettingsRow) {
+    let (row, noted) = (epoch(tables, repository), NotedHome::of(beside));
     if row.home != noted {
         tables.put(epoch_key(repository), codec::encode(&EpochRow { home: noted, ..row }));
     }
@@ -146,29 +182,52 @@ fn note_home(tables: &mut impl Tables, repository: &RepositoryKey, SettingsRow {
 /// Where a repository is written.
 pub fn home(tables: &impl TablesRead, repository: &RepositoryKey) -> Home {
     let found = noted(tables, repository).map(|row| row.home);
-    found.or_else(|| noted_home(tables, repository).map(|noted| noted.home)).unwrap_or_default()
+    found.unwrap_or_else(|| home_of_name(tables, repository.registry, &repository.name))
+}
+
+fn home_of_name(tables: &impl TablesRead, registry: RegistryId, name: &RepositoryName) -> Home {
+    epoch_of(tables, registry, name).home.map(|noted| noted.home).unwrap_or_default()
 }
 
 /// Refuses a push, a delete or a setting in a region that is not the repository's home, or while that is frozen.
 pub fn may_write(tables: &impl TablesRead, repository: &RepositoryKey) -> Result<(), Refusal> {
-    let Home { region, is_frozen, .. } = home(tables, repository);
+    allows(tables, &repository.name, home(tables, repository))
+}
+
+/// The same by name, also where there is no repository now: one that is made has the home that the name had.
+pub fn may_write_name(tables: &impl TablesRead, registry: RegistryId, name: &RepositoryName) -> Result<(), Refusal> {
+    match repository::find(tables, registry, name) {
+        Some((key, _)) => may_write(tables, &key),
+        None => allows(tables, name, home_of_name(tables, registry, name)),
+    }
+}
+
+fn allows(tables: &impl TablesRead, name: &RepositoryName, home: Home) -> Result<(), Refusal> {
+    let Home { region, is_frozen, .. } = home;
     let Some(region) = region else { return Ok(()) };
     if !is_frozen && is_own(tables, &region) {
         return Ok(());
     }
-    Err(Refusal::HomeElsewhere { repository: repository.name.clone(), home: region.to_string(), is_frozen })
+    Err(Refusal::HomeElsewhere { repository: name.clone(), home: region.to_string(), is_frozen })
 }
 
 fn is_own(tables: &impl TablesRead, region: &RegionName) -> bool {
     cluster::read(tables).is_some_and(|row| row.region == region.as_str())
 }
 
-/// Whether a repository's row says what was set, and what is made next would not be of an earlier home than that.
+/// Whether a repository's row says what was set, the home is noted by name as it is beside the row, and what is made
+/// next would not be of an earlier home than that.
 pub fn is_proven(tables: &impl TablesRead, repository: &RepositoryKey) -> bool {
     let settings = repository::live(tables, repository).map(|found| found.settings);
-    let noted = noted(tables, repository);
-    let is_known = noted.as_ref().is_none_or(|row| row.version.home_epoch <= latest_epoch(tables, repository));
-    is_known && noted.map(|row| row.settings) == settings
+    let Some(noted) = noted(tables, repository) else { return settings.is_none() };
+    let EpochRow { epoch, home } = epoch(tables, repository);
+    settings.as_ref() == Some(&noted.settings) && home == NotedHome::of(&noted) && noted.epoch() <= epoch
+}
+
+/// Whether anything was noted of a repository's settings: at the latest when its slot was migrated to level 3, and
+/// before that where another region said something of them.
+pub(super) fn is_noted(tables: &impl TablesRead, repository: &RepositoryKey) -> bool {
+    tables.contains(&keys::settings(repository.slot(), repository.id))
 }
 
 /// Whether these settings are in force, and noted as they should be: setting them again says nothing new.
@@ -177,6 +236,18 @@ pub(super) fn stands(tables: &impl TablesRead, repository: &RepositoryKey, wish:
         row.settings == *wish && (row.version != Version::default() || *wish == Settings::default())
     });
     is_noted && is_proven(tables, repository)
+}
+
+/// Changes what an owner may set, with the home that there is.
+pub(super) fn change(
+    tables: &mut impl Tables,
+    context: &Context<'_>,
+    repository: &RepositoryKey,
+    (before, settings): (RepositoryRow, Settings),
+) {
+    let home = home(tables, repository);
+    let version = next_version(tables, context, repository, &home);
+    set(tables, context, repository, (before, settings), (home, version));
 }
 
 /// Sets them in a repository's row, and notes that.
@@ -192,13 +263,21 @@ pub(super) fn set(
     tell(tables, context, repository, SettingsRow { version, settings, home });
 }
 
-/// Notes what a repository is made with; the default is no setting.
+/// Notes what a repository is made with; it has the home that its name had. In that home it is a setting, and where
+/// there is none if it is not the default. Elsewhere, or while the home is frozen, it is no word against what the home
+/// has set: that comes again, and stands then.
 pub(super) fn begin(tables: &mut impl Tables, context: &Context<'_>, repository: &RepositoryKey, row: &RepositoryRow) {
-    if row.settings == Settings::default() {
-        return note(tables, repository, row);
+    let (home, settings) = (home(tables, repository), row.settings.clone());
+    // below level 3 nothing is noted, but where another region has said before its time whose home it is
+    if context.level < LEVEL_3 && home == Home::default() {
+        return;
     }
-    let version = tag::next_version(tables, repository, context);
-    tell(tables, context, repository, SettingsRow { version, settings: row.settings.clone(), home: Home::default() });
+    let is_set = home.region.is_some() || settings != Settings::default();
+    if is_set && may_write(tables, repository).is_ok() {
+        let version = next_version(tables, context, repository, &home);
+        return tell(tables, context, repository, SettingsRow { version, settings, home });
+    }
+    put(tables, repository, &SettingsRow { version: Version::default(), settings, home });
 }
 
 fn put(tables: &mut impl Tables, repository: &RepositoryKey, row: &SettingsRow) {
@@ -213,17 +292,26 @@ fn tell(tables: &mut impl Tables, context: &Context<'_>, repository: &Repository
     outbox::note(tables, context, repository, Change::SettingsSet { settings, home, version });
 }
 
-/// Notes the settings of a repository that is made, or that was made below level 3: those that are not the default were
-/// set when it was made, by this region.
+/// Notes the settings of a repository that was made below level 3, unless another region has said something of them.
 pub(super) fn note(tables: &mut impl Tables, repository: &RepositoryKey, row: &RepositoryRow) {
-    let set = Version {
-        home_epoch: 0,
-        hlc: clock::hlc_at(row.created_at_ms, LEVEL_3),
-        region: cluster::region_number(tables),
+    if !is_noted(tables, repository) {
+        note_anew(tables, repository, row);
+    }
+}
+
+/// Notes settings that have no witness beside them: as set with the home, which is noted once more, or when the
+/// repository was made, by this region; the default as never set.
+fn note_anew(tables: &mut impl Tables, repository: &RepositoryKey, row: &RepositoryRow) {
+    let made = || {
+        let (hlc, region) = (clock::hlc_at(row.created_at_ms, LEVEL_3), cluster::region_number(tables));
+        let is_set = row.settings != Settings::default();
+        let version = if is_set { Version { home_epoch: 0, hlc, region } } else { Version::default() };
+        NotedHome { home: Home::default(), version }
     };
-    let version = if row.settings == Settings::default() { Version::default() } else { set };
-    let noted = SettingsRow { version, settings: row.settings.clone(), home: Home::default() };
-    tables.put(keys::settings(repository.slot(), repository.id), codec::encode(&noted));
+    let NotedHome { home, version } = epoch(tables, repository).home.unwrap_or_else(made);
+    let noted = SettingsRow { version, settings: row.settings.clone(), home };
+    raise_epoch(tables, repository, noted.epoch());
+    put(tables, repository, &noted);
 }
 
 stored_enum! {
@@ -247,11 +335,12 @@ pub struct SetHome {
     pub repository: RepositoryKey,
     /// What becomes of it.
     pub wish: HomeWish,
-    /// Take it although the other region has not frozen it: it is lost, and what it still took loses.
+    /// Take it although the other region has not frozen it: it is lost, and what it still took loses. Or one that is
+    /// frozen here, which no other region has taken.
     pub accepts_loss: bool,
 }
 
-fn invalid(detail: &str) -> Refusal {
+fn invalid(detail: impl Into<String>) -> Refusal {
     Refusal::ParameterInvalid { parameter: "home".into(), detail: detail.into() }
 }
 
@@ -263,11 +352,6 @@ impl SetHome {
             Home { region: Some(own.clone()), epoch, is_frozen: false }
         };
         let is_ours = before.region.as_ref() == Some(own);
-        let elsewhere = || {
-            let home = before.region.as_ref().map(ToString::to_string).unwrap_or_default();
-            let is_frozen = before.is_frozen;
-            Refusal::HomeElsewhere { repository: self.repository.name.clone(), home, is_frozen }
-        };
         match self.wish {
             HomeWish::Take if is_ours && !before.is_frozen => Ok(before.clone()),
             // another region may have taken it, and what would be written here until that is heard would lose
@@ -279,8 +363,23 @@ impl SetHome {
             HomeWish::Freeze if is_ours => Ok(Home { is_frozen: true, ..before.clone() }),
             HomeWish::Leave if is_ours => Ok(Home { region: None, is_frozen: false, epoch: before.epoch }),
             HomeWish::Leave if before.region.is_none() => Ok(before.clone()),
-            HomeWish::Take | HomeWish::Freeze | HomeWish::Leave => Err(elsewhere()),
+            HomeWish::Take | HomeWish::Freeze | HomeWish::Leave => Err(self.not_here(before)),
         }
+    }
+
+    /// Why another region's home, or none, is not moved so, and what can be done.
+    fn not_here(&self, Home { region, is_frozen, .. }: &Home) -> Refusal {
+        let Some(region) = region else {
+            return invalid("it has no home that could be frozen: every region takes what is pushed");
+        };
+        let advice = match self.wish {
+            HomeWish::Take => ", which writes it: freeze it there first, or say --accept-loss if that region is lost",
+            HomeWish::Freeze if *is_frozen => ", where it is frozen already",
+            HomeWish::Freeze => ": freeze it there",
+            HomeWish::Leave if *is_frozen => ", where it is frozen: take it here first",
+            HomeWish::Leave => ": leave it there, or take it here first",
+        };
+        invalid(format!("it has its home in region '{region}'{advice}"))
     }
 }
 
@@ -307,7 +406,7 @@ impl Apply for SetHome {
             return Ok(Reply::Unchanged);
         }
         raise_epoch(tables, &self.repository, moved.epoch);
-        let version = tag::next_version(tables, &self.repository, context);
+        let version = next_version(tables, context, &self.repository, &moved);
         let settings = row.settings.clone();
         set(tables, context, &self.repository, (row, settings), (moved, version));
         Ok(Reply::Done)
@@ -315,7 +414,7 @@ impl Apply for SetHome {
 }
 
 /// Brings the settings in a repository's row, which was damaged beneath the commands, back in line with what was noted
-/// beside it, and what was noted of its home, in one place or the other. No change for anybody else.
+/// beside it; and that, and what was noted of the home by name, with the later one of both. No change for anybody else.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct MendSettings {
     /// Of which.
@@ -333,306 +432,21 @@ impl Apply for MendSettings {
         if is_proven(tables, repository) {
             return Ok(Reply::Unchanged);
         }
-        let home = noted_home(tables, repository);
-        match noted(tables, repository) {
+        // one command writes both: who has the lower version has missed a later one, or has lost what that wrote
+        let named = epoch(tables, repository).home;
+        let is_later = |beside: &SettingsRow| named.as_ref().is_none_or(|named| named.version <= beside.version);
+        match noted(tables, repository).filter(is_later) {
             Some(noted) => {
                 let key = keys::repository(repository.slot(), repository.id);
                 tables.put(key, codec::encode(&RepositoryRow { settings: noted.settings.clone(), ..row }));
-                raise_epoch(tables, repository, noted.version.home_epoch);
+                raise_epoch(tables, repository, noted.epoch());
                 note_home(tables, repository, &noted);
             }
-            // without a witness they stand: as set with the home, which has one more, or when the repository was made
-            None => match home {
-                Some(NotedHome { home, version, .. }) => {
-                    raise_epoch(tables, repository, version.home_epoch);
-                    put(tables, repository, &SettingsRow { version, settings: row.settings, home });
-                }
-                None => note(tables, repository, &row),
-            },
+            None => note_anew(tables, repository, &row),
         }
         Ok(Reply::Done)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::decide::tag_move::TagFilter;
-    use crate::metadata::manifest::PutManifest;
-    use crate::metadata::remote::{PutRemoteManifest, PutRemoteSettings, SetRemoteTag};
-    use crate::metadata::repository::{ChangeRepository, DeleteRepository};
-    use crate::metadata::tables::Writes;
-    use crate::metadata::tag::DeleteTag;
-    use crate::metadata::testing::{World, manifest, peer, sends_all, tags};
-
-    fn immutable() -> Settings {
-        Settings { mutability: Mutability::Immutable, sparse: false }
-    }
-
-    fn world(settings: Settings) -> (World, RepositoryKey) {
-        let mut world = World::cluster();
-        world.ok(peer(2, "eu"));
-        world.ok(sends_all("eu"));
-        let repository = world.repository("r", 1, settings);
-        (world, repository)
-    }
-
-    fn told(world: &World, repository: &RepositoryKey) -> Vec<Change> {
-        let page = outbox::read(&world.tables, repository.slot(), (0, u64::MAX), None, usize::MAX);
-        page.events.into_iter().map(|event| event.row.change).collect()
-    }
-
-    fn remote(repository: &RepositoryKey, settings: Settings, hlc: u64) -> PutRemoteSettings {
-        let version = Version { home_epoch: 0, hlc, region: 2 };
-        PutRemoteSettings { repository: repository.clone(), settings, home: Home::default(), version }
-    }
-
-    // Nothing is told of settings that nobody set; what is set when a repository is made, or later, is told with the
-    // version that it has from then on.
-    #[test]
-    fn what_is_set_is_told() {
-        let (world, repository) = world(Settings::default());
-        assert_eq!((read(&world.tables, &repository), told(&world, &repository)), (None, vec![]));
-        let (mut world, repository) = self::world(immutable());
-        let SettingsRow { settings, version: first, .. } = read(&world.tables, &repository).unwrap();
-        assert_eq!(settings, immutable());
-        world.ok(ChangeRepository { key: repository.clone(), settings: Settings::default() });
-        let SettingsRow { settings, version, .. } = read(&world.tables, &repository).unwrap();
-        assert!(settings == Settings::default() && version > first && version.region == 1);
-        let expected = [(immutable(), first), (settings, version)];
-        let expected = expected.map(|(settings, version)| {
-            let home = Home::default();
-            Change::SettingsSet { settings, home, version }
-        });
-        assert_eq!(told(&world, &repository), expected);
-    }
-
-    // The newer setting stands, whichever comes first; what is set here next is newer than what has come.
-    #[test]
-    fn newer_settings_stand() {
-        let (mut world, repository) = world(Settings::default());
-        let later = (world.at_ms + 60_000) * 1000;
-        world.ok(remote(&repository, immutable(), later));
-        assert_eq!(world.ok(remote(&repository, Settings::default(), later - 1)), Reply::Superseded);
-        assert_eq!(world.ok(remote(&repository, immutable(), later)), Reply::Superseded);
-        assert_eq!(read(&world.tables, &repository).unwrap().settings, immutable());
-        world.ok(ChangeRepository { key: repository.clone(), settings: Settings::default() });
-        let SettingsRow { settings, version, .. } = read(&world.tables, &repository).unwrap();
-        assert!(settings == Settings::default() && version.hlc > later && version.region == 1);
-    }
-
-    // Settings from below level 3 count as set when the repository was made, by this region; the default as never set.
-    #[test]
-    fn settings_of_before() {
-        let (mut world, repository) = world(immutable());
-        let row = repository::live(&world.tables, &repository).unwrap();
-        let (key, at) = (keys::settings(repository.slot(), repository.id), row.created_at_ms * 1000);
-        let mut tables = world.tables.clone();
-        note(&mut tables, &repository, &row);
-        world.tables = tables;
-        assert_eq!(read(&world.tables, &repository).map(|row| (row.version.hlc, row.version.region)), Some((at, 1)));
-        let mut tables = world.tables.clone();
-        note(&mut tables, &repository, &RepositoryRow { settings: Settings::default(), ..row });
-        let noted: SettingsRow = codec::row(&tables.get(&key).unwrap());
-        assert_eq!(
-            noted,
-            SettingsRow { version: Version::default(), settings: Settings::default(), home: Home::default() }
-        );
-    }
-
-    // Setting what is set already, as a change of something else may, is no newer word.
-    #[test]
-    fn the_same_again_is_no_change() {
-        let (mut world, repository) = world(Settings::default());
-        world.ok(remote(&repository, immutable(), 10));
-        let before = (read(&world.tables, &repository), told(&world, &repository));
-        world.ok(ChangeRepository { key: repository.clone(), settings: immutable() });
-        assert_eq!((read(&world.tables, &repository), told(&world, &repository)), before);
-    }
-
-    // Any part of the settings shows in what is compared, and the default is nothing.
-    #[test]
-    fn digests() {
-        let filters =
-            |texts: &[&str]| TagFilters::new(texts.iter().map(|text| TagFilter::parse(text).unwrap())).unwrap();
-        let of = |mutability, sparse| digest(&Settings { mutability, sparse }, &Home::default());
-        let all = [
-            of(Mutability::Mutable, false),
-            of(Mutability::Mutable, true),
-            of(Mutability::Immutable, false),
-            of(Mutability::MutableWithExclusion(filters(&["a"])), false),
-            of(Mutability::ImmutableWithExclusion(filters(&["a"])), false),
-            of(Mutability::ImmutableWithExclusion(filters(&["a", "b"])), false),
-            of(Mutability::ImmutableWithExclusion(filters(&["a", "b"])), true),
-        ];
-        assert_eq!(all[0], Digest::sha256(b""));
-        assert_eq!(std::collections::BTreeSet::from(all).len(), all.len());
-    }
-
-    // A row that was altered beneath the commands contradicts what was noted, and is mended by that; what is in order
-    // stays.
-    #[test]
-    fn damage_shows() {
-        let (mut world, repository) = world(Settings::default());
-        world.ok(remote(&repository, immutable(), 10));
-        let mend = || MendSettings { repository: repository.clone() };
-        assert_eq!(world.ok(mend()), Reply::Unchanged);
-        let row = repository::live(&world.tables, &repository).unwrap();
-        let damaged = RepositoryRow { settings: Settings::default(), ..row };
-        let key = keys::repository(repository.slot(), repository.id);
-        world.tables.write([(key, Some(codec::encode(&damaged)))].into());
-        assert!(!is_proven(&world.tables, &repository));
-        world.ok(mend());
-        assert!(is_proven(&world.tables, &repository));
-        let SettingsRow { settings, version, .. } = read(&world.tables, &repository).unwrap();
-        assert_eq!((settings, version.hlc), (immutable(), 10));
-        // a witness that is gone
-        world.tables.write([(keys::settings(repository.slot(), repository.id), None)].into());
-        assert!(!is_proven(&world.tables, &repository));
-        world.ok(mend());
-        assert!(is_proven(&world.tables, &repository));
-        assert_eq!(read(&world.tables, &repository).unwrap().version.region, 1);
-        // setting them again is a word where they are not what was noted
-        let key = keys::repository(repository.slot(), repository.id);
-        let row = repository::live(&world.tables, &repository).unwrap();
-        let damaged = RepositoryRow { settings: Settings::default(), ..row };
-        world.tables.write([(key, Some(codec::encode(&damaged)))].into());
-        world.ok(ChangeRepository { key: repository.clone(), settings: Settings::default() });
-        assert!(is_proven(&world.tables, &repository));
-        assert_eq!(read(&world.tables, &repository).unwrap().settings, Settings::default());
-    }
-
-    // Where the row beside a repository is lost, its home is not, nor what that is counted by; where that is lost, the
-    // row has it. A repository made again under the name has neither.
-    #[test]
-    fn lost_rows_keep_the_home() {
-        let (mut world, repository) = world(immutable());
-        let mut rules = sends_all("eu");
-        rules.rules[0].settings = true;
-        world.ok(rules);
-        let wish = |wish, accepts_loss| SetHome { repository: repository.clone(), wish, accepts_loss };
-        world.ok(wish(HomeWish::Take, false));
-        world.ok(wish(HomeWish::Freeze, false));
-        let before = read(&world.tables, &repository).unwrap();
-        let lost = |key: Vec<u8>| Writes::from([(key, None)]);
-        let of = |repository: &RepositoryKey| keys::settings(repository.slot(), repository.id);
-        let mend = |repository: &RepositoryKey| MendSettings { repository: repository.clone() };
-
-        world.tables.write(lost(of(&repository)));
-        assert!(!is_proven(&world.tables, &repository));
-        assert!(matches!(world.refused(tagged(&repository, b"1")), Refusal::HomeElsewhere { is_frozen: true, .. }));
-        assert_eq!(world.ok(remote(&repository, Settings::default(), 5)), Reply::Superseded, "what is older");
-        world.ok(mend(&repository));
-        assert!(is_proven(&world.tables, &repository));
-        assert_eq!(read(&world.tables, &repository), Some(before.clone()));
-        assert_eq!(world.ok(mend(&repository)), Reply::Unchanged);
-
-        world.tables.write(lost(epoch_key(&repository)));
-        assert!(!is_proven(&world.tables, &repository));
-        world.ok(mend(&repository));
-        assert_eq!(latest_epoch(&world.tables, &repository), before.version.home_epoch);
-        assert_eq!(noted_home(&world.tables, &repository).map(|noted| noted.home), Some(before.home));
-
-        world.ok(DeleteRepository { key: repository.clone(), force: true });
-        let again = world.repository("r", 2, Settings::default());
-        world.tables.write(lost(of(&again)));
-        world.ok(mend(&again));
-        assert_eq!((home(&world.tables, &again), read(&world.tables, &again)), (Home::default(), None));
-        assert_eq!(latest_epoch(&world.tables, &again), before.version.home_epoch);
-    }
-
-    fn tagged(repository: &RepositoryKey, bytes: &[u8]) -> PutManifest {
-        PutManifest { tags: tags(&["t"]), ..manifest(repository, bytes) }
-    }
-
-    // A home takes pushes, deletes and settings alone; frozen, nobody does, and another region takes it over. What is
-    // made in a later home wins whatever its clock says.
-    #[test]
-    fn homes() {
-        let (mut world, repository) = world(Settings::default());
-        let wish = |wish, accepts_loss| SetHome { repository: repository.clone(), wish, accepts_loss };
-        // nobody would know
-        assert!(matches!(world.refused(wish(HomeWish::Take, false)), Refusal::ParameterInvalid { .. }));
-        let mut rules = sends_all("eu");
-        rules.rules[0].settings = true;
-        world.ok(rules);
-        world.ok(tagged(&repository, b"1"));
-        world.ok(wish(HomeWish::Take, false));
-        assert_eq!(world.ok(wish(HomeWish::Take, false)), Reply::Unchanged);
-        world.ok(tagged(&repository, b"2"));
-        let set = tag::read(&world.tables, &repository, &tags(&["t"])[0]).unwrap().version;
-        assert_eq!((set.home_epoch, home(&world.tables, &repository).epoch), (1, 1));
-        world.ok(wish(HomeWish::Freeze, false));
-        let delete = DeleteTag { repository: repository.clone(), tag: tags(&["t"]).remove(0), expected: None };
-        let change = ChangeRepository { key: repository.clone(), settings: immutable() };
-        let frozen = |refusal: Refusal| matches!(refusal, Refusal::HomeElsewhere { is_frozen: true, .. });
-        assert!(frozen(world.refused(tagged(&repository, b"3"))) && frozen(world.refused(delete.clone())));
-        assert!(frozen(world.refused(change)));
-        // the other region has taken it
-        let there = Home { region: Some(RegionName::parse("eu").unwrap()), epoch: 2, is_frozen: false };
-        let version = Version { home_epoch: 2, hlc: 5, region: 2 };
-        let settings = Settings::default();
-        world.ok(PutRemoteSettings { repository: repository.clone(), settings, home: there.clone(), version });
-        assert_eq!(home(&world.tables, &repository), there);
-        let elsewhere = |refusal: Refusal| matches!(refusal, Refusal::HomeElsewhere { is_frozen: false, .. });
-        assert!(elsewhere(world.refused(tagged(&repository, b"3"))) && elsewhere(world.refused(delete.clone())));
-        assert!(elsewhere(world.refused(wish(HomeWish::Take, false))));
-        assert!(elsewhere(world.refused(wish(HomeWish::Leave, false))));
-        // what it made comes all the same, and wins over what was later here by the clock
-        let digest = Digest::sha256(b"4");
-        world.ok(PutRemoteManifest { put: manifest(&repository, b"4"), presence: version });
-        let tag = tags(&["t"]).remove(0);
-        let set = SetRemoteTag { repository: repository.clone(), tag, digest, version, base: version, previous: None };
-        world.ok(set);
-        assert_eq!(tag::read(&world.tables, &repository, &tags(&["t"])[0]).unwrap().digest, digest);
-        // it is lost for good
-        world.ok(wish(HomeWish::Take, true));
-        assert_eq!(home(&world.tables, &repository).epoch, 3);
-        world.ok(delete);
-        // once it is frozen here, another region may have it
-        world.ok(wish(HomeWish::Freeze, false));
-        for unsure in [HomeWish::Take, HomeWish::Leave] {
-            assert!(matches!(world.refused(wish(unsure, false)), Refusal::ParameterInvalid { .. }));
-        }
-        world.ok(wish(HomeWish::Take, true));
-        world.ok(wish(HomeWish::Leave, false));
-        assert_eq!(home(&world.tables, &repository), Home { region: None, epoch: 4, is_frozen: false });
-        world.ok(tagged(&repository, b"1"));
-    }
-
-    // A region that has lost its home region for good may take it without any rule.
-    #[test]
-    fn lost_homes() {
-        let (mut world, repository) = world(Settings::default());
-        let there = Home { region: Some(RegionName::parse("eu").unwrap()), epoch: 1, is_frozen: false };
-        let version = Version { home_epoch: 1, hlc: 5, region: 2 };
-        let (settings, repository_of) = (Settings::default(), repository.clone());
-        world.ok(PutRemoteSettings { repository: repository_of, settings, home: there, version });
-        let wish = |wish, accepts_loss| SetHome { repository: repository.clone(), wish, accepts_loss };
-        assert!(matches!(world.refused(wish(HomeWish::Take, false)), Refusal::HomeElsewhere { .. }));
-        world.ok(wish(HomeWish::Take, true));
-        world.ok(tagged(&repository, b"1"));
-        world.ok(wish(HomeWish::Leave, false));
-    }
-
-    // What is made where nobody was told of the home is not of an earlier epoch than what has come from it, so that a
-    // delete there stays one; and neither is what is made in a repository of the same name, made again.
-    #[test]
-    fn epochs_outlive_homes() {
-        let (mut world, repository) = world(Settings::default());
-        let (digest, tag) = (Digest::sha256(b"1"), tags(&["t"]).remove(0));
-        let version = Version { home_epoch: 4, hlc: 5, region: 2 };
-        world.ok(PutRemoteManifest { put: manifest(&repository, b"1"), presence: version });
-        let set = SetRemoteTag { repository: repository.clone(), tag, digest, version, base: version, previous: None };
-        world.ok(set.clone());
-        assert_eq!(home(&world.tables, &repository), Home::default());
-        world.ok(DeleteTag { repository: repository.clone(), tag: set.tag.clone(), expected: None });
-        assert_eq!(world.ok(set.clone()), Reply::Superseded, "no delete is undone");
-        world.ok(tagged(&repository, b"2"));
-        assert_eq!(tag::read(&world.tables, &repository, &set.tag).unwrap().version.home_epoch, 4);
-        world.ok(DeleteRepository { key: repository.clone(), force: true });
-        let again = world.repository("r", 2, Settings::default());
-        world.ok(tagged(&again, b"3"));
-        assert_eq!(tag::read(&world.tables, &again, &set.tag).unwrap().version.home_epoch, 4);
-    }
-}
+mod tests;

@@ -10,7 +10,7 @@
 //! |---|---|---|
 //! | 1 | 0.1.0 | |
 //! | 2 | 0.2.0 | collection of garbage, lists of untagged manifests, counters of what is held, quotas, lost nodes |
-//! | 3 | 0.3.0 | other regions: what tags rank by, the stream of changes, deletes that are remembered |
+//! | 3 | 0.2.0 | other regions: what tags rank by, the stream of changes, deletes that are remembered |
 //!
 //! Source: security-cases R7.
 
@@ -27,10 +27,10 @@ use super::tables::{Tables, TablesRead};
 use super::{repository, settings, tag, untagged, usage};
 use crate::vocabulary::refusal::Refusal;
 
-/// The level of 0.2.0; see the table above.
+/// The lower level of 0.2.0; see the table above.
 pub const LEVEL_2: u16 = 2;
 
-/// The level of 0.3.0.
+/// The level of 0.2.0.
 pub const LEVEL_3: u16 = 3;
 
 /// A step under way: not all slots have been migrated.

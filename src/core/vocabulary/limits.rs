@@ -403,8 +403,10 @@ pub const OUTBOX_TRIMMED_MAX: usize = 1000;
 pub const OUTBOX_RETENTION_MS: u64 = 7 * 24 * 3600 * 1000;
 /// How far a change of another region may lie in the future, in milliseconds.
 pub const CLOCK_AHEAD_MS_MAX: u64 = 5 * 60 * 1000;
-/// How many homes of a repository another region may be ahead with a change of it.
-pub const HOME_EPOCHS_AHEAD_MAX: u32 = 1_000;
+/// How many homes of a repository another region may be ahead with a change of it: more than any has had by the time
+/// that two regions are linked. It bounds all the same: a change of the largest `u32` would leave no number for a later
+/// home, and it takes more than 4,000 changes, each further ahead, to come there.
+pub const HOME_EPOCHS_AHEAD_MAX: u32 = 1_000_000;
 
 // State.
 

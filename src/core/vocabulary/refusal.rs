@@ -237,15 +237,19 @@ stored_enum! {
         /// The repository is written in another region only, or nowhere while its home is frozen (consensus-and-faults
         /// §6.3). Clients do not follow a redirect of an upload, so they are told where to push.
         #[error(
-            "the repository '{repository}' has its home in region '{home}'{}: push and delete there",
-            if *is_frozen { ", which is frozen until another region takes it" } else { "" }
+            "the repository '{repository}' has its home in region '{home}'{}",
+            match *is_frozen {
+                true => ", which is frozen: no region takes pushes, deletes or settings until one takes the home \
+                         (portolan repo home)",
+                false => ": push, delete and set there",
+            }
         )]
         HomeElsewhere {
             /// The repository.
             repository: RepositoryName,
             /// Its home.
             home: String,
-            /// It takes nothing either.
+            /// It takes nothing either, be it this region or another one.
             is_frozen: bool,
         } = 63,
 

@@ -21,6 +21,7 @@ use super::keys::{self, SLOTS, SYSTEM, Slot, table};
 use super::outbox::TrimmedRow;
 use super::parked;
 use super::places::PlacesRow;
+use super::repository::NameRow;
 use super::settings::{EpochRow, NotedHome, SettingsRow};
 use super::tables::{Pages, TablesRead};
 use super::upgrade::{LEVEL_2, SlotLevelRow, UpgradeRow};
@@ -88,7 +89,7 @@ fn row(tables: &impl TablesRead, key: &[u8], bytes: &[u8]) -> Found {
         table::PLACES if slot == SYSTEM => value::<PlacesRow>(bytes).map(drop),
         _ if slot >= SLOTS => Err(format!("table {table:#04x} has no place in slot {slot}")),
         table::NAME..=table::SETTINGS => content::row(tables, slot, table, key, bytes),
-        table::HOME_EPOCH => home(tables, slot, value(bytes)?),
+        table::HOME_EPOCH => home(tables, slot, key, value(bytes)?),
         table::USAGE | table::SLOT_USAGE => usage::row(tables, slot, table, key, bytes),
         table::SLOT_LEVEL => value::<SlotLevelRow>(bytes).map(drop),
         table::OUTBOX => outbox::row(tables, key, bytes),
@@ -98,12 +99,13 @@ fn row(tables: &impl TablesRead, key: &[u8], bytes: &[u8]) -> Found {
     }
 }
 
-/// A home is noted as it was set.
-fn home(tables: &impl TablesRead, slot: Slot, row: EpochRow) -> Found {
-    let Some(NotedHome { repository, home, version }) = row.home else { return Ok(()) };
-    let settings: Option<SettingsRow> = get(tables, &keys::settings(slot, repository));
-    let fits = settings.is_none_or(|row| (row.home, row.version) == (home, version));
-    ensure(fits, || format!("the home of repository {repository} is noted as another one than was set"))
+/// A home is noted by name as it is beside the repository that has the name.
+fn home(tables: &impl TablesRead, slot: Slot, key: &[u8], row: EpochRow) -> Found {
+    let (registry, name) = keys::home_epoch_in(key).ok_or_else(unreadable)?;
+    let named: Option<NameRow> = get(tables, &keys::name(slot, registry, name));
+    let settings: Option<SettingsRow> = named.and_then(|NameRow(id)| get(tables, &keys::settings(slot, id)));
+    let fits = settings.is_none_or(|settings| NotedHome::of(&settings) == row.home);
+    ensure(fits, || format!("the home of repository '{name}' is noted as another one than was set"))
 }
 
 /// A row's value, or that it can't be read.

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use registry_core::decide::replication::compare::{Register, Scope, Since, Verdict, judge};
+use registry_core::decide::replication::compare::{Drift, Register, Scope, Since, Verdict, judge};
 use registry_core::decide::replication::rules::ReadThrough;
 use registry_core::decide::replication::tags::{SentTags, TagScope};
 use registry_core::decide::tag_move::{Mutability, TagFilter};
@@ -19,7 +19,7 @@ use registry_core::metadata::remote::{
     DropRemoteManifest, DropRemoteTag, PutRemoteManifest, PutRemoteSettings, SetRemoteTag,
 };
 use registry_core::metadata::replication_rules::SentRow;
-use registry_core::metadata::repository::{ChangeRepository, RepositoryKey, Settings};
+use registry_core::metadata::repository::{ChangeRepository, DeleteRepository, RepositoryKey, Settings};
 use registry_core::metadata::settings::{self, Home, HomeWish, SetHome, SettingsRow};
 use registry_core::metadata::tag::{self, DeleteTag};
 use registry_core::metadata::testing::{World, manifest, peer, reference, sends_all, tags};
@@ -271,6 +271,33 @@ fn homes_come_to_the_same() {
     assert!(regions.iter().all(|region| is_home(region, "r2", 2)));
     let named = |region: &Region| region.tags().into_values().map(|(digest, ..)| digest).collect::<Vec<_>>();
     assert_eq!(regions.each_ref().map(named), [(); 2].map(|()| vec![Digest::sha256(CONTENTS[0])]));
+}
+
+// A repository that is deleted and made again outside its home keeps that, and does not take it from the other region;
+// what its home has set comes again, by a comparison or with the next change.
+#[test]
+fn made_again_it_has_its_home() {
+    let mut regions = [1, 2].map(|number| Region::new(number, &Mutability::Mutable, &TagScope::ALL));
+    regions[0].act(TAKES);
+    settle(&mut regions);
+    regions[1].world.at_ms += 1000;
+    regions[1].world.ok(DeleteRepository { key: regions[1].repository.clone(), force: true });
+    let settings = Settings { mutability: Mutability::Immutable, sparse: false };
+    regions[1].repository = regions[1].world.repository("r", 22, settings);
+    settle(&mut regions);
+    let is_home = |region: &Region| region.home().0.region.is_some_and(|home| home.as_str() == "r1");
+    assert!(regions.iter().all(is_home));
+    let push = content(&regions[1].repository, CONTENTS[0]);
+    assert!(matches!(regions[1].world.refused(push), Refusal::HomeElsewhere { .. }));
+    let (verdicts, _) = compare(&regions[0], &regions[1]);
+    assert_eq!(verdicts, [Verdict::Drift(Drift::Missing)], "it would be brought");
+    let settings = Settings { sparse: true, ..Settings::default() };
+    let key = regions[0].repository.clone();
+    regions[0].world.ok(ChangeRepository { key, settings });
+    settle(&mut regions);
+    assert_eq!(regions[0].settings(), regions[1].settings());
+    assert!(regions.iter().all(is_home));
+    assert_eq!(compare(&regions[0], &regions[1]), (vec![Verdict::Same], true));
 }
 
 proptest! {

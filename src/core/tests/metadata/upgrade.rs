@@ -9,14 +9,18 @@ use registry_core::metadata::command::{Command, Proposal};
 use registry_core::metadata::gc::ControlGc;
 use registry_core::metadata::keys::SLOTS;
 use registry_core::metadata::node::{self, NodeState};
-use registry_core::metadata::repository::{DeleteRepository, RepositoryKey, Settings};
+use registry_core::metadata::remote::PutRemoteSettings;
+use registry_core::metadata::repository::{ChangeRepository, DeleteRepository, RepositoryKey, Settings};
+use registry_core::metadata::settings::{self, Home};
 use registry_core::metadata::tag::{self, DeleteTag};
 use registry_core::metadata::testing::{self, World, manifest, node_at, tags};
 use registry_core::metadata::upgrade::{self, EndUpgrade, LEVEL_2, MigrateSlot, RaiseLevel};
 use registry_core::metadata::usage::{self, SetRepositoryQuota};
 use registry_core::metadata::{manifest::PutManifest, reply::Reply, untagged};
 use registry_core::vocabulary::digest::Digest;
+use registry_core::vocabulary::names::RegionName;
 use registry_core::vocabulary::refusal::Refusal;
+use registry_core::vocabulary::version::Version;
 
 use crate::{files, golden};
 
@@ -178,6 +182,42 @@ fn r7_tags_rank_anew() {
     assert_eq!(row(&world, "latest"), tag::TagRow { base: before[1].version, ..before[1].clone() });
     assert_eq!(row(&world, "old").base, row(&world, "old").version);
     world.ok(testing::sends_all("there"));
+}
+
+// What another region says of settings may come before a slot is migrated: that keeps it, also where an owner changes
+// them, or makes the repository again, in the meantime.
+#[test]
+fn r7_settings_that_came_before_their_slot() {
+    let home = Home { region: Some(RegionName::parse("there").unwrap()), epoch: 1, is_frozen: false };
+    let came = |repository: &RepositoryKey, home: &Home| {
+        let version = Version { home_epoch: home.epoch, hlc: 5, region: 2 };
+        let settings = Settings { sparse: true, ..Settings::default() };
+        PutRemoteSettings { repository: repository.clone(), settings, home: home.clone(), version }
+    };
+    let mut world = World::region_at(LEVEL_2, &["a"]);
+    let [kept, changed, again] = ["kept", "changed", "again"].map(|name| {
+        let number = name.len() as u128;
+        world.repository(name, number, Settings::default())
+    });
+    world.ok(node_at(FEATURE_LEVEL, 1, "a").remove(0));
+    world.ok(UP);
+    world.ok(testing::peer(2, "there"));
+    world.ok(came(&kept, &home));
+    world.ok(came(&changed, &Home::default()));
+    world.ok(came(&again, &home));
+    world.ok(ChangeRepository { key: changed.clone(), settings: Settings::default() });
+    world.ok(DeleteRepository { key: again.clone(), force: true });
+    let again = world.repository("again", 9, Settings::default());
+    let before = [&kept, &changed, &again].map(|key| settings::read(&world.tables, key));
+    let told = before.each_ref().map(|row| row.as_ref().map(|row| (row.version.region, row.settings.sparse)));
+    assert_eq!(told, [Some((2, true)), Some((1, false)), None]);
+    migrate(&mut world);
+    for (key, before) in [&kept, &changed, &again].into_iter().zip(before) {
+        assert_eq!(settings::read(&world.tables, key), before);
+        assert!(settings::is_proven(&world.tables, key), "{key:?}");
+    }
+    assert_eq!([&kept, &again].map(|key| settings::home(&world.tables, key)), [home.clone(), home.clone()]);
+    assert_eq!(world.ok(came(&again, &home)), Reply::Done, "it comes again");
 }
 
 // A cluster that was founded at its level has nothing to migrate.
