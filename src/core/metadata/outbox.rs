@@ -223,9 +223,9 @@ pub fn read(
     EventPage { events: rows.iter().map(|(key, value)| event(key, value)).collect(), rest }
 }
 
-/// A change of a log index as a rule of these tags sends it, `None` if it doesn't: of tags those that pass; of manifests
-/// that are put, where not all tags are sent, those that are attached to others. A delete of a manifest says whether it
-/// was made, or is sent, while not all of them are: who hears of it later may know of another filter.
+/// A change of a log index as a rule of these tags sends it, `None` if it doesn't: of tags those that pass; of
+/// manifests that are put, where not all tags are sent, those that are attached to others. A delete of a manifest says
+/// whether it was made, or is sent, while not all of them are: who hears of it later may know of another filter.
 pub fn sent(
     tables: &impl TablesRead,
     repository: &RepositoryKey,
@@ -397,8 +397,8 @@ mod tests {
         assert_eq!(*digest, Digest::sha256(b"2"));
     }
 
-    // With a filter, tags go by it, deletes of manifests as ever, with a word about it, and of manifests only those that
-    // are attached to others; which are told of also when an index that is not sent renews one.
+    // With a filter, tags go by it, deletes of manifests as ever, with a word about it, and of manifests only those
+    // that are attached to others; which are told of also when an index that is not sent renews one.
     #[test]
     fn a_filter_of_tags() {
         let (mut world, repository) = linked();
@@ -460,8 +460,8 @@ mod tests {
     }
 
     // A delete of a manifest says for itself what it was of, and whether all manifests are sent, when it was made and
-    // now: a filter that comes or goes before it is heard of changes nothing about that. Passed on it keeps what it came
-    // with.
+    // now: a filter that comes or goes before it is heard of changes nothing about that. Passed on it keeps what it
+    // came with.
     #[test]
     fn deletes_tell_of_filters() {
         let (mut world, repository) = linked();

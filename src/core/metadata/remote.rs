@@ -304,10 +304,10 @@ impl Apply for DropRemoteManifest {
 }
 
 /// Follows the delete of a manifest that is here, told by a region of which some tags come only: what was deleted may
-/// never have been sent. What was made here, or came another way, is no matter of its. Of the tags on the manifest those
-/// go that came from there, and those that both regions are to have the same; the manifest goes if it came from there
-/// and nothing names it then. It is not remembered as deleted: each of that region's tags tells its end, and what others
-/// set before it is as good as it was.
+/// never have been sent. What was made here, or came another way, is no matter of its. Of the tags on the manifest
+/// those go that came from there, and those that both regions are to have the same; the manifest goes if it came from
+/// there and nothing names it then. It is not remembered as deleted: each of that region's tags tells its end, and what
+/// others set before it is as good as it was.
 fn drop_filtered(
     tables: &mut impl Tables,
     context: &Context<'_>,
@@ -577,8 +577,8 @@ mod tests {
         NoteOffer { number, offer: OfferRow(vec![sent]) }
     }
 
-    // A delete by a filter is no word about what others set before it, whether the manifest is here then, goes by it, or
-    // never was; one that is none by a filter, or of what is attached, is.
+    // A delete by a filter is no word about what others set before it, whether the manifest goes by it or was never
+    // here; any other one is.
     #[test]
     fn filtered_deletes_are_not_remembered() {
         let (mut world, repository) = world();
