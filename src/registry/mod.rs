@@ -43,7 +43,7 @@ pub use history::TagHistory;
 pub use manifests::{ManifestInfo, ManifestPut, PutManifest, ReferrerInfo, Referrers, StoredManifest};
 pub use nearest::Nearest;
 pub use quotas::Quota;
-pub use remote::{Merged, RemoteManifest, RemoteSetting};
+pub use remote::{Merged, RemoteDelete, RemoteManifest, RemoteSetting};
 pub use repositories::RepositoryInfo;
 pub use uploads::UploadProgress;
 

@@ -50,6 +50,33 @@ pub struct RemoteSetting {
     pub previous: Option<Version>,
 }
 
+/// A delete that another region tells of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RemoteDelete {
+    /// Of a manifest, with the tags that name it.
+    Manifest {
+        /// Which.
+        digest: Digest,
+        /// Version of the delete.
+        version: Version,
+        /// Number of the region that tells of it.
+        from: u16,
+        /// It may be of what was never sent: see [`DropRemoteManifest`].
+        is_filtered: bool,
+    },
+    /// Of a tag.
+    Tag {
+        /// Which.
+        tag: Tag,
+        /// Version of the delete, or of the setting that ended with its manifest.
+        version: Version,
+        /// What that setting ranked by; `None` of a delete.
+        base: Option<Version>,
+        /// Version of what was dropped there, where that is known.
+        previous: Option<Version>,
+    },
+}
+
 impl Registry {
     /// Puts a manifest of another region. All blobs and manifests that it names must have come before.
     pub async fn put_remote_manifest(&self, permit: &Permit, manifest: RemoteManifest) -> Result<Merged, Refusal> {
@@ -79,29 +106,19 @@ impl Registry {
         self.merge(permit, &repository, set.into()).await
     }
 
-    /// Drops a tag that was dropped in another region.
-    /// `previous` is the version that was dropped there, where that is known.
-    pub async fn drop_remote_tag(
-        &self,
-        permit: &Permit,
-        tag: &Tag,
-        (version, previous): (Version, Option<Version>),
-    ) -> Result<Merged, Refusal> {
+    /// Drops what was deleted in another region.
+    pub async fn drop_remote(&self, permit: &Permit, delete: RemoteDelete) -> Result<Merged, Refusal> {
         let (repository, _) = self.metadata().peek(|view| find(view, permit))?;
-        let drop = DropRemoteTag { repository: repository.clone(), tag: tag.clone(), version, previous };
-        self.merge(permit, &repository, drop.into()).await
-    }
-
-    /// Drops a manifest that was deleted in another region, and the tags that name it.
-    pub async fn drop_remote_manifest(
-        &self,
-        permit: &Permit,
-        digest: &Digest,
-        version: Version,
-    ) -> Result<Merged, Refusal> {
-        let (repository, _) = self.metadata().peek(|view| find(view, permit))?;
-        let drop = DropRemoteManifest { repository: repository.clone(), digest: *digest, version };
-        self.merge(permit, &repository, drop.into()).await
+        let key = repository.clone();
+        let drop = match delete {
+            RemoteDelete::Manifest { digest, version, from, is_filtered } => {
+                DropRemoteManifest { repository: key, digest, version, from, is_filtered }.into()
+            }
+            RemoteDelete::Tag { tag, version, base, previous } => {
+                DropRemoteTag { repository: key, tag, version, base, previous }.into()
+            }
+        };
+        self.merge(permit, &repository, drop).await
     }
 
     /// Sets the settings of a repository, and where it is written, as they are in another region.

@@ -2,7 +2,7 @@
 //!
 //! Nothing that the stream noted is looked at: what it lost shows here.
 
-use registry_core::decide::replication::compare::{BUCKETS, Register, Scope, Since, Sums, There};
+use registry_core::decide::replication::compare::{BUCKETS, Deletes, Register, Scope, Since, Sums, There};
 use registry_core::decide::replication::tags::SentTags;
 use registry_core::metadata::register;
 use registry_core::metadata::repository::{self, RepositoryKey};
@@ -125,10 +125,18 @@ impl Account {
                 let (key, scope) = self.sent(view, name)?;
                 let sum = register::sums(view, &key, &scope).whole();
                 let rules = replication_rules::read(view, RegistryId::DEFAULT);
-                let deletes_since = rules.deletes_since(name, &self.caller.region);
+                let Deletes { since: deletes_since, tags: of_deletes } = rules.followed(name, &self.caller.region);
                 let Since { own: since, others: others_since, settings: settings_since } = scope.since;
-                let (repository, sum, tags) = (name.to_string(), Some(sum.into()), wire::tags_told(&scope.tags));
-                Some(RepositorySum { repository, since, sum, deletes_since, others_since, settings_since, tags })
+                Some(RepositorySum {
+                    repository: name.to_string(),
+                    since,
+                    sum: Some(sum.into()),
+                    deletes_since,
+                    others_since,
+                    settings_since,
+                    tags: wire::tags_told(&scope.tags),
+                    deletes_tags: wire::tags_told(&of_deletes),
+                })
             };
             let lineage = cluster::read(view).map_or(0, |row| row.lineage.0);
             SumsReply { repositories: names.iter().filter_map(sum).collect(), lineage, index: view.index() }

@@ -33,7 +33,9 @@ use super::principal;
 use super::through::over_the_link;
 use super::wire::{Told, Travelling};
 use crate::metadata::Metadata;
-use crate::registry::{BlobContent, CheckedCopies, Merged, MountSource, Registry, RemoteManifest, RemoteSetting};
+use crate::registry::{
+    BlobContent, CheckedCopies, Merged, MountSource, Registry, RemoteDelete, RemoteManifest, RemoteSetting,
+};
 
 /// Beginnings of one blob before it is left for later.
 const BLOB_TRIES: usize = 3;
@@ -174,11 +176,15 @@ impl Arrivals {
         match change {
             // unless the rule says otherwise, what is deleted there stays here
             deleted if deleted.is_delete() && !travelling.acts => Ok(Arrived::Noted),
-            Change::ManifestGone { digest, version } => {
-                self.drop_register(&permit, &Register::Manifest(*digest), (*version, None)).await
+            Change::ManifestGone { digest, version, is_attached, is_filtered } => {
+                // what is attached is sent for its own sake, whatever filter there is
+                let (from, is_filtered) = (self.source.number, *is_filtered && !*is_attached);
+                let (digest, version) = (*digest, *version);
+                self.drop_register(&permit, RemoteDelete::Manifest { digest, version, from, is_filtered }).await
             }
             Change::TagGone { tag, version, previous } => {
-                self.drop_register(&permit, &Register::Tag(tag.clone()), (*version, Some(*previous))).await
+                let (tag, version, previous) = (tag.clone(), *version, Some(*previous));
+                self.drop_register(&permit, RemoteDelete::Tag { tag, version, base: None, previous }).await
             }
             Change::ManifestHere { digest, presence } => {
                 if self.has_manifest(&permit, digest, *presence) {
@@ -232,24 +238,36 @@ impl Arrivals {
     }
 
     /// Follows a delete.
-    async fn drop_register(
-        &self,
-        permit: &Permit,
-        register: &Register,
-        (version, previous): (Version, Option<Version>),
-    ) -> Result<Arrived, Problem> {
+    async fn drop_register(&self, permit: &Permit, delete: RemoteDelete) -> Result<Arrived, Problem> {
         let is_here = self.metadata.peek(|view| repository::find(view, permit.registry, &permit.repository).is_some());
-        if !is_here && !self.is_filling() {
+        let is_remembered = !matches!(delete, RemoteDelete::Manifest { is_filtered: true, .. });
+        let is_awaited = is_remembered && self.is_filling();
+        if !is_here && !is_awaited {
             return Ok(Arrived::Noted);
         }
         // a walk through what was before a rule may still bring it: then the delete has to be remembered
         self.registry.ensure_repository(permit).await?;
-        let dropped = match register {
-            Register::Manifest(digest) => self.registry.drop_remote_manifest(permit, digest, version).await?,
-            Register::Tag(tag) => self.registry.drop_remote_tag(permit, tag, (version, previous)).await?,
-            Register::Settings => return Err(Problem::lasting("settings are not deleted")),
-        };
-        Ok(dropped.into())
+        Ok(self.registry.drop_remote(permit, delete).await?.into())
+    }
+
+    /// The end that a register came to there, which a comparison found to be one to be followed: of manifests only what
+    /// was made while all were sent, and what is attached. `None` if it did not end.
+    fn ended(&self, register: &Register, there: &There) -> Option<RemoteDelete> {
+        let (from, is_filtered, previous) = (self.source.number, false, None);
+        match (register, *there) {
+            (Register::Manifest(digest), There::Gone(version)) => {
+                Some(RemoteDelete::Manifest { digest: *digest, version, from, is_filtered })
+            }
+            (Register::Tag(tag), There::Gone(version)) => {
+                Some(RemoteDelete::Tag { tag: tag.clone(), version, base: None, previous })
+            }
+            (Register::Tag(tag), There::Ended { version, base }) => {
+                Some(RemoteDelete::Tag { tag: tag.clone(), version, base: Some(base), previous })
+            }
+            (Register::Manifest(_) | Register::Settings, There::Ended { .. })
+            | (Register::Settings, There::Gone(_))
+            | (_, There::Sent(_) | There::Apart(_) | There::Cleaned | There::Never) => None,
+        }
     }
 
     /// Whether what the source held before a rule is being taken over.
@@ -286,15 +304,16 @@ impl Arrivals {
         if !wins && !is_lost {
             return Ok(Arrived::Known);
         }
-        if wins && self.is_filtered(&permit.repository) {
-            self.bring_attached(permit, digest, version).await?;
-        }
         if wins && is_here {
             self.shown_manifests(permit, vec![*digest]).await?;
         }
         if wins && !is_here {
             // one that was deleted here by a newer word stays so: what that means for the tag is decided with it
             self.bring_manifest(permit, digest, version, 0).await?;
+        }
+        // behind the image: without that it is an orphan, which may go by age while a large one is on its way
+        if wins && self.is_filtered(&permit.repository) && self.is_present(permit, digest) {
+            self.bring_attached(permit, digest, version).await?;
         }
         Ok(self.registry.set_remote_tag(permit, tag, digest, setting).await?.into())
     }
@@ -304,9 +323,17 @@ impl Arrivals {
         self.metadata.peek(|view| !offer::read(view, self.source.number).tags(name).is_all())
     }
 
-    /// Brings what is attached to a manifest that a tag leads to, and to those below it, before the tag: it came when
-    /// it was made, whether its subject was sent or not, and may have gone by age since, as an orphan. `at_least`: the
-    /// version of the tag.
+    /// Whether a manifest is here.
+    fn is_present(&self, permit: &Permit, digest: &Digest) -> bool {
+        self.metadata.peek(|view| {
+            let found = repository::find(view, permit.registry, &permit.repository);
+            found.is_some_and(|(key, _)| manifest::read(view, &key, digest).is_some())
+        })
+    }
+
+    /// Brings what is attached to a manifest that is here and that a tag leads to, and to those below it, before the
+    /// tag: it came when it was made, whether its subject was sent or not, and may have gone by age since, as an
+    /// orphan. From now on it is none. `at_least`: the version of the tag.
     async fn bring_attached(&self, permit: &Permit, subject: &Digest, at_least: Version) -> Result<(), Problem> {
         let (attached, is_cut) = self.source.attached(&permit.repository, subject).await?;
         let (region, repository) = (&self.source.region, &permit.repository);
@@ -411,9 +438,9 @@ impl Arrivals {
                     return Err(unmendable(drift));
                 }
             }
-            (Some(_), register) => match (drift, &told.there) {
-                (Drift::Extra, There::Gone(version)) => {
-                    self.drop_register(&permit, register, (*version, None)).await?;
+            (Some(_), register) => match (drift, self.ended(register, &told.there)) {
+                (Drift::Extra, Some(delete)) => {
+                    self.drop_register(&permit, delete).await?;
                 }
                 (Drift::Different | Drift::Extra, _) => return Err(unmendable(drift)),
                 (Drift::Missing | Drift::Stale, _) => {}

@@ -15,7 +15,7 @@ use registry_core::decide::replication::compare::{Register, Scope, Since, Sums};
 use registry_core::metadata::peer::PeerRow;
 use registry_core::metadata::region_link::RegionLinkRow;
 use registry_core::vocabulary::limits::{
-    ATTACHED_MAX, MANIFEST_BYTES_MAX, PACK_BLOB_BYTES_MAX, REGION_RANGES_MAX, SHOWN_AT_ONCE,
+    ATTACHED_ASKED_MAX, ATTACHED_MAX, MANIFEST_BYTES_MAX, PACK_BLOB_BYTES_MAX, REGION_RANGES_MAX, SHOWN_AT_ONCE,
     TRANSFER_MESSAGE_BYTES_MAX, VERIFY_TIMEOUT_MS,
 };
 use registry_core::vocabulary::names::RegionName;
@@ -105,6 +105,8 @@ pub(super) struct Source {
     ranges: Semaphore,
     /// Blobs of which it is showing pieces.
     shows: Semaphore,
+    /// Looks at what is attached that it is asked for: it takes so many at once.
+    looks: Semaphore,
     /// Bytes of its blobs that came.
     fetched: Counter,
     /// How fast bytes of its blobs are taken; `None` for as fast as they come.
@@ -136,10 +138,10 @@ impl Source {
         let [channels, bulk] = [(), ()].map(|()| row.endpoints.iter().filter_map(channel).collect());
         let pacer = (link.bytes_per_second > 0).then(|| Pacer::new(link.bytes_per_second));
         let (ranges, shows) = (Semaphore::new(REGION_RANGES_MAX), Semaphore::new(SHOWN_AT_ONCE));
-        let at = AtomicUsize::new(0);
+        let (looks, at) = (Semaphore::new(ATTACHED_ASKED_MAX), AtomicUsize::new(0));
         let region = row.region.clone();
         let fetched = metrics::counter!("portolan_replication_fetched_bytes_total", "region" => region.to_string());
-        Source { number, region, channels, bulk, ranges, shows, fetched, pacer, at }
+        Source { number, region, channels, bulk, ranges, shows, looks, fetched, pacer, at }
     }
 
     fn client(&self) -> Result<Client, Problem> {
@@ -218,6 +220,8 @@ impl Source {
         name: &RepositoryName,
         digest: &Digest,
     ) -> Result<(Vec<(Digest, Version)>, bool), Problem> {
+        let turn = self.looks.acquire().await;
+        let _turn = turn.map_err(|_| Problem::passing("this node stops"))?;
         let request = proto::AttachedRequest { repository: name.to_string(), digest: digest.to_string() };
         let ask = |mut client: Client| {
             let request = request.clone();
@@ -468,6 +472,7 @@ mod tests {
             bulk: Vec::new(),
             ranges: Semaphore::new(1),
             shows: Semaphore::new(1),
+            looks: Semaphore::new(1),
             fetched: Counter::noop(),
             pacer: None,
             at: AtomicUsize::new(0),

@@ -15,7 +15,7 @@ use std::time::Duration;
 use futures_util::stream::{self, StreamExt as _};
 use parking_lot::Mutex;
 use registry_core::decide::replication::compare::{
-    Drift, Here, Record, Register, Scope, Since, Sums, There, Verdict, judge,
+    Deletes, Drift, Here, Record, Register, Scope, Since, Sums, There, Verdict, judge,
 };
 use registry_core::decide::replication::rank::Rank;
 use registry_core::metadata::register::{self, Lost};
@@ -170,8 +170,8 @@ pub(super) struct Comparer {
 struct Compared {
     name: RepositoryName,
     scope: Scope,
-    /// Deletes of the source made after this are followed.
-    deletes_since: Option<u64>,
+    /// Which deletes of the source are followed.
+    deletes: Deletes,
     /// Records that the source says it has.
     count: u64,
 }
@@ -359,7 +359,8 @@ impl Comparer {
         // what is compared is told by who sends it: both sum up the same, whatever offer was heard of here
         let tags = wire::tags_heard(there.tags.as_ref())?;
         let scope = Scope { source, destination, since, tags };
-        let compared = Compared { name, scope, deletes_since: there.deletes_since, count: sum.count };
+        let deletes = Deletes { since: there.deletes_since, tags: wire::tags_heard(there.deletes_tags.as_ref())? };
+        let compared = Compared { name, scope, deletes, count: sum.count };
         let mut own = self.own_sums(&compared).await?;
         let mut is_behind = false;
         if own.whole() != sum {
@@ -532,7 +533,9 @@ impl Comparer {
                 let absent = Here { record: None, rank: Rank::NEVER, target_gone: None, is_parked };
                 let here = |key| register::here(view, key, &told.register, target.as_ref(), is_parked);
                 let here = key.map_or(absent, here);
-                let verdict = judge(compared.scope.source, &told.there, &here, compared.deletes_since);
+                let is_attached = key.is_some_and(|key| register::is_attached(view, key, &told.register));
+                let is_followed = compared.deletes.follow(&told.register, &told.there, is_attached);
+                let verdict = judge(compared.scope.source, &told.there, &here, is_followed);
                 let verdict = if is_own { of_own(verdict, &told.there, created_at_ms) } else { verdict };
                 Suspect { told, here, verdict }
             };

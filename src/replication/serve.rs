@@ -1,7 +1,7 @@
 //! The source: answers other regions, each of which is known by its certificate, with what rules send it; and with
 //! where clients of this region are served that asked there.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -17,9 +17,9 @@ use registry_core::metadata::replication_rules::{self, SentRow};
 use registry_core::metadata::{gone, manifest, offer, parked, referrer, repository, tag};
 use registry_core::vocabulary::ids::{Lineage, RegistryId};
 use registry_core::vocabulary::limits::{
-    ATTACHED_MAX, BACKFILLS_MAX, CHANGES_QUEUED_MAX, COMPARISONS_MAX, LOCATES_MAX, PARKED_MAX, RECORDS_PER_MESSAGE,
-    REGION_RANGE_BYTES_MAX, REGION_STREAMS_MAX, SAMPLED_BYTES_MAX, SUMS_ASKED_MAX, TRANSFER_MESSAGE_BYTES_MAX,
-    VERIFIES_MAX,
+    ATTACHED_ASKED_MAX, ATTACHED_MAX, BACKFILLS_MAX, CHANGES_QUEUED_MAX, COMPARISONS_MAX, LOCATES_MAX, PARKED_MAX,
+    RECORDS_PER_MESSAGE, REGION_RANGE_BYTES_MAX, REGION_STREAMS_MAX, SAMPLED_BYTES_MAX, SUMS_ASKED_MAX,
+    TRANSFER_MESSAGE_BYTES_MAX, VERIFIES_MAX,
 };
 use registry_core::vocabulary::{Digest, Reference, Refusal, RepositoryName, Version};
 use tokio::net::TcpListener;
@@ -64,7 +64,9 @@ pub(super) async fn serve(
     let backfills = Arc::new(Semaphore::new(BACKFILLS_MAX));
     let verifies = Arc::new(Semaphore::new(VERIFIES_MAX));
     let (locates, verifying) = (Arc::new(Semaphore::new(LOCATES_MAX)), Arc::default());
-    let service = Service { peers, registry, links, ranges, sums, records, backfills, verifies, verifying, locates };
+    let looks = Looks::default();
+    let service =
+        Service { peers, registry, links, ranges, sums, records, backfills, verifies, verifying, locates, looks };
     let service = RegionServer::new(service)
         .max_decoding_message_size(TRANSFER_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(TRANSFER_MESSAGE_BYTES_MAX);
@@ -97,6 +99,21 @@ struct Service {
     verifying: Arc<Mutex<BTreeSet<u16>>>,
     /// Clients for which a node is looked for.
     locates: Arc<Semaphore>,
+    /// Looks at what is attached to a manifest.
+    looks: Looks,
+}
+
+/// Looks at what is attached to manifests, so many at once for each region: one must not keep the others from asking.
+#[derive(Default)]
+struct Looks(Mutex<BTreeMap<u16, Arc<Semaphore>>>);
+
+impl Looks {
+    fn begin(&self, number: u16) -> Result<OwnedSemaphorePermit, Status> {
+        let mut regions = self.0.lock();
+        let turns = regions.entry(number).or_insert_with(|| Arc::new(Semaphore::new(ATTACHED_ASKED_MAX)));
+        let busy = |_| Status::resource_exhausted("this node looks at as much for the caller as it may; ask again");
+        Arc::clone(turns).try_acquire_owned().map_err(busy)
+    }
 }
 
 /// That blobs are hashed for a region.
@@ -229,9 +246,12 @@ impl Region for Service {
         let proto::AttachedRequest { repository: name, digest } = request.into_inner();
         let (name, digest) = (wire::repository(&name)?, wire::digest(&digest)?);
         let permit = self.permit(&caller, &name).await?;
+        let turn = self.looks.begin(caller.number)?;
         let metadata = self.peers.metadata().clone();
         metadata.ready(Consistency::Linearizable).await.map_err(|error| status(&error.into()))?;
         let look = move || {
+            // it ends when the look does, also where the caller waits no longer
+            let _turn = turn;
             metadata.peek(|view| {
                 let (key, _) = repository::find(view, permit.registry, &name)?;
                 Some(referrer::attached(view, &key, &digest, ATTACHED_MAX))
@@ -428,5 +448,24 @@ impl Region for Service {
             }
         };
         Ok(Response::new(located.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Code;
+
+    use super::*;
+
+    // A region has so many looks at once, others have theirs, and one that ends makes room.
+    #[test]
+    fn looks_of_each_region() {
+        let looks = Looks::default();
+        let mut held: Vec<OwnedSemaphorePermit> =
+            (0..ATTACHED_ASKED_MAX).map(|_| looks.begin(2).expect("there is room")).collect();
+        assert_eq!(looks.begin(2).map_err(|status| status.code()).err(), Some(Code::ResourceExhausted));
+        assert!(looks.begin(3).is_ok());
+        drop(held.pop());
+        assert!(looks.begin(2).is_ok());
     }
 }

@@ -196,21 +196,22 @@ impl Stream {
             let is_own = Some(made_by) == own;
             let (key, row) = repository::by_id(tables, slot, event.repository)?;
             let rules = rules.entry(key.registry).or_insert_with(|| replication_rules::read(tables, key.registry));
-            let (name, region, change) = (&key.name, &self.caller.region, &event.row.change);
-            let is_ruled = match change {
-                Change::SettingsSet { .. } => rules.sends_settings(name, region, (event.index, is_own)),
+            let (name, region, index) = (&key.name, &self.caller.region, event.index);
+            let outbox::OutboxRow { change, at_ms } = event.row;
+            let is_ruled = match &change {
+                Change::SettingsSet { .. } => rules.sends_settings(name, region, (index, is_own)),
                 Change::ManifestHere { .. }
                 | Change::ManifestGone { .. }
                 | Change::TagSet { .. }
-                | Change::TagGone { .. } => rules.sends(name, region, (event.index, is_own)),
+                | Change::TagGone { .. } => rules.sends(name, region, (index, is_own)),
             };
-            let passes = || outbox::passes(tables, &key, &rules.tags(name, region), (event.index, change));
             // what came from the caller has no business there
-            let is_sent = is_ruled && !row.deleted && made_by != self.caller.number && passes();
-            let acts = rules.deletes(&key.name, &self.caller.region, event.index);
-            let (index, repository) = (event.index, key.name);
-            let outbox::OutboxRow { change, at_ms } = event.row;
-            is_sent.then_some(Travelling { index, repository, change, at_ms, acts })
+            if !is_ruled || row.deleted || made_by == self.caller.number {
+                return None;
+            }
+            let change = outbox::sent(tables, &key, &rules.tags(name, region), (index, change))?;
+            let acts = rules.deletes(name, region, index);
+            Some(Travelling { index, repository: key.name, change, at_ms, acts })
         };
         (page.events.into_iter().filter_map(travelling).collect(), page.rest)
     }

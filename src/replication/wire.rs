@@ -78,13 +78,19 @@ impl From<Version> for proto::Version {
 
 impl From<&Travelling> for proto::Change {
     fn from(travelling: &Travelling) -> proto::Change {
-        let manifest = |digest: &Digest, version: &Version| proto::ManifestChange {
-            digest: digest.to_string(),
-            version: Some((*version).into()),
-        };
         let kind = match &travelling.change {
-            Change::ManifestHere { digest, presence } => Kind::ManifestHere(manifest(digest, presence)),
-            Change::ManifestGone { digest, version } => Kind::ManifestGone(manifest(digest, version)),
+            Change::ManifestHere { digest, presence } => Kind::ManifestHere(proto::ManifestChange {
+                digest: digest.to_string(),
+                version: Some((*presence).into()),
+            }),
+            Change::ManifestGone { digest, version, is_attached, is_filtered } => {
+                Kind::ManifestGone(proto::ManifestGone {
+                    digest: digest.to_string(),
+                    version: Some((*version).into()),
+                    is_attached: *is_attached,
+                    is_filtered: *is_filtered,
+                })
+            }
             Change::TagSet { tag, digest, version, base, previous } => Kind::TagSet(proto::TagSet {
                 tag: tag.to_string(),
                 digest: digest.to_string(),
@@ -122,7 +128,8 @@ impl TryFrom<proto::Change> for Travelling {
                 Change::ManifestHere { digest: digest(&here.digest)?, presence: version(here.version)? }
             }
             Kind::ManifestGone(gone) => {
-                Change::ManifestGone { digest: digest(&gone.digest)?, version: version(gone.version)? }
+                let proto::ManifestGone { digest: of, version: at, is_attached, is_filtered } = gone;
+                Change::ManifestGone { digest: digest(&of)?, version: version(at)?, is_attached, is_filtered }
             }
             Kind::TagSet(set) => Change::TagSet {
                 tag: tag(&set.tag)?,
@@ -363,6 +370,10 @@ impl From<&Told> for proto::Record {
             There::Gone(version) => {
                 proto::Record { state: State::Gone.into(), version: Some((*version).into()), ..none }
             }
+            There::Ended { version, base } => {
+                let (version, base) = (Some((*version).into()), Some((*base).into()));
+                proto::Record { state: State::Ended.into(), version, base, ..none }
+            }
         }
     }
 }
@@ -395,6 +406,10 @@ impl TryFrom<proto::Record> for Told {
             State::Sent => There::Sent(set()?),
             State::Apart => There::Apart(set()?),
             State::Gone => There::Gone(version(of)?),
+            State::Ended if matches!(register, Register::Tag(_)) => {
+                There::Ended { version: version(of)?, base: version(base)? }
+            }
+            State::Ended => return Err(malformed("record")),
         };
         Ok(Told { register, there, is_proven: !unproven, settings })
     }
@@ -463,7 +478,8 @@ mod tests {
         let version = Version { home_epoch: 1, hlc: 300, region: 2 };
         vec![
             Change::ManifestHere { digest, presence: version },
-            Change::ManifestGone { digest, version },
+            Change::ManifestGone { digest, version, is_attached: false, is_filtered: true },
+            Change::ManifestGone { digest, version, is_attached: true, is_filtered: false },
             Change::TagSet { tag: tag.clone(), digest, version, base: Version::default(), previous: version },
             Change::TagGone { tag, version, previous: Version::default() },
             Change::SettingsSet { settings: some_settings(), home: some_home(), version },
@@ -508,6 +524,7 @@ mod tests {
             |register: &Register, there| Told { register: register.clone(), there, is_proven: true, settings: None };
         let mut all: Vec<Told> =
             registers.iter().flat_map(|register| states.map(|there| told(register, there))).collect();
+        all.push(told(&registers[0], There::Ended { version, base: record.base }));
         let settings = (some_settings(), some_home());
         let digest = settings::digest(&settings.0, &settings.1);
         let there = There::Sent(Record { digest, version, base: version });
@@ -551,7 +568,8 @@ mod tests {
             assert_eq!(Told::try_from(sent.clone()).unwrap(), told);
             assert!(Told::try_from(proto::Record { register: None, ..sent.clone() }).is_err());
             let is_set = matches!(told.there, There::Sent(_) | There::Apart(_));
-            assert_eq!(Told::try_from(proto::Record { base: None, ..sent.clone() }).is_err(), is_set);
+            let has_base = is_set || matches!(told.there, There::Ended { .. });
+            assert_eq!(Told::try_from(proto::Record { base: None, ..sent.clone() }).is_err(), has_base);
             let unnamed = proto::Record { digest: String::new(), ..sent };
             let is_named = matches!(told.register, Register::Manifest(_)) || told.settings.is_some();
             assert_eq!(Told::try_from(unnamed).is_err(), is_set && !is_named);
@@ -615,7 +633,7 @@ mod tests {
     // R16: what another region sends is parsed as strictly as a client's request.
     #[test]
     fn r16_malformed_changes_are_refused() {
-        let good = || proto::Change::from(&travelling(changes().remove(2)));
+        let good = || proto::Change::from(&travelling(changes().remove(3)));
         let spoilt = |spoil: &dyn Fn(&mut proto::TagSet)| {
             let mut change = good();
             let Some(Kind::TagSet(set)) = &mut change.kind else { panic!("another kind") };

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::backfill::equal;
 use crate::drift::{Store, found, verify};
 use crate::dry_run::dry_run;
-use crate::regions::{PATIENCE, admin, arrives, delete, link_state, linked, set_rule_with, start, tag};
+use crate::regions::{PATIENCE, admin, arrives, delete, link_state, linked, set_rule_with, start, tag, told};
 use crate::support::image::{MANIFEST, large, manifest, push, push_blobs, put};
 use crate::support::{Cluster, http, wait};
 use crate::through::{arrived, get, pause, pulls_whole};
@@ -318,6 +318,39 @@ fn signatures_come_back_with_their_image() {
     }
     std::thread::sleep(std::time::Duration::from_secs(10));
     assert!(all.iter().all(|one| has(&us, one)), "they belong to what is kept");
+    let clean = verify(&us, "eu");
+    assert_eq!((&clean["clean"], &clean["differences"]), (&json!(true), &json!(0)), "{clean:#}");
+}
+
+// What is attached to an image goes by age, as an orphan, while a tag brings the image slowly; it is brought behind the
+// image and before the tag, and stays with it.
+#[test]
+fn signatures_outlast_a_slow_image() {
+    let eu = start(218, "eu", 1);
+    let wishes = ["node.region=us", "gc.grace=1s", "gc.fuse_percent=100", "gc.orphaned=6s"];
+    let us = Cluster::start_nodes(219, 1, &wishes);
+    let _link = linked(&eu, &us);
+    set_rule_with(&eu, "us", "team/", &json!({ "tags": tags() }));
+    push(&eu, 1, "team/app", "dev", &large(1));
+    let image = manifest(&large(1));
+    // of a layer that all images here share, so that it is not slow itself
+    let attached = attach(&eu, b"{}", &image);
+    wait("it arrives", PATIENCE, || has(&us, &attached));
+
+    // a layer takes 25 seconds, of which the next one that comes has to wait for the rest
+    pause(&us, true);
+    told(&us, "PATCH", "/v1/regions/eu", &json!({ "bytes_per_second": large(1).len() / 25 }));
+    pause(&us, false);
+    push(&eu, 1, "team/app", "v0", &large(2));
+    arrives(&us, 1, "team/app", "v0", &large(2));
+    put(&eu, 1, "team/app", "v1", &image);
+    wait("it goes by age", PATIENCE, || !has(&us, &attached));
+    assert_eq!(tag(&us, 1, "team/app", "v1"), None, "the image is on its way");
+    wait("the image arrives", 2 * PATIENCE, || tag(&us, 1, "team/app", "v1").is_some());
+    assert!(has(&us, &attached), "and what is attached to it is there");
+    arrives(&us, 1, "team/app", "v1", &large(1));
+    std::thread::sleep(std::time::Duration::from_secs(10));
+    assert!(has(&us, &attached), "it belongs to what is kept");
     let clean = verify(&us, "eu");
     assert_eq!((&clean["clean"], &clean["differences"]), (&json!(true), &json!(0)), "{clean:#}");
 }

@@ -7,9 +7,9 @@ use bincode::{Decode, Encode};
 use super::apply::Context;
 use super::codec::{self, Stored};
 use super::keys::{self, table};
-use super::peer;
 use super::repository::RepositoryKey;
 use super::tables::{Tables, TablesRead};
+use super::{peer, tag};
 use crate::vocabulary::digest::Digest;
 use crate::vocabulary::version::Version;
 
@@ -36,8 +36,11 @@ impl GoneRow {
 /// Why a manifest goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
-    /// Somebody deleted it.
-    Deleted,
+    /// Somebody deleted it, at this version.
+    Deleted(Version),
+    /// Somebody deleted, at this version, what is sent by a filter. Told on, and not remembered: what others have under
+    /// the same digest is no matter of that delete, also where it comes here later.
+    Filtered(Version),
     /// Nothing named it for long enough.
     Cleaned,
 }
@@ -51,13 +54,13 @@ pub fn read(tables: &impl TablesRead, repository: &RepositoryKey, digest: &Diges
     tables.get(&key(repository, digest)).map(|bytes| codec::row(&bytes))
 }
 
-/// A manifest was deleted. Remembered while other regions are known.
+/// A manifest went for a reason. Remembered while other regions are known; removal by age gets a version of its own.
 pub(super) fn note(
     tables: &mut impl Tables,
     context: &Context<'_>,
     repository: &RepositoryKey,
     digest: &Digest,
-    (cause, version): (Cause, Version),
+    cause: Cause,
 ) {
     if !peer::listens(tables, context) {
         return;
@@ -65,8 +68,9 @@ pub(super) fn note(
     let mut row = read(tables, repository, digest).unwrap_or_default();
     row.at_ms = context.clock.now_ms;
     match cause {
-        Cause::Deleted => row.version = row.version.max(version),
-        Cause::Cleaned => row.cleaned = row.cleaned.max(version),
+        Cause::Deleted(version) => row.version = row.version.max(version),
+        Cause::Filtered(_) => return,
+        Cause::Cleaned => row.cleaned = row.cleaned.max(tag::next_version(tables, repository, context)),
     }
     tables.put(key(repository, digest), codec::encode(&row));
 }

@@ -494,7 +494,7 @@ impl Apply for DeleteManifest {
             let tag_row = tag::read(tables, &self.repository, &name).expect("a manifest's tags exist");
             tags.push(tag::drop_tag(tables, context, &self.repository, &name, &tag_row, version));
         }
-        remove(tables, context, &self.repository, &self.digest, &row, Some(version));
+        remove(tables, context, &self.repository, &self.digest, &row, Cause::Deleted(version));
         usage::shrink(tables, context, &self.repository, Usage { bytes: 0, tags: tags.len() as u64 });
         Ok(Reply::Deleted { tags })
     }
@@ -519,23 +519,22 @@ pub(super) fn tags_to_delete(
 }
 
 /// Removes a manifest that neither a tag nor an index names. What it held is free from now on, but not older for that.
-/// A delete has the version given; what is removed by age gets one of its own, and other regions are not told of it:
-/// they may name it.
+/// Of what is removed by age other regions are not told: they may name it.
 pub(super) fn remove(
     tables: &mut impl Tables,
     context: &Context<'_>,
     repository: &RepositoryKey,
     digest: &Digest,
     row: &ManifestRow,
-    version: Option<Version>,
+    cause: Cause,
 ) {
-    if peer::listens(tables, context) {
-        let cause = if version.is_some() { Cause::Deleted } else { Cause::Cleaned };
-        let version = version.unwrap_or_else(|| tag::next_version(tables, repository, context));
-        gone::note(tables, context, repository, digest, (cause, version));
-        if cause == Cause::Deleted {
-            outbox::note(tables, context, repository, Change::ManifestGone { digest: *digest, version });
-        }
+    gone::note(tables, context, repository, digest, cause);
+    if let Cause::Deleted(version) | Cause::Filtered(version) = cause
+        && peer::listens(tables, context)
+    {
+        let (is_attached, is_filtered) = (row.subject.is_some(), matches!(cause, Cause::Filtered(_)));
+        let gone = Change::ManifestGone { digest: *digest, version, is_attached, is_filtered };
+        outbox::note(tables, context, repository, gone);
     }
     let (slot, id, tick) = (repository.slot(), repository.id, context.clock.tick);
     let named = references(tables, repository, digest);

@@ -77,17 +77,6 @@ pub fn reading_through(tables: &impl TablesRead, name: &RepositoryName, tag: Opt
     peer::list(tables).into_iter().map(|(number, _)| number).filter(serves).collect()
 }
 
-/// Whether not all manifests of a repository come from where something was made: its region sends some tags only, or,
-/// if that sends nothing here itself, one that sends on what it made does.
-pub(super) fn is_filtered(tables: &impl TablesRead, made_by: u16, name: &RepositoryName) -> bool {
-    let own = read(tables, made_by);
-    if own.covers(name) {
-        return !own.tags(name).is_all();
-    }
-    let offers = peer::list(tables).into_iter().map(|(number, _)| read(tables, number));
-    offers.filter(|offer| offer.is_transitive(name)).any(|offer| !offer.tags(name).is_all())
-}
-
 /// A region is forgotten.
 pub(super) fn forget(tables: &mut impl Tables, number: u16) {
     tables.delete_present(keys::offer(number));
@@ -174,15 +163,7 @@ mod tests {
         assert_eq!(through(&world, "team/app", "dev"), [vec![2], vec![]]);
         assert_eq!(through(&world, "apart/app", "dev"), [[2], [2]]);
         let tags = |name: &str| read(&world.tables, 2).tags(&repository_key(name, 1).name);
-        assert_eq!([tags("team/app"), tags("apart/app"), tags("other")], [some.clone(), TagScope::ALL, TagScope::ALL]);
-        // what a region makes comes by its own filter, or by that of who sends it on
-        let is_filtered = |world: &World, made_by: u16| {
-            ["team/app", "apart/app"].map(|name| is_filtered(&world.tables, made_by, &repository_key(name, 1).name))
-        };
-        assert_eq!([2, 3, 4].map(|made_by| is_filtered(&world, made_by)), [[true, false], [false; 2], [false; 2]]);
-        let on = SentRow { tags: some, transitive: true, ..sent(&["team/"], ReadThrough::Off) };
-        world.ok(note(2, &[on]));
-        assert_eq!([2, 3, 4].map(|made_by| is_filtered(&world, made_by)), [[true, false], [false; 2], [true, false]]);
+        assert_eq!([tags("team/app"), tags("apart/app"), tags("other")], [some, TagScope::ALL, TagScope::ALL]);
         world.ok(note(2, &[]));
         assert_eq!(through(&world, "team/app", "v1"), [[0; 0]; 2]);
         let many = vec![sent(&[], ReadThrough::Off); REPLICATION_RULES_MAX + 1];

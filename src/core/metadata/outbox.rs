@@ -44,6 +44,11 @@ stored_enum! {
             digest: Digest,
             /// Version of the delete.
             version: Version,
+            /// It was attached to another one.
+            is_attached: bool,
+            /// A rule by which this came, or by which it is told, does not send all manifests: it may be of what was
+            /// never sent.
+            is_filtered: bool,
         } = 2,
         /// A tag names a manifest.
         TagSet {
@@ -218,22 +223,29 @@ pub fn read(
     EventPage { events: rows.iter().map(|(key, value)| event(key, value)).collect(), rest }
 }
 
-/// Whether a rule of these tags sends a change of a log index: of tags those that pass; of manifests that are put,
-/// where not all tags are sent, those that are attached to others.
-pub fn passes(
+/// A change of a log index as a rule of these tags sends it, `None` if it doesn't: of tags those that pass; of
+/// manifests that are put, where not all tags are sent, those that are attached to others. A delete of a manifest says
+/// whether it was made, or is sent, while not all of them are: who hears of it later may know of another filter.
+pub fn sent(
     tables: &impl TablesRead,
     repository: &RepositoryKey,
     tags: &SentTags,
-    (index, change): (u64, &Change),
-) -> bool {
-    match change {
+    (index, change): (u64, Change),
+) -> Option<Change> {
+    let is_sent = match &change {
         Change::TagSet { tag, .. } | Change::TagGone { tag, .. } => tags.passes(tag, index),
         Change::ManifestHere { digest, .. } => {
             let is_attached = || manifest::read(tables, repository, digest).is_some_and(|row| row.subject.is_some());
             tags.passes_manifests(index) || is_attached()
         }
-        Change::ManifestGone { .. } | Change::SettingsSet { .. } => true,
-    }
+        Change::ManifestGone { digest, version, is_attached, is_filtered } => {
+            let is_filtered = *is_filtered || !tags.passes_manifests(index);
+            let (digest, version, is_attached) = (*digest, *version, *is_attached);
+            return Some(Change::ManifestGone { digest, version, is_attached, is_filtered });
+        }
+        Change::SettingsSet { .. } => true,
+    };
+    is_sent.then_some(change)
 }
 
 /// Up to which index rows of a slot were trimmed although a destination may not have seen them.
@@ -310,6 +322,7 @@ mod tests {
     use crate::decide::tag_move::TagFilter;
     use crate::metadata::cursor::NoteDestination;
     use crate::metadata::manifest::{DeleteManifest, PutManifest};
+    use crate::metadata::remote::{DropRemoteManifest, PutRemoteManifest};
     use crate::metadata::tag::DeleteTag;
     use crate::metadata::testing::{World, manifest, peer, reference, sends_all, tags};
     use crate::vocabulary::ids::Lineage;
@@ -384,8 +397,8 @@ mod tests {
         assert_eq!(*digest, Digest::sha256(b"2"));
     }
 
-    // With a filter, tags go by it, deletes of manifests as ever, and of manifests only those that are attached to
-    // others; which are told of also when an index that is not sent renews one.
+    // With a filter, tags go by it, deletes of manifests as ever, with a word about it, and of manifests only those
+    // that are attached to others; which are told of also when an index that is not sent renews one.
     #[test]
     fn a_filter_of_tags() {
         let (mut world, repository) = linked();
@@ -407,8 +420,11 @@ mod tests {
 
         let presence = manifest::read(&world.tables, &repository, &Digest::sha256(b"signature")).unwrap().presence;
         let sent = |tags: &SentTags| {
-            let is_sent = |event: &Event| passes(&world.tables, &repository, tags, (event.index, &event.row.change));
-            all(&world, &repository).into_iter().filter(is_sent).collect::<Vec<_>>()
+            let told = |event: Event| {
+                let change = sent(&world.tables, &repository, tags, (event.index, event.row.change))?;
+                Some(Event { row: OutboxRow { change, ..event.row }, ..event })
+            };
+            all(&world, &repository).into_iter().filter_map(told).collect::<Vec<_>>()
         };
         assert_eq!(sent(&SentTags::ALL), all(&world, &repository));
         let events = sent(&some.into());
@@ -433,14 +449,56 @@ mod tests {
         put(&mut world, &repository, b"later", &["v1.1", "v2.1", "dev"]);
         let eu = crate::vocabulary::names::RegionName::parse("eu").unwrap();
         let rules = replication_rules::read(&world.tables, repository.registry);
-        let sent = |event: &Event| {
+        let is_sent = |event: &Event| {
             let tags = rules.tags(&repository.name, &eu);
-            let passes = passes(&world.tables, &repository, &tags, (event.index, &event.row.change));
-            passes && rules.sends(&repository.name, &eu, (event.index, true))
+            let sent = sent(&world.tables, &repository, &tags, (event.index, event.row.change.clone()));
+            sent.is_some() && rules.sends(&repository.name, &eu, (event.index, true))
         };
-        let events: Vec<Event> = all(&world, &repository).into_iter().filter(sent).collect();
+        let events: Vec<Event> = all(&world, &repository).into_iter().filter(is_sent).collect();
         assert_eq!(told(&events), ["set v1", "set dev", "set v1.1"]);
         assert!(events[0].index < events[1].index, "the first dev was of no rule's");
+    }
+
+    // A delete of a manifest says for itself what it was of, and whether all manifests are sent, when it was made and
+    // now: a filter that comes or goes before it is heard of changes nothing about that. Passed on it keeps what it
+    // came with.
+    #[test]
+    fn deletes_tell_of_filters() {
+        let (mut world, repository) = linked();
+        let subject = Some(Digest::sha256(b"image"));
+        put(&mut world, &repository, b"image", &["v1"]);
+        world.ok(PutManifest { subject, ..manifest(&repository, b"signature") });
+        for bytes in [&b"image"[..], b"signature"] {
+            world.ok(DeleteManifest { repository: repository.clone(), digest: Digest::sha256(bytes) });
+        }
+        let told = |world: &World, tags: &SentTags| {
+            let told = |event: Event| sent(&world.tables, &repository, tags, (event.index, event.row.change));
+            let mut found = Vec::new();
+            for change in all(world, &repository).into_iter().filter_map(told) {
+                if let Change::ManifestGone { is_attached, is_filtered, .. } = change {
+                    found.push((is_attached, is_filtered));
+                }
+            }
+            found
+        };
+        let some = TagScope::new([TagFilter::parse("v*").unwrap()], []).unwrap();
+        let freed = |until: u64| SentTags { now: TagScope::ALL, before: vec![(until, some.clone())] };
+        let (first, last) = (world.index - 1, world.index);
+        assert_eq!(told(&world, &SentTags::ALL), [(false, false), (true, false)]);
+        assert_eq!(told(&world, &freed(first - 1)), [(false, false), (true, false)]);
+        assert_eq!(told(&world, &freed(first)), [(false, true), (true, false)], "made under a filter that went");
+        assert_eq!(told(&world, &freed(last)), [(false, true), (true, true)]);
+        let came = SentTags { now: some.clone(), before: vec![(last, TagScope::ALL)] };
+        assert_eq!(told(&world, &came), [(false, true), (true, true)], "sent under one that came");
+
+        world.ok(peer(3, "us"));
+        let version = |hlc: u64| Version { home_epoch: 0, hlc, region: 3 };
+        for (bytes, is_filtered) in [(b"1", true), (b"2", false)] {
+            world.ok(PutRemoteManifest { put: manifest(&repository, bytes), presence: version(10) });
+            let (repository, digest) = (repository.clone(), Digest::sha256(bytes));
+            world.ok(DropRemoteManifest { repository, digest, version: version(20), from: 3, is_filtered });
+        }
+        assert_eq!(told(&world, &SentTags::ALL)[2..], [(false, true), (false, false)]);
     }
 
     // Pages of any size give the same events, from any index to any other.

@@ -12,6 +12,7 @@ use bincode::{Decode, Encode};
 use super::apply::Context;
 use super::codec;
 use super::command::{Apply, Command};
+use super::ended::{self, EndedRow};
 use super::keys::{self, Slot};
 use super::manifest::{self, ManifestRow};
 use super::reply::Reply;
@@ -45,8 +46,8 @@ fn of_manifest(digest: Digest, row: &ManifestRow) -> Record {
     Record { digest, version: row.presence, base: row.presence }
 }
 
-/// Whether a register is a manifest that is attached to another one.
-fn is_attached(tables: &impl TablesRead, repository: &RepositoryKey, register: &Register) -> bool {
+/// Whether a register is a manifest that is here, and attached to another one.
+pub fn is_attached(tables: &impl TablesRead, repository: &RepositoryKey, register: &Register) -> bool {
     let Register::Manifest(digest) = register else { return false };
     manifest::read(tables, repository, digest).is_some_and(|row| row.subject.is_some())
 }
@@ -300,7 +301,10 @@ pub fn there(tables: &impl TablesRead, repository: &RepositoryKey, scope: &Scope
             None => There::Never,
         },
         Register::Tag(tag) => match tag::last_change(tables, repository, tag) {
-            Some((_, last)) if last.digest.is_none() => There::Gone(last.version),
+            Some((_, last)) if last.digest.is_none() => match ended::read(tables, repository, tag) {
+                Some(EndedRow { version, base }) => There::Ended { version, base },
+                None => There::Gone(last.version),
+            },
             // a row that is missing is no delete
             Some(_) | None => There::Never,
         },

@@ -115,6 +115,11 @@ impl Apply for PutRemoteManifest {
     }
 }
 
+fn no_base() -> Refusal {
+    let detail = "a setting does not follow a later one".to_owned();
+    Refusal::ParameterInvalid { parameter: "base".to_owned(), detail }
+}
+
 /// A tag was set in another region. Its manifest must be here.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct SetRemoteTag {
@@ -141,8 +146,7 @@ impl Apply for SetRemoteTag {
         let SetRemoteTag { repository, tag, digest, version, base, previous } = self;
         repository::require(tables, &repository)?;
         if base > version {
-            let detail = "a setting does not follow a later one".to_owned();
-            return Err(Refusal::ParameterInvalid { parameter: "base".to_owned(), detail });
+            return Err(no_base());
         }
         let arriving = Arriving { repository: &repository, tag: &tag, digest: Some(digest), version, previous };
         if Rank::of_set(version, base) <= tag_rank(tables, &repository, &tag) {
@@ -151,14 +155,7 @@ impl Apply for SetRemoteTag {
         }
         if gone::read(tables, &repository, &digest).is_some_and(|gone| gone.is_deleted_after(version)) {
             // its manifest was deleted since, and the tag with it, as where the delete came after the setting
-            let row = tag::read(tables, &repository, &tag);
-            let moved = tag::end(tables, context, &repository, &tag, row.as_ref(), &EndedRow { version, base });
-            if let Some(row) = row {
-                Arriving { digest: None, ..arriving }.overrides(tables, context, &row);
-                untagged::note(tables, context, &repository, &row.digest);
-                usage::shrink(tables, context, &repository, Usage { bytes: 0, tags: 1 });
-            }
-            return Ok(Reply::Deleted { tags: moved.into_iter().collect() });
+            return Ok(end_setting(tables, context, Arriving { digest: None, ..arriving }, base));
         }
         let Some(row) = manifest::read(tables, &repository, &digest) else {
             return Err(Refusal::ManifestUnknown { reference: Reference::Digest(digest) });
@@ -180,15 +177,31 @@ impl Apply for SetRemoteTag {
     }
 }
 
-/// A tag was deleted in another region.
+/// Ends a setting that ranks above what the tag is now, or is that; `base` is what it ranks by.
+fn end_setting(tables: &mut impl Tables, context: &Context<'_>, arriving: Arriving<'_>, base: Version) -> Reply {
+    let Arriving { repository, tag, version, .. } = arriving;
+    let row = tag::read(tables, repository, tag);
+    let moved = tag::end(tables, context, repository, tag, row.as_ref(), &EndedRow { version, base });
+    if let Some(row) = row {
+        arriving.overrides(tables, context, &row);
+        untagged::note(tables, context, repository, &row.digest);
+        usage::shrink(tables, context, repository, Usage { bytes: 0, tags: 1 });
+    }
+    Reply::Deleted { tags: moved.into_iter().collect() }
+}
+
+/// A tag was deleted in another region, or went there with its manifest.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct DropRemoteTag {
     /// Where.
     pub repository: RepositoryKey,
     /// Which.
     pub tag: Tag,
-    /// Version of the delete.
+    /// Version of the delete; of one that went with its manifest that of the setting which ended so.
     pub version: Version,
+    /// Of such a one what the setting ranked by: it ends here just so, or both would differ for ever. `None` of a
+    /// delete.
+    pub base: Option<Version>,
     /// Version of what its maker deleted; `None` where that is not known.
     pub previous: Option<Version>,
 }
@@ -199,18 +212,25 @@ impl Apply for DropRemoteTag {
     }
 
     fn apply<T: Tables>(self, context: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
-        let DropRemoteTag { repository, tag, version, previous } = self;
+        let DropRemoteTag { repository, tag, version, base, previous } = self;
         repository::require(tables, &repository)?;
-        if Rank::of_delete(version) <= tag_rank(tables, &repository, &tag) {
+        if base.is_some_and(|base| base > version) {
+            return Err(no_base());
+        }
+        let rank = base.map_or_else(|| Rank::of_delete(version), |base| Rank::of_end(version, base));
+        if rank <= tag_rank(tables, &repository, &tag) {
             return Ok(Reply::Superseded);
         }
         follow(tables, context, &repository, version)?;
+        let arriving = Arriving { repository: &repository, tag: &tag, digest: None, version, previous };
+        if let Some(base) = base {
+            return Ok(end_setting(tables, context, arriving, base));
+        }
         let Some(row) = tag::read(tables, &repository, &tag) else {
             // not here, and yet the newer word: remembered, or an older setting on its way would bring it to life
             tag::note_absent(tables, context, &repository, &tag, version);
             return Ok(Reply::Deleted { tags: Vec::new() });
         };
-        let arriving = Arriving { repository: &repository, tag: &tag, digest: None, version, previous };
         arriving.overrides(tables, context, &row);
         let moved = tag::drop_tag(tables, context, &repository, &tag, &row, version);
         untagged::note(tables, context, &repository, &row.digest);
@@ -228,6 +248,11 @@ pub struct DropRemoteManifest {
     pub digest: Digest,
     /// Version of the delete.
     pub version: Version,
+    /// Number of the region that tells of it, which need not be where it was made.
+    pub from: u16,
+    /// Not all manifests are sent by the rules that it came by, and this one was attached to none: what was deleted may
+    /// never have been sent. As it was told with the delete: rules that are known here may be older, or newer.
+    pub is_filtered: bool,
 }
 
 impl Apply for DropRemoteManifest {
@@ -236,17 +261,20 @@ impl Apply for DropRemoteManifest {
     }
 
     fn apply<T: Tables>(self, context: &Context<'_>, tables: &mut T) -> Result<Reply, Refusal> {
-        let DropRemoteManifest { repository, digest, version } = self;
+        let DropRemoteManifest { repository, digest, version, from, is_filtered } = self;
         repository::require(tables, &repository)?;
         if gone::read(tables, &repository, &digest).is_some_and(|gone| gone.version >= version) {
             return Ok(Reply::Superseded);
         }
         follow(tables, context, &repository, version)?;
         let row = manifest::read(tables, &repository, &digest);
-        if let Some(row) = row.as_ref().filter(|row| row.subject.is_none())
-            && offer::is_filtered(tables, version.region, &repository.name)
-        {
-            return drop_filtered(tables, context, &repository, (&digest, row), version);
+        if is_filtered {
+            return match row {
+                Some(row) => drop_filtered(tables, context, &repository, (&digest, &row), (from, version)),
+                // nothing of that region's is here, and what comes of others' is no matter of its; each of its own tags
+                // tells its end
+                None => Ok(Reply::Superseded),
+            };
         }
         // put again since, it stays, without the tags of before
         let goes = row.as_ref().is_none_or(|row| row.presence < version);
@@ -263,10 +291,10 @@ impl Apply for DropRemoteManifest {
             }
         }
         match row.filter(|_| goes) {
-            Some(row) => manifest::remove(tables, context, &repository, &digest, &row, Some(version)),
+            Some(row) => manifest::remove(tables, context, &repository, &digest, &row, Cause::Deleted(version)),
             None => {
                 // remembered, or an older put on its way, or a tag of before, would come to life
-                gone::note(tables, context, &repository, &digest, (Cause::Deleted, version));
+                gone::note(tables, context, &repository, &digest, Cause::Deleted(version));
                 untagged::note(tables, context, &repository, &digest);
             }
         }
@@ -275,22 +303,23 @@ impl Apply for DropRemoteManifest {
     }
 }
 
-/// Follows the delete of a manifest that is here, made in a region of which some tags come only: it may have deleted
-/// what it never sent. What was made here, or came another way, is no matter of its. Of the tags on the manifest those
-/// go that came from there, and those that both regions are to have the same; the manifest goes if it came from there
-/// and nothing names it then. One that stays is not remembered as deleted: each of that region's tags tells its end.
+/// Follows the delete of a manifest that is here, told by a region of which some tags come only: what was deleted may
+/// never have been sent. What was made here, or came another way, is no matter of its. Of the tags on the manifest
+/// those go that came from there, and those that both regions are to have the same; the manifest goes if it came from
+/// there and nothing names it then. It is not remembered as deleted: each of that region's tags tells its end, and what
+/// others set before it is as good as it was.
 fn drop_filtered(
     tables: &mut impl Tables,
     context: &Context<'_>,
     repository: &RepositoryKey,
     (digest, row): (&Digest, &ManifestRow),
-    version: Version,
+    (from, version): (u16, Version),
 ) -> Result<Reply, Refusal> {
     let (own, name) = (cluster::region_number(tables), &repository.name);
-    let is_on = offer::read(tables, version.region).is_transitive(name);
-    let came = |made: Version| made.region == version.region || is_on && made.region != own;
+    let is_on = offer::read(tables, from).is_transitive(name);
+    let came = |made: Version| [from, version.region].contains(&made.region) || is_on && made.region != own;
     let rules = replication_rules::read(tables, repository.registry);
-    let back = peer::read(tables, version.region).map(|peer| peer.region).filter(|to| rules.serves(name, to));
+    let back = peer::read(tables, from).map(|peer| peer.region).filter(|to| rules.serves(name, to));
     let sent_back = back.map(|to| rules.tags(name, &to).now);
     let is_shared = |tag: &Tag| sent_back.as_ref().is_some_and(|tags| tags.passes(tag));
 
@@ -310,7 +339,7 @@ fn drop_filtered(
         }
     }
     match came(row.presence) && row.presence < version && !is_named {
-        true => manifest::remove(tables, context, repository, digest, row, Some(version)),
+        true => manifest::remove(tables, context, repository, digest, row, Cause::Filtered(version)),
         false => untagged::note(tables, context, repository, digest),
     }
     usage::shrink(tables, context, repository, Usage { bytes: 0, tags: moved.len() as u64 });
@@ -357,7 +386,7 @@ mod tests {
     use super::*;
     use crate::decide::replication::rules::ReadThrough;
     use crate::decide::replication::tags::TagScope;
-    use crate::decide::tag_move::{Mutability, TagFilter};
+    use crate::decide::tag_move::Mutability;
     use crate::metadata::conflict;
     use crate::metadata::manifest::DeleteManifest;
     use crate::metadata::offer::{NoteOffer, OfferRow};
@@ -391,7 +420,7 @@ mod tests {
     }
 
     fn drop_tag(repository: &RepositoryKey, hlc: u64) -> DropRemoteTag {
-        DropRemoteTag { repository: repository.clone(), tag: tag(), version: version(hlc), previous: None }
+        DropRemoteTag { repository: repository.clone(), tag: tag(), version: version(hlc), base: None, previous: None }
     }
 
     fn named(world: &World, repository: &RepositoryKey) -> Option<Digest> {
@@ -466,7 +495,7 @@ mod tests {
         let (mut world, repository) = world();
         let gone = |bytes: &[u8], hlc: u64| {
             let (repository, digest) = (repository.clone(), Digest::sha256(bytes));
-            DropRemoteManifest { repository, digest, version: version(hlc) }
+            DropRemoteManifest { repository, digest, version: version(hlc), from: 2, is_filtered: false }
         };
         world.ok(here(&repository, b"1", 10));
         world.ok(set(&repository, b"1", 10, None));
@@ -490,24 +519,20 @@ mod tests {
     }
 
     // Where a region sends some tags only, its delete of a manifest takes what came from there, and not what was pushed
-    // here or came from a third region; tags that are sent back there end as they do there.
+    // here or came from a third region; tags that are sent back there end as they do there. That is as it was told with
+    // the delete, whatever the region offers now.
     #[test]
     fn deletes_under_a_filter() {
         let (mut world, repository) = world();
         world.ok(peer(3, "us"));
-        let offers = |transitive: bool, tags: TagScope| {
-            let sent = SentRow { filters: vec![], read_through: ReadThrough::Off, transitive, settings: false, tags };
-            NoteOffer { number: 2, offer: OfferRow(vec![sent]) }
-        };
-        let some = TagScope::new([TagFilter::parse("t*").unwrap()], []).unwrap();
-        world.ok(offers(false, some.clone()));
         // each is behind all that was made before it
         let begun = world.at_ms * 1000;
         let at = |step: u64| begun + step * 1_000_000;
-        let gone = |bytes: &[u8], step: u64| {
+        let whole = |bytes: &[u8], step: u64| {
             let (repository, digest) = (repository.clone(), Digest::sha256(bytes));
-            DropRemoteManifest { repository, digest, version: version(at(step)) }
+            DropRemoteManifest { repository, digest, version: version(at(step)), from: 2, is_filtered: false }
         };
+        let gone = |bytes: &[u8], step: u64| DropRemoteManifest { is_filtered: true, ..whole(bytes, step) };
         let is_here =
             |world: &World, bytes: &[u8]| manifest::read(&world.tables, &repository, &Digest::sha256(bytes)).is_some();
         let named = |bytes: &[u8], name: &str| PutManifest { tags: tags(&[name]), ..manifest(&repository, bytes) };
@@ -516,7 +541,7 @@ mod tests {
         world.ok(here(&repository, b"theirs", 10));
         world.ok(set(&repository, b"theirs", 10, None));
         assert_eq!((count(world.ok(gone(b"theirs", 1))), is_here(&world, b"theirs")), (1, false));
-        assert_eq!(world.ok(here(&repository, b"theirs", 11)), Reply::Superseded, "that is remembered");
+        assert_eq!(world.ok(set(&repository, b"theirs", 10, None)), Reply::Superseded, "the tag has ended");
         // pushed here; theirs stayed behind
         world.ok(named(b"ours", "mine"));
         assert_eq!((count(world.ok(gone(b"ours", 2))), is_here(&world, b"ours")), (0, true));
@@ -527,22 +552,101 @@ mod tests {
         assert_eq!((count(world.ok(gone(b"both", 4))), is_here(&world, b"both")), (1, true));
         // from a third region, until this one sends that on
         let third = |hlc: u64| Version { region: 3, ..version(hlc) };
-        world.ok(PutRemoteManifest { put: manifest(&repository, b"third"), presence: third(12) });
-        let set_third = SetRemoteTag { version: third(12), base: third(12), ..set(&repository, b"third", 12, None) };
-        world.ok(SetRemoteTag { tag: tags(&["third"]).remove(0), ..set_third });
+        let put_third =
+            |bytes: &[u8], hlc: u64| PutRemoteManifest { put: manifest(&repository, bytes), presence: third(hlc) };
+        let set_third = |bytes: &[u8], hlc: u64, name: &str| {
+            let (version, base, tag) = (third(hlc), third(hlc), tags(&[name]).remove(0));
+            SetRemoteTag { tag, version, base, ..set(&repository, bytes, hlc, None) }
+        };
+        world.ok(put_third(b"third", 12));
+        world.ok(set_third(b"third", 12, "third"));
         assert_eq!((count(world.ok(gone(b"third", 5))), is_here(&world, b"third")), (0, true));
-        world.ok(offers(true, some));
+        world.ok(offers_on(2));
         assert_eq!((count(world.ok(gone(b"third", 6))), is_here(&world, b"third")), (1, false));
-        // what is attached is sent for its own sake, as without a filter
-        let subject = Some(Digest::sha256(b"ours"));
-        world.ok(PutManifest { subject, ..manifest(&repository, b"attached") });
-        assert_eq!((count(world.ok(gone(b"attached", 7))), is_here(&world, b"attached")), (0, false));
         // what goes back there by a name ends here as there
         world.ok(sends_all("eu"));
-        assert_eq!((count(world.ok(gone(b"ours", 8))), is_here(&world, b"ours")), (1, true));
-        world.ok(offers(false, TagScope::ALL));
-        assert_eq!((count(world.ok(gone(b"ours", 9))), is_here(&world, b"ours")), (0, false));
+        assert_eq!((count(world.ok(gone(b"ours", 7))), is_here(&world, b"ours")), (1, true));
+        // without a filter it is one register in both
+        assert_eq!((count(world.ok(whole(b"ours", 8))), is_here(&world, b"ours")), (0, false));
         assert_eq!(usage::read(&world.tables, &repository).used.tags, 1, "also");
+    }
+
+    fn offers_on(number: u16) -> NoteOffer {
+        let (read_through, tags) = (ReadThrough::Off, TagScope::ALL);
+        let sent = SentRow { filters: vec![], read_through, transitive: true, settings: false, tags };
+        NoteOffer { number, offer: OfferRow(vec![sent]) }
+    }
+
+    // A delete by a filter is no word about what others set before it, whether the manifest goes by it or was never
+    // here; any other one is.
+    #[test]
+    fn filtered_deletes_are_not_remembered() {
+        let (mut world, repository) = world();
+        world.ok(peer(3, "us"));
+        let third = |hlc: u64| Version { region: 3, ..version(hlc) };
+        let mut comes = |bytes: &[u8], is_filtered: bool, is_first: bool| {
+            let digest = Digest::sha256(bytes);
+            if is_first {
+                world.ok(here(&repository, bytes, 10));
+            }
+            let (to, of) = (repository.clone(), version(30));
+            let drop = DropRemoteManifest { repository: to, digest, version: of, from: 2, is_filtered };
+            let dropped = world.ok(drop.clone());
+            assert_eq!(world.ok(drop), Reply::Superseded);
+            world.ok(PutRemoteManifest { put: manifest(&repository, bytes), presence: third(20) });
+            let is_here = manifest::read(&world.tables, &repository, &digest).is_some();
+            let (version, base) = (third(20), third(20));
+            let tag = tags(&[std::str::from_utf8(bytes).unwrap()]).remove(0);
+            let set = world.ok(SetRemoteTag { tag, version, base, ..set(&repository, bytes, 20, None) });
+            assert_eq!(is_here, matches!(set, Reply::Manifest { .. }));
+            (dropped == Reply::Superseded, is_here)
+        };
+        assert_eq!(comes(b"never-here", true, false), (true, true));
+        assert_eq!(comes(b"went-by-it", true, true), (false, true));
+        assert_eq!(comes(b"whole", false, false), (false, false));
+        assert_eq!(comes(b"whole-went", false, true), (false, false));
+        // what is made here next is newer all the same
+        let late = version((world.at_ms + 60_000) * 1000);
+        let (key, digest) = (repository.clone(), Digest::sha256(b"late"));
+        let drop = DropRemoteManifest { repository: key, digest, version: late, from: 2, is_filtered: true };
+        assert_eq!(world.ok(drop), Reply::Superseded);
+        world.ok(PutManifest { tags: vec![tag()], ..manifest(&repository, b"late") });
+        assert!(tag::read(&world.tables, &repository, &tag()).unwrap().version > late);
+    }
+
+    // One that was made in a third region goes by who passed it on, not by what the third one sends here itself.
+    #[test]
+    fn filtered_deletes_that_are_passed_on() {
+        let (mut world, repository) = world();
+        world.ok(peer(3, "us"));
+        let digest = Digest::sha256(b"image");
+        let third = |hlc: u64| Version { region: 3, ..version(hlc) };
+        let gone = |from: u16, hlc: u64| {
+            let repository = repository.clone();
+            DropRemoteManifest { repository, digest, version: third(hlc), from, is_filtered: true }
+        };
+        let named = |world: &World| {
+            let names = tag::of_manifest(&world.tables, &repository, &digest, 9);
+            names.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        world.ok(PutManifest { tags: tags(&["ours"]), ..manifest(&repository, b"image") });
+        let begun = world.at_ms * 1000;
+        let set_by = |region: u16, name: &str| {
+            let version = Version { region, ..version(begun) };
+            SetRemoteTag { tag: tags(&[name]).remove(0), version, base: version, ..set(&repository, b"image", 0, None) }
+        };
+        for (region, name) in [(2, "eu"), (3, "us"), (4, "ap")] {
+            world.ok(set_by(region, name));
+        }
+        world.ok(gone(3, begun + 1));
+        assert_eq!(named(&world), ["ap", "eu", "ours"], "told by its maker");
+        world.ok(set_by(3, "us2"));
+        world.ok(gone(2, begun + 2));
+        assert_eq!(named(&world), ["ap", "ours"], "told by one that has it from there");
+        world.ok(offers_on(2));
+        world.ok(gone(2, begun + 3));
+        assert_eq!(named(&world), ["ours"], "and that sends on what it has from others");
+        assert!(manifest::read(&world.tables, &repository, &digest).is_some());
     }
 
     // A8, §6.3: of two writers of a fixed tag the first wins in both regions, whoever is told later; its journal says

@@ -10,7 +10,7 @@ use super::reply::Reply;
 use super::tables::{Tables, TablesRead};
 use super::upgrade::{self, LEVEL_3};
 use super::{clock, cluster, outbox, peer};
-use crate::decide::replication::compare::{Scope, Since};
+use crate::decide::replication::compare::{Deletes, Scope, Since};
 use crate::decide::replication::rules::{self, Prefix, ReadThrough, Rule};
 use crate::decide::replication::tags::{SentTags, TagScope};
 use crate::vocabulary::ids::RegistryId;
@@ -129,10 +129,15 @@ impl RulesRow {
         self.sending(name, region).any(|standing| standing.rule.deletes && standing.since_index < index)
     }
 
-    /// Hybrid logical time after which deletes in a repository are followed in a region; `None` if they are not.
-    pub fn deletes_since(&self, name: &RepositoryName, region: &RegionName) -> Option<u64> {
+    /// Which deletes in a repository are followed in a region, by hybrid logical time: those that the stream tells, so
+    /// that all filters of before count, also where what they kept back was copied since.
+    pub fn followed(&self, name: &RepositoryName, region: &RegionName) -> Deletes {
         let rules = self.sending(name, region).filter(|standing| standing.rule.deletes);
-        rules.map(|standing| standing.since_ms).min().map(hlc_of)
+        let oldest = self.sending(name, region).min_by_key(|standing| standing.since_index);
+        Deletes {
+            since: rules.map(|standing| standing.since_ms).min().map(hlc_of),
+            tags: oldest.map_or(SentTags::ALL, |standing| standing.tags_by_time(0)),
+        }
     }
 
     /// Which tags of a repository are sent to a region, by log index: all rules that send it there say the same, and
@@ -512,6 +517,13 @@ mod tests {
             ["v1", "dev"].map(|text| scope.covers_tag(&Tag::parse(text).unwrap(), old))
         };
         assert_eq!([0, first, second].map(compared), [[false, false], [true, false], [true, true]]);
+        // of deletes that were made before the change no more is followed for that
+        assert_eq!(row.followed(&team, &eu), Deletes { since: None, tags: row.0[0].tags_by_time(0) });
+        assert_eq!((row.0[0].tags_by_time(0).before.len(), row.0[0].tags_by_time(second).before.len()), (1, 0));
+        world.ok(put(&[Rule { deletes: true, ..filling(&["v*"]) }]));
+        let row = read(&world.tables, RegistryId::DEFAULT);
+        assert_eq!(row.followed(&team, &eu).since, Some(hlc_of(row.0[0].since_ms)));
+        assert_eq!(row.followed(&repository_key("other", 1).name, &eu), Deletes::default());
 
         let with = |texts: &[&str]| Rule { settings: true, tags: tags(texts), ..rule("eu", "team/") };
         world.ok(put(&[with(&["v*"])]));

@@ -236,7 +236,7 @@ impl World {
         let key = repository.clone();
         // it was made in the first home that the repository has had there
         let version = Version { home_epoch: 1, ..version(6) };
-        self.ok(DropRemoteManifest { repository: key, digest, version });
+        self.ok(DropRemoteManifest { repository: key, digest, version, from: 2, is_filtered: false });
         let (tag, version) = (tags(&["sent"]).remove(0), Version::default());
         let (change, repository) = (Change::TagGone { tag, version, previous: version }, repository.name.clone());
         self.ok(ParkEvent { source: 2, index: 299, repository, change, reason: "no room".to_owned() });

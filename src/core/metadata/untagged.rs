@@ -11,6 +11,7 @@ use super::apply::Context;
 use super::clock::ClockRow;
 use super::codec::{self, Stored};
 use super::command::Apply;
+use super::gone::Cause;
 use super::idle::{self, Found};
 use super::keys::{self, Slot, table};
 use super::reply::Reply;
@@ -197,7 +198,7 @@ impl Apply for DeleteUntagged {
             return Ok(Reply::Unchanged);
         }
         let row = manifest::read(tables, &self.repository, &self.digest).expect("what is due is here");
-        manifest::remove(tables, context, &self.repository, &self.digest, &row, None);
+        manifest::remove(tables, context, &self.repository, &self.digest, &row, Cause::Cleaned);
         Ok(Reply::Done)
     }
 }

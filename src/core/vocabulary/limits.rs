@@ -305,6 +305,8 @@ pub const TAGS_ABOVE_MAX: usize = 1000;
 pub const REFERENCES_ABOVE_MAX: usize = 2000;
 /// Manifests below one, and attached to it or to those, that are looked at for what comes with it by a filter of tags.
 pub const ATTACHED_MAX: usize = 5000;
+/// Such looks that a node asks of one region at once, and that it takes at once for one: each walks through indexes.
+pub const ATTACHED_ASKED_MAX: usize = 16;
 /// Changes of the tags of a replication rule that it goes on with: what was made before them is judged by the tags of
 /// its time.
 pub const TAG_CHANGES_KEPT_MAX: usize = 8;

@@ -238,10 +238,53 @@ pub enum There {
     Apart(Record),
     /// It was deleted.
     Gone(Version),
+    /// A tag went with its manifest, which was deleted in a third region, or in the destination: a setting of this
+    /// version, that ranked by this, ended so.
+    Ended {
+        /// Version of the setting.
+        version: Version,
+        /// What it ranked by.
+        base: Version,
+    },
     /// A manifest that nothing named there went by age, which concerns nobody else.
     Cleaned,
     /// Nothing is known of it.
     Never,
+}
+
+impl There {
+    /// Rank of what ended the register there, and its version; `None` if it did not end.
+    fn end(&self) -> Option<(Rank, Version)> {
+        match *self {
+            There::Gone(version) => Some((Rank::of_delete(version), version)),
+            There::Ended { version, base } => Some((Rank::of_end(version, base), version)),
+            There::Sent(_) | There::Apart(_) | There::Cleaned | There::Never => None,
+        }
+    }
+}
+
+/// Which deletes of a source a destination follows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Deletes {
+    /// Those made after this hybrid logical time; `None`: none of them.
+    pub since: Option<u64>,
+    /// Those of these tags, by hybrid logical times; and of manifests, if not attached to another one, those made while
+    /// all were sent: what was deleted else may never have been sent, and is for the stream to tell.
+    pub tags: SentTags,
+}
+
+impl Deletes {
+    /// Whether the end that a register came to is followed. `is_attached`: of a manifest, that it is attached to
+    /// another one.
+    pub fn follow(&self, register: &Register, there: &There, is_attached: bool) -> bool {
+        let Some((_, Version { hlc, .. })) = there.end() else { return false };
+        let is_told = match register {
+            Register::Manifest(_) => is_attached || self.tags.passes_manifests(hlc),
+            Register::Tag(tag) => self.tags.passes(tag, hlc),
+            Register::Settings => false,
+        };
+        is_told && self.since.is_some_and(|since| hlc > since)
+    }
 }
 
 /// What a destination has of a register.
@@ -294,7 +337,7 @@ pub enum Verdict {
     DeletedHere,
     /// The change was put aside at the destination.
     Parked,
-    /// It was deleted at the source, and deletes are not replicated.
+    /// It was deleted at the source, and that delete is not one to be followed here.
     KeptHere,
     /// What is at the source now came from another region, or before the rule, and is not sent on.
     NotChained,
@@ -325,8 +368,8 @@ impl Verdict {
 
 /// Says why a register is here what it is, beside what it is at a source.
 ///
-/// `deletes_since`: deletes at the source that were made after this hybrid logical time are followed.
-pub fn judge(source: u16, there: &There, here: &Here, deletes_since: Option<u64>) -> Verdict {
+/// `is_followed`: the end that it came to at the source, if it did, is to be followed ([`Deletes`]).
+pub fn judge(source: u16, there: &There, here: &Here, is_followed: bool) -> Verdict {
     match (there, &here.record) {
         (There::Sent(sent), Some(record)) if sent == record => Verdict::Same,
         (There::Sent(sent), Some(record)) if sent.version == record.version => Verdict::Drift(Drift::Different),
@@ -343,11 +386,10 @@ pub fn judge(source: u16, there: &There, here: &Here, deletes_since: Option<u64>
         (There::Apart(apart), Some(record)) if apart.rank() > record.rank() || apart.digest == record.digest => {
             Verdict::NotChained
         }
-        // of the record's own version: that setting ended, because its manifest was deleted
-        (There::Gone(version), Some(record))
-            if Rank::of_delete(*version) > record.rank() || *version == record.version =>
+        (There::Gone(_) | There::Ended { .. }, Some(record))
+            if there.end().is_some_and(|(rank, _)| rank > record.rank()) =>
         {
-            match deletes_since.is_some_and(|since| version.hlc > since) {
+            match is_followed {
                 true if here.is_parked => Verdict::Parked,
                 true => Verdict::Drift(Drift::Extra),
                 false => Verdict::KeptHere,
@@ -355,7 +397,7 @@ pub fn judge(source: u16, there: &There, here: &Here, deletes_since: Option<u64>
         }
         (There::Cleaned, Some(_)) => Verdict::KeptHere,
         (_, Some(record)) if record.version.region != source => Verdict::CameElsewhere,
-        (There::Apart(_) | There::Gone(_), Some(_)) => Verdict::Ahead,
+        (There::Apart(_) | There::Gone(_) | There::Ended { .. }, Some(_)) => Verdict::Ahead,
         (There::Never, Some(_)) => Verdict::Drift(Drift::Extra),
     }
 }
@@ -415,16 +457,50 @@ mod tests {
             (There::Gone(version(9, 1)), here(Some(other), None), Verdict::CameElsewhere),
             (There::Gone(version(16, 1)), here(Some(other), None), Verdict::KeptHere),
         ];
-        let judge = |there: &There, here: &Here, deletes_since| judge(1, there, here, deletes_since);
         for (there, here, verdict) in cases {
-            assert_eq!(judge(&there, &here, None), verdict, "{there:?} {here:?}");
+            assert_eq!(judge(1, &there, &here, false), verdict, "{there:?} {here:?}");
         }
         let gone = There::Gone(version(11, 1));
-        assert_eq!(judge(&gone, &here(Some(one), None), Some(10)), Verdict::Drift(Drift::Extra));
-        assert_eq!(judge(&gone, &here(Some(one), None), Some(11)), Verdict::KeptHere);
-        assert_eq!(judge(&gone, &parked(Some(one)), Some(10)), Verdict::Parked);
-        let ended = There::Gone(one.version);
-        assert_eq!(judge(&ended, &here(Some(one), None), Some(1)), Verdict::Drift(Drift::Extra));
+        assert_eq!(judge(1, &gone, &here(Some(one), None), true), Verdict::Drift(Drift::Extra));
+        assert_eq!(judge(1, &gone, &parked(Some(one)), true), Verdict::Parked);
+        // a setting that ended is above itself and below all that a delete of that version would be above
+        let ended = There::Ended { version: one.version, base: one.base };
+        assert_eq!(judge(1, &ended, &here(Some(one), None), true), Verdict::Drift(Drift::Extra));
+        assert_eq!(judge(1, &ended, &here(Some(one), None), false), Verdict::KeptHere);
+        assert_eq!(judge(1, &ended, &here(Some(newer), None), true), Verdict::Ahead);
+        assert_eq!(judge(1, &ended, &here(Some(other), None), true), Verdict::CameElsewhere);
+        let fixed = |hlc: u64| Record { base: Version::default(), ..record(b"1", hlc, 1) };
+        let ended = There::Ended { version: version(10, 1), base: Version::default() };
+        assert_eq!(
+            [9, 10, 11].map(|hlc| judge(1, &ended, &here(Some(fixed(hlc)), None), true)),
+            [Verdict::Ahead, Verdict::Drift(Drift::Extra), Verdict::Drift(Drift::Extra)]
+        );
+    }
+
+    // Deletes are followed from when the rule says so, if its filter let them through then and does now; of manifests
+    // those made while all were sent, and of what is attached any.
+    #[test]
+    fn deletes_that_are_followed() {
+        let scope = |text: &str| TagScope::new([TagFilter::parse(text).unwrap()], []).unwrap();
+        let (manifest, settings) = (Register::Manifest(Digest::sha256(b"1")), Register::Settings);
+        let [v1, dev] = ["v1", "dev"].map(|text| Register::Tag(Tag::parse(text).unwrap()));
+        let gone = |hlc: u64| There::Gone(version(hlc, 1));
+        let plain = Deletes { since: Some(10), tags: SentTags::ALL };
+        for register in [&manifest, &v1] {
+            assert_eq!([10, 11].map(|hlc| plain.follow(register, &gone(hlc), false)), [false, true]);
+            assert!(!Deletes { since: None, ..plain.clone() }.follow(register, &gone(11), true));
+            assert!(!plain.follow(register, &There::Never, false));
+        }
+        assert!(!plain.follow(&settings, &gone(11), false));
+        let ended = There::Ended { version: version(11, 1), base: Version::default() };
+        assert!(plain.follow(&v1, &ended, false));
+        let some = Deletes { tags: scope("v*").into(), ..plain.clone() };
+        assert!(some.follow(&v1, &gone(11), false) && !some.follow(&dev, &gone(11), false));
+        assert!(some.follow(&manifest, &gone(11), true) && !some.follow(&manifest, &gone(11), false));
+        let freed = Deletes { tags: SentTags { now: TagScope::ALL, before: vec![(20, scope("v*"))] }, ..plain };
+        assert_eq!([20, 21].map(|hlc| freed.follow(&manifest, &gone(hlc), false)), [false, true]);
+        assert_eq!([20, 21].map(|hlc| freed.follow(&dev, &gone(hlc), false)), [false, true]);
+        assert!(freed.follow(&manifest, &gone(20), true) && freed.follow(&v1, &gone(20), false));
     }
 
     // Sums do not depend on order, and any part of a record that changes shows in its own bucket alone.

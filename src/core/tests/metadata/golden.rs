@@ -271,8 +271,8 @@ fn region_commands() -> Vec<Command> {
             previous: Some(previous),
         }
         .into(),
-        DropRemoteTag { repository: key(), tag: tag(), version, previous: None }.into(),
-        DropRemoteManifest { repository: key(), digest: digest(), version }.into(),
+        DropRemoteTag { repository: key(), tag: tag(), version, base: Some(previous), previous: None }.into(),
+        DropRemoteManifest { repository: key(), digest: digest(), version, from: 300, is_filtered: true }.into(),
         ParkEvent { source: 2, index: 300, repository: key().name, change, reason: "no room".into() }.into(),
         UnparkEvent { id: ParkedId { source: 2, index: 300, register: 7 } }.into(),
         MendTag { repository: key(), tag: tag(), told: Some((digest(), version, Version::default())) }.into(),

@@ -427,9 +427,15 @@ fn regions(repository: RepositoryKey, bytes: &[u8], three: u8, four: u8) -> Vec<
             vec![SetRemoteTag { repository, tag, digest, version, base, previous }.into()]
         }
         _ if four < 64 => {
-            vec![DropRemoteManifest { repository, digest: Digest::sha256(bytes), version }.into()]
+            let (digest, is_filtered) = (Digest::sha256(bytes), four.is_multiple_of(3));
+            vec![DropRemoteManifest { repository, digest, version, from: 2, is_filtered }.into()]
         }
-        _ => vec![DropRemoteTag { repository, tag, version, previous: Some(base) }.into()],
+        // a setting that ended, of a region whose versions nobody else has
+        _ if four < 96 => {
+            let (version, base) = (Version { region: 4, ..version }, Some(Version { region: 4, ..base }));
+            vec![DropRemoteTag { repository, tag, version, base, previous: None }.into()]
+        }
+        _ => vec![DropRemoteTag { repository, tag, version, base: None, previous: Some(base) }.into()],
     }
 }
 
