@@ -50,6 +50,12 @@ fn r7_writes_what_the_release_before_wrote() {
     golden::compare_rows(&World::busy_at(1).0, "golden/0.1.0/row", None);
 }
 
+// Rows of the last release's level are those that it writes, also of other regions: kept when 0.2.0 was released.
+#[test]
+fn r7_writes_what_the_last_release_writes() {
+    golden::compare_rows(&World::busy(), "golden/0.2.0/row", None);
+}
+
 // A log that 0.1.0's own random workload wrote (1500 entries with 29 kinds of commands; beside each the running
 // hash that
 // 0.1.0 had then) leads to the same hash after every entry: it counts each write, also of what was not there. Then the
