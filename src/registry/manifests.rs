@@ -169,6 +169,7 @@ impl Registry {
         };
         let mut seen = std::collections::BTreeSet::new();
         tags.retain(|tag| seen.insert(tag.clone()));
+        self.may_write(permit)?;
         let command = self.manifest_command(permit, digest, parsed, &put.body).await?;
         let (subject, repository) = (command.subject, command.repository.clone());
         let command = manifest::PutManifest { tags, expected: put.expected, ..command };

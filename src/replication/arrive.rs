@@ -538,7 +538,7 @@ impl Arrivals {
     /// rules or by links for its clients, whatever it knows the digest of. `false` if the copies here can't be read.
     async fn shown(&self, permit: &Permit, content: BlobContent) -> Result<bool, Problem> {
         let digest = content.info.digest;
-        let theirs = self.source.pieces(&permit.repository, &digest, content.some_pieces()).await?;
+        let theirs = self.source.pieces_in_turn(&permit.repository, &digest, content.some_pieces()).await?;
         match content.is_shown(theirs).await {
             Ok(true) => Ok(true),
             Ok(false) => Err(Problem::lasting("the region names a blob that it does not have")),

@@ -159,7 +159,12 @@ impl Source {
 
     /// From now on another of its nodes is asked.
     pub(super) fn turn(&self) {
-        self.at.fetch_add(1, Ordering::Relaxed);
+        self.turn_from(self.at.load(Ordering::Relaxed));
+    }
+
+    /// The same, unless that was done already: of several questions that one node fails each turns from it once.
+    fn turn_from(&self, asked: usize) {
+        let _ = self.at.compare_exchange(asked, asked.wrapping_add(1), Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// Its changes behind an index of a life of its log.
@@ -186,10 +191,11 @@ impl Source {
     {
         let mut last = Problem::passing("nobody was asked");
         for _ in 0..TRIES {
+            let asked = self.at.load(Ordering::Relaxed);
             let answered = tokio::time::timeout(patience, ask(self.client()?)).await;
             match answered.unwrap_or_else(|_| Err(late())) {
                 Ok(reply) => return Ok(reply.into_inner()),
-                Err(status) => last = self.tried(status)?,
+                Err(status) => last = self.tried(asked, status)?,
             }
         }
         Err(last)
@@ -250,22 +256,33 @@ impl Source {
         }
         let mut last = Problem::passing("nobody was asked");
         for _ in 0..TRIES {
+            let asked = self.at.load(Ordering::Relaxed);
             match self.range_once(name, digest, range.clone()).await {
                 Ok(bytes) => return Ok(bytes),
-                Err(status) => last = self.tried(status)?,
+                Err(status) => last = self.tried(asked, status)?,
             }
         }
         Err(last)
     }
 
-    /// Pieces of a blob, asked for side by side: all of them, or an error. Waits while pieces of many are under way.
-    pub(super) async fn pieces(
+    /// Pieces of a blob, asked for when few others are: a client's question waits behind none of these.
+    pub(super) async fn pieces_in_turn(
         &self,
         name: &RepositoryName,
         digest: &Digest,
         ranges: Vec<Range<u64>>,
     ) -> Result<Pieces, Problem> {
         let _turn = self.shows.acquire().await.map_err(|_| Problem::passing("this node stops"))?;
+        self.pieces(name, digest, ranges).await
+    }
+
+    /// Pieces of a blob, asked for side by side: all of them, or an error.
+    pub(super) async fn pieces(
+        &self,
+        name: &RepositoryName,
+        digest: &Digest,
+        ranges: Vec<Range<u64>>,
+    ) -> Result<Pieces, Problem> {
         let asked = ranges.into_iter().map(|range| async move {
             let bytes = self.range(name, digest, range.clone()).await?;
             Ok::<_, Problem>((range, bytes))
@@ -391,6 +408,7 @@ impl Source {
         digest: &Digest,
     ) -> Result<Option<CheckedCopies>, Problem> {
         let request = proto::VerifyRequest { repository: name.to_string(), digest: digest.to_string() };
+        let asked = self.at.load(Ordering::Relaxed);
         let mut client = self.client()?;
         // once: another node would read the same copies anew
         let answered = tokio::time::timeout(Duration::from_millis(VERIFY_TIMEOUT_MS), client.verify(request)).await;
@@ -400,7 +418,7 @@ impl Source {
                 Ok(Some(CheckedCopies { good, bad, unread }))
             }
             Err(status) if status.code() == Code::Unimplemented => Ok(None),
-            Err(status) => Err(self.tried(status)?),
+            Err(status) => Err(self.tried(asked, status)?),
         }
     }
 
@@ -429,9 +447,9 @@ impl Source {
         Ok(wire::located(self.ask(LOCATED_MAX, ask).await?))
     }
 
-    /// What a failure of one node means: another one is worth asking, or not.
-    fn tried(&self, status: Status) -> Result<Problem, Problem> {
-        self.turn();
+    /// What a failure of the node that was asked means: another one is worth asking, or not.
+    fn tried(&self, asked: usize, status: Status) -> Result<Problem, Problem> {
+        self.turn_from(asked);
         let is_worth_it = matches!(
             status.code(),
             Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted | Code::Unknown | Code::Cancelled

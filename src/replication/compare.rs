@@ -534,7 +534,8 @@ impl Comparer {
                 let here = |key| register::here(view, key, &told.register, target.as_ref(), is_parked);
                 let here = key.map_or(absent, here);
                 let is_attached = key.is_some_and(|key| register::is_attached(view, key, &told.register));
-                let is_followed = compared.deletes.follow(&told.register, &told.there, is_attached);
+                let is_followed = compared.deletes.follow(&told.register, &told.there, is_attached)
+                    || is_own && compared.deletes.follow_own(&told.there, compared.scope.source);
                 let verdict = judge(compared.scope.source, &told.there, &here, is_followed);
                 let verdict = if is_own { of_own(verdict, &told.there, created_at_ms) } else { verdict };
                 Suspect { told, here, verdict }

@@ -337,9 +337,9 @@ fn signatures_outlast_a_slow_image() {
     let attached = attach(&eu, b"{}", &image);
     wait("it arrives", PATIENCE, || has(&us, &attached));
 
-    // a layer takes 25 seconds, of which the next one that comes has to wait for the rest
+    // a layer takes 40 seconds, of which the next one that comes has to wait for the rest
     pause(&us, true);
-    told(&us, "PATCH", "/v1/regions/eu", &json!({ "bytes_per_second": large(1).len() / 25 }));
+    told(&us, "PATCH", "/v1/regions/eu", &json!({ "bytes_per_second": large(1).len() / 40 }));
     pause(&us, false);
     push(&eu, 1, "team/app", "v0", &large(2));
     arrives(&us, 1, "team/app", "v0", &large(2));

@@ -4,7 +4,7 @@
 //! That region need not know of the tag at all, so such an end must not rank above what it, or anybody, sets later: it
 //! ranks just above the setting it ends. The tag's journal notes it as a delete of the setting's own version; a row
 //! here tells it from others, as long as the tag stays away. Every region comes to it by itself, from the setting and
-//! the delete of the manifest, so it is not told to others.
+//! the delete of the manifest, so that the stream does not tell it to others; a comparison does.
 
 use bincode::{Decode, Encode};
 

@@ -316,8 +316,12 @@ fn drop_filtered(
     (from, version): (u16, Version),
 ) -> Result<Reply, Refusal> {
     let (own, name) = (cluster::region_number(tables), &repository.name);
-    let is_on = offer::read(tables, from).is_transitive(name);
-    let came = |made: Version| [from, version.region].contains(&made.region) || is_on && made.region != own;
+    let offer = offer::read(tables, from);
+    let (is_on, sent) = (offer.is_transitive(name), offer.tags(name));
+    let is_theirs = |made: Version| [from, version.region].contains(&made.region);
+    let came = |made: Version| is_theirs(made) || is_on && made.region != own;
+    // of other regions' tags it sends on those that its filter lets through: others on the manifest came another way
+    let has_come = |tag: &Tag, made: Version| is_theirs(made) || came(made) && sent.passes(tag);
     let rules = replication_rules::read(tables, repository.registry);
     let back = peer::read(tables, from).map(|peer| peer.region).filter(|to| rules.serves(name, to));
     let sent_back = back.map(|to| rules.tags(name, &to).now);
@@ -331,7 +335,7 @@ fn drop_filtered(
     let (mut moved, mut is_named) = (Vec::new(), manifest::parent(tables, repository, digest).is_some());
     for name in names {
         let set = tag::read(tables, repository, &name).expect("a manifest's tags exist");
-        if set.version < version && (came(set.version) || is_shared(&name)) {
+        if set.version < version && (has_come(&name, set.version) || is_shared(&name)) {
             let ended = EndedRow { version: set.version, base: set.base };
             moved.extend(tag::end(tables, context, repository, &name, Some(&set), &ended));
         } else {
@@ -386,7 +390,7 @@ mod tests {
     use super::*;
     use crate::decide::replication::rules::ReadThrough;
     use crate::decide::replication::tags::TagScope;
-    use crate::decide::tag_move::Mutability;
+    use crate::decide::tag_move::{Mutability, TagFilter};
     use crate::metadata::conflict;
     use crate::metadata::manifest::DeleteManifest;
     use crate::metadata::offer::{NoteOffer, OfferRow};
@@ -561,8 +565,14 @@ mod tests {
         world.ok(put_third(b"third", 12));
         world.ok(set_third(b"third", 12, "third"));
         assert_eq!((count(world.ok(gone(b"third", 5))), is_here(&world, b"third")), (0, true));
-        world.ok(offers_on(2));
-        assert_eq!((count(world.ok(gone(b"third", 6))), is_here(&world, b"third")), (1, false));
+        let some = TagScope::new([TagFilter::parse("t*").unwrap()], []).unwrap();
+        world.ok(offers_on(2, some));
+        // and then under names that it sends on: under others it came another way
+        world.ok(set_third(b"third", 13, "other"));
+        assert_eq!((count(world.ok(gone(b"third", 6))), is_here(&world, b"third")), (1, true));
+        let other = DropRemoteTag { version: third(14), tag: tags(&["other"]).remove(0), ..drop_tag(&repository, 14) };
+        assert_eq!(count(world.ok(other)), 1);
+        assert_eq!((count(world.ok(gone(b"third", 7))), is_here(&world, b"third")), (0, false));
         // what goes back there by a name ends here as there
         world.ok(sends_all("eu"));
         assert_eq!((count(world.ok(gone(b"ours", 7))), is_here(&world, b"ours")), (1, true));
@@ -571,8 +581,8 @@ mod tests {
         assert_eq!(usage::read(&world.tables, &repository).used.tags, 1, "also");
     }
 
-    fn offers_on(number: u16) -> NoteOffer {
-        let (read_through, tags) = (ReadThrough::Off, TagScope::ALL);
+    fn offers_on(number: u16, tags: TagScope) -> NoteOffer {
+        let read_through = ReadThrough::Off;
         let sent = SentRow { filters: vec![], read_through, transitive: true, settings: false, tags };
         NoteOffer { number, offer: OfferRow(vec![sent]) }
     }
@@ -643,7 +653,7 @@ mod tests {
         world.ok(set_by(3, "us2"));
         world.ok(gone(2, begun + 2));
         assert_eq!(named(&world), ["ap", "ours"], "told by one that has it from there");
-        world.ok(offers_on(2));
+        world.ok(offers_on(2, TagScope::ALL));
         world.ok(gone(2, begun + 3));
         assert_eq!(named(&world), ["ours"], "and that sends on what it has from others");
         assert!(manifest::read(&world.tables, &repository, &digest).is_some());

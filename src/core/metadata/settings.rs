@@ -401,6 +401,14 @@ impl Apply for SetHome {
                  in every region that may be its home",
             ));
         }
+        let is_elsewhere = before.region.as_ref().is_some_and(|region| *region != own);
+        if self.wish == HomeWish::Take && is_elsewhere && !self.accepts_loss && read(tables, &self.repository).is_none()
+        {
+            return Err(invalid(
+                "the repository was made again here, and what its home had set of it has not come since: compare first \
+                 (portolan replication verify), or say --accept-loss",
+            ));
+        }
         let moved = self.moved(tables, &before, &own)?;
         if moved == before {
             return Ok(Reply::Unchanged);

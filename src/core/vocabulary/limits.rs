@@ -330,7 +330,7 @@ pub const REGION_RANGE_BYTES_MAX: u64 = 8 * MIB as u64;
 pub const SHOWN_PIECES: u64 = 4;
 /// Bytes of each of them. A blob that is no larger than all of them is shown whole.
 pub const SHOWN_BYTES: u64 = 4 * 1024;
-/// Blobs of which one region is asked for such pieces at once.
+/// Blobs of which one region is asked for such pieces at once, for what arrives; clients wait behind none of these.
 pub const SHOWN_AT_ONCE: usize = 8;
 /// Manifests that are here by others' doing, below one that a region names, of which it has to show the blobs.
 pub const SHOWN_MANIFESTS_MAX: usize = 16_384;

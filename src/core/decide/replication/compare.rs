@@ -285,6 +285,13 @@ impl Deletes {
         };
         is_told && self.since.is_some_and(|since| hlc > since)
     }
+
+    /// Whether the delete of a record is followed by the region that made it, and has lost it since it was set back:
+    /// whatever tags it is sent, this one was its own.
+    pub fn follow_own(&self, there: &There, own: u16) -> bool {
+        let There::Gone(version) = there else { return false };
+        version.region == own && self.since.is_some_and(|since| version.hlc > since)
+    }
 }
 
 /// What a destination has of a register.
@@ -501,6 +508,10 @@ mod tests {
         assert_eq!([20, 21].map(|hlc| freed.follow(&manifest, &gone(hlc), false)), [false, true]);
         assert_eq!([20, 21].map(|hlc| freed.follow(&dev, &gone(hlc), false)), [false, true]);
         assert!(freed.follow(&manifest, &gone(20), true) && freed.follow(&v1, &gone(20), false));
+        // by the region that made it and was set back, whatever it is sent
+        assert_eq!([10, 11].map(|hlc| some.follow_own(&gone(hlc), 1)), [false, true]);
+        assert!(!some.follow_own(&gone(11), 2) && !some.follow_own(&ended, 1) && !some.follow_own(&There::Never, 1));
+        assert!(!Deletes { since: None, ..some }.follow_own(&gone(11), 1));
     }
 
     // Sums do not depend on order, and any part of a record that changes shows in its own bucket alone.

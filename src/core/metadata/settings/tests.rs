@@ -244,6 +244,14 @@ fn made_again_elsewhere() {
         assert!(elsewhere(world.refused(tagged(&again, b"1"))));
         let change = Settings { sparse: false, ..immutable() };
         assert!(elsewhere(world.refused(ChangeRepository { key: again.clone(), settings: change })));
+        // once that is frozen: what it had set is not here, and would be lost with a home taken now
+        let frozen = Home { is_frozen: true, ..home_of("eu", 2) };
+        let version = Version { home_epoch: 2, hlc: 4, region: 2 };
+        let (settings, of) = (immutable(), again.clone());
+        world.ok(PutRemoteSettings { repository: of, settings, home: frozen, version });
+        let again = made_again(&mut world, &again, made_with.clone());
+        let take = SetHome { repository: again.clone(), wish: HomeWish::Take, accepts_loss: false };
+        assert!(matches!(world.refused(take), Refusal::ParameterInvalid { .. }));
         // a word of before that home comes late
         assert_eq!(world.ok(of_home(&again, 1, 900)), Reply::Superseded);
         assert_eq!(world.ok(of_home(&again, 2, 5)), Reply::Done);

@@ -430,9 +430,10 @@ fn regions(repository: RepositoryKey, bytes: &[u8], three: u8, four: u8) -> Vec<
             let (digest, is_filtered) = (Digest::sha256(bytes), four.is_multiple_of(3));
             vec![DropRemoteManifest { repository, digest, version, from: 2, is_filtered }.into()]
         }
-        // a setting that ended, of a region whose versions nobody else has
+        // a setting that ended, of regions whose versions nobody else has, each in its order
         _ if four < 96 => {
-            let (version, base) = (Version { region: 4, ..version }, Some(Version { region: 4, ..base }));
+            let region = if four.is_multiple_of(2) { 5 } else { 4 };
+            let (version, base) = (Version { region, ..version }, Some(Version { region, ..base }));
             vec![DropRemoteTag { repository, tag, version, base, previous: None }.into()]
         }
         _ => vec![DropRemoteTag { repository, tag, version, base: None, previous: Some(base) }.into()],
