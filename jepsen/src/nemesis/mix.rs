@@ -99,7 +99,7 @@ impl Mix<'_> {
                     && (!is_over || missing.contains(&entry.kind))
                     && self.choose(entry).is_some()
             });
-            let Some(entry) = due.and_then(|due| entries.remove(due)) else {
+            let Some(due) = due else {
                 if is_over {
                     // what came already has no further turn
                     entries.retain(|entry| missing.contains(&entry.kind));
@@ -107,9 +107,12 @@ impl Mix<'_> {
                 tokio::time::sleep(TICK).await;
                 continue;
             };
-            missing.retain(|kind| *kind != entry.kind);
             self.look(true).await;
-            say(self.begin(&entry).await?);
+            // another one may lead by now, who can't be hit: then its turn is still to come
+            let Some(nodes) = self.choose(&entries[due]) else { continue };
+            let Some(entry) = entries.remove(due) else { continue };
+            missing.retain(|kind| *kind != entry.kind);
+            say(self.begin(&entry, nodes).await?);
         }
         Ok(())
     }
@@ -136,9 +139,7 @@ impl Mix<'_> {
         Touched { nodes, taken, is_safe, fragile, leader }
     }
 
-    async fn begin(&mut self, entry: &Entry) -> Result<String, Fault> {
-        // the look at who leads took a while: whom it hits is chosen again
-        let Some(nodes) = self.choose(entry) else { return Ok(format!("{}: nobody to hit", entry.kind.name())) };
+    async fn begin(&mut self, entry: &Entry, nodes: Vec<usize>) -> Result<String, Fault> {
         for at in &nodes {
             self.look_at(*at).await?;
             self.bring_back(*at).await?;
