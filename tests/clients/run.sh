@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Real clients against a three-node, three-zone cluster that this script starts: each logs in, pushes to one node, pulls
 # from another, compares digests and content, and does what only it does (src/docs/clients.md).
-#   tests/clients/run.sh --quick      those that install in a few minutes, all but cosign; part of `make test`
+#   tests/clients/run.sh --quick      those that install in a few minutes, all but cosign and across; part of `make test`
 #   tests/clients/run.sh --all        all of them
 #   tests/clients/run.sh crane helm   these
-# Two of them are several clients: `mirrors` (containerd with two regions) and `nearest` (clients sent to another node).
+# Three of them are several clients: `mirrors` (containerd with two regions), `nearest` (clients sent to another node) and
+# `across` (clients sent to another region; not in --quick).
 # PORTOLAN=binary, REGION and PORT=where the nodes listen (127.REGION.x.1:PORT), SETTINGS="auth.challenge=basic …"=settings
 # of every node, TLS=1 for HTTPS with an authority of its own. Installs what is missing, as root.
 set -euo pipefail
@@ -13,7 +14,7 @@ cache=${PORTOLAN_CACHE:-$HOME/.cache/portolan}
 export PORTOLAN=${PORTOLAN:-${CARGO_TARGET_DIR:-$cache/target}/debug/portolan}
 region=${REGION:-61} port=${PORT:-23400}
 quick=(docker podman skopeo buildah ctr crane oras regctl helm notation mirrors nearest)
-all=("${quick[@]}" cosign)
+all=("${quick[@]}" across cosign)
 case ${1:---all} in
   --quick) clients=("${quick[@]}");;
   --all) clients=("${all[@]}");;
@@ -30,7 +31,7 @@ tools=$cache/tools/bin; mkdir -p "$tools"
 has_docker=; ! docker info >/dev/null 2>&1 || has_docker=1
 needed=("${clients[@]}" skopeo jq curl)
 case " ${clients[*]} " in *' mirrors '*) needed+=(ctr);; esac
-case " ${clients[*]} " in *' nearest '*) needed+=(docker podman ctr crane oras regctl ip);; esac
+case " ${clients[*]} " in *' nearest '* | *' across '*) needed+=(docker podman ctr crane oras regctl ip);; esac
 "$here/install.sh" "$tools" --only="$(IFS=,; echo "${needed[*]}")"
 export PATH=$tools:$PATH
 

@@ -2,20 +2,16 @@
 # `us` is the nearest here, `eu` is where images are pushed; each has keys of its own.
 . "$HERE/containerd.sh"
 . "$HERE/fronts.sh"
+. "$HERE/regions.sh"
 number=$(cut -d. -f2 <<<"$A") port=${A##*:} namespace=registry.example.test
 eu_node=127.$((number + 1)).1.1 us_node=127.$((number + 2)).1.1
 eu=127.$((number + 1)).9.1:$port us=127.$((number + 2)).9.1:$port nobody=127.$((number + 2)).9.2:$port
 operate() { "$PORTOLAN" "$@" --admin "http://$eu_node:$((port + 3))" --credentials-file regions/dev-1/root-key; }
 
-regions_run() {
-  for _ in $(seq 240); do grep -q '^The regions know each other' regions.log && break; kill -0 "${started[-1]}"; sleep 0.25; done
-  grep -q '^The regions know each other' regions.log || { cat regions.log; return 1; }
-}
 authority() {
   "$PORTOLAN" certs init --dir tls
   "$PORTOLAN" certs public --dir tls --address "${eu%:*}" --address "${us%:*}"
 }
-links() { sed -i "s/^state = .*/state = \"$1\"/" regions/links.toml; }
 
 # mirror HOST KEY: what hosts.toml says of one host
 mirror() {
@@ -118,8 +114,7 @@ other_names() {
   wait $canary; grep -q called canary
 }
 
-"$PORTOLAN" dev --dir regions --regions 2 --region $((number + 1)) --port "$port" $NODE_SETTINGS --set http.trusted_proxies=127.0.0.1 >regions.log 2>&1 &
-ends $!
+regions $((number + 1)) --set http.trusted_proxies=127.0.0.1
 check "two regions run" regions_run
 check "an authority for the fronts" authority
 fronts --tls tls/public/server/tls.pem tls/public/server/tls.key --say-https "eu=$eu=$eu_node:$port" "us=$us=$us_node:$port"
