@@ -1,398 +1,422 @@
 #!/usr/bin/env python3
-"""Two regions with a slow link between them: how long images take, what they cost on the link, many who want one, and
-what comparing the regions costs.
+"""Two regions with a slow link between them: how long images take, what they cost on the link, what is to be had while
+nodes die and the link is down, many who want one image, and what comparing the regions costs.
 
-  regions.py --portolan BINARY --dir DIR --json OUT [--rows lag,flow,layers,backfill,herd,source,never,sweep] [--seconds 60]
+  regions.py --portolan BINARY --dir DIR --json OUT [--seconds 60]
+             [--rows lag,through,flow,layers,backfill,herd,onenode,source,never,down,sweep]
 
-Starts `portolan dev --regions 2` with 50 ms each way and 100 Mbit/s between them. Times are from the 201 in the one region
-to the end of a whole pull in the other. Bytes are counted on the link itself, both ways, protocol and all. What is held
-against a bound says PASS or FAIL, and ends with 1 then. Needs only Python's standard library, and `ss` (iproute2) for the
-source that is killed; loopback only; every step is bounded in time.
+Starts `portolan dev --regions 2` with 50 ms each way and 100 Mbit/s between them. Times are from the 201 in the one
+region to the end of a whole pull in the other. Bytes are counted on the link itself, both ways, protocol and all;
+between zones by the kernel, on the connections between nodes. Each row is held against its figure and says PASS or
+FAIL; ends with 1 if one says FAIL. Needs only Python's standard library, and `ss` (iproute2) for the herds; loopback
+only; every step is bounded in time, all of them by --limit.
 """
-import argparse, base64, concurrent.futures, hashlib, http.client, json, os, random, re, shutil, signal, subprocess, sys
-import threading, time
+import argparse, collections, concurrent.futures, contextlib, hashlib, http.client, json, multiprocessing, random, re
+import resource, subprocess, sys, threading, time
 
-ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-ap.add_argument("--portolan", required=True)
-ap.add_argument("--dir", required=True)
-ap.add_argument("--json", required=True)
-ap.add_argument("--rows", default="lag,flow,layers,backfill,herd,source,never,sweep")
-ap.add_argument("--seconds", type=int, default=60, help="how long images are pushed for a row")
-ap.add_argument("--region", type=int, default=61, help="second number of the addresses")
-ap.add_argument("--images", type=int, default=10_000, help="images of the backfill")
-ap.add_argument("--kills", type=int, default=3, help="leaders killed during the backfill; 0 gives what one pass costs")
-ap.add_argument("--clients", type=int, default=1000, help="clients of the herd")
-ap.add_argument("--large", type=int, default=1024, help="MiB of the large image")
-ap.add_argument("--tags", type=int, default=100_000, help="tags that are compared")
-ap.add_argument("--repositories", type=int, default=100, help="repositories that they are in, one manifest in each")
-ap.add_argument("--keep", action="store_true")
-a = ap.parse_args()
-MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-rows = []
+sys.dont_write_bytecode = True  # nothing is left beside this file
+import regionlib
+from regionlib import ADMIN, BLOB, BROKEN_OFF, DOOR, MANIFEST, PUBLIC, ZONES, Failed, digest_of, metric, quantile, until
+
+LINK = (50, 100)  # ms each way, Mbit/s
+SMALL = 64 * 1024  # bytes of a small image's layer
+MIB = 1 << 20
+FULL = {"readThrough": "full"}
+rows, dev, eu, us = None, None, None, None
 
 
-def row(name, **values):
-    print(name, json.dumps(values), flush=True)
-    rows.append({"name": name, **values})
-    json.dump({"rows": rows}, open(a.json, "w"), indent=1)
-
-
-def quantile(values, share):
-    values = sorted(values)
-    return values[min(len(values) - 1, int(len(values) * share))]
-
-
-class Region:
-    def __init__(self, number, name):
-        self.number, self.name = number, name
-        self.key = open(os.path.join(a.dir, name, "root-key")).read().strip()
-        self.auth = "Basic " + base64.b64encode(self.key.encode()).decode()
-
-    def ip(self, node):
-        return f"127.{self.number}.{node}.1"
-
-    def call(self, method, node, path, body=None, kind=None, port=7400, timeout=60, source=None):
-        c = http.client.HTTPConnection(self.ip(node), port, timeout=timeout, source_address=source)
-        try:
-            headers = {"Authorization": self.auth}
-            if kind:
-                headers["Content-Type"] = kind
-            c.request(method, path, body, headers)
-            r = c.getresponse()
-            return r.status, dict(r.getheaders()), r.read()
-        finally:
-            c.close()
-
-    def admin(self, method, node, path, document=None):
-        body = None if document is None else json.dumps(document)
-        status, _, text = self.call(method, node, path, body, "application/json", port=7403)
-        if status >= 300:
-            sys.exit(f"{method} {path}: {status} {text.decode()}")
-        return json.loads(text) if text else None
-
-    def blob(self, node, repository, data):
-        digest = "sha256:" + hashlib.sha256(data).hexdigest()
-        status, _, text = self.call("POST", node, f"/v2/{repository}/blobs/uploads/?digest={digest}", data, timeout=600)
-        if status != 201:
-            raise RuntimeError(f"push of a blob: {status} {text[:200]}")
-        return {"mediaType": "application/octet-stream", "digest": digest, "size": len(data)}
-
-    def push(self, node, repository, tag, layers):
-        config = self.blob(node, repository, b"{}")
-        image = {"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [self.blob(node, repository, l) for l in layers]}
-        status, _, text = self.call("PUT", node, f"/v2/{repository}/manifests/{tag}", json.dumps(image), MANIFEST)
-        if status != 201:
-            raise RuntimeError(f"push of a manifest: {status} {text[:200]}")
-        return image
-
-    def pull(self, node, repository, tag, read=True):
-        """The bytes of a whole pull, or None if it is not there."""
-        status, _, text = self.call("GET", node, f"/v2/{repository}/manifests/{tag}")
-        if status != 200:
-            return None
-        total, image = len(text), json.loads(text)
-        for blob in [image["config"], *image["layers"]]:
-            status, _, data = self.call("GET", node, f"/v2/{repository}/blobs/{blob['digest']}", timeout=600)
-            if status != 200 or "sha256:" + hashlib.sha256(data).hexdigest() != blob["digest"]:
-                raise RuntimeError(f"{repository}:{tag} is there, and {blob['digest']} is not: {status}")
-            total += len(data)
-        return total
-
-    def followed(self, other):
-        for node in (1, 2, 3):
-            for region in self.admin("GET", node, "/v1/regions")["regions"]:
-                if region["region"] == other and region["followed"]:
-                    return region
-        return None
-
-
-def carried():
-    """Bytes that the connections of the receiving region have carried, both ways."""
-    return sum(json.load(open(os.path.join(a.dir, "links.carried.json")))["dev-2"]["dev-1"])
-
-
-def link(latency_ms, mbit_per_s):
-    one = f'state = "up"\nlatency_ms = {latency_ms}\nmbit_per_s = {float(mbit_per_s)}\n'
-    open(os.path.join(a.dir, "links.toml"), "w").write(f"[dev-1.dev-2]\n{one}\n[dev-2.dev-1]\n{one}")
-    time.sleep(1)
-
-
-def rule(**more):
-    filters = [{"filter": "team/", "filterType": "PREFIX_MATCH"}]
-    to = [{"region": "dev-2", "registryId": "000000000000"}]
-    eu.admin("PUT", 1, "/v1/replication/rules", {"rules": [{"destinations": to, "repositoryFilters": filters, **more}]})
+def apart(act, *args):
+    """One that nobody waits for when the time is over."""
+    return threading.Thread(target=act, args=args, daemon=True)
 
 
 def noise(size):
     return random.randbytes(size)
 
 
+def total():
+    """Bytes that the link has carried, both ways."""
+    return sum(dev.carried())
+
+
+def followed():
+    """What the leader of us knows of eu; `None` while none does."""
+    for node in us.nodes:
+        told = us.look(node, "/v1/regions") or {"regions": []}
+        for region in told["regions"]:
+            if region["region"] == eu.name and region["followed"]:
+                return region["followed"]
+    return None
+
+
 def settled():
-    """Waits until nothing is under way."""
-    until = time.time() + 600
-    while time.time() < until:
-        region = us.followed("dev-1")
-        if region and region["followed"]["open"] == 0:
-            return
-        time.sleep(0.5)
+    """Waits until us has applied all that eu has now, and the bytes of that are counted."""
+    def applied():
+        told = [eu.look(node, "/v1/cluster") for node in eu.nodes]
+        return max((one["applied_index"] for one in told if one), default=0)
+
+    index = until("eu tells how far it is", applied)
+
+    def is_there():
+        state = followed()
+        return state and state["received_index"] >= index and state["open"] == 0
+
+    until("us has applied all that eu has", is_there, 600)
+    time.sleep(0.6)
 
 
-def pushed_at_a_pace(repository, seconds, per_second, size):
-    """Pushes small images, waits for each in the other region; seconds each took."""
+def ruled(**more):
+    """Sets the rule, once what is under way has arrived: another one would not send it. Back when us knows of it."""
+    settled()
+    eu.copy_to(us, **more)
+    settled()
+
+
+def at_a_pace(repository, seconds, per_second):
+    """Pushes small images, waits for each in the other region; seconds each took, and what failed."""
     took, failed, lock = [], [], threading.Lock()
 
     def one(number):
-        tag, node = f"{repository.split('/')[1]}-{number}", 1 + number % 3
+        tag, node = f"{repository.split('/')[1]}-{number}", us.any(number + 1)
         try:
-            eu.push(node, repository, tag, [noise(size)])
-            began = time.time()
-            while us.pull(1 + (number + 1) % 3, repository, tag) is None:
-                if time.time() - began > 120:
-                    raise RuntimeError("not there after two minutes")
-                time.sleep(0.03)
+            eu.push(eu.any(number), repository, tag, [noise(SMALL)])
+            began = time.monotonic()
+            until(f"{tag} is there", lambda: us.pull(node, repository, tag), 120, 0.03)
             with lock:
-                took.append(time.time() - began)
-        except Exception as error:
+                took.append(time.monotonic() - began)
+        except (Failed, *BROKEN_OFF) as error:
             with lock:
-                failed.append(str(error))
+                failed.append(repr(error))
 
-    threads, start = [], time.time()
+    threads, start = [], time.monotonic()
     for number in range(seconds * per_second):
-        time.sleep(max(0, start + number / per_second - time.time()))
-        t = threading.Thread(target=one, args=(number,))
-        t.start()
-        threads.append(t)
-    for t in threads:
-        t.join()
-    if failed:
-        sys.exit(f"{len(failed)} images failed: {failed[:3]}")
-    return took
+        time.sleep(max(0, start + number / per_second - time.monotonic()))
+        threads.append(apart(one, number))
+        threads[-1].start()
+    for thread in threads:
+        thread.join()
+    if not took:
+        raise Failed(f"no image arrived: {failed[:3]}")
+    return took, failed
 
 
-def told(took):
-    return {"images": len(took), "p50_s": round(quantile(took, 0.5), 3), "p99_s": round(quantile(took, 0.99), 3), "worst_s": round(max(took), 3)}
+def told(took, failed):
+    p50, p99 = quantile(took, 0.5), quantile(took, 0.99)
+    values = {"images": len(took), "failed": len(failed), "failed_samples": failed[:3], "p50_s": round(p50, 3)}
+    return p50, p99, {**values, "p99_s": round(p99, 3), "worst_s": round(max(took), 3)}
 
 
-def lag():
+def lag(name="10 small images a second", repository="team/lag", **rule):
+    ruled(**rule)
+    before = total()
+    took, failed = at_a_pace(repository, a.seconds, 10)
     settled()
-    before, size = carried(), 64 * 1024
-    took = pushed_at_a_pace("team/lag", a.seconds, 10, size)
-    settled()
-    beyond = (carried() - before) / len(took) - size - 2
-    row("10 small images a second", **told(took), bytes_beyond_each=round(beyond))
+    beyond = (total() - before) / len(took) - SMALL - 2  # a layer and a config
+    p50, p99, values = told(took, failed)
+    holds = not failed and p50 <= 1 and p99 <= 3 and beyond <= 8 * 1024
+    target = "p50 1 s, p99 3 s, 8192 bytes beyond its own for each, at most"
+    rows.add(name, holds, target, **values, bytes_beyond_each=round(beyond))
 
 
 def flow():
-    settled()
-    rule()  # else the first pull would go to where it comes from
-    parts = [noise(64 << 20) for _ in range(a.large // 64)]
-    total = sum(map(len, parts))
-    before = carried()
+    ruled()
+    parts = [noise(64 * MIB) for _ in range(max(1, a.large // 64))]
+    size, before, arrived = sum(map(len, parts)), total(), []
     eu.push(1, "team/flow", "large", parts)
-    acknowledged, result = time.time(), {}
+    began, first = time.monotonic(), dev.carried()[1]
+
+    def is_there():
+        with contextlib.suppress(*BROKEN_OFF):
+            return us.call("HEAD", us.any(1), "/v2/team/flow/manifests/large")[0] == 200
+        return False
 
     def watch():
-        while us.call("HEAD", 2, "/v2/team/flow/manifests/large")[0] != 200:
-            time.sleep(0.2)
-        result["seconds"] = time.time() - acknowledged
+        until("the large image is there", is_there, 900)
+        arrived.extend([time.monotonic() - began, dev.carried()[1]])
 
-    t = threading.Thread(target=watch)
-    t.start()
-    first = carried()
-    took = pushed_at_a_pace("team/small", min(a.seconds, int(total * 8 / 100e6 * 0.7)), 10, 64 * 1024)
-    t.join()
-    used = (carried() - first) * 8 / 100e6 / result["seconds"]
+    watcher = apart(watch)
+    watcher.start()
+    seconds = max(1, min(a.seconds, int(size * 8 / (LINK[1] * 1e6) * 0.7)))
+    took, failed = at_a_pace("team/small", seconds, 10)
+    watcher.join()
+    if not arrived:
+        raise Failed("the large image did not arrive")
     settled()
-    small = len(took) * 64 * 1024
-    row("1 GiB flows", seconds=round(result["seconds"], 1), bytes_to_blob_bytes=round((carried() - before) / (total + small), 4), link_used=round(used, 3))
-    row("10 small images a second meanwhile", **told(took))
-    rule(readThrough="full")
+    took_s, used = arrived[0], (arrived[1] - first) * 8 / (LINK[1] * 1e6) / arrived[0]
+    ratio = (total() - before) / (size + len(took) * SMALL)
+    target = "0.9 of the link at least, 1.02 of the bytes at most"
+    rows.add(f"{size // MIB} MiB flow", used >= 0.9 and ratio <= 1.02, target, seconds=round(took_s, 1),
+             link_used=round(used, 3), bytes_to_blob_bytes=round(ratio, 4))
+    p50, p99, values = told(took, failed)
+    rows.add("10 small images a second meanwhile", not failed and p99 <= 10, "p99 10 s at most", **values)
 
 
 def layers():
+    ruled()
+    base = noise(10 * MIB)
+
+    def cost(tag, *others):
+        before = total()
+        eu.push(1, "team/layers", tag, [base, *others])
+        until(f"{tag} is there", lambda: us.pull(us.any(1), "team/layers", tag), 180)
+        settled()
+        return total() - before
+
+    ratio = cost("v1") / len(base)
+    rows.add("an image of 10 MiB", ratio <= 1.02, "1.02 of the bytes at most", bytes_to_blob_bytes=round(ratio, 4))
+    ratio = cost("v2", noise(MIB)) / MIB
+    target = "1.02 of the new layer's bytes at most"
+    rows.add("v2 with one new layer of 1 MiB", ratio <= 1.02, target, bytes_to_new_bytes=round(ratio, 4))
+
+
+def taken(former):
+    """How far a backfill is, as the node knows it that knows most; `None` before it begins. `former`: when the one
+    before it began."""
+    found = []
+    for node in us.nodes:
+        told = us.look(node, "/v1/regions") or {"regions": []}
+        found += [region["backfill"] for region in told["regions"] if region["region"] == eu.name]
+    found = [one for one in found if one and one["began_at"] != former]
+    return max(found, key=lambda one: (bool(one["ended_at"]), one["settled"]), default=None)
+
+
+def backfilled(prefix, kills):
+    """Takes over images from before a rule, while leaders of both regions are killed."""
     settled()
-    base, first, second = noise(20 << 20), noise(1 << 20), noise(1 << 20)
-    eu.push(1, "team/layers", "v1", [base, first])
-    while us.pull(2, "team/layers", "v1") is None:
-        time.sleep(0.1)
+    eu.admin("PUT", "/v1/replication/rules", {"rules": []})
+    names = [(f"{prefix}/app{number % 20}", f"v{number}") for number in range(a.images)]
+
+    def pushed(at):
+        number, (name, tag) = at
+        return eu.push(eu.any(number), name, tag, [noise(random.randint(8, 24) * 1024)])["layers"][0]["size"]
+
+    with concurrent.futures.ThreadPoolExecutor(32) as pool:
+        size = sum(pool.map(pushed, enumerate(names)))
     settled()
-    before = carried()
-    eu.push(1, "team/layers", "v2", [base, second])
-    while us.pull(2, "team/layers", "v2") is None:
-        time.sleep(0.1)
+    former = (taken(None) or {}).get("began_at")
+    before, began, killed, shown = total(), time.monotonic(), [], []
+    eu.copy_to(us, f"{prefix}/", backfill={"enabled": True})
+    while True:
+        time.sleep(1)
+        state = taken(former)
+        if state and state["ended_at"]:
+            break
+        if state and state["eta_seconds"] is not None:
+            shown.append((state["settled"], state["eta_seconds"]))
+        if state and len(killed) < kills and state["settled"] > (len(killed) + 1) * state["total"] / (kills + 2):
+            region = (us, eu)[len(killed) % 2]
+            killed.append(f"{region.name}/{dev.kill_leader(region)}")
+        if time.monotonic() - began > 3600:
+            raise Failed(f"not over after an hour: {state}")
+    seconds = time.monotonic() - began
     settled()
-    row("v2 with one new layer of 1 MiB", bytes_to_new_bytes=round((carried() - before) / len(second), 4))
+    used = total() - before
+
+    # the rule lets nothing be read through: what is there has arrived
+    def is_there(at):
+        return us.answered("HEAD", us.any(at[0]), f"/v2/{at[1][0]}/manifests/{at[1][1]}")[0] == 200
+
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        missing = list(pool.map(is_there, enumerate(names))).count(False)
+    missing += sum(us.pull(us.any(1), *name) is None for name in random.sample(names, min(50, len(names))))
+    half = shown[len(shown) // 2] if shown else None
+    return {"seconds": round(seconds, 1), "killed": killed, "settled": state["settled"], "total": state["total"],
+            "missing": missing, "shown": len(shown), "shown_at_half": half, "bytes_to_blob_bytes": used / size}
 
 
 def backfill():
-    settled()
-    eu.admin("PUT", 1, "/v1/replication/rules", {"rules": []})
-    names = [(f"team/old{number % 20}", f"v{number}") for number in range(a.images)]
-    with concurrent.futures.ThreadPoolExecutor(64) as pool:
-        sizes = list(pool.map(lambda at: (eu.push(1 + at[0] % 3, *at[1], [noise(random.randint(8, 24) * 1024)]), 0)[0]["layers"][0]["size"], enumerate(names)))
-    before, began, kills, etas = carried(), time.time(), 0, []
-    rule(readThrough="full", backfill={"enabled": True})
-    while True:
-        time.sleep(1)
-        try:
-            states = [region for node in (1, 2, 3) for region in us.admin("GET", node, "/v1/regions")["regions"]]
-        except OSError:
-            continue
-        state = next((s["backfill"] for s in states if s["backfill"]), None)
-        if state and state["ended_at"]:
-            break
-        if state:
-            etas.append(state["eta_seconds"])
-            if kills < a.kills and state["settled"] > (kills + 1) * state["total"] / (a.kills + 2):
-                kill(us, leader(us))
-                kills += 1
-        if time.time() - began > 3600:
-            sys.exit(f"not over after an hour: {state}")
-    seconds = time.time() - began
-    settled()
-    row("backfill", images=a.images, seconds=round(seconds, 1), kills=kills, settled=state["settled"], total=state["total"],
-        bytes_to_one_pass=round((carried() - before) / sum(sizes), 4), blob_bytes=sum(sizes), first_eta_s=etas[:3])
-    for name, tag in random.sample(names, 50):
-        if us.pull(1, name, tag) is None:
-            sys.exit(f"{name}:{tag} is not there")
+    once = backfilled("once", 0)
+    again = backfilled("again", a.kills)
+    ratio = again["bytes_to_blob_bytes"] / once["bytes_to_blob_bytes"]
+    holds = once["missing"] + again["missing"] == 0 and len(again["killed"]) == a.kills and again["shown"] > 0
+    target = "all are there, progress and the time left are shown, 1.02 of the bytes of a pass without kills at most"
+    rows.add(f"backfill of {a.images} images", holds and ratio <= 1.02, target, bytes_to_one_pass=round(ratio, 4),
+             without_kills=once, with_kills=again)
 
 
-def leader(region):
-    for node in (1, 2, 3):
-        try:
-            for other in region.admin("GET", node, "/v1/regions")["regions"]:
-                if other["followed"]:
-                    return node
-        except OSError:
-            pass
-    return 1
+class BetweenZones:
+    """Bytes that come into each node of us from its other ones, each of which is a zone, as the kernel counts them on
+    their connections; and of these the copies that the region makes for itself."""
+
+    def __init__(self):
+        self.stop, self.leader = threading.Event(), until("us has a leader", us.leading, 60)
+        self.first, self.stored = self.look(), self.copies()
+        self.last = dict(self.first)
+        self.watcher = apart(self.watch)
+        self.watcher.start()
+
+    @staticmethod
+    def look():
+        """What each connection has carried: to the one who was called, and to the caller."""
+        said = subprocess.run(["ss", "-tinHO", "sport", "=", str(BLOB)], capture_output=True, text=True, check=True)
+        ours, found = rf"127\.{us.number}\.(\d+)\.1", {}
+        for called, caller, port, rest in re.findall(rf"{ours}:{BLOB} +{ours}:(\d+) (.*)", said.stdout):
+            count = {name: int(value) for name, value in re.findall(r"(bytes_acked|bytes_received):(\d+)", rest)}
+            found[int(called), int(caller), port] = count.get("bytes_received", 0), count.get("bytes_acked", 0)
+        return found
+
+    def watch(self):
+        while not self.stop.wait(0.3):
+            self.last.update(self.look())
+
+    def copies(self):
+        """Bytes of copies that came to a node: what it stored, but for the leader, which has it from the link."""
+        found = {}
+        for node in us.nodes:
+            name = "portolan_repair_bytes_made_total" if node == self.leader else "portolan_blob_stored_bytes_total"
+            found[node] = sum(value for _, value in metric(us.metrics(node), name))
+        return found
+
+    def ended(self, size):
+        """By zone: all that came, the copies, and the rest, in sizes of the blob."""
+        self.stop.set()
+        self.watcher.join()
+        self.last.update(self.look())
+        into, stored = collections.Counter(), self.copies()
+        for key, counts in self.last.items():
+            for node, now, then in zip(key, counts, self.first.get(key, (0, 0))):
+                into[node] += max(0, now - then)
+        made = {node: stored[node] - self.stored[node] for node in us.nodes}
+
+        def by_zone(count):
+            return {ZONES[node - 1]: round(count[node] / size, 4) for node in us.nodes}
+        read = {node: into[node] - made[node] for node in us.nodes}
+        return by_zone(into), by_zone(made), by_zone(read)
 
 
-def kill(region, node):
-    """SIGKILL to a node, and the same process again."""
-    name = "abc"[node - 1] + "-1"
-    config = os.path.join(a.dir, region.name, "nodes", name, "portolan.toml")
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            words = open(f"/proc/{pid}/cmdline").read().split("\0")
-        except OSError:
-            continue
-        if "server" in words and config in words:
-            os.kill(int(pid), signal.SIGKILL)
-            time.sleep(1)
-            words = [w for w in words if w]
-            started.append(subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-            return
+def beside(stop, out):
+    """A client of its own process that pulls small images of us at each node in turn; seconds each pull took."""
+    took, problem = [], ""
+    try:
+        while not stop.is_set():
+            began = time.monotonic()
+            if us.pull(us.any(len(took)), "team/beside", f"v{len(took) % 8}") is None:
+                raise Failed("an image that was there is not")
+            took.append(time.monotonic() - began)
+            time.sleep(0.02)
+    except (Failed, *BROKEN_OFF) as error:
+        problem = repr(error)
+    out.send((took, problem))
 
 
-def between_zones():
-    """Bytes of blobs that nodes of us have read from nodes in other zones, by the zone of who read."""
-    read = {}
-    for node in (1, 2, 3):
-        for line in us.call("GET", node, "/metrics", port=7403)[2].decode().splitlines():
-            found = re.match(r'portolan_blob_fetched_bytes_total\{from="([^"]*)"\} (\S+)', line)
-            if found and found[1] not in ("own disk", "abc"[node - 1]):
-                read[node] = read.get(node, 0) + float(found[2])
-    return {node: read.get(node, 0) for node in (1, 2, 3)}
-
-
-def beside(stop, took):
-    """A client that pulls small images of us at each node in turn, until the herd is through; seconds each pull took."""
-    number = 0
-    while not stop.is_set():
-        began = time.time()
-        if us.pull(1 + number % 3, "team/beside", f"v{number % 8}") is None:
-            raise RuntimeError("an image that was there is not")
-        took.append(time.time() - began)
-        number += 1
-        time.sleep(0.02)
-
-
-def herd(kills=0):
-    settled()
-    size = 40 << 20
-    layer = noise(size)
-    for number in range(8):
-        us.push(1 + number % 3, "team/beside", f"v{number}", [noise(16 * 1024)])
-    quiet, loud, over = [], [], threading.Event()
-    t = threading.Thread(target=beside, args=(over, quiet))
-    t.start()
-    time.sleep(10)
-    over.set()
-    t.join()
-    before, zones = carried(), between_zones()
-    image = eu.push(1, "team/herd", f"v{kills}", [layer])
-    digest, ends, errors, lock = image["layers"][0]["digest"], [], [], threading.Lock()
-    began = time.time()
-
-    def one(number):
-        try:
-            c = http.client.HTTPConnection(us.ip(1 + number % 3), 7400, timeout=600)
-            c.request("GET", f"/v2/team/herd/blobs/{digest}", headers={"Authorization": us.auth})
-            r, hasher, got = c.getresponse(), hashlib.sha256(), 0
-            while part := r.read(1 << 20):
-                got += len(part)
-                if number < 20:
-                    hasher.update(part)
-            if r.status != 200 or got != size or number < 20 and "sha256:" + hasher.hexdigest() != digest:
-                raise RuntimeError(f"{r.status}, {got} bytes")
-            with lock:
-                ends.append(time.time() - began)
-        except Exception as error:
-            with lock:
-                errors.append(repr(error))
-
-    over = threading.Event()
-    threads = [threading.Thread(target=one, args=(n,)) for n in range(a.clients)]
-    other = threading.Thread(target=beside, args=(over, loud))
-    for t in [*threads, other]:
-        t.start()
-    for number in range(kills):
-        # 40 MiB take more than three seconds on the link: in the midst of it
-        while carried() - before < size * (number + 1) / (kills + 1):
-            time.sleep(0.05)
-        kill(eu, serving())
-    for t in threads:
-        t.join()
-    over.set()
-    other.join()
-    settled()
-    crossed = {node: round((read - zones[node]) / size, 4) for node, read in between_zones().items()}
-    row("herd" if not kills else "herd, its source killed", clients=a.clients, errors=len(errors), error_samples=errors[:3],
-        kills=kills, p50_s=round(quantile(ends or [0], 0.5), 2), worst_s=round(max(ends or [0]), 2),
-        bytes_on_link_to_size=round((carried() - before) / size, 4), bytes_from_other_zones_to_size=crossed,
-        other_clients_p99_s={"without": round(quantile(quiet, 0.99), 3), "with": round(quantile(loud, 0.99), 3)})
+@contextlib.contextmanager
+def others():
+    """While another client pulls: afterwards, how long each of its pulls took, and what failed."""
+    context, found = multiprocessing.get_context("fork"), []
+    stop, (here, there) = context.Event(), context.Pipe(False)
+    process = context.Process(target=beside, args=(stop, there), daemon=True)
+    process.start()
+    try:
+        yield found
+    finally:
+        stop.set()
+        found.extend(here.recv() if here.poll(90) else ([], "the other client hangs"))
+        process.terminate()
+        process.join()
 
 
 def serving():
     """The node of eu that the link has got most bytes from in the last quarter of a second: who gives the layer."""
     def received():
-        sockets = subprocess.run(["ss", "-tinHO", "dport", "=", "7404"], capture_output=True, text=True, check=True).stdout
-        found = re.findall(rf"127\.{a.region}\.(\d+)\.1:7404 .*?bytes_received:(\d+)", sockets)
+        sockets = subprocess.run(["ss", "-tinHO", "dport", "=", str(DOOR)], capture_output=True, text=True, check=True)
+        found = re.findall(rf"127\.{eu.number}\.(\d+)\.1:{DOOR} .*?bytes_received:(\d+)", sockets.stdout)
         return {node: sum(int(count) for at, count in found if at == node) for node, _ in found}
     first = received()
     time.sleep(0.25)
     gained = {node: count - first.get(node, 0) for node, count in received().items()}
-    return int(max(gained, key=gained.get, default="1"))
+    if not any(gained.values()):
+        raise Failed("no node of eu gives anything")
+    return int(max(gained, key=gained.get))
+
+
+def herd(name, kills=0, at=None):
+    """Many clients want one layer that us does not have; `at`: all of them at one node."""
+    ruled(**FULL)
+    size = 40 * MIB
+    pushed = [us.push(us.any(number), "team/beside", f"v{number}", [noise(16 * 1024)]) for number in range(8)]
+    everywhere, small = set(ZONES[:len(us.nodes)]), [image["layers"][0]["digest"] for image in pushed]
+    until("small images are in every zone", lambda: all(us.copies(digest) == everywhere for digest in small))
+    with others() as quiet:
+        time.sleep(10)
+    repository, layer = f"team/{re.sub('[^a-z]+', '-', name)}", noise(size)
+    before, zones = total(), BetweenZones()
+    ends, errors, lock, killed = [], [], threading.Lock(), []
+
+    def one(number):
+        node, source = at or us.any(number), f"127.{a.region + 2}.{1 + number % 8}.1"
+        try:
+            client = http.client.HTTPConnection(us.ip(node), PUBLIC, timeout=600, source_address=(source, 0))
+            client.request("GET", f"/v2/{repository}/blobs/{digest}", headers={"Authorization": us.auth})
+            answer, hasher, got = client.getresponse(), hashlib.sha256(), 0
+            while part := answer.read(MIB):
+                got += len(part)
+                if number % 50 == 0:  # not all: that would measure this process
+                    hasher.update(part)
+            is_wrong = number % 50 == 0 and f"sha256:{hasher.hexdigest()}" != digest
+            if answer.status != 200 or got != size or is_wrong:
+                raise Failed(f"{answer.status}, {got} bytes")
+            with lock:
+                ends.append(time.monotonic() - began)
+        except (Failed, *BROKEN_OFF) as error:
+            with lock:
+                errors.append(repr(error))
+
+    with others() as loud:
+        digest, began = eu.push(1, repository, "v1", [layer])["layers"][0]["digest"], time.monotonic()
+        threads = [apart(one, number) for number in range(a.clients)]
+        for thread in threads:
+            thread.start()
+        try:
+            for number in range(kills):
+                # 40 MiB take more than three seconds on the link: in the midst of it
+                share = size * (number + 1) / (kills + 1)
+                until("a part is over the link", lambda: total() - before >= share, 60, 0.05)
+                node = serving()
+                words = dev.kill(eu, node)
+                killed.append(node)
+                time.sleep(1)
+                dev.start(eu, node, words)
+        finally:
+            for thread in threads:
+                thread.join()
+    until("every zone has a copy", lambda: us.copies(digest) == everywhere)
+    settled()
+    ratio, (into, copies, read) = (total() - before) / size, zones.ended(size)
+    (quiet_took, quiet_problem), (loud_took, loud_problem) = quiet, loud
+    problems = [problem for problem in (quiet_problem, loud_problem) if problem]
+    holds = len(ends) == a.clients and not problems and len(killed) == kills
+    holds = holds and ratio <= 1.1 and max(read.values()) <= 1.1
+    target = "no errors; 1.1 of the layer on the link, and into each zone beside the copy that it gets, at most"
+    rows.add(name, holds, target, clients=a.clients, errors=len(errors), error_samples=errors[:3], killed=killed,
+             p50_s=round(quantile(ends or [0], 0.5), 2), worst_s=round(max(ends or [0]), 2), on_link=round(ratio, 4),
+             into_zones=into, of_it_copies=copies, beside_copies=read, led_by=[zones.leader, us.leading()],
+             other_clients_p99_s={"without": round(quantile(quiet_took or [0], 0.99), 3),
+                                  "with": round(quantile(loud_took or [0], 0.99), 3)}, other_clients_problems=problems)
+
+
+def one_node():
+    leader = us.leading()
+    herd("herd at one node", at=next((node for node in us.nodes if node != leader), leader))
 
 
 def never():
-    """Pulls each image whole, by tag and by digest, from the moment it is acknowledged, while leaders die on both sides."""
-    time.sleep(3)  # the other region hears of the rule with the next round of its stream
-    settled()
-    left, lock, tally, stop = iter(range(a.images)), threading.Lock(), {"pulls": 0, "unavailable": 0, "broken_off": 0}, threading.Event()
-    wrong = []
+    """Pulls each image whole, by tag and by digest, from its 201 on, while leaders die on both sides."""
+    ruled(**FULL)
+    left, lock, tally, stop = iter(range(a.images)), threading.Lock(), collections.Counter(), threading.Event()
+    wrong, trouble = [], []
 
     def read(path):
-        """The answer to a GET at any node of us that is not 503; a connection that breaks off is tried again."""
-        until = time.time() + 120
-        while time.time() < until:
+        """The answer to a GET at any node of us that is not "come back"; what breaks off is asked for again."""
+        end = time.monotonic() + 120
+        while time.monotonic() < end:
             try:
-                status, headers, body = us.call("GET", random.randint(1, 3), path, timeout=30)
+                status, headers, body = us.call("GET", random.choice(us.nodes), path, timeout=30)
                 if status not in (429, 503):
                     return status, body
                 key = "unavailable"
-            except (OSError, http.client.HTTPException):
+                if "Retry-After" not in headers:
+                    wrong.append(f"{path}: {status} without Retry-After")
+            except BROKEN_OFF:
                 key = "broken_off"
             with lock:
                 tally[key] += 1
@@ -401,22 +425,15 @@ def never():
 
     def image(number):
         name, tag = f"team/never{number % 50}", f"v{number}"
-        layers = [noise(random.choice([300, 5000, 90_000]))]
-        while True:
-            try:
-                pushed = eu.push(random.randint(1, 3), name, tag, layers)
-                break
-            except (OSError, RuntimeError, http.client.HTTPException):
-                time.sleep(0.2)
-        digest = "sha256:" + hashlib.sha256(json.dumps(pushed).encode()).hexdigest()
-        for reference in (tag, digest):
+        pushed = eu.push(random.choice(eu.nodes), name, tag, [noise(random.choice([300, 5000, 90_000]))])
+        for reference in (tag, digest_of(json.dumps(pushed).encode())):
             status, body = read(f"/v2/{name}/manifests/{reference}")
-            if status != 200:
+            if status != 200 or json.loads(body) != pushed:
                 wrong.append(f"{name}:{reference}: {status}")
                 continue
             for blob in [pushed["config"], *pushed["layers"]]:
                 status, data = read(f"/v2/{name}/blobs/{blob['digest']}")
-                if status != 200 or "sha256:" + hashlib.sha256(data).hexdigest() != blob["digest"]:
+                if status != 200 or digest_of(data) != blob["digest"]:
                     wrong.append(f"{name}@{blob['digest']}: {status}, {len(data)} bytes")
             with lock:
                 tally["pulls"] += 1
@@ -427,32 +444,104 @@ def never():
                 number = next(left, None)
             if number is None:
                 return
-            image(number)
+            try:
+                image(number)
+            except (Failed, ValueError) as error:
+                wrong.append(repr(error))
 
     def nemesis():
-        while not stop.wait(10):
+        while not stop.wait(5):
             for region in (eu, us):
-                kill(region, leader(region))
-                tally["kills"] = tally.get("kills", 0) + 1
+                try:
+                    dev.kill_leader(region)
+                    tally[f"killed_in_{region.name}"] += 1
+                    until("all nodes are back", lambda: all(map(region.is_ready, region.nodes)), 120)
+                except (Failed, *BROKEN_OFF) as error:
+                    trouble.append(repr(error))
                 if stop.wait(5):
                     return
 
-    threads = [threading.Thread(target=work) for _ in range(24)]
-    began, killer = time.time(), threading.Thread(target=nemesis)
-    for t in [*threads, killer]:
-        t.start()
-    for t in threads:
-        t.join()
+    threads = [apart(work) for _ in range(24)]
+    began, killer = time.monotonic(), apart(nemesis)
+    for thread in [*threads, killer]:
+        thread.start()
+    for thread in threads:
+        thread.join()
     stop.set()
     killer.join()
-    row("acknowledged there, pulled here", images=a.images, seconds=round(time.time() - began, 1), wrong=len(wrong), wrong_samples=wrong[:5], **tally)
+    is_killed = all(tally[f"killed_in_{region.name}"] for region in (eu, us))
+    target = "each twice, whole, nothing missing or in part; leaders killed on both sides"
+    rows.add("acknowledged there, pulled here", not wrong and tally["pulls"] == 2 * a.images and is_killed, target,
+             images=a.images, seconds=round(time.monotonic() - began, 1), wrong=len(wrong), wrong_samples=wrong[:5],
+             **tally, killers_trouble=trouble[:3])
+
+
+def down():
+    for state in ("cut", "hang"):
+        link_down(state)
+
+
+def link_down(state, images=12):
+    """While nothing gets through, what is there and not here is answered with 503, and who pushes here goes on."""
+    ruled(**FULL)
+    statuses, wrong, took, lock = collections.Counter(), [], [], threading.Lock()
+    name, here = f"team/down-{state}", f"team/here-{state}"
+
+    def read(asked):
+        node, (method, path) = asked
+        try:
+            status, headers, _ = us.call(method, node, path)
+        except BROKEN_OFF as error:
+            status, headers = repr(error), {}
+        with lock:
+            statuses[f"{status}"] += 1
+            if status != 503 or "Retry-After" not in headers:
+                wrong.append(f"{method} {path}: {status}")
+
+    def push(number):
+        began = time.monotonic()
+        try:
+            us.push(us.any(number), here, f"v{number}", [noise(SMALL)])
+            if us.pull(us.any(number + 1), here, f"v{number}") is None:
+                raise Failed(f"{here}:v{number} is not there")
+            with lock:
+                took.append(time.monotonic() - began)
+        except (Failed, *BROKEN_OFF) as error:
+            wrong.append(f"a push here: {error!r}")
+
+    dev.link(*LINK, state)
+    try:
+        paths = []
+        for number in range(images):
+            image = eu.push(eu.any(number), name, f"v{number}", [noise(5000)])
+            digest = digest_of(json.dumps(image).encode())
+            manifests = [f"/v2/{name}/manifests/{reference}" for reference in (f"v{number}", digest)]
+            paths += [(method, path) for method in ("GET", "HEAD") for path in manifests]
+            paths.append(("GET", f"/v2/{name}/blobs/{image['layers'][0]['digest']}"))
+        asked = [(node, path) for path in paths for node in us.nodes]
+        with concurrent.futures.ThreadPoolExecutor(32) as pool:
+            reads, pushes = [pool.submit(read, one) for one in asked], []
+            for number in range(30):
+                pushes.append(apart(push, number))
+                pushes[-1].start()
+                time.sleep(0.5)
+            concurrent.futures.wait(reads)
+        for thread in pushes:
+            thread.join()
+    finally:
+        dev.link(*LINK)
+    began = time.monotonic()
+    for number in range(images):
+        until(f"{name}:v{number} is there", lambda: us.pull(us.any(number), name, f"v{number}"), 180)
+    target = "503 with Retry-After and nothing else; each push here and its pull in less than 10 s"
+    rows.add(f"the link is down ({state})", not wrong and len(took) == 30 and max(took) < 10, target, answers=statuses,
+             wrong=len(wrong), wrong_samples=wrong[:5], pushes_here=len(took), slowest_s=round(max(took, default=0), 2),
+             all_pulled_after_s=round(time.monotonic() - began, 1))
 
 
 def tags_of(region):
     """Tags that a region has, as one of its nodes counts them now and then."""
-    text = region.call("GET", 1, "/metrics", port=7403)[2].decode()
-    found = re.search(r"^portolan_usage_tags(?:\{.*\})? (\S+)$", text, re.M)
-    return float(found[1]) if found else 0
+    return sum(value for _, value in metric(region.metrics(1), "portolan_usage_tags"))
 
 
 def set_tags(images, each):
@@ -460,29 +549,29 @@ def set_tags(images, each):
     headers = {"Authorization": eu.auth, "Content-Type": MANIFEST}
     workers = 32
 
-    def put(c, path, image):
+    def put(client, path, image):
         for _ in range(100):
             try:
-                c.request("PUT", path, image, headers)
-                r = c.getresponse()
-                text = r.read()
-            except (OSError, http.client.HTTPException):
-                c.close()  # and opened again by the next request
+                client.request("PUT", path, image, headers)
+                answer = client.getresponse()
+                text = answer.read()
+            except BROKEN_OFF:
+                client.close()  # and opened again by the next request
                 time.sleep(0.2)
                 continue
-            if r.status == 201:
+            if answer.status == 201:
                 return
-            if r.status not in (429, 503):
-                raise RuntimeError(f"{path}: {r.status} {text[:200]}")
+            if answer.status not in (429, 503):
+                raise Failed(f"{path}: {answer.status} {text[:200]}")
             time.sleep(0.2)
-        raise RuntimeError(f"{path} is not taken")
+        raise Failed(f"{path} is not taken")
 
     def work(worker):
-        c = http.client.HTTPConnection(eu.ip(1 + worker % 3), 7400, timeout=60)
+        client = http.client.HTTPConnection(eu.ip(eu.any(worker)), PUBLIC, timeout=60)
         for name, image in images[worker::workers]:
             for number in range(each):
-                put(c, f"/v2/{name}/manifests/t{number}", image)
-        c.close()
+                put(client, f"/v2/{name}/manifests/t{number}", image)
+        client.close()
 
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         list(pool.map(work, range(workers)))
@@ -490,37 +579,36 @@ def set_tags(images, each):
 
 def told_last():
     """Who leads us, and the last comparison with eu, if there was one, as it tells of it."""
-    until = time.time() + 60
-    while time.time() < until:
-        for node in (1, 2, 3):
-            status, _, text = us.call("GET", node, "/v1/replication/report", port=7403)
-            if status == 200:
-                return node, {region["region"]: region["last"] for region in json.loads(text)["regions"]}["dev-1"]
-        time.sleep(0.5)
-    sys.exit("no node of us tells of comparisons")
+    def asked():
+        for node in us.nodes:
+            told = us.look(node, "/v1/replication/report")
+            if told:
+                return node, {region["region"]: region["last"] for region in told["regions"]}[eu.name]
+        return None
+    return until("a node of us tells of comparisons", asked, 60, 0.5)
 
 
 def compared():
-    """Has us compare all with eu: the report, the bytes on the link meanwhile, and whether nothing else was compared."""
-    node, before = told_last()
-    until = time.time() + 600
-    while before and not before["ended_at"]:
-        if time.time() > until:
-            sys.exit(f"a comparison is not over after ten minutes: {before}")
-        time.sleep(0.5)
-        node, before = told_last()
-    number, first, began = before["number"] if before else 0, carried(), time.time()
-    us.admin("POST", node, "/v1/replication/compare/dev-1", {})
-    while time.time() < began + 600:
-        time.sleep(0.2)
+    """Has us compare all with eu: the report, seconds, bytes on the link, and whether nothing else was compared."""
+    def quiet():
+        node, last = told_last()
+        return (node, last) if not last or last["ended_at"] else None
+
+    node, before = until("no comparison is under way", quiet, 600, 0.5)
+    number, first, began = before["number"] if before else 0, total(), time.monotonic()
+    us.admin("POST", f"/v1/replication/compare/{eu.name}", {}, node)
+
+    def ended():
         leads, last = told_last()
         if leads != node:
-            sys.exit("another node leads now: nothing was measured")
-        if last and last["number"] > number and last["of"] == "all repositories" and last["ended_at"]:
-            seconds = time.time() - began
-            time.sleep(1)  # what the link has carried is written down a moment later
-            return last, seconds, carried() - first, last["number"] == number + 1
-    sys.exit(f"the comparison is not over after ten minutes: {last}")
+            raise Failed("another node leads now: nothing was measured")
+        is_asked = last and last["number"] > number and last["of"] == "all repositories"
+        return last if is_asked and last["ended_at"] else None
+
+    last = until("the comparison is over", ended, 600)
+    seconds = time.monotonic() - began
+    time.sleep(1)  # what the link has carried is written down a moment later
+    return last, seconds, total() - first, last["number"] == number + 1
 
 
 def is_clean(report):
@@ -528,69 +616,88 @@ def is_clean(report):
 
 
 def sweep():
-    settled()
+    ruled()
     each = -(-a.tags // a.repositories)
-    before, began = tags_of(us), time.time()
+    before, began = tags_of(us), time.monotonic()
     names, layer = [f"team/sweep{number}" for number in range(a.repositories)], noise(1024)
+
+    def pushed(at):
+        return json.dumps(eu.push(eu.any(at[0]), at[1], "first", [layer]))
+
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
-        pushed = pool.map(lambda at: json.dumps(eu.push(1 + at[0] % 3, at[1], "first", [layer])), enumerate(names))
-        images = list(zip(names, pushed))
+        images = list(zip(names, pool.map(pushed, enumerate(names))))
     set_tags(images, each)
-    pushed_s, wanted = time.time() - began, (each + 1) * a.repositories
-    while tags_of(us) - before < wanted:
-        if time.time() - began > 3600:
-            sys.exit(f"not there after an hour: {tags_of(us) - before} of {wanted} tags")
-        time.sleep(1)
-    arrived_s = time.time() - began
+    pushed_s, wanted = time.monotonic() - began, (each + 1) * a.repositories
+    until("all tags are there", lambda: tags_of(us) - before >= wanted, 3600, 1)
+    arrived_s = time.monotonic() - began
     settled()
     # the first one looks at what has just arrived; by the next ones nothing is left to be found
-    for _ in range(10):
-        report = compared()[0]
-        if is_clean(report):
-            break
-    else:
-        sys.exit(f"the regions are not equal: {report}")
-    for _ in range(10):
-        report, seconds, count, is_alone = compared()
-        if is_alone:
-            break
-    else:
-        sys.exit("comparisons of what has changed are made all the time")
+    until("the regions are equal", lambda: is_clean(compared()[0]), 1800)
+
+    def alone():
+        found = compared()
+        return found if found[3] else None
+
+    report, seconds, count, _ = until("nothing else is compared", alone, 1800)
     most = 1_000_000
     holds = is_clean(report) and report["records"] >= a.tags and count <= most
-    row("a comparison without differences", verdict="PASS" if holds else "FAIL", bytes_on_link=count, at_most=most,
-        tags=each * a.repositories, repositories=report["repositories"], records=report["records"],
-        differences=report["differences"], seconds=round(seconds, 1), pushed_s=round(pushed_s, 1), arrived_s=round(arrived_s, 1))
+    rows.add(f"a comparison of {each * a.repositories} tags without differences", holds, f"{most} bytes at most",
+             bytes_on_link=count, repositories=report["repositories"], records=report["records"],
+             differences=report["differences"], seconds=round(seconds, 1), pushed_s=round(pushed_s, 1),
+             arrived_s=round(arrived_s, 1))
 
 
-started = []
-shutil.rmtree(a.dir, ignore_errors=True)
-os.makedirs(a.dir)
-log = open(os.path.join(a.dir, "dev.log"), "w")
-words = [a.portolan, "dev", "--regions", "2", "--region", str(a.region), "--dir", a.dir, "--stop-with-stdin"]
-dev = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=log, stderr=log)
+ACTS = {
+    "lag": lag,
+    "through": lambda: lag("10 small images a second, read through", "team/through", **FULL),
+    "flow": flow,
+    "layers": layers,
+    "backfill": backfill,
+    "herd": lambda: herd("herd"),
+    "onenode": one_node,
+    "source": lambda: herd("herd, its source killed", 1),
+    "never": never,
+    "down": down,
+    "sweep": sweep,
+}
+ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+ap.add_argument("--portolan", required=True)
+ap.add_argument("--dir", required=True, help="is made anew, and removed afterwards")
+ap.add_argument("--json", required=True, help="where the rows go as well")
+ap.add_argument("--rows", default=",".join(ACTS))
+ap.add_argument("--seconds", type=int, default=60, help="how long images are pushed for a row")
+ap.add_argument("--region", type=int, default=61, help="second number of the addresses; this one and the next two")
+ap.add_argument("--nodes", type=int, default=3, choices=(1, 3), help="of each region")
+ap.add_argument("--images", type=int, default=10_000, help="images of the backfill, and of those pulled at once")
+ap.add_argument("--kills", type=int, default=3, help="leaders killed during the backfill")
+ap.add_argument("--clients", type=int, default=1000, help="clients of the herd")
+ap.add_argument("--large", type=int, default=1024, help="MiB of the large image")
+ap.add_argument("--tags", type=int, default=100_000, help="tags that are compared")
+ap.add_argument("--repositories", type=int, default=100, help="repositories that they are in, one manifest in each")
+ap.add_argument("--limit", type=int, default=6 * 3600, help="seconds that all of it may take")
+ap.add_argument("--keep", action="store_true")
+a = ap.parse_args()
+if set(a.rows.split(",")) - set(ACTS):
+    ap.error(f"--rows: some of {','.join(ACTS)}")
+
+
+def main():
+    global rows, dev, eu, us
+    rows, most = regionlib.Rows(a.json), resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    regionlib.limit(a.limit)
+    with regionlib.running(a.portolan, a.dir, a.region, a.nodes, keep=a.keep) as dev:
+        eu, us = dev.regions
+        dev.link(*LINK)
+        eu.copy_to(us)
+        eu.push(1, "team/first", "v1", [b"first"])
+        until("a first image is there", lambda: us.pull(us.any(1), "team/first", "v1"))
+        for name in a.rows.split(","):
+            rows.run(name, ACTS[name])
+    return rows.ended()
+
+
 try:
-    until = time.time() + 120
-    while "links.toml" not in open(log.name).read():
-        if time.time() > until or dev.poll() is not None:
-            sys.exit(open(log.name).read()[-2000:])
-        time.sleep(0.5)
-    eu, us = Region(a.region, "dev-1"), Region(a.region + 1, "dev-2")
-    rule(readThrough="full") if {"herd", "source", "never"} & set(a.rows.split(",")) else rule()
-    link(50, 100)
-    eu.push(1, "team/first", "v1", [b"first"])
-    while us.pull(2, "team/first", "v1") is None:
-        time.sleep(0.2)
-    for name in a.rows.split(","):
-        {"lag": lag, "flow": flow, "layers": layers, "backfill": backfill, "herd": herd, "source": lambda: herd(1), "never": never, "sweep": sweep}[name]()
-finally:
-    dev.stdin.close()
-    for process in started:
-        process.terminate()
-    try:
-        dev.wait(60)
-    except subprocess.TimeoutExpired:
-        dev.kill()
-    if not a.keep:
-        shutil.rmtree(a.dir, ignore_errors=True)
-sys.exit(1 if any(one.get("verdict") == "FAIL" for one in rows) else 0)
+    sys.exit(main())
+except Failed as failed:
+    sys.exit(str(failed))
