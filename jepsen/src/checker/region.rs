@@ -62,6 +62,8 @@ pub(super) fn check(events: &[Event]) -> Verdict {
     problems.extend(left);
     let named = finals.iter().flat_map(|(key, regions)| regions.values().flatten().map(|digest| (*key, *digest)));
     let (conflicts, wrong) = region_conflicts::check(events, &named.collect());
+    let (cut, idle) = region_conflicts::cut(events);
+    problems.extend(idle);
     // what was damaged or lost beneath a region was put by nobody, and comes back
     if !is_damaged && !order.has_losses() {
         problems.extend(wrong);
@@ -74,6 +76,7 @@ pub(super) fn check(events: &[Event]) -> Verdict {
         "not_tested": not_tested(events),
         "put_aside": aside,
         "conflicts": conflicts,
+        "long_cut": cut,
         "might_be_lost": all().filter(|write| write.is_forgiven).count(),
         "lost": lost(&writes, &finals),
         "compared_ms": nemesis(events, Act::Compared).last().map(|event| event.value["ms"].clone()),

@@ -1,6 +1,7 @@
 //! The links are cut for long, while leaders die on both sides: what an outage between two regions is like. The short
 //! cuts of `disturb` end before the next fault comes.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -34,6 +35,7 @@ pub(super) async fn cut(
     recorder.note(Note::nemesis(Act::Inject, None, merged(about.clone(), json!({"outcome": "installed"}))));
     let mut random = fastrand::Rng::with_seed(shared.seed);
     let mut turn = random.usize(0..regions.len());
+    let mut kills: BTreeMap<String, u64> = of.into_iter().map(|region| (region, 0)).collect();
     loop {
         let pause = Duration::from_millis(random.u64(PAUSE_MS));
         let left = lasts.saturating_sub(began.elapsed());
@@ -43,11 +45,12 @@ pub(super) async fn cut(
         }
         tokio::time::sleep(pause).await;
         kill(&mut regions[turn], recorder, Duration::from_millis(random.u64(DOWN_MS))).await?;
+        *kills.entry(region_name(turn)).or_default() += 1;
         turn = (turn + 1) % regions.len();
     }
     recorder.note(Note::nemesis_begins(Act::Heal, None, about.clone()));
     links.iter().for_each(|link| link.set(State::Up));
-    recorder.note(Note::nemesis(Act::Heal, None, about));
+    recorder.note(Note::nemesis(Act::Heal, None, merged(about, json!({ "kills": kills }))));
     println!("{:4} s: the links are up again", began.elapsed().as_secs());
     Ok(())
 }
