@@ -126,6 +126,7 @@ recompute() { # from both exports, and nothing else
   portolan_in "$(leader us)" replication export eu --direction from >"$work/us.jsonl" || fail "no export of us"
   python3 "$here/deploy/replication/equal.py" "$work/eu.jsonl" "$work/us.jsonl" >"$work/equal" ||
     { cat "$work/equal"; fail "the exports differ"; }
+  grep -qE '^[1-9][0-9]* repositories, [1-9][0-9]* records, 0 differ$' "$work/equal" || { cat "$work/equal"; fail "the exports hold nothing"; }
   say "  exports: $(head -1 "$work/equal"); $(sed -n 's/ at index.*//p' "$work/equal" | paste -sd' ')"
 }
 
